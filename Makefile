@@ -1,0 +1,81 @@
+# `make help` explains the targets. Whatever needs the environment makes it first.
+
+PYTHON ?= python3
+# gpu where an NVIDIA driver answers, else cpu; `make setup ENGINE=cpu` decides otherwise.
+ENGINE ?= $(if $(shell nvidia-smi -L 2>/dev/null),gpu,cpu)
+# Where the CPU build of torch comes from when the configured package indexes do not have it.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+LOCK := requirements/cpu.lock
+READY := .venv/.ready
+RUN := .venv/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help setup install-cpu install-gpu demo test quick check format bench demo-model scorecard lock wheel clean
+
+help: ## explain every target (the default)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv: vLLM for the GPU where there is one, else the locked CPU set (once, about 3 minutes)
+
+demo: $(READY) ## the whole pipeline on the committed pictures with the demo model; leaves runs/demo/
+	$(RUN) -m tests.demo.pipeline
+
+test: $(READY) ## all tests, with coverage; a real vLLM answers in some
+	$(RUN) -m pytest --cov
+
+quick: $(READY) ## the tests that need no model
+	$(RUN) -m pytest -m "not live"
+
+check: $(READY) ## lint, formatting, types
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+format: $(READY) ## rewrite the sources as `make check` wants them
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+bench: $(READY) ## measure speed, memory and start-up against their goals
+	$(RUN) -m tests.bench
+
+demo-model: $(READY) ## train the demo model from nothing; interrupt it and it continues
+	$(RUN) -m tests.demo.train
+
+scorecard: $(READY) ## score the demo model through real vLLM: the table of tests/demo/README.md
+	$(RUN) -m tests.demo.scorecard
+
+lock: $(READY) ## resolve the CPU set anew and write requirements/cpu.lock
+	$(RUN) requirements/lock.py > $(LOCK).new
+	mv $(LOCK).new $(LOCK)
+
+wheel: $(READY) ## build dist/tagllm-*.whl
+	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+clean: ## remove .venv, caches and dist/; runs/ stays
+	rm -rf .venv dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml $(LOCK)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "tagllm needs Python 3.11 or newer, and $(PYTHON) is not: make setup PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(MAKE) --no-print-directory install-$(ENGINE)
+	@touch $@
+
+# --no-deps: the lock is complete, and leaves out what breaks beside the CPU build of torch (requirements/lock.py).
+install-cpu: TORCH = $(shell sed -n 's/^torch==/&/p' $(LOCK))
+install-cpu:
+	@echo "Installing $$(grep -c == $(LOCK)) packages for the CPU into .venv ..."
+	@$(PIP) install -qqq --no-deps "$(TORCH)" || { \
+	  echo "$(TORCH) is not in the configured indexes: trying $(TORCH_INDEX)"; \
+	  $(PIP) install -q --no-deps --retries 0 --timeout 15 --index-url $(TORCH_INDEX) "$(TORCH)"; } || \
+	  { echo "No $(TORCH): install it into .venv by hand, or name an index: make setup TORCH_INDEX=URL" >&2; exit 1; }
+	$(PIP) install -q --no-deps -r $(LOCK)
+	$(PIP) install -q --no-deps --no-build-isolation -e .
+
+install-gpu:
+	@echo "Installing vLLM for the GPU into .venv ..."
+	$(PIP) install -q --upgrade "pip>=25.1"
+	$(PIP) install -q -e '.[vllm,hf]' --group dev

@@ -1,0 +1,429 @@
+"""The command line: the only file that imports typer. One function per command; the work is done in other rooms.
+
+Rooms are imported inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from tagllm_cli.errors import GateError, TagllmError, UsageError
+
+if TYPE_CHECKING:
+    from tagllm_cli.console import Console
+    from tagllm_cli.labelling import Job, RunOptions
+
+
+class _Group(TyperGroup):
+    """Turns our errors into two lines and an exit code, where `CliRunner` sees them as a user does."""
+
+    def main(self, args: Sequence[str] | None = None, **settings: Any) -> Any:
+        self._json = "--json" in (sys.argv[1:] if args is None else args)
+        return super().main(args, **settings)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except TagllmError as error:
+            _console(self._json).error(error)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            _console(self._json).error(TagllmError("interrupted; what was answered is kept", "The same command goes on from here."))
+            raise typer.Exit(130) from error
+        except Exception as error:
+            # typer keeps its own usage errors in a private module; what they have in common is `format_message`.
+            if not self._json or not hasattr(error, "format_message"):
+                raise
+            _console(True).error(UsageError(error.format_message(), f"`{ctx.info_name} --help` lists the options."))
+            raise typer.Exit(2) from error
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+vocab_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Built-in vocabularies and your own.")
+app.add_typer(vocab_app, name="vocab")
+
+
+class Missing(StrEnum):
+    """What `--offline` makes of an answer that is not on record."""
+
+    error = "error"
+    unknown = "unknown"
+
+
+class ChangedBy(StrEnum):
+    """How a changed image is recognised."""
+
+    stat = "stat"
+    hash = "hash"
+
+
+def _configure(ctx: typer.Context, path: Path | None) -> Path | None:
+    if path is not None and not ctx.resilient_parsing:
+        from tagllm_cli.config import load_config
+
+        commands = ctx.find_root().command.commands  # type: ignore[attr-defined]
+        options = {name: frozenset(param.name for param in command.params) for name, command in commands.items()}
+        ctx.default_map = load_config(path, str(ctx.info_name), options)
+    return path
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        from tagllm_cli import __version__
+
+        typer.echo(f"tagllm {__version__}")
+        raise typer.Exit
+
+
+_INPUT, _MODEL, _OUTPUT, _RUN = "Input", "Model", "Output", "Run"
+
+Out = Annotated[Path, typer.Option("--out", help="Table to write; its evidence lies beside it.", rich_help_panel=_OUTPUT)]
+Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.", rich_help_panel=_OUTPUT)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.", rich_help_panel=_OUTPUT)]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="YAML file with options.", callback=_configure, is_eager=True, rich_help_panel=_INPUT),
+]
+Model = Annotated[str | None, typer.Option("--model", envvar="TAGLLM_MODEL", help="Model that vLLM loads here: hub name or folder.", rich_help_panel=_MODEL)]
+Endpoint = Annotated[
+    list[str] | None,
+    typer.Option("--endpoint", envvar="TAGLLM_ENDPOINT", help="URL of a running OpenAI-compatible server; repeatable.", rich_help_panel=_MODEL),
+]
+ModelId = Annotated[str | None, typer.Option("--model-id", help="Identity of the model, where its name or files do not settle it.", rich_help_panel=_MODEL)]
+EngineArg = Annotated[list[str] | None, typer.Option("--engine-arg", metavar="KEY=VALUE", help="Anything else for vLLM; repeatable.", rich_help_panel=_MODEL)]
+Prompts = Annotated[Path | None, typer.Option("--prompts", help="Folder of templates that replace built-in ones.", rich_help_panel=_MODEL)]
+MaxPixels = Annotated[int | None, typer.Option("--max-pixels", min=1, help="Pixel budget per image; larger ones are scaled down. [default: 1003520]", rich_help_panel=_MODEL)]
+Replay = Annotated[Path | None, typer.Option("--replay", help="Take answers from a recording instead of a model.", rich_help_panel=_MODEL)]
+Record = Annotated[Path | None, typer.Option("--record", help="Write every answer to a recording.", rich_help_panel=_MODEL)]
+Verbose = Annotated[bool, typer.Option("--verbose", help="vLLM's log on stderr instead of in a file.", rich_help_panel=_MODEL)]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N images.", rich_help_panel=_RUN)]
+Sample = Annotated[int | None, typer.Option("--sample", min=1, help="Only N images, drawn with --seed.", rich_help_panel=_RUN)]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of --sample.", rich_help_panel=_RUN)]
+Dry = Annotated[bool, typer.Option("--dry-run", help="Say what would be asked, and why; load no model, write nothing.", rich_help_panel=_RUN)]
+Offline = Annotated[bool, typer.Option("--offline", help="Rebuild the table from its evidence: no image, no model.", rich_help_panel=_RUN)]
+MissingAs = Annotated[Missing, typer.Option("--missing", help="With --offline: what a missing answer is.", rich_help_panel=_RUN)]
+Replan = Annotated[bool, typer.Option("--replan", help="Take the new model, templates or groups, and ask again what they change.", rich_help_panel=_RUN)]
+Changed = Annotated[ChangedBy, typer.Option("--changed-by", help="Notice changed images by size and time, or by reading them.", rich_help_panel=_RUN)]
+Gone = Annotated[bool, typer.Option("--allow-gone", help="It is meant that many images are gone.", rich_help_panel=_RUN)]
+FailedRate = Annotated[float, typer.Option("--max-failed-rate", min=0, max=1, help="Exit with 3 when a larger share of images failed.", rich_help_panel=_RUN)]
+Preflight = Annotated[bool, typer.Option("--preflight/--no-preflight", help="Stop when the first answers make no sense.", rich_help_panel=_RUN)]
+
+
+@app.callback()
+def tagllm(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Label image datasets with a multimodal LLM served by vLLM.
+
+    [dim]tagllm candidates photos/ --vocab coco --model Qwen/Qwen2.5-VL-7B-Instruct --out candidates.parquet
+    tagllm disambiguate candidates.parquet --out labels.parquet
+    tagllm evaluate labels.parquet --truth instances.json
+    tagllm export labels.parquet --format coco --out labels.json[/]
+    """
+
+
+@app.command(rich_help_panel="Label")
+def candidates(
+    source: Annotated[str, typer.Argument(help="Folder of images.", show_default=False)],
+    vocab: Annotated[str, typer.Option("--vocab", help="Built-in vocabulary (`tagllm vocab list`) or a file.", rich_help_panel=_INPUT)],
+    out: Out,
+    model: Model = None,
+    endpoint: Endpoint = None,
+    arms: Annotated[str | None, typer.Option("--arms", help="Ways to group, united. [default: cooccurring,disjoint]", rich_help_panel=_MODEL)] = None,
+    group_size: Annotated[int | None, typer.Option("--group-size", min=1, help="Labels per request. [default: 12]", rich_help_panel=_MODEL)] = None,
+    min_votes: Annotated[int, typer.Option("--min-votes", min=1, help="Arms that must propose a label.", rich_help_panel=_OUTPUT)] = 1,
+    config: Config = None,
+    prompts: Prompts = None,
+    max_pixels: MaxPixels = None,
+    engine_arg: EngineArg = None,
+    model_id: ModelId = None,
+    replay: Replay = None,
+    record: Record = None,
+    verbose: Verbose = False,
+    limit: Limit = None,
+    sample: Sample = None,
+    seed: Seed = 0,
+    dry_run: Dry = False,
+    offline: Offline = False,
+    missing: MissingAs = Missing.error,
+    replan: Replan = False,
+    changed_by: ChangedBy = ChangedBy.stat,
+    allow_gone: Gone = False,
+    max_failed_rate: FailedRate = 0.05,
+    preflight: Preflight = True,
+    json_output: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Propose labels: images -> candidate table, by group-wise prompting.
+
+    [dim]tagllm candidates photos/ --vocab coco --model Qwen/Qwen2.5-VL-7B-Instruct --out candidates.parquet
+    tagllm candidates photos/ --vocab labels.txt --endpoint http://localhost:8000 --out candidates.parquet --dry-run[/]
+    """
+    from tagllm_cli.jobs import candidates_job
+
+    settings = locals()
+    options = _run_options(settings)
+    job = candidates_job(
+        source, vocab, out, _model_options(settings), options, arms=_names(arms), group_size=group_size, min_votes=min_votes
+    )
+    _label(job, options, _console(json_output, quiet))
+
+
+@app.command(rich_help_panel="Label")
+def disambiguate(
+    table: Annotated[Path, typer.Argument(help="Candidate table.", show_default=False)],
+    out: Out,
+    concepts: Annotated[
+        str | None, typer.Option("--concepts", help="File of concept cards; `none` asks bare questions. [default: the vocabulary's descriptions]", rich_help_panel=_INPUT)
+    ] = None,
+    root: Annotated[Path | None, typer.Option("--root", help="Where the images are now, if they moved.", rich_help_panel=_INPUT)] = None,
+    model: Model = None,
+    endpoint: Endpoint = None,
+    threshold: Annotated[float, typer.Option("--threshold", min=0, max=1, help="A probability above it is a yes.", rich_help_panel=_OUTPUT)] = 0.5,
+    min_mass: Annotated[float, typer.Option("--min-mass", min=0, max=1, help="Less probability than this on yes and no together: unknown.", rich_help_panel=_OUTPUT)] = 0.5,
+    config: Config = None,
+    prompts: Prompts = None,
+    max_pixels: MaxPixels = None,
+    engine_arg: EngineArg = None,
+    model_id: ModelId = None,
+    replay: Replay = None,
+    record: Record = None,
+    verbose: Verbose = False,
+    limit: Limit = None,
+    sample: Sample = None,
+    seed: Seed = 0,
+    dry_run: Dry = False,
+    offline: Offline = False,
+    missing: MissingAs = Missing.error,
+    replan: Replan = False,
+    allow_gone: Gone = False,
+    max_failed_rate: FailedRate = 0.05,
+    preflight: Preflight = True,
+    json_output: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Decide each candidate: candidate table -> label table, by concept alignment.
+
+    [dim]tagllm disambiguate candidates.parquet --out labels.parquet
+    tagllm disambiguate candidates.parquet --concepts cards.yaml --model Qwen/Qwen2.5-VL-32B-Instruct --out labels.parquet[/]
+    """
+    from tagllm_cli.jobs import disambiguate_job
+    from tagllm_cli.stages.disambiguate import Thresholds
+
+    settings = locals()
+    options = _run_options(settings)
+    thresholds = Thresholds(threshold, min_mass)
+    job = disambiguate_job(table, out, _model_options(settings), options, concepts=concepts, root=root, thresholds=thresholds)
+    _label(job, options, _console(json_output, quiet))
+
+
+@app.command(rich_help_panel="Use")
+def evaluate(
+    table: Annotated[Path, typer.Argument(help="Label or candidate table.", show_default=False)],
+    truth: Annotated[Path, typer.Option("--truth", help="COCO instances JSON, CSV, or a label table.", rich_help_panel=_INPUT)],
+    fail_under: Annotated[list[str] | None, typer.Option("--fail-under", metavar="METRIC=VALUE", help="Exit with 1 below it, as of1=0.9; repeatable.", rich_help_panel=_OUTPUT)] = None,
+    per_label: Annotated[bool, typer.Option("--per-label/--overall", help="Show every label.", rich_help_panel=_OUTPUT)] = True,
+    include_human: Annotated[bool, typer.Option("--include-human", help="Count labels that people decided, too.", rich_help_panel=_INPUT)] = False,
+    config: Config = None,
+    json_output: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a table against human labels: OP OR OF1, CP CR CF1, mAP, each label.
+
+    [dim]tagllm evaluate labels.parquet --truth instances_val2014.json
+    tagllm evaluate labels.parquet --truth truth.csv --json --fail-under of1=0.9[/]
+    """
+    from tagllm_cli.evaluation import evaluate_table
+
+    console = _console(json_output, quiet)
+    report = evaluate_table(table, truth, gates=fail_under or [], include_human=include_human)
+    for warning in report.warnings:
+        console.warn(warning)
+    value = report.to_json()
+    console.table(value, report.title, *report.overall())
+    if per_label and not json_output:
+        console.table(value, "per label", *report.per_label())
+    if report.missed:
+        _end(console, GateError("; ".join(report.missed), "The gate is --fail-under."))
+
+
+@app.command(rich_help_panel="Use")
+def export(
+    table: Annotated[Path, typer.Argument(help="Label table.", show_default=False)],
+    format_: Annotated[str, typer.Option("--format", help="coco, csv, jsonl or hf.", rich_help_panel=_OUTPUT)],
+    out: Annotated[Path, typer.Option("--out", help="File or folder to write.", rich_help_panel=_OUTPUT)],
+    root: Annotated[Path | None, typer.Option("--root", help="Where the images are now, if they moved.", rich_help_panel=_INPUT)] = None,
+    threshold: Annotated[float | None, typer.Option("--threshold", min=0, max=1, help="Scores at or above it, instead of decisions.", rich_help_panel=_OUTPUT)] = None,
+    include_unknown: Annotated[bool, typer.Option("--include-unknown", help="Undecided labels count as yes.", rich_help_panel=_OUTPUT)] = False,
+    config: Config = None,
+    json_output: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Hand labels to training tools: COCO JSON, CSV, JSON Lines, Hugging Face dataset.
+
+    [dim]tagllm export labels.parquet --format coco --out labels.json
+    tagllm export labels.parquet --format hf --out dataset/[/]
+    """
+    from tagllm_cli.exporters import ExportSettings, export_table
+
+    settings = ExportSettings(root=root, threshold=threshold, include_unknown=include_unknown)
+    summary = export_table(table, format_, out, settings)
+    _console(json_output, quiet).result(summary.to_json(), summary.lines())
+
+
+@vocab_app.command("list")
+def vocab_list(json_output: Json = False) -> None:
+    """List the built-in vocabularies."""
+    from tagllm_cli.vocab import builtin_vocabularies, load_vocabulary
+
+    known = [load_vocabulary(name) for name in builtin_vocabularies()]
+    value = {"vocabularies": [{"name": each.name, "labels": len(each.labels), "about": each.about} for each in known]}
+    rows = [(each.name, f"{len(each.labels)}", each.about) for each in known]
+    _console(json_output).table(value, "vocabularies", ("name", "labels", "about"), rows)
+
+
+@vocab_app.command("show")
+def vocab_show(
+    vocab: Annotated[str, typer.Argument(help="Built-in name or file.", show_default=False)], json_output: Json = False
+) -> None:
+    """Show a vocabulary's labels: parents, synonyms, what each means.
+
+    [dim]tagllm vocab show coco
+    tagllm vocab show my-labels.yaml --json[/]
+    """
+    from tagllm_cli.tables import vocabulary_to_json
+    from tagllm_cli.vocab import load_vocabulary
+
+    shown = load_vocabulary(vocab)
+    rows = [(each.name, each.parent or "", ", ".join(each.synonyms), each.description) for each in shown.labels]
+    title = f"{shown.name}: {len(shown.labels)} labels"
+    _console(json_output).table(vocabulary_to_json(shown), title, ("label", "parent", "synonyms", "means"), rows)
+
+
+@vocab_app.command("check")
+def vocab_check(
+    vocab: Annotated[str, typer.Argument(help="Built-in name or file.", show_default=False)], json_output: Json = False
+) -> None:
+    """Look for duplicates, colliding synonyms, empty names, unknown parents; exit with 2 when there are any.
+
+    [dim]tagllm vocab check my-labels.yaml[/]
+    """
+    from tagllm_cli.vocab import check_vocabulary
+
+    problems = check_vocabulary(vocab)
+    value = {"vocabulary": vocab, "problems": [{"kind": each.kind, "label": each.label, "message": each.message} for each in problems]}
+    _console(json_output).result(value, [each.message for each in problems] or [f"{vocab}: no problems"])
+    if problems:
+        raise typer.Exit(UsageError.exit_code)
+
+
+@app.command(rich_help_panel="Look")
+def doctor(
+    model: Model = None,
+    endpoint: Endpoint = None,
+    json_output: Json = False,
+) -> None:
+    """Say what this machine can run, and what is missing.
+
+    [dim]tagllm doctor
+    tagllm doctor --model Qwen/Qwen2.5-VL-7B-Instruct
+    tagllm doctor --endpoint http://localhost:8000[/]
+    """
+    from tagllm_cli.doctor import examine
+
+    report = examine(model, endpoint or ())
+    rows = [(check.name, check.state, check.detail + (f"\n→ {check.hint}" if check.hint else "")) for check in report.checks]
+    _console(json_output).table(report.to_json(), "doctor", ("what", "state", "found"), rows)
+    if not report.ready:
+        raise typer.Exit(1)
+
+
+def _label(job: Job, options: RunOptions, console: Console) -> None:
+    from tagllm_cli.labelling import run_job
+
+    outcome = run_job(job, options, console)
+    console.result(outcome.to_json(), outcome.lines())
+    for warning in outcome.warnings:
+        console.warn(warning)
+    if outcome.error is not None:
+        _end(console, outcome.error)
+
+
+def _end(console: Console, error: TagllmError) -> NoReturn:
+    """Leave with an error's exit code, its result being out already."""
+    console.explain(error)
+    raise typer.Exit(error.exit_code)
+
+
+def _model_options(settings: Mapping[str, Any]) -> Any:
+    from tagllm_cli.jobs import ModelOptions
+
+    return ModelOptions(
+        model=settings["model"],
+        endpoints=tuple(settings["endpoint"] or ()),
+        model_id=settings["model_id"],
+        api_key=os.environ.get("TAGLLM_API_KEY"),  # never a flag: other users can read a process's arguments
+        engine_args=_pairs(settings["engine_arg"]),
+        prompts=settings["prompts"],
+        max_pixels=settings["max_pixels"],
+        replay=settings["replay"],
+        record=settings["record"],
+        verbose=settings["verbose"],
+    )
+
+
+def _run_options(settings: Mapping[str, Any]) -> RunOptions:
+    from tagllm_cli.labelling import RunOptions
+
+    return RunOptions(
+        limit=settings["limit"],
+        sample=settings["sample"],
+        seed=settings["seed"],
+        dry_run=settings["dry_run"],
+        offline=settings["offline"],
+        missing_unknown=settings["missing"] is Missing.unknown,
+        replan=settings["replan"],
+        by_hash=settings.get("changed_by") is ChangedBy.hash,
+        allow_gone=settings["allow_gone"],
+        max_failed_rate=settings["max_failed_rate"],
+        preflight=settings["preflight"],
+    )
+
+
+def _pairs(given: Sequence[str] | None) -> dict[str, str]:
+    pairs = {}
+    for each in given or ():
+        key, equals, value = each.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--engine-arg takes KEY=VALUE, not {each!r}", "For example --engine-arg max_model_len=8192.")
+        pairs[key.strip().replace("-", "_")] = value
+    return pairs
+
+
+def _names(given: str | None) -> tuple[str, ...] | None:
+    return None if given is None else tuple(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
+
+
+def _console(json_output: bool = False, quiet: bool = False) -> Console:
+    from tagllm_cli.console import Console
+
+    return Console(json_output=json_output, quiet=quiet)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="tagllm")

@@ -1,0 +1,55 @@
+"""The `--config` file: options in YAML, for every command at the top level, for one command under its name.
+
+    model: Qwen/Qwen2.5-VL-7B-Instruct
+    candidates:
+      vocab: coco
+      arms: cooccurring,disjoint
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tagllm_cli.errors import UsageError
+
+
+def load_config(path: Path, command: str, options: Mapping[str, frozenset[str]]) -> dict[str, Any]:
+    """Return the defaults that the file sets for `command`, by parameter name.
+
+    `options` maps every command to its parameters' names. A key that no command knows is a UsageError, as is a file
+    that is not a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the config file {path}: {error}") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} holds no options", "Write `option: value` lines.")
+    shared = {key: value for key, value in content.items() if key not in options}
+    own = content.get(command) or {}
+    if not isinstance(own, dict):
+        raise UsageError(f"{path}: {command!r} holds no options", "Indent `option: value` lines below it.")
+    _check(path, shared, frozenset().union(*options.values()))
+    _check(path, own, options[command])
+    merged = {_parameter(key): value for key, value in {**shared, **own}.items()}
+    return {name: value for name, value in merged.items() if name in options[command]}
+
+
+def _check(path: Path, given: Mapping[Any, Any], known: frozenset[str]) -> None:
+    for key in given:
+        if _parameter(key) not in known:
+            close = difflib.get_close_matches(_parameter(key), known, n=1)
+            hint = f"Did you mean {close[0].replace('_', '-')!r}?" if close else "See `tagllm COMMAND --help` for the options."
+            raise UsageError(f"{path}: there is no option {str(key)!r}", hint)
+
+
+def _parameter(key: object) -> str:
+    name = str(key).removeprefix("--").replace("-", "_")
+    return {"json": "json_output", "format": "format_"}.get(name, name)

@@ -1,0 +1,242 @@
+"""Starting vLLM's processes so that the user's terminal stays the user's.
+
+vLLM starts an engine core process, which starts workers. Three things about them are ours to settle: what they print goes
+to the log and never to stdout; Ctrl-C reaches us and not them, so that what is in flight can be finished or dropped in
+order; and they do not outlive us, even when we are killed without a chance to say goodbye.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+_T = TypeVar("_T")
+
+_GRACE_S = 10.0
+_STDOUT, _STDERR = 1, 2
+
+# vLLM's loggers write to this object (VLLM_LOGGING_STREAM below names it). In the child processes, which import this
+# module anew, it stays stderr: their descriptors 1 and 2 are the log.
+stream: TextIO = sys.stderr
+
+_ENVIRONMENT = {
+    "VLLM_LOGGING_STREAM": f"ext://{__name__}.stream",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # forking a process that has threads, as ours has, can deadlock the child
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+_NO_TELEMETRY = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_DO_NOT_TRACK": "1"}
+
+
+class LaunchAbandonedError(Exception):
+    """The start was given up while it was under way."""
+
+
+class Launch:
+    """One start of vLLM: where its output goes, and which processes it has brought to life.
+
+    Args:
+        log_file: gets everything that vLLM and its processes print (appended); None: stderr.
+    """
+
+    def __init__(self, log_file: Path | None) -> None:
+        self.log_file = log_file
+        self.processes: list[BaseProcess] = []
+        self._log: TextIO | None = None
+        self._stdout: int | None = None
+        self._abandoned = threading.Event()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """While vLLM is imported and started, by the thread that does it."""
+        with ExitStack() as stack:
+            stack.enter_context(_environment())
+            self._open_log()
+            stack.enter_context(_stray_records_to(stream))
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")  # of vLLM's own affairs; it says what matters in its log
+            self._divert_stdout()
+            stack.callback(self.release_stdout)
+            # Started here, because its start on the way of the first process would lift the block on SIGINT again.
+            with _descriptor(_STDERR, self._log.fileno() if self._log else _STDERR):
+                resource_tracker.ensure_running()
+            stack.enter_context(_interrupts_blocked())
+            stack.enter_context(self._watched_starts())
+            yield
+
+    def _open_log(self) -> None:
+        global stream
+        if self.log_file is not None:
+            self.log_file.parent.mkdir(parents=True, exist_ok=True)
+            self._log = self.log_file.open("a", encoding="utf-8", buffering=1)
+        stream = self._log or sys.stderr
+
+    def _divert_stdout(self) -> None:
+        """Point descriptor 1 at the log until `release_stdout`: libraries print, and stdout is for results."""
+        sys.stdout.flush()
+        self._stdout = os.dup(_STDOUT)
+        os.dup2(self._log.fileno() if self._log else _STDERR, _STDOUT)
+
+    def release_stdout(self) -> None:
+        """Give stdout back; safe to call from any thread, and twice."""
+        with self._lock:
+            if self._stdout is not None:
+                os.dup2(self._stdout, _STDOUT)
+                os.close(self._stdout)
+                self._stdout = None
+
+    @contextmanager
+    def _watched_starts(self) -> Iterator[None]:
+        """Let every process that this one starts inherit the log as its stderr, and remember it.
+
+        Our own stderr is the log only for the milliseconds of a start. The engine core's entry is replaced by ours,
+        which ends it when we die.
+        """
+        from vllm.v1.engine.core import EngineCoreProc
+
+        start, entry = BaseProcess.start, EngineCoreProc.run_engine_core
+
+        def watched(process: BaseProcess) -> None:
+            if self._abandoned.is_set():
+                raise LaunchAbandonedError
+            with _descriptor(_STDERR, self._log.fileno() if self._log else _STDERR):
+                start(process)
+            self.processes.append(process)
+
+        BaseProcess.start = watched  # type: ignore[method-assign]
+        EngineCoreProc.run_engine_core = staticmethod(run_engine_core)
+        try:
+            yield
+        finally:
+            BaseProcess.start = start  # type: ignore[method-assign]
+            EngineCoreProc.run_engine_core = staticmethod(entry)
+
+    def abandon(self) -> None:
+        """Give the start up, from another thread: what has started is ended, nothing more starts."""
+        self._abandoned.set()
+        self.release_stdout()
+        self.end_processes()
+
+    def end_processes(self) -> None:
+        """Kill what is still alive of the processes that were started, their children first."""
+        for process in self.processes:
+            if process.is_alive() and process.pid is not None:
+                from vllm.utils.system_utils import kill_process_tree
+
+                kill_process_tree(process.pid)
+            process.join()
+
+    def close_log(self) -> None:
+        """Stop logging to the file; vLLM's loggers of this process go quiet."""
+        if self._log is not None:
+            for handler in logging.getLogger("vllm").handlers:
+                if isinstance(handler, logging.StreamHandler) and handler.stream is self._log:
+                    handler.setStream(Path(os.devnull).open("w", encoding="utf-8"))
+            self._log.close()
+            self._log = None
+
+
+def run_engine_core(*args: Any, **kwargs: Any) -> None:
+    """Run vLLM's engine core in its process, and end it when the process that started it is gone."""
+    from vllm.v1.engine.core import EngineCoreProc
+
+    threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
+    EngineCoreProc.run_engine_core(*args, **kwargs)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)  # vLLM's handler ends the workers in order
+    time.sleep(_GRACE_S)
+    os.kill(os.getpid(), signal.SIGKILL)  # the workers see their pipe to us close
+
+
+async def in_daemon_thread(work: Callable[[], _T]) -> _T:
+    """Return `work()`, run in a thread that does not keep the interpreter alive when the awaiting task is cancelled."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[_T] = loop.create_future()
+
+    def settle(result: _T | None, error: BaseException | None) -> None:
+        if future.cancelled():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def body() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except BaseException as raised:
+            error = raised
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=body, name="vllm-start", daemon=True).start()
+    return await future
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    for name, value in _NO_TELEMETRY.items():
+        os.environ[name] = value
+    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    os.environ.update(_ENVIRONMENT)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _stray_records_to(log: TextIO) -> Iterator[None]:
+    """Send log records that no logger takes to `log`; Python would print the warnings among them on stderr."""
+    handler = logging.StreamHandler(log)
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Block SIGINT in this thread: the processes it starts, and theirs, inherit the mask and never see Ctrl-C."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _descriptor(number: int, target: int) -> Iterator[None]:
+    """Let descriptor `number` be a copy of `target` for a moment."""
+    saved = os.dup(number)
+    os.dup2(target, number)
+    try:
+        yield
+    finally:
+        os.dup2(saved, number)
+        os.close(saved)

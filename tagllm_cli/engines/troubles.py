@@ -1,0 +1,59 @@
+"""vLLM's troubles in one line of what and one line of what to do."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+from tagllm_cli.errors import ModelError
+
+_TAIL_BYTES = 200_000
+_RAISED = re.compile(r"(?:^|\] |\s)((?:\w+\.)*\w+(?:Error|Exception)): (.+)$")
+# pydantic's frame around the message that vLLM gave it
+_FRAME = re.compile(r"^\d+ validation errors? for \w+\s+(?:\S+\s+)?(?:Value error, )?|\[type=.*", re.DOTALL)
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """Return an exception's message as one line of at most `limit` characters, its type's name if it has none."""
+    text = " ".join(_FRAME.sub("", str(error)).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def explain(error: Exception, model: str, log_file: Path | None) -> Exception:
+    """Return the ModelError for what stopped vLLM from loading `model`; ours are returned as they are.
+
+    Args:
+        error: what was raised.
+        model: as the user gave it.
+        log_file: vLLM's log; the engine's process writes the cause there, and we only learn that it failed.
+    """
+    if isinstance(error, ModelError):
+        return error
+    cause = one_line(error)
+    if "core initialization failed" in cause.lower():
+        cause = _last_raised(log_file) or cause
+    lower = cause.lower()
+    hint = f"vLLM's log is {log_file}." if log_file else "vLLM's log is above."
+    if "failed to be inspected" in lower and importlib.util.find_spec("torchvision") is None:
+        cause = "this architecture needs torchvision, which is not installed"
+        hint = "Install the torchvision that belongs to the installed torch, or use a model that does without."
+    elif "not supported" in lower and "architecture" in lower or "does not recognize this architecture" in lower:
+        hint = "Use another model, or a vLLM release that supports this one."
+    elif "out of memory" in lower or "no available memory" in lower or "available memory" in lower:
+        hint = "Use a smaller model, --max-model-len, or --engine-arg gpu_memory_utilization=… . " + hint
+    return ModelError(f"vLLM cannot load {model}: {cause}", hint)
+
+
+def _last_raised(log_file: Path | None) -> str | None:
+    """The first exception of the last traceback in the log: what was raised, before what that led to."""
+    if log_file is None or not log_file.is_file():
+        return None
+    with log_file.open("rb") as file:
+        file.seek(max(0, log_file.stat().st_size - _TAIL_BYTES))
+        lines = file.read().decode("utf-8", "replace").splitlines()
+    for line in reversed(lines):
+        found = _RAISED.search(line)
+        if found and "core initialization failed" not in line.lower():
+            return f"{found[1].rsplit('.', 1)[-1]}: {found[2]}"
+    return None

@@ -1,0 +1,75 @@
+"""Preflight: do the first answers of a long run make sense? Pure functions over a sample of answers."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+SAMPLE_IMAGES = 32
+# A sample smaller than this proves nothing about the next million images.
+ENOUGH_ANSWERS = 12
+REFUSAL = re.compile(r"^\W*(i'?m sorry|sorry,|i can(no|')t|i am (not able|unable)|as an ai|i'?m unable)", re.IGNORECASE)
+REASONING = re.compile(r"^\W*(<think|<\|?(thinking|reasoning)|okay, (so|let)|let me (think|look|see)|first, )", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class ListAnswers:
+    """A sample of list answers: their texts, how many were cut off, and how many names did and did not map."""
+
+    texts: Sequence[str]
+    truncated: int
+    mapped: int
+    unmatched: int
+
+
+def complain_about_lists(answers: ListAnswers) -> str | None:
+    """Return what is wrong with list answers in a sentence with advice, None when nothing is."""
+    count = len(answers.texts)
+    if count < ENOUGH_ANSWERS:
+        return None
+    if spoken := _complain_about_style(answers.texts):
+        return spoken
+    if answers.truncated > count / 5:
+        return f"{answers.truncated} of {count} answers were cut off; raise max_tokens in the template, or take a model that answers briefly"
+    names = answers.mapped + answers.unmatched
+    if names >= ENOUGH_ANSWERS and answers.mapped < 0.3 * names:
+        return (
+            f"only {answers.mapped} of the {names} names in the answers are in the vocabulary (an answer: {_shorten(answers.texts)}); "
+            "check that the model sees images and understands the vocabulary's language"
+        )
+    return None
+
+
+def complain_about_yes_no(first_logprobs: Sequence[Mapping[str, float]], masses: Sequence[float], texts: Sequence[str]) -> str | None:
+    """Return what is wrong with yes/no answers (`masses`: each one's probability on yes and no), None when nothing is."""
+    if len(masses) < ENOUGH_ANSWERS:
+        return None
+    if spoken := _complain_about_style(texts):
+        return spoken
+    middle = statistics.median(masses)
+    if middle >= 0.5:
+        return None
+    likeliest = Counter(max(tokens, key=lambda token: tokens[token]) for tokens in first_logprobs if tokens).most_common(3)
+    tokens = ", ".join(repr(token) for token, _ in likeliest) or "no log-probabilities at all"
+    return (
+        f"half of the answers put less than {middle:.0%} of their probability on yes and no (most likely first tokens: {tokens}); "
+        "add the model's own words for yes and no to the template, or ask in its language"
+    )
+
+
+def _complain_about_style(texts: Sequence[str]) -> str | None:
+    refused = [text for text in texts if REFUSAL.search(text)]
+    if len(refused) > len(texts) / 5:
+        return f"{len(refused)} of {len(texts)} answers are refusals ({_shorten(refused)}); take another model or reword the template"
+    reasoned = [text for text in texts if REASONING.search(text)]
+    if len(reasoned) > len(texts) / 5:
+        return f"{len(reasoned)} of {len(texts)} answers start with reasoning ({_shorten(reasoned)}); switch it off or take an instruct model"
+    return None
+
+
+def _shorten(texts: Sequence[str]) -> str:
+    longest = max(texts, key=len)
+    return repr(longest if len(longest) <= 60 else longest[:57] + "...")

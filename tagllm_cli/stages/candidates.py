@@ -1,0 +1,117 @@
+"""Candidate generation: structured group-wise prompting, high recall in few requests.
+
+The vocabulary is cut into groups, in one or several ways (arms). Each request shows the image and one group; the arms'
+answers are united. Source: TagLLM (Xie et al., arXiv 2602.20972), section on structured group-wise prompting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+from tagllm_cli.answers import Lexicon, Parsed, parse_names, render_names
+from tagllm_cli.plan import Plan
+from tagllm_cli.preflight import ListAnswers, complain_about_lists
+from tagllm_cli.schema import Decision, LabelEntry, Reply, Request, Row, Status, Subject
+
+TRUNCATED = "length"
+
+
+class Candidates:
+    """The stage under a pinned plan. `min_votes` is the number of arms that must propose a label."""
+
+    def __init__(self, plan: Plan, min_votes: int = 1) -> None:
+        self._plan = plan
+        self._min_votes = min_votes
+        self._lexicon = Lexicon(plan.vocabulary)
+        self._names = frozenset(plan.vocabulary.names)
+        self._position = {name: index for index, name in enumerate(plan.vocabulary.names)}
+
+    @cached_property
+    def _askers(self) -> Mapping[Request, tuple[tuple[str, str, frozenset[str]], ...]]:
+        """Map each distinct request to the (arm, group id, live names) that cite it: an equal group is asked once."""
+        askers: dict[Request, tuple[tuple[str, str, frozenset[str]], ...]] = {}
+        template = self._plan.templates["group"]
+        for arm, groups in self._plan.arms.items():
+            for group in groups:
+                live = self._names.intersection(group.names)
+                if live:
+                    request = template.request(labels=render_names(group.names, template.none))
+                    askers[request] = (*askers.get(request, ()), (arm, group.id, live))
+        return askers
+
+    @cached_property
+    def _requests(self) -> tuple[Request, ...]:
+        return tuple(self._askers)
+
+    def requests(self, subject: Subject) -> Sequence[Request]:
+        """Return one request for every distinct group of every arm; the same for each image."""
+        return self._requests
+
+    def row(self, subject: Subject, replies: Sequence[Reply | None]) -> Row:
+        """Unite the arms' answers into candidates; a group that failed leaves its unproposed labels `unknown`."""
+        seen = subject.seen
+        if seen is not None and seen.failure is not None:
+            return Row.of(subject, Status.FAILED, str(seen.failure))
+        answered = [reply for reply in replies if reply is not None]
+        if seen is None or len(answered) < len(replies):
+            return Row.of(subject, Status.PENDING)
+        failures = [why for reply in answered if (why := _failure(reply))]
+        if failures and len(failures) == len(answered):
+            return Row.of(subject, Status.FAILED, f"request_failed: all {len(answered)} requests failed, the first: {failures[0]}")
+        labels, unmatched = self._unite(answered)
+        if failures:
+            error = f"request_failed: {len(failures)} of {len(answered)} requests failed, the first: {failures[0]}"
+            return Row.of(subject, Status.PARTIAL, error, labels, unmatched)
+        return Row.of(subject, Status.OK, None, labels, unmatched)
+
+    def _unite(self, replies: Sequence[Reply]) -> tuple[tuple[LabelEntry, ...], tuple[str, ...]]:
+        arms: dict[str, dict[str, None]] = {}
+        groups: dict[str, dict[str, None]] = {}
+        doubtful: set[str] = set()
+        unmatched: dict[str, None] = {}
+        for request, reply in zip(self._requests, replies, strict=True):
+            askers = self._askers[request]
+            if _failure(reply):
+                doubtful.update(*(names for _, _, names in askers))
+                continue
+            parsed = self._parse(reply)
+            unmatched.update(dict.fromkeys(parsed.unmatched))
+            for name in parsed.labels:
+                for arm, group, _ in askers:
+                    arms.setdefault(name, {})[arm] = None
+                    groups.setdefault(name, {})[group] = None
+        proposed = {name for name, voters in arms.items() if len(voters) >= self._min_votes}
+        share = 1 / len(self._plan.arms)
+        entries = [
+            LabelEntry(name, score=len(arms[name]) * share, arms=tuple(arms[name]), groups=tuple(groups[name])) for name in proposed
+        ]
+        entries += [
+            LabelEntry(name, Decision.UNKNOWN, score=len(arms.get(name, ())) * share, arms=tuple(arms.get(name, ())))
+            for name in doubtful - proposed
+        ]
+        entries.sort(key=lambda entry: self._position[entry.name])
+        return tuple(entries), tuple(unmatched)
+
+    def _parse(self, reply: Reply) -> Parsed:
+        return parse_names(reply.text, self._lexicon, self._plan.templates["group"].none)
+
+    def complaint(self, replies: Sequence[tuple[Request, Reply]]) -> str | None:
+        """Judge a first sample: answers must end, map onto the vocabulary, and be neither refusals nor reasoning."""
+        answers = [reply for _, reply in replies if reply.failure is None]
+        parsed = [self._parse(reply) for reply in answers]
+        return complain_about_lists(
+            ListAnswers(
+                texts=tuple(reply.text for reply in answers),
+                truncated=sum(reply.finish == TRUNCATED for reply in answers),
+                mapped=sum(len(each.labels) for each in parsed),
+                unmatched=sum(len(each.unmatched) for each in parsed),
+            )
+        )
+
+
+def _failure(reply: Reply) -> str | None:
+    if reply.failure is not None:
+        return str(reply.failure)
+    # A list that was cut off is not a short list: what would have followed is unknown.
+    return "truncated: the answer was cut off" if reply.finish == TRUNCATED else None
