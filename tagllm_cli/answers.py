@@ -32,6 +32,7 @@ _QUANTITY = re.compile(
 _NEGATION = re.compile(r"\b(?:no|not|none|nor|neither|without|cannot|absent|missing|\w+n't)\b", re.IGNORECASE)
 # A piece of a list: a JSON string up to the next separator, else anything up to it.
 _PIECE = re.compile(rf'\s*("(?:[^"\\]|\\.)*")[\s.]*(?=[{_SEPARATORS}]|$)|[^{_SEPARATORS}]+')
+_THOUGHT = re.compile(r"^.*?</think>", re.DOTALL)
 _FENCE = re.compile(r"^\s*```\w*\s*$", re.MULTILINE)
 # "Answer:", "The visible categories are:", but not "Categories:", which starts the question's own list.
 _WORD = (
@@ -95,15 +96,14 @@ class Lexicon:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.position: Mapping[str, int] = {name: index for index, name in enumerate(vocabulary.names)}
         self._forms: dict[str, str | None] = {}
-        names = [(folded(label.name), label.name) for label in vocabulary.labels]
-        synonyms = [(folded(synonym), label.name) for label in vocabulary.labels for synonym in label.synonyms]
-        derived = [(each, name) for form, name in names + synonyms for each in inflected(form)]
-        joined = [(form.replace(" ", ""), name) for form, name in names + synonyms + derived if " " in form]
-        for claims in (names, synonyms, derived, joined):
-            self._claim(claims)
+        self._claim((folded(label.name), label.name) for label in vocabulary.labels)
+        self._claim((folded(synonym), label.name) for label in vocabulary.labels for synonym in label.synonyms)
         # Separators within a form: how many pieces of a list may belong to one name that lost its quotes.
-        marks = (sum(map(form.count, _SEPARATORS)) for form, _ in names + synonyms)
-        self.most_pieces = 1 + max(marks, default=0)
+        self.most_pieces = 1 + max((sum(map(form.count, _SEPARATORS)) for form in self._forms), default=0)
+        won = [(form, name) for form, name in self._forms.items() if name is not None]
+        self._claim((each, name) for form, name in won for each in inflected(form))
+        won = [(form, name) for form, name in self._forms.items() if name is not None and " " in form]
+        self._claim((form.replace(" ", ""), name) for form, name in won)
 
     def _claim(self, claims: Iterable[tuple[str, str]]) -> None:
         owners: dict[str, str | None] = {}
@@ -143,7 +143,7 @@ def parse_names(text: str, lexicon: Lexicon, none: Sequence[str] = ("none",)) ->
     text = text.strip()
     exact = _read_exactly(text, lexicon, reserved)
     if exact is None and ("</think>" in text or "```" in text):
-        text = _FENCE.sub("", text.rpartition("</think>")[2]).strip()
+        text = _FENCE.sub("", _THOUGHT.sub("", text)).strip()
         exact = _read_exactly(text, lexicon, reserved)
     if exact is not None:
         return Parsed(lexicon.ordered(exact))

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 class _Group(TyperGroup):
     """Turns our errors into two lines and an exit code, where `CliRunner` sees them as a user does."""
 
-    def main(self, args: Sequence[str] | None = None, **settings: Any) -> Any:
-        self._json = "--json" in (sys.argv[1:] if args is None else args)
-        return super().main(args, **settings)
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
+        self._json = "--json" in args
+        return super().make_context(info_name, args, *rest, **extra)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -36,7 +36,9 @@ class _Group(TyperGroup):
             _console(self._json).error(error)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
-            _console(self._json).error(TagllmError("interrupted; what was answered is kept", "The same command goes on from here."))
+            _console(self._json).error(
+                TagllmError("interrupted; what was answered is kept", "The same command goes on from here.")
+            )
             raise typer.Exit(130) from error
         except Exception as error:
             # typer keeps its own usage errors in a private module; what they have in common is `format_message`.
@@ -54,7 +56,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 vocab_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Built-in vocabularies and your own.")
-app.add_typer(vocab_app, name="vocab")
+app.add_typer(vocab_app, name="vocab", rich_help_panel="Look")
 
 
 class Missing(StrEnum):
@@ -91,45 +93,127 @@ def _show_version(value: bool) -> None:
 
 _INPUT, _MODEL, _OUTPUT, _RUN = "Input", "Model", "Output", "Run"
 
-Out = Annotated[Path, typer.Option("--out", help="Table to write; its evidence lies beside it.", rich_help_panel=_OUTPUT)]
+Out = Annotated[
+    Path, typer.Option("--out", help="Table to write; its evidence lies beside it.", rich_help_panel=_OUTPUT)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.", rich_help_panel=_OUTPUT)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.", rich_help_panel=_OUTPUT)]
 Config = Annotated[
     Path | None,
-    typer.Option("--config", help="YAML file with options.", callback=_configure, is_eager=True, rich_help_panel=_INPUT),
+    typer.Option(
+        "--config", help="YAML file with options.", callback=_configure, is_eager=True, rich_help_panel=_INPUT
+    ),
 ]
-Model = Annotated[str | None, typer.Option("--model", envvar="TAGLLM_MODEL", help="Model that vLLM loads here: hub name or folder.", rich_help_panel=_MODEL)]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", envvar="TAGLLM_MODEL", help="Model that vLLM loads here: hub name or folder.", rich_help_panel=_MODEL
+    ),
+]
 Endpoint = Annotated[
     list[str] | None,
-    typer.Option("--endpoint", envvar="TAGLLM_ENDPOINT", help="URL of a running OpenAI-compatible server; repeatable.", rich_help_panel=_MODEL),
+    typer.Option(
+        "--endpoint",
+        envvar="TAGLLM_ENDPOINT",
+        help="URL of a running OpenAI-compatible server; repeatable.",
+        rich_help_panel=_MODEL,
+    ),
 ]
-ModelId = Annotated[str | None, typer.Option("--model-id", help="Identity of the model, where its name or files do not settle it.", rich_help_panel=_MODEL)]
-EngineArg = Annotated[list[str] | None, typer.Option("--engine-arg", metavar="KEY=VALUE", help="Anything else for vLLM; repeatable.", rich_help_panel=_MODEL)]
-Prompts = Annotated[Path | None, typer.Option("--prompts", help="Folder of templates that replace built-in ones.", rich_help_panel=_MODEL)]
-MaxPixels = Annotated[int | None, typer.Option("--max-pixels", min=1, help="Pixel budget per image; larger ones are scaled down. [default: 1003520]", rich_help_panel=_MODEL)]
-Replay = Annotated[Path | None, typer.Option("--replay", help="Take answers from a recording instead of a model.", rich_help_panel=_MODEL)]
-Record = Annotated[Path | None, typer.Option("--record", help="Write every answer to a recording.", rich_help_panel=_MODEL)]
-Verbose = Annotated[bool, typer.Option("--verbose", help="vLLM's log on stderr instead of in a file.", rich_help_panel=_MODEL)]
+ModelId = Annotated[
+    str | None,
+    typer.Option(
+        "--model-id", help="Identity of the model, where its name or files do not settle it.", rich_help_panel=_MODEL
+    ),
+]
+EngineArg = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine-arg", metavar="KEY=VALUE", help="Anything else for vLLM; repeatable.", rich_help_panel=_MODEL
+    ),
+]
+Prompts = Annotated[
+    Path | None,
+    typer.Option("--prompts", help="Folder of templates that replace built-in ones.", rich_help_panel=_MODEL),
+]
+MaxPixels = Annotated[
+    int | None,
+    typer.Option(
+        "--max-pixels",
+        min=1,
+        help="Pixel budget per image; larger ones are scaled down. (default: 1003520)",
+        rich_help_panel=_MODEL,
+    ),
+]
+Replay = Annotated[
+    Path | None,
+    typer.Option("--replay", help="Take answers from a recording instead of a model.", rich_help_panel=_MODEL),
+]
+Record = Annotated[
+    Path | None, typer.Option("--record", help="Write every answer to a recording.", rich_help_panel=_MODEL)
+]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", help="vLLM's log on stderr instead of in a file.", rich_help_panel=_MODEL)
+]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N images.", rich_help_panel=_RUN)]
-Sample = Annotated[int | None, typer.Option("--sample", min=1, help="Only N images, drawn with --seed.", rich_help_panel=_RUN)]
+Sample = Annotated[
+    int | None, typer.Option("--sample", min=1, help="Only N images, drawn with --seed.", rich_help_panel=_RUN)
+]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of --sample.", rich_help_panel=_RUN)]
-Dry = Annotated[bool, typer.Option("--dry-run", help="Say what would be asked, and why; load no model, write nothing.", rich_help_panel=_RUN)]
-Offline = Annotated[bool, typer.Option("--offline", help="Rebuild the table from its evidence: no image, no model.", rich_help_panel=_RUN)]
-MissingAs = Annotated[Missing, typer.Option("--missing", help="With --offline: what a missing answer is.", rich_help_panel=_RUN)]
-Replan = Annotated[bool, typer.Option("--replan", help="Take the new model, templates or groups, and ask again what they change.", rich_help_panel=_RUN)]
-Changed = Annotated[ChangedBy, typer.Option("--changed-by", help="Notice changed images by size and time, or by reading them.", rich_help_panel=_RUN)]
-Gone = Annotated[bool, typer.Option("--allow-gone", help="It is meant that many images are gone.", rich_help_panel=_RUN)]
-FailedRate = Annotated[float, typer.Option("--max-failed-rate", min=0, max=1, help="Exit with 3 when a larger share of images failed.", rich_help_panel=_RUN)]
-Preflight = Annotated[bool, typer.Option("--preflight/--no-preflight", help="Stop when the first answers make no sense.", rich_help_panel=_RUN)]
+Dry = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Say what would be asked, and why; load no model, write nothing.", rich_help_panel=_RUN
+    ),
+]
+Offline = Annotated[
+    bool,
+    typer.Option("--offline", help="Rebuild the table from its evidence: no image, no model.", rich_help_panel=_RUN),
+]
+MissingAs = Annotated[
+    Missing, typer.Option("--missing", help="With --offline: what a missing answer is.", rich_help_panel=_RUN)
+]
+Replan = Annotated[
+    bool,
+    typer.Option(
+        "--replan",
+        help="Take the new model, templates or groups, and ask again what they change.",
+        rich_help_panel=_RUN,
+    ),
+]
+Changed = Annotated[
+    ChangedBy,
+    typer.Option(
+        "--changed-by", help="Notice changed images by size and time, or by reading them.", rich_help_panel=_RUN
+    ),
+]
+Gone = Annotated[
+    bool, typer.Option("--allow-gone", help="It is meant that many images are gone.", rich_help_panel=_RUN)
+]
+FailedRate = Annotated[
+    float,
+    typer.Option(
+        "--max-failed-rate",
+        min=0,
+        max=1,
+        help="Exit with 3 when a larger share of images failed.",
+        rich_help_panel=_RUN,
+    ),
+]
+Preflight = Annotated[
+    bool,
+    typer.Option("--preflight/--no-preflight", help="Stop when the first answers make no sense.", rich_help_panel=_RUN),
+]
 
 
 @app.callback()
 def tagllm(
-    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Label image datasets with a multimodal LLM served by vLLM.
 
-    [dim]tagllm candidates photos/ --vocab coco --model Qwen/Qwen2.5-VL-7B-Instruct --out candidates.parquet
+    [dim]tagllm candidates photos/ --vocab coco --model MODEL --out candidates.parquet
     tagllm disambiguate candidates.parquet --out labels.parquet
     tagllm evaluate labels.parquet --truth instances.json
     tagllm export labels.parquet --format coco --out labels.json[/]
@@ -139,13 +223,24 @@ def tagllm(
 @app.command(rich_help_panel="Label")
 def candidates(
     source: Annotated[str, typer.Argument(help="Folder of images.", show_default=False)],
-    vocab: Annotated[str, typer.Option("--vocab", help="Built-in vocabulary (`tagllm vocab list`) or a file.", rich_help_panel=_INPUT)],
+    vocab: Annotated[
+        str,
+        typer.Option("--vocab", help="Built-in vocabulary (`tagllm vocab list`) or a file.", rich_help_panel=_INPUT),
+    ],
     out: Out,
     model: Model = None,
     endpoint: Endpoint = None,
-    arms: Annotated[str | None, typer.Option("--arms", help="Ways to group, united. [default: cooccurring,disjoint]", rich_help_panel=_MODEL)] = None,
-    group_size: Annotated[int | None, typer.Option("--group-size", min=1, help="Labels per request. [default: 12]", rich_help_panel=_MODEL)] = None,
-    min_votes: Annotated[int, typer.Option("--min-votes", min=1, help="Arms that must propose a label.", rich_help_panel=_OUTPUT)] = 1,
+    arms: Annotated[
+        str | None,
+        typer.Option("--arms", help="Ways to group, united. (default: cooccurring,disjoint)", rich_help_panel=_MODEL),
+    ] = None,
+    group_size: Annotated[
+        int | None,
+        typer.Option("--group-size", min=1, help="Labels per request. (default: 12)", rich_help_panel=_MODEL),
+    ] = None,
+    min_votes: Annotated[
+        int, typer.Option("--min-votes", min=1, help="Arms that must propose a label.", rich_help_panel=_OUTPUT)
+    ] = 1,
     config: Config = None,
     prompts: Prompts = None,
     max_pixels: MaxPixels = None,
@@ -161,7 +256,7 @@ def candidates(
     offline: Offline = False,
     missing: MissingAs = Missing.error,
     replan: Replan = False,
-    changed_by: ChangedBy = ChangedBy.stat,
+    changed_by: Changed = ChangedBy.stat,
     allow_gone: Gone = False,
     max_failed_rate: FailedRate = 0.05,
     preflight: Preflight = True,
@@ -170,7 +265,7 @@ def candidates(
 ) -> None:
     """Propose labels: images -> candidate table, by group-wise prompting.
 
-    [dim]tagllm candidates photos/ --vocab coco --model Qwen/Qwen2.5-VL-7B-Instruct --out candidates.parquet
+    [dim]tagllm candidates photos/ --vocab coco --model MODEL --out candidates.parquet
     tagllm candidates photos/ --vocab labels.txt --endpoint http://localhost:8000 --out candidates.parquet --dry-run[/]
     """
     from tagllm_cli.jobs import candidates_job
@@ -178,7 +273,14 @@ def candidates(
     settings = locals()
     options = _run_options(settings)
     job = candidates_job(
-        source, vocab, out, _model_options(settings), options, arms=_names(arms), group_size=group_size, min_votes=min_votes
+        source,
+        vocab,
+        out,
+        _model_options(settings),
+        options,
+        arms=_names(arms),
+        group_size=group_size,
+        min_votes=min_votes,
     )
     _label(job, options, _console(json_output, quiet))
 
@@ -188,13 +290,32 @@ def disambiguate(
     table: Annotated[Path, typer.Argument(help="Candidate table.", show_default=False)],
     out: Out,
     concepts: Annotated[
-        str | None, typer.Option("--concepts", help="File of concept cards; `none` asks bare questions. [default: the vocabulary's descriptions]", rich_help_panel=_INPUT)
+        str | None,
+        typer.Option(
+            "--concepts",
+            help="File of concept cards; `none` asks bare questions. (default: the vocabulary's descriptions)",
+            rich_help_panel=_INPUT,
+        ),
     ] = None,
-    root: Annotated[Path | None, typer.Option("--root", help="Where the images are now, if they moved.", rich_help_panel=_INPUT)] = None,
+    root: Annotated[
+        Path | None, typer.Option("--root", help="Where the images are now, if they moved.", rich_help_panel=_INPUT)
+    ] = None,
     model: Model = None,
     endpoint: Endpoint = None,
-    threshold: Annotated[float, typer.Option("--threshold", min=0, max=1, help="A probability above it is a yes.", rich_help_panel=_OUTPUT)] = 0.5,
-    min_mass: Annotated[float, typer.Option("--min-mass", min=0, max=1, help="Less probability than this on yes and no together: unknown.", rich_help_panel=_OUTPUT)] = 0.5,
+    threshold: Annotated[
+        float,
+        typer.Option("--threshold", min=0, max=1, help="A probability above it is a yes.", rich_help_panel=_OUTPUT),
+    ] = 0.5,
+    min_mass: Annotated[
+        float,
+        typer.Option(
+            "--min-mass",
+            min=0,
+            max=1,
+            help="Less probability than this on yes and no together: unknown.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = 0.5,
     config: Config = None,
     prompts: Prompts = None,
     max_pixels: MaxPixels = None,
@@ -219,7 +340,7 @@ def disambiguate(
     """Decide each candidate: candidate table -> label table, by concept alignment.
 
     [dim]tagllm disambiguate candidates.parquet --out labels.parquet
-    tagllm disambiguate candidates.parquet --concepts cards.yaml --model Qwen/Qwen2.5-VL-32B-Instruct --out labels.parquet[/]
+    tagllm disambiguate candidates.parquet --concepts cards.yaml --out labels.parquet[/]
     """
     from tagllm_cli.jobs import disambiguate_job
     from tagllm_cli.stages.disambiguate import Thresholds
@@ -227,17 +348,33 @@ def disambiguate(
     settings = locals()
     options = _run_options(settings)
     thresholds = Thresholds(threshold, min_mass)
-    job = disambiguate_job(table, out, _model_options(settings), options, concepts=concepts, root=root, thresholds=thresholds)
+    job = disambiguate_job(
+        table, out, _model_options(settings), options, concepts=concepts, root=root, thresholds=thresholds
+    )
     _label(job, options, _console(json_output, quiet))
 
 
 @app.command(rich_help_panel="Use")
 def evaluate(
     table: Annotated[Path, typer.Argument(help="Label or candidate table.", show_default=False)],
-    truth: Annotated[Path, typer.Option("--truth", help="COCO instances JSON, CSV, or a label table.", rich_help_panel=_INPUT)],
-    fail_under: Annotated[list[str] | None, typer.Option("--fail-under", metavar="METRIC=VALUE", help="Exit with 1 below it, as of1=0.9; repeatable.", rich_help_panel=_OUTPUT)] = None,
-    per_label: Annotated[bool, typer.Option("--per-label/--overall", help="Show every label.", rich_help_panel=_OUTPUT)] = True,
-    include_human: Annotated[bool, typer.Option("--include-human", help="Count labels that people decided, too.", rich_help_panel=_INPUT)] = False,
+    truth: Annotated[
+        Path, typer.Option("--truth", help="COCO instances JSON, CSV, or a label table.", rich_help_panel=_INPUT)
+    ],
+    fail_under: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-under",
+            metavar="METRIC=VALUE",
+            help="Exit with 1 below it, as of1=0.9; repeatable.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    per_label: Annotated[
+        bool, typer.Option("--per-label/--overall", help="Show every label.", rich_help_panel=_OUTPUT)
+    ] = True,
+    include_human: Annotated[
+        bool, typer.Option("--include-human", help="Count labels that people decided, too.", rich_help_panel=_INPUT)
+    ] = False,
     config: Config = None,
     json_output: Json = False,
     quiet: Quiet = False,
@@ -266,9 +403,18 @@ def export(
     table: Annotated[Path, typer.Argument(help="Label table.", show_default=False)],
     format_: Annotated[str, typer.Option("--format", help="coco, csv, jsonl or hf.", rich_help_panel=_OUTPUT)],
     out: Annotated[Path, typer.Option("--out", help="File or folder to write.", rich_help_panel=_OUTPUT)],
-    root: Annotated[Path | None, typer.Option("--root", help="Where the images are now, if they moved.", rich_help_panel=_INPUT)] = None,
-    threshold: Annotated[float | None, typer.Option("--threshold", min=0, max=1, help="Scores at or above it, instead of decisions.", rich_help_panel=_OUTPUT)] = None,
-    include_unknown: Annotated[bool, typer.Option("--include-unknown", help="Undecided labels count as yes.", rich_help_panel=_OUTPUT)] = False,
+    root: Annotated[
+        Path | None, typer.Option("--root", help="Where the images are now, if they moved.", rich_help_panel=_INPUT)
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--threshold", min=0, max=1, help="Scores at or above it, instead of decisions.", rich_help_panel=_OUTPUT
+        ),
+    ] = None,
+    include_unknown: Annotated[
+        bool, typer.Option("--include-unknown", help="Undecided labels count as yes.", rich_help_panel=_OUTPUT)
+    ] = False,
     config: Config = None,
     json_output: Json = False,
     quiet: Quiet = False,
@@ -325,7 +471,10 @@ def vocab_check(
     from tagllm_cli.vocab import check_vocabulary
 
     problems = check_vocabulary(vocab)
-    value = {"vocabulary": vocab, "problems": [{"kind": each.kind, "label": each.label, "message": each.message} for each in problems]}
+    value = {
+        "vocabulary": vocab,
+        "problems": [{"kind": each.kind, "label": each.label, "message": each.message} for each in problems],
+    }
     _console(json_output).result(value, [each.message for each in problems] or [f"{vocab}: no problems"])
     if problems:
         raise typer.Exit(UsageError.exit_code)
@@ -346,7 +495,9 @@ def doctor(
     from tagllm_cli.doctor import examine
 
     report = examine(model, endpoint or ())
-    rows = [(check.name, check.state, check.detail + (f"\n→ {check.hint}" if check.hint else "")) for check in report.checks]
+    rows = [
+        (check.name, check.state, check.detail + (f"\n→ {check.hint}" if check.hint else "")) for check in report.checks
+    ]
     _console(json_output).table(report.to_json(), "doctor", ("what", "state", "found"), rows)
     if not report.ready:
         raise typer.Exit(1)
@@ -409,7 +560,9 @@ def _pairs(given: Sequence[str] | None) -> dict[str, str]:
     for each in given or ():
         key, equals, value = each.partition("=")
         if not equals or not key:
-            raise UsageError(f"--engine-arg takes KEY=VALUE, not {each!r}", "For example --engine-arg max_model_len=8192.")
+            raise UsageError(
+                f"--engine-arg takes KEY=VALUE, not {each!r}", "For example --engine-arg max_model_len=8192."
+            )
         pairs[key.strip().replace("-", "_")] = value
     return pairs
 

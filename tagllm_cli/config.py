@@ -1,9 +1,9 @@
 """The `--config` file: options in YAML, for every command at the top level, for one command under its name.
 
-    model: Qwen/Qwen2.5-VL-7B-Instruct
-    candidates:
-      vocab: coco
-      arms: cooccurring,disjoint
+model: Qwen/Qwen2.5-VL-7B-Instruct
+candidates:
+  vocab: coco
+  arms: cooccurring,disjoint
 """
 
 from __future__ import annotations
@@ -46,7 +46,11 @@ def _check(path: Path, given: Mapping[Any, Any], known: frozenset[str]) -> None:
     for key in given:
         if _parameter(key) not in known:
             close = difflib.get_close_matches(_parameter(key), known, n=1)
-            hint = f"Did you mean {close[0].replace('_', '-')!r}?" if close else "See `tagllm COMMAND --help` for the options."
+            hint = (
+                f"Did you mean {close[0].replace('_', '-')!r}?"
+                if close
+                else "See `tagllm COMMAND --help` for the options."
+            )
             raise UsageError(f"{path}: there is no option {str(key)!r}", hint)
 
 

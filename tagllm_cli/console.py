@@ -63,14 +63,17 @@ class Console:
         for line in lines:
             self._out.print(escape(line), highlight=False)
 
-    def table(self, value: Mapping[str, Any], title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print a table for people, or `value` as one JSON object under `--json`. All columns but the first align right."""
+    def table(
+        self, value: Mapping[str, Any], title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
+    ) -> None:
+        """Print a table for people, or `value` as one JSON object under `--json`. Columns of numbers align right."""
         if self._json:
             self._dump(value)
             return
         drawn = RichTable(title=escape(title), title_justify="left", header_style="bold")
         for number, column in enumerate(columns):
-            drawn.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+            numbers = all(row[number].strip("-")[:1].isdigit() or row[number] == "-" for row in rows)
+            drawn.add_column(column, justify="right" if rows and numbers else "left", overflow="fold")
         for row in rows:
             drawn.add_row(*(escape(cell) for cell in row))
         self._out.print(drawn)
@@ -120,7 +123,7 @@ class RunWatcher:
         """An image is done."""
         now = time.monotonic()
         if tally.images == 1:
-            self._started = now  # the engine's start-up is not the images' speed
+            self._started = self._said = now  # the engine's start-up is not the images' speed
         if self._quiet or (not self._bar and now - self._said < PLAIN_SECONDS):
             return
         self._said = now
@@ -129,7 +132,9 @@ class RunWatcher:
             self._bar.update(self._bar.task_ids[0], description=self._verb, completed=tally.images, facts=facts)
             return
         left = (self._images - tally.images) * (now - self._started) / max(1, tally.images)
-        self._console.print(f"{self._verb}: {tally.images:,}/{self._images:,}  {facts}  ETA {_clock(left)}", highlight=False)
+        self._console.print(
+            f"{self._verb}: {tally.images:,}/{self._images:,}  {facts}  ETA {_clock(left)}", highlight=False
+        )
 
     def finish(self) -> None:
         """Leave the terminal as it was."""

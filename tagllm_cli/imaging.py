@@ -20,8 +20,8 @@ from tagllm_cli.schema import Failure, Picture, Seen
 # Goes into every request's identity: raise it when the same bytes come out as other pixels.
 IMAGING_VERSION = 1
 
-# A file that declares more is taken for a decompression bomb. For TIFF, WebP and the frames of a GIF Pillow's own limit,
-# 179 million, comes first: it could only be moved for the whole process.
+# A file that declares more is taken for a decompression bomb. For TIFF, WebP and the frames of a GIF Pillow's own
+# limit, 179 million, comes first: it could only be moved for the whole process.
 MAX_DECLARED_PIXELS = 500_000_000
 
 # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that leaves this many times the wanted size or more. From 12
@@ -111,9 +111,8 @@ def _picture(image: ImageFile.ImageFile, max_pixels: int) -> _Decoded:
         drafted = image.draft("RGB", (wanted[0], wanted[1]))
         box = drafted[1] if drafted else None
     image.load()
-    if box is None:
-        size = image.size  # a TIFF turns itself upright while it is loaded
-    target, orientation = fit(size, max_pixels), _orientation(image)
+    target = fit(size, max_pixels)
+    orientation = _orientation(image)  # not before loading: a TIFF turns itself upright there
     pixels = _rgb(image)
     if pixels.size != target:
         pixels = pixels.resize(target, Image.Resampling.LANCZOS, box=box)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tagllm_cli.cards import Card, cards_of, load_cards
 from tagllm_cli.engines import Engine
-from tagllm_cli.errors import ModelError, TableError, UsageError
+from tagllm_cli.errors import ModelError, TableError
 from tagllm_cli.labelling import Job, RunOptions
 from tagllm_cli.plan import Plan, Wanted
 from tagllm_cli.prompts import load_templates
@@ -18,6 +20,9 @@ from tagllm_cli.stages.candidates import Candidates
 from tagllm_cli.stages.disambiguate import Disambiguate, Thresholds
 from tagllm_cli.tables import Table, open_table
 from tagllm_cli.vocab import load_vocabulary
+
+if TYPE_CHECKING:
+    from tagllm_cli.engines.endpoint import EndpointSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,9 @@ def disambiguate_job(
     cards = _cards(concepts, vocabulary)
     folder = Folder.rooted(root or Path(candidates.info.root))
     if not options.offline and not folder.root.is_dir():
-        raise TableError(f"the images of {table} are not at {folder.root} any more", "Say where they are now with --root.")
+        raise TableError(
+            f"the images of {table} are not at {folder.root} any more", "Say where they are now with --root."
+        )
     return Job(
         command="disambiguate",
         out=out,
@@ -149,16 +156,72 @@ def _wanted(
     )
 
 
-def _quoted(path: Path) -> str:
-    import shlex
-
-    return shlex.quote(str(path))
-
-
 def identify(model: ModelOptions) -> Identity:
-    """Return who answers, without loading anything."""
-    raise NotImplementedError
+    """Return who would answer, without loading a model; an endpoint is asked what it serves unless the user says."""
+    from tagllm_cli.engines.identity import model_identity, served_identity
+
+    if model.replay is not None:
+        found = served_identity(model.model_id or "recording")
+    elif model.endpoints:
+        found = served_identity(model.model_id or model.model or _served(model))
+    elif model.model is not None:
+        found = model_identity(model.model, model.engine_args, model_id=model.model_id)
+    else:
+        return Identity(None, None)
+    return Identity(found.name, found.digest)
 
 
 def make_engine(model: ModelOptions, plan: Plan, log_file: Path) -> Engine:
-    raise NotImplementedError
+    """Return the engine that the options name, not started; without any, the one that the plan remembers."""
+    engine = _engine(model, plan, log_file)
+    if model.record is not None:
+        from tagllm_cli.engines.replay import RecordingEngine
+
+        return RecordingEngine(engine, model.record)
+    return engine
+
+
+def _engine(model: ModelOptions, plan: Plan, log_file: Path) -> Engine:
+    if model.replay is not None:
+        from tagllm_cli.engines.replay import ReplayEngine, load_recording
+
+        return ReplayEngine(load_recording(model.replay))
+    if model.endpoints:
+        from tagllm_cli.engines.endpoint import EndpointEngine
+
+        return EndpointEngine(_endpoint_settings(model))
+    from tagllm_cli.engines.inprocess import EngineSettings, InProcessEngine
+
+    if model.model is None:
+        raise ModelError(
+            f"answers are missing, and no model is named to give them (the table was made with {plan.model})",
+            "Give --model NAME_OR_FOLDER, or --endpoint URL of a running server.",
+        )
+    return InProcessEngine(EngineSettings(model.model, model.engine_args, log_file=log_file, verbose=model.verbose))
+
+
+def _endpoint_settings(model: ModelOptions) -> EndpointSettings:
+    from tagllm_cli.engines.endpoint import EndpointSettings
+
+    return EndpointSettings(urls=model.endpoints, model=model.model, api_key=model.api_key)
+
+
+def _served(model: ModelOptions) -> str:
+    """Ask the endpoints which model they serve. Raises EndpointError where none answers or several models are served."""
+    import asyncio
+
+    from tagllm_cli.engines.endpoint import EndpointEngine
+
+    async def ask() -> str:
+        engine = EndpointEngine(_endpoint_settings(model))
+        try:
+            await engine.start()
+            return engine.model
+        finally:
+            await engine.close()
+
+    return asyncio.run(ask())
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))

@@ -19,14 +19,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tagllm_cli import __version__
+import tagllm_cli
 from tagllm_cli.console import Console
 from tagllm_cli.engines import Counters, Engine
-from tagllm_cli.errors import InterruptedRunError, OfflineError, SourceError, TableError, TooManyFailedError, UsageError
+from tagllm_cli.errors import InterruptedRunError, OfflineError, SourceError, TableError, TooManyFailedError
 from tagllm_cli.evidence import Evidence, Listing
 from tagllm_cli.plan import Plan, Wanted, new_plan, revise
 from tagllm_cli.runner import Questions, Runner, Settings, Source, Tally, missing, unsettled
-from tagllm_cli.schema import Decision, Failure, Reply, Request, Row, Status, Subject
+from tagllm_cli.schema import Failure, Reply, Request, Row, Subject
 from tagllm_cli.stages import Stage
 from tagllm_cli.summary import DryRun, RowCounts, Summary
 from tagllm_cli.tables import TableInfo, open_table, write_table
@@ -108,7 +108,15 @@ def run_job(job: Job, options: RunOptions, console: Console) -> Summary | DryRun
             tally, counters = _ask(job, plan, stage, evidence, options, console, images)
         counts = _derive(job, plan, stage, evidence, questions, options)
         summary = Summary(
-            job.command, job.out, counts, tally, counters, listing, time.monotonic() - began, job.next_command, _verdict(counts, tally, options)
+            job.command,
+            job.out,
+            counts,
+            tally,
+            counters,
+            listing,
+            time.monotonic() - began,
+            job.next_command,
+            _verdict(counts, tally, options),
         )
         if images:
             evidence.end_run(summary.to_json())
@@ -123,7 +131,9 @@ def _evidence_path(job: Job, options: RunOptions) -> Path | None:
     try:
         job.out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise TableError(f"cannot make the folder {job.out.parent}: {error.strerror}", "Choose another --out.") from error
+        raise TableError(
+            f"cannot make the folder {job.out.parent}: {error.strerror}", "Choose another --out."
+        ) from error
     return job.evidence
 
 
@@ -138,7 +148,10 @@ def _check_out(job: Job) -> None:
         if stage != job.wanted.stage:
             raise TableError(f"{job.out} is a table of another kind ({stage})", "Choose another --out.")
         if not job.evidence.exists():
-            raise TableError(f"{job.out} is there, but its evidence {job.evidence.name} is not", "Put the evidence back, or choose another --out.")
+            raise TableError(
+                f"{job.out} is there, but its evidence {job.evidence.name} is not",
+                "Put the evidence back, or choose another --out.",
+            )
 
 
 def _pin(job: Job, evidence: Evidence, options: RunOptions) -> tuple[Plan, list[str]]:
@@ -199,7 +212,7 @@ def _ask(
     job: Job, plan: Plan, stage: Stage, evidence: Evidence, options: RunOptions, console: Console, images: int
 ) -> tuple[Tally, Counters]:
     settings = Settings(plan.context(), plan.max_pixels, job.expects_same_bytes, options.preflight)
-    evidence.start_run(job.command, __version__)
+    evidence.start_run(job.command, tagllm_cli.__version__)
     with console.watching(job.command, images) as watcher:
         runner = Runner(stage, evidence, job.source, lambda: job.engine(plan), settings, watcher)
         tally = asyncio.run(runner.run(listed_only=not options.complete))
@@ -209,7 +222,11 @@ def _ask(
 def _check_offline(stage: Stage, evidence: Evidence, questions: Questions, options: RunOptions) -> None:
     if options.missing_unknown:
         return
-    lacking = Counter(work.subject.image.id for work in unsettled(stage, evidence, questions) for _ in missing(work, evidence, questions))
+    lacking = Counter(
+        work.subject.image.id
+        for work in unsettled(stage, evidence, questions)
+        for _ in missing(work, evidence, questions)
+    )
     if lacking:
         raise OfflineError(
             f"{lacking.total():,} answers about {len(lacking):,} images are missing, and --offline asks nothing",
@@ -217,7 +234,9 @@ def _check_offline(stage: Stage, evidence: Evidence, questions: Questions, optio
         )
 
 
-def _derive(job: Job, plan: Plan, stage: Stage, evidence: Evidence, questions: Questions, options: RunOptions) -> RowCounts:
+def _derive(
+    job: Job, plan: Plan, stage: Stage, evidence: Evidence, questions: Questions, options: RunOptions
+) -> RowCounts:
     """Write the table from the evidence, unless the one that is there already shows it."""
     info = TableInfo(job.wanted.stage, job.root, plan.vocabulary, {**plan.to_json(), **job.derivation})
     settings = json.dumps([job.derivation, job.root, options.missing_unknown], sort_keys=True)

@@ -30,7 +30,7 @@ from tagllm_cli.truth import Truth, match_images, match_names
 GATES = ("op", "or", "of1", "cp", "cr", "cf1", "map")
 
 # Cells (images x labels) that are dense in memory at a time, about 30 bytes each while torchmetrics works on them.
-_DENSE_CELLS = 4_000_000
+DENSE_CELLS = 4_000_000
 _NOT_JUDGED = -1
 _PREDICTED, _UNKNOWN, _HUMAN = 1, 2, 4
 
@@ -251,7 +251,7 @@ def _count(entries: _Entries, target: Cells) -> tuple[Array, Array]:
     predicted = (entries.rows, entries.labels, entries.flags & _PREDICTED)
     scores = (entries.rows, entries.labels, entries.scores)
     height, labels = len(entries.ids), len(entries.names)
-    width = max(1, _DENSE_CELLS // height)
+    width = max(1, DENSE_CELLS // height)
     counts, precisions = np.zeros((labels, 5), np.int64), np.full(labels, np.nan)
     how = {"average": "none", "ignore_index": _NOT_JUDGED, "validate_args": False}
     for start in range(0, labels, width):

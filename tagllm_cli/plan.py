@@ -96,7 +96,9 @@ class Plan:
             imaging=value["imaging"],
             max_pixels=value["max_pixels"],
             group_size=value["group_size"],
-            arms={arm: tuple(Group(id_, tuple(names)) for id_, names in groups) for arm, groups in value["arms"].items()},
+            arms={
+                arm: tuple(Group(id_, tuple(names)) for id_, names in groups) for arm, groups in value["arms"].items()
+            },
         )
 
 
@@ -141,7 +143,11 @@ def revise(pinned: Plan, wanted: Wanted) -> tuple[Plan, list[str]]:
     for arm, groups in pinned.arms.items():
         arms[arm], touched = _add(arm, groups, added, vocabulary, pinned.group_size)
         if touched:
-            notes.append(f"{_some(added)} added: {_some(touched)} is asked again" if len(touched) == 1 else f"{_some(added)} added: {_some(touched)} are asked again")
+            notes.append(
+                f"{_some(added)} added: {_some(touched)} is asked again"
+                if len(touched) == 1
+                else f"{_some(added)} added: {_some(touched)} are asked again"
+            )
     if removed:
         notes.append(f"{_some(removed)} removed: filtered without asking")
     return replace(pinned, vocabulary=vocabulary, label_ids=ids, arms=arms), notes
@@ -156,7 +162,10 @@ def _fixed(pinned: Plan, wanted: Wanted) -> list[tuple[str, str, str]]:
     if wanted.model_digest is not None and wanted.model_digest != pinned.model_digest:
         asked, have = str(wanted.model), pinned.model
         if asked == have:
-            asked, have = (f"{name} ({digest.hex()[:8]})" for name, digest in ((asked, wanted.model_digest), (have, pinned.model_digest)))
+            asked, have = (
+                f"{name} ({digest.hex()[:8]})"
+                for name, digest in ((asked, wanted.model_digest), (have, pinned.model_digest))
+            )
         conflicts.append(("the model", asked, have))
     if wanted.max_pixels is not None and wanted.max_pixels != pinned.max_pixels:
         conflicts.append(("--max-pixels", str(wanted.max_pixels), str(pinned.max_pixels)))
@@ -167,7 +176,9 @@ def _fixed(pinned: Plan, wanted: Wanted) -> list[tuple[str, str, str]]:
     if wanted.own_templates:
         changed = [name for name, template in pinned.templates.items() if wanted.templates[name] != template]
         if changed:
-            conflicts.append(("its own copy of the templates", f"another wording of {_some(changed)}", "(made with the first run)"))
+            conflicts.append(
+                ("its own copy of the templates", f"another wording of {_some(changed)}", "(made with the first run)")
+            )
     return conflicts
 
 
@@ -197,12 +208,22 @@ def _add(
     live = set(vocabulary.names)
     grown = list(groups)
     touched: dict[str, None] = {}
-    affinity = affinity_by_parent(vocabulary) if added else None
+    if not added:
+        return groups, []
+    affinity = affinity_by_parent(vocabulary)
     position = {name: index for index, name in enumerate(vocabulary.names)}
     for name in added:
         if any(name in group.names for group in grown):
             continue  # it was removed once and is still asked about
-        index = place([[each for each in group.names if each in live] for group in grown], name, affinity, position, arm, size, MAX_GROUP_CHARS)
+        index = place(
+            [[each for each in group.names if each in live] for group in grown],
+            name,
+            affinity,
+            position,
+            arm,
+            size,
+            MAX_GROUP_CHARS,
+        )
         if index is None:
             grown.append(Group(f"{arm}:{len(grown)}", (name,)))
             index = len(grown) - 1

@@ -12,7 +12,9 @@ SAMPLE_IMAGES = 32
 # A sample smaller than this proves nothing about the next million images.
 ENOUGH_ANSWERS = 12
 REFUSAL = re.compile(r"^\W*(i'?m sorry|sorry,|i can(no|')t|i am (not able|unable)|as an ai|i'?m unable)", re.IGNORECASE)
-REASONING = re.compile(r"^\W*(<think|<\|?(thinking|reasoning)|okay, (so|let)|let me (think|look|see)|first, )", re.IGNORECASE)
+REASONING = re.compile(
+    r"^\W*(<think|<\|?(thinking|reasoning)|okay, (so|let)|let me (think|look|see)|first, )", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,9 @@ def complain_about_lists(answers: ListAnswers) -> str | None:
     return None
 
 
-def complain_about_yes_no(first_logprobs: Sequence[Mapping[str, float]], masses: Sequence[float], texts: Sequence[str]) -> str | None:
+def complain_about_yes_no(
+    first_logprobs: Sequence[Mapping[str, float]], masses: Sequence[float], texts: Sequence[str]
+) -> str | None:
     """Return what is wrong with yes/no answers (`masses`: each one's probability on yes and no), None when nothing is."""
     if len(masses) < ENOUGH_ANSWERS:
         return None
@@ -52,7 +56,9 @@ def complain_about_yes_no(first_logprobs: Sequence[Mapping[str, float]], masses:
     middle = statistics.median(masses)
     if middle >= 0.5:
         return None
-    likeliest = Counter(max(tokens, key=lambda token: tokens[token]) for tokens in first_logprobs if tokens).most_common(3)
+    likeliest = Counter(
+        max(tokens, key=lambda token: tokens[token]) for tokens in first_logprobs if tokens
+    ).most_common(3)
     tokens = ", ".join(repr(token) for token, _ in likeliest) or "no log-probabilities at all"
     return (
         f"half of the answers put less than {middle:.0%} of their probability on yes and no (most likely first tokens: {tokens}); "

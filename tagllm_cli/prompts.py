@@ -48,6 +48,7 @@ _FIX = "Compare it with the built-in template of the same name."
 _ENVIRONMENT = jinja2.sandbox.SandboxedEnvironment(
     undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True
 )
+_ENVIRONMENT.globals.clear()  # a question is made of its variables, not of `range` or `lipsum`
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,7 +139,13 @@ class Runner:
     """One run of one stage over the evidence's unsettled images. Use `run()` once."""
 
     def __init__(
-        self, stage: Stage, evidence: Evidence, source: Source, engine: Callable[[], Engine], settings: Settings, watcher: Watcher
+        self,
+        stage: Stage,
+        evidence: Evidence,
+        source: Source,
+        engine: Callable[[], Engine],
+        settings: Settings,
+        watcher: Watcher,
     ) -> None:
         self._stage, self._evidence, self._source = stage, evidence, source
         self._make_engine, self._settings, self._watcher = engine, settings, watcher
@@ -160,7 +166,9 @@ class Runner:
         with _signals(self._stop.set):
             try:
                 tasks: set[asyncio.Task[None]] = set()
-                for number, work in enumerate(unsettled(self._stage, self._evidence, self._questions, listed_only=listed_only)):
+                for number, work in enumerate(
+                    unsettled(self._stage, self._evidence, self._questions, listed_only=listed_only)
+                ):
                     if number % 1000 == 0:
                         await asyncio.sleep(0)  # a long stretch with nothing to ask must not deafen us to signals
                     lacking = missing(work, self._evidence, self._questions)
@@ -238,8 +246,15 @@ class Runner:
         image, before = work.subject.image, work.subject.seen
         seen, picture = await asyncio.get_running_loop().run_in_executor(self._pool, self._open, image)
         self.tally.opened += 1
-        if before is not None and self._settings.expects_same_bytes and seen.fingerprint != before.fingerprint and not seen.failure:
-            seen = Seen(seen.fingerprint, failure=Failure("changed", "the image is not the one that the candidates are about"))
+        if (
+            before is not None
+            and self._settings.expects_same_bytes
+            and seen.fingerprint != before.fingerprint
+            and not seen.failure
+        ):
+            seen = Seen(
+                seen.fingerprint, failure=Failure("changed", "the image is not the one that the candidates are about")
+            )
         if seen != before:
             self._evidence.set_seen(image.id, seen)
         if seen.failure is not None or picture is None:
@@ -295,7 +310,9 @@ class Runner:
         sample, self.tally.sample = self.tally.sample, []
         complaint = self._stage.complaint(sample)
         if complaint is not None:
-            raise ModelError(f"preflight: {complaint}", "`--no-preflight` goes on all the same; the answers so far are kept.")
+            raise ModelError(
+                f"preflight: {complaint}", "`--no-preflight` goes on all the same; the answers so far are kept."
+            )
 
     def _settle(self, work: Work) -> None:
         self._evidence.set_settled(work.subject.image.id, work.mark)

@@ -66,8 +66,17 @@ class Summary:
     def to_json(self) -> dict[str, Any]:
         """Return the summary as plain JSON values."""
         tally = self.tally
-        asked = {"images": tally.images, "opened": tally.opened, "requests": tally.asked, "failed_requests": tally.failed_requests}
-        tokens = {"prompt": self.counters.prompt_tokens, "cached": self.counters.cached_tokens, "output": self.counters.output_tokens}
+        asked = {
+            "images": tally.images,
+            "opened": tally.opened,
+            "requests": tally.asked,
+            "failed_requests": tally.failed_requests,
+        }
+        tokens = {
+            "prompt": self.counters.prompt_tokens,
+            "cached": self.counters.cached_tokens,
+            "output": self.counters.output_tokens,
+        }
         return {
             "command": self.command,
             "table": str(self.out),
@@ -84,7 +93,11 @@ class Summary:
     def lines(self) -> list[str]:
         """Return four lines for people: rows, labels, requests, and what to run next."""
         rows, tally = self.rows, self.tally
-        others = [f"{count:,} {status.value}" for status in Status if status is not Status.OK and (count := getattr(rows, status.value))]
+        others = [
+            f"{count:,} {status.value}"
+            for status in Status
+            if status is not Status.OK and (count := getattr(rows, status.value))
+        ]
         state = ", ".join([f"{rows.ok:,} ok", *others])
         labels = "candidates" if self.command == "candidates" else "labels"
         mean = rows.labels / max(1, rows.ok + rows.partial)
@@ -142,5 +155,8 @@ class DryRun:
             *(f"  {count:,} images: {reason}" for reason, count in self.reasons.items()),
         ]
         if self.example is not None:
-            lines += ["one question:", *(f"  | {line}" for line in f"{self.example.system}\n{self.example.text}".split("\n"))]
+            lines += [
+                "one question:",
+                *(f"  | {line}" for line in f"{self.example.system}\n{self.example.text}".split("\n")),
+            ]
         return lines

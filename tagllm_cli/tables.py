@@ -70,7 +70,9 @@ def open_table(path: Path) -> Table:
         raise TableError(f"{path} is a Parquet file, but no label table", "Name a table that tagllm wrote.")
     version = int(metadata[b"tagllm.schema_version"])
     if version > SCHEMA_VERSION:
-        raise TableError(f"{path} has schema version {version}; this tagllm reads up to {SCHEMA_VERSION}", "Upgrade tagllm.")
+        raise TableError(
+            f"{path} has schema version {version}; this tagllm reads up to {SCHEMA_VERSION}", "Upgrade tagllm."
+        )
     info = TableInfo(
         stage=metadata[b"tagllm.stage"].decode(),
         root=metadata[b"tagllm.root"].decode(),
@@ -93,7 +95,9 @@ def write_table(path: Path, info: TableInfo, rows: Iterable[Row]) -> None:
         os.replace(temporary, path)
         _sync(path.parent)
     except OSError as error:
-        raise TableError(f"cannot write {path}: {error.strerror or error}", "Free some space, or choose another --out.") from error
+        raise TableError(
+            f"cannot write {path}: {error.strerror or error}", "Free some space, or choose another --out."
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

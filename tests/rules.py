@@ -20,12 +20,16 @@ def _bits(*parts: str) -> int:
 def answer(picture: Picture | None, request: Request) -> Reply:
     """Answer a list question with some of its names, and a yes/no question with some probability."""
     uuid = picture.uuid if picture else ""
-    listed = re.search(r"Categories: (.*)\.\n", request.text)
+    listed = re.search(r"Categories: (.*)$", request.text)
     if listed:
         names = [name for name in listed.group(1).split(", ") if _bits(uuid, name) % 4 == 0]
         return Reply(", ".join(names) or "none", prompt_tokens=60, output_tokens=5)
     yes = (_bits(uuid, request.text) % 1000) / 1000
-    logprobs = {"yes": math.log(max(yes * 0.98, 1e-9)), "no": math.log(max((1 - yes) * 0.98, 1e-9)), "maybe": math.log(0.02)}
+    logprobs = {
+        "yes": math.log(max(yes * 0.98, 1e-9)),
+        "no": math.log(max((1 - yes) * 0.98, 1e-9)),
+        "maybe": math.log(0.02),
+    }
     return Reply("yes" if yes > 0.5 else "no", first_logprobs=logprobs, prompt_tokens=60, output_tokens=1)
 
 

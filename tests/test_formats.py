@@ -140,7 +140,7 @@ def test_nothing_is_printed_or_warned_about(tmp_path: Path) -> None:
     """In a process of its own: pytest has its own ideas about warnings, and libtiff writes past `sys.stderr`."""
     odd = [
         encode(photo(), "TIFF", compression="tiff_lzw")[:-200],
-        encode(photo().quantize(), "PNG", transparency=bytes(range(200))),
+        encode(photo(), "TIFF").replace(b"\x15\1\3\0\1\0\0\0\3\0", b"\x15\1\3\0\1\0\0\0\3\xe0"),
         encode(photo(), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0garbage"),
         *damaged(seed=3, count=5),
     ]
@@ -148,7 +148,7 @@ def test_nothing_is_printed_or_warned_about(tmp_path: Path) -> None:
         (tmp_path / str(number)).write_bytes(data)
     code = "import pathlib, sys; from tagllm_cli.imaging import decode\n"
     code += "for path in pathlib.Path(sys.argv[1]).iterdir(): decode(path.read_bytes(), 2000)"
-    command = [sys.executable, "-W", "error", "-c", code, str(tmp_path)]
+    command = [sys.executable, "-W", "always", "-c", code, str(tmp_path)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -156,5 +156,5 @@ def test_nothing_is_printed_or_warned_about(tmp_path: Path) -> None:
 def test_the_odd_files_do_make_pillow_talk() -> None:
     """Without what `formats` does about it, one of those files warns: the test above is able to fail."""
     data = encode(photo(), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0garbage")
-    with pytest.warns(UserWarning, match="corrupt EXIF"):
+    with pytest.warns(UserWarning, match="Corrupt EXIF"):
         Image.open(io.BytesIO(data)).getexif()

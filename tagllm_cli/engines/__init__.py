@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from tagllm_cli.errors import TagllmError
 from tagllm_cli.schema import Picture, Reply, Request
 
-# Hybrid models would otherwise spend an answer's tokens on thinking aloud; templates that know no such switch ignore it.
+# Hybrid models would otherwise spend an answer's tokens on thinking aloud; other templates ignore this.
 CHAT_TEMPLATE_KWARGS: Mapping[str, Any] = {"enable_thinking": False}
 
 _TOO_LONG = re.compile(r"max\w*.{0,20}(context|model|length|len)|context (length|window)|too long", re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""`--engine-arg key=value`: values read as YAML or JSON, keys checked against vLLM's own list without importing vLLM."""
+"""`--engine-arg key=value`: values read as YAML or JSON, keys checked against vLLM's own list without importing it."""
 
 from __future__ import annotations
 

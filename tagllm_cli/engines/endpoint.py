@@ -123,13 +123,13 @@ class EndpointEngine:
         everything = sorted({name for names in served.values() for name in names})
         if not self.model:
             if len(everything) != 1:
-                raise EndpointError(
-                    f"the endpoints serve {len(everything)} models: {', '.join(everything[:8])}", "Name one with --model."
-                )
+                listed = ", ".join(everything[:8])
+                raise EndpointError(f"the endpoints serve {len(everything)} models: {listed}", "Name one with --model.")
             self.model = everything[0]
         for server, names in served.items():
             if server.is_vllm and self.model not in names:
-                raise EndpointError(f"{server.name} does not serve {self.model}", f"It serves {', '.join(sorted(names))}.")
+                hint = f"It serves {', '.join(sorted(names))}."
+                raise EndpointError(f"{server.name} does not serve {self.model}", hint)
         for server in self._pool.servers:
             if server in served:
                 self._pool.reached(server)
@@ -153,7 +153,10 @@ class EndpointEngine:
         bases = wire.base_urls(server.url)
         for base in bases:
             response = await self._send(server, "GET", f"{base}/models", None)
-            models = wire.read_models(response.content) if response.status_code == 200 else None
+            try:
+                models = wire.read_models(response.content) if response.status_code == 200 else None
+            except wire.BadAnswerError as error:
+                raise _PassingError(str(error)) from None
             if models is not None:
                 server.base, server.is_vllm = base, models.is_vllm
                 return models.names
@@ -161,7 +164,8 @@ class EndpointEngine:
             server.base = bases[0]
             return frozenset({self.settings.model})
         raise EndpointError(
-            f"{server.name} is not an OpenAI-compatible API: it lists no models", "Check the address: http://HOST:PORT/v1."
+            f"{server.name} is not an OpenAI-compatible API: it lists no models",
+            "Check the address: http://HOST:PORT/v1.",
         )
 
     async def _is_back(self, server: Server) -> bool:

@@ -61,7 +61,8 @@ def reach(model: str, parsed: Mapping[str, Any]) -> str:
             raise ConnectionError("HF_HUB_OFFLINE is set")
         found = HfApi().model_info(model, revision=revision, timeout=_TIMEOUT_S)
     except GatedRepoError:
-        raise ModelError(f"{model} is gated on the hub", "Accept its licence there, then run `hf auth login`.") from None
+        hint = "Accept its licence there, then run `hf auth login`."
+        raise ModelError(f"{model} is gated on the hub", hint) from None
     except RepositoryNotFoundError:
         hint = "Check the spelling; for a private model run `hf auth login`."
         raise ModelError(f"no folder and no hub model is named {model}", hint) from None

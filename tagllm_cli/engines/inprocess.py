@@ -167,11 +167,9 @@ class InProcessEngine:
             logprobs=request.top_logprobs or None,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        output = None
         try:
             prompt = await self._prompts.render(picture, request)
-            async for output in self._llm.generate(prompt, sampling, f"tagllm-{next(self._ids)}"):
-                pass
+            outputs = [o async for o in self._llm.generate(prompt, sampling, f"tagllm-{next(self._ids)}")]
         except EngineDeadError:
             raise self._death() from None
         except EngineGenerateError as error:
@@ -180,12 +178,12 @@ class InProcessEngine:
             if self._llm.errored:
                 raise self._death() from error
             return Reply(failure=Failure(failure_kind(str(error)), one_line(error)))
-        return _reply(output)
+        return _reply(outputs)
 
     def _death(self) -> EngineDiedError:
         log = self._launch.log_file
-        where = f"Its log is {log}." if log else "Its log is above."
-        return EngineDiedError("vLLM's engine process has died", f"{where} Running the command again goes on from here.")
+        hint = f"Its log is {log}. Running the command again goes on from here." if log else "Its log is above."
+        return EngineDiedError("vLLM's engine process has died", hint)
 
     def counters(self) -> Counters:
         """Return tokens and requests since `start`, from vLLM's own figures per request."""
@@ -200,11 +198,11 @@ class InProcessEngine:
         self._launch.close_log()
 
 
-def _reply(output: Any) -> Reply:
-    """One finished `RequestOutput` as a Reply."""
-    if output is None or output.outputs[0].finish_reason not in ("stop", "length"):
+def _reply(outputs: Sequence[Any]) -> Reply:
+    """The last `RequestOutput` of a request as a Reply."""
+    if not outputs or outputs[-1].outputs[0].finish_reason not in ("stop", "length"):
         return Reply(failure=Failure("engine_error", "vLLM ended the request without an answer"))
-    answer = output.outputs[0]
+    output, answer = outputs[-1], outputs[-1].outputs[0]
     return Reply(
         text=answer.text,
         finish=answer.finish_reason,

@@ -1,13 +1,14 @@
 """Starting vLLM's processes so that the user's terminal stays the user's.
 
-vLLM starts an engine core process, which starts workers. Three things about them are ours to settle: what they print goes
-to the log and never to stdout; Ctrl-C reaches us and not them, so that what is in flight can be finished or dropped in
-order; and they do not outlive us, even when we are killed without a chance to say goodbye.
+vLLM starts an engine core process, which starts workers. Three things about them are ours to settle: what they print
+goes to the log and never to stdout; Ctrl-C reaches us and not them, so that what is in flight can be finished or
+dropped in order; and they do not outlive us, even when we are killed without a chance to say goodbye.
 """
 
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import multiprocessing
 import os
@@ -28,9 +29,27 @@ _T = TypeVar("_T")
 _GRACE_S = 10.0
 _STDOUT, _STDERR = 1, 2
 
-# vLLM's loggers write to this object (VLLM_LOGGING_STREAM below names it). In the child processes, which import this
-# module anew, it stays stderr: their descriptors 1 and 2 are the log.
-stream: TextIO = sys.stderr
+
+class LogStream(io.TextIOBase):
+    """Where vLLM's loggers write (VLLM_LOGGING_STREAM names the one below), whatever log is the current one.
+
+    In the child processes, which import this module anew, it stays stderr: their descriptors 1 and 2 are the log.
+    """
+
+    def __init__(self) -> None:
+        self.target: TextIO | None = sys.stderr
+
+    def write(self, text: str) -> int:
+        """Write to the current log; with none, nothing is kept."""
+        return len(text) if self.target is None else self.target.write(text)
+
+    def flush(self) -> None:
+        """Flush the current log."""
+        if self.target is not None:
+            self.target.flush()
+
+
+stream = LogStream()
 
 _ENVIRONMENT = {
     "VLLM_LOGGING_STREAM": f"ext://{__name__}.stream",
@@ -65,7 +84,7 @@ class Launch:
         with ExitStack() as stack:
             stack.enter_context(_environment())
             self._open_log()
-            stack.enter_context(_stray_records_to(stream))
+            stack.enter_context(_stray_records_kept())
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")  # of vLLM's own affairs; it says what matters in its log
             self._divert_stdout()
@@ -78,11 +97,10 @@ class Launch:
             yield
 
     def _open_log(self) -> None:
-        global stream
         if self.log_file is not None:
             self.log_file.parent.mkdir(parents=True, exist_ok=True)
             self._log = self.log_file.open("a", encoding="utf-8", buffering=1)
-        stream = self._log or sys.stderr
+        stream.target = self._log or sys.stderr
 
     def _divert_stdout(self) -> None:
         """Point descriptor 1 at the log until `release_stdout`: libraries print, and stdout is for results."""
@@ -116,7 +134,7 @@ class Launch:
                 start(process)
             self.processes.append(process)
 
-        BaseProcess.start = watched  # type: ignore[method-assign]
+        BaseProcess.start = watched  # type: ignore[method-assign, assignment]
         EngineCoreProc.run_engine_core = staticmethod(run_engine_core)
         try:
             yield
@@ -140,11 +158,9 @@ class Launch:
             process.join()
 
     def close_log(self) -> None:
-        """Stop logging to the file; vLLM's loggers of this process go quiet."""
+        """Stop logging to the file; what vLLM's loggers of this process say afterwards is dropped."""
         if self._log is not None:
-            for handler in logging.getLogger("vllm").handlers:
-                if isinstance(handler, logging.StreamHandler) and handler.stream is self._log:
-                    handler.setStream(Path(os.devnull).open("w", encoding="utf-8"))
+            stream.target = None
             self._log.close()
             self._log = None
 
@@ -181,7 +197,8 @@ async def in_daemon_thread(work: Callable[[], _T]) -> _T:
             future.set_result(result)  # type: ignore[arg-type]
 
     def body() -> None:
-        result, error = None, None
+        result: _T | None = None
+        error: BaseException | None = None
         try:
             result = work()
         except BaseException as raised:
@@ -195,24 +212,21 @@ async def in_daemon_thread(work: Callable[[], _T]) -> _T:
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    for name, value in _NO_TELEMETRY.items():
-        os.environ[name] = value
-    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    os.environ.update(_NO_TELEMETRY)
+    before = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     os.environ.update(_ENVIRONMENT)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in _ENVIRONMENT:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 @contextmanager
-def _stray_records_to(log: TextIO) -> Iterator[None]:
-    """Send log records that no logger takes to `log`; Python would print the warnings among them on stderr."""
-    handler = logging.StreamHandler(log)
+def _stray_records_kept() -> Iterator[None]:
+    """Log the records that no logger takes; Python would print the warnings among them on stderr."""
+    handler = logging.StreamHandler(stream)
     logging.getLogger().addHandler(handler)
     try:
         yield

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from importlib import metadata
@@ -30,7 +29,7 @@ def is_remote(model: str) -> bool:
 
 
 def local_model(model: str) -> Path | None:
-    """Return the folder or file that `model` names, None for a name on the hub; raises ModelError if it can be neither."""
+    """Return the folder or file that `model` names, None for a hub name; raises ModelError if it can be neither."""
     path = Path(model).expanduser()
     if path.exists():
         return path
@@ -94,7 +93,8 @@ def _partial_files(folder: Path) -> Iterator[Path]:
 def _check_architecture(folder: Path) -> None:
     config = _read_json(folder / "config.json")
     architectures = config.get("architectures") or []
-    if "auto_map" in config or not architectures or metadata.entry_points(group="vllm.general_plugins"):
+    plugins = [entry for entry in metadata.entry_points(group="vllm.general_plugins") if entry.module[:5] != "vllm."]
+    if "auto_map" in config or not architectures or plugins:
         return  # the model or a plug-in brings its own code, or vLLM goes by model_type
     if not any(_is_known(str(name)) for name in architectures):
         raise ModelError(
@@ -153,7 +153,7 @@ def weight_bytes(model: str, parsed: Mapping[str, Any]) -> int:
     folder = None if is_remote(model) else local_model(model) or find_snapshot(model, parsed)
     if folder is None or not folder.is_dir():
         return 0 if folder is None else folder.stat().st_size
-    return sum(entry.stat().st_size for entry in os.scandir(folder) if entry.name.endswith(_WEIGHTS) and entry.is_file())
+    return sum(path.stat().st_size for path in folder.iterdir() if path.name.endswith(_WEIGHTS) and path.is_file())
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Requests as vLLM's engine wants them: the model's own chat template, the image's placeholder, tokens, pixels.
 
-vLLM's renderer does the work, as in `LLM.chat`, so that every multimodal model it serves gets its own form. Two things are
-done once instead of once per request: a text is rendered and tokenized once whatever the image (a run asks the same few
-questions about every image), and an image is preprocessed once whatever the text (its `uuid` is the key of vLLM's cache).
+vLLM's renderer does the work, as in `LLM.chat`, so that every multimodal model it serves gets its own form. Two things
+are done once instead of once per request: a text is rendered and tokenized once whatever the image (a run asks the same
+few questions about every image), and an image is preprocessed once whatever the text (its `uuid` is the key of vLLM's
+cache).
 """
 
 from __future__ import annotations

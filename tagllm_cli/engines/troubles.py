@@ -9,9 +9,10 @@ from pathlib import Path
 from tagllm_cli.errors import ModelError
 
 _TAIL_BYTES = 200_000
+_WORKER = re.compile(r"Worker failed with error '(.*)', please check")
 _RAISED = re.compile(r"(?:^|\] |\s)((?:\w+\.)*\w+(?:Error|Exception)): (.+)$")
 # pydantic's frame around the message that vLLM gave it
-_FRAME = re.compile(r"^\d+ validation errors? for \w+\s+(?:\S+\s+)?(?:Value error, )?|\[type=.*", re.DOTALL)
+_FRAME = re.compile(r"^\d+ validation errors? for \w+\n(?:\S+\n)?\s*(?:Value error, )?|\[type=.*", re.DOTALL)
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:
@@ -38,15 +39,15 @@ def explain(error: Exception, model: str, log_file: Path | None) -> Exception:
     if "failed to be inspected" in lower and importlib.util.find_spec("torchvision") is None:
         cause = "this architecture needs torchvision, which is not installed"
         hint = "Install the torchvision that belongs to the installed torch, or use a model that does without."
-    elif "not supported" in lower and "architecture" in lower or "does not recognize this architecture" in lower:
+    elif re.search(r"architectures?.* not supported|does not recognize this architecture", lower):
         hint = "Use another model, or a vLLM release that supports this one."
-    elif "out of memory" in lower or "no available memory" in lower or "available memory" in lower:
+    elif "out of memory" in lower or "available memory" in lower:
         hint = "Use a smaller model, --max-model-len, or --engine-arg gpu_memory_utilization=… . " + hint
     return ModelError(f"vLLM cannot load {model}: {cause}", hint)
 
 
 def _last_raised(log_file: Path | None) -> str | None:
-    """The first exception of the last traceback in the log: what was raised, before what that led to."""
+    """What the last exception in the log says that is more than "it failed"."""
     if log_file is None or not log_file.is_file():
         return None
     with log_file.open("rb") as file:
@@ -55,5 +56,6 @@ def _last_raised(log_file: Path | None) -> str | None:
     for line in reversed(lines):
         found = _RAISED.search(line)
         if found and "core initialization failed" not in line.lower():
-            return f"{found[1].rsplit('.', 1)[-1]}: {found[2]}"
+            worker = _WORKER.search(found[2])
+            return worker[1] if worker else f"{found[1].rsplit('.', 1)[-1]}: {found[2]}"
     return None

@@ -118,12 +118,18 @@ def read_reply(body: bytes, *, wants_logprobs: bool) -> Reply:
 
 
 def read_models(body: bytes) -> Models | None:
-    """Return what `GET /models` lists, None when this is no list of models."""
+    """Return what `GET /models` lists, None when this is something else; raises BadAnswerError for half a JSON."""
     try:
-        entries = json.loads(body)["data"]
+        content = json.loads(body)
+    except ValueError:
+        if body.startswith(b"{"):
+            raise BadAnswerError("not a list of models") from None
+        return None
+    try:
+        entries = content["data"]
         names = frozenset(str(entry["id"]) for entry in entries)
         return Models(names, any(entry.get("owned_by") == "vllm" for entry in entries))
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (TypeError, KeyError, AttributeError):
         return None
 
 

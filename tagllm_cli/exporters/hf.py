@@ -11,7 +11,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,8 @@ from tagllm_cli.tables import Table
 # A row group is what is in memory at a time, here and in `datasets`. The Hub likes shards of about 500 MB.
 GROUP_ROWS, GROUP_BYTES, SHARD_BYTES = 1000, 32 << 20, 500 << 20
 
+# Encoded images are not compressed again, and statistics about them are of no use.
+_AS_THEY_ARE = {"compression": "none", "use_dictionary": False, "write_statistics": False}
 _SHARD = re.compile(r"train-\d{5}-of-\d{5}\.parquet")
 _MARK = b"tagllm.export"
 
@@ -77,33 +78,31 @@ def _labels(example: Example) -> dict[str, Sequence[float]]:
 
 
 def _groups(records: Iterator[dict[str, Any]]) -> Iterator[tuple[list[dict[str, Any]], int]]:
-    """Yield row groups with their weight in bytes; an export without images is one empty group."""
+    """Yield row groups with their weight in bytes."""
     group: list[dict[str, Any]] = []
     weight = 0
-    for record in chain(records, [None]):
-        if record is None or len(group) == GROUP_ROWS or weight >= GROUP_BYTES:
+    for record in records:
+        group.append(record)
+        weight += len(record["image"]["bytes"] or b"")
+        if len(group) == GROUP_ROWS or weight >= GROUP_BYTES:
             yield group, weight
             group, weight = [], 0
-        if record is not None:
-            group.append(record)
-            weight += len(record["image"]["bytes"] or b"")
+    if group:
+        yield group, weight
 
 
 def _write_shards(folder: Path, schema: pa.Schema, records: Iterator[dict[str, Any]]) -> list[Path]:
     shards: list[Path] = []
     groups = _groups(records)
-    for first in groups:
+    group = next(groups, None)
+    while group or not shards:  # without any image, one shard without row groups
         shards.append(folder / f"{len(shards)}.parquet")
-        # Encoded images are not compressed again, and their statistics are of no use.
-        with pq.ParquetWriter(
-            shards[-1], schema, compression="none", use_dictionary=False, write_statistics=False
-        ) as writer:
-            written = 0
-            for group, weight in chain([first], groups):
-                writer.write_table(pa.Table.from_pylist(group, schema=schema))
-                written += weight
-                if written >= SHARD_BYTES:
-                    break
+        written = 0
+        with pq.ParquetWriter(shards[-1], schema, **_AS_THEY_ARE) as writer:
+            while group and written < SHARD_BYTES:
+                writer.write_table(pa.Table.from_pylist(group[0], schema=schema))
+                written += group[1]
+                group = next(groups, None)
     return shards
 
 

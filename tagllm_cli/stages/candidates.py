@@ -58,7 +58,9 @@ class Candidates:
             return Row.of(subject, Status.PENDING)
         failures = [why for reply in answered if (why := _failure(reply))]
         if failures and len(failures) == len(answered):
-            return Row.of(subject, Status.FAILED, f"request_failed: all {len(answered)} requests failed, the first: {failures[0]}")
+            return Row.of(
+                subject, Status.FAILED, f"request_failed: all {len(answered)} requests failed, the first: {failures[0]}"
+            )
         labels, unmatched = self._unite(answered)
         if failures:
             error = f"request_failed: {len(failures)} of {len(answered)} requests failed, the first: {failures[0]}"
@@ -84,7 +86,8 @@ class Candidates:
         proposed = {name for name, voters in arms.items() if len(voters) >= self._min_votes}
         share = 1 / len(self._plan.arms)
         entries = [
-            LabelEntry(name, score=len(arms[name]) * share, arms=tuple(arms[name]), groups=tuple(groups[name])) for name in proposed
+            LabelEntry(name, score=len(arms[name]) * share, arms=tuple(arms[name]), groups=tuple(groups[name]))
+            for name in proposed
         ]
         entries += [
             LabelEntry(name, Decision.UNKNOWN, score=len(arms.get(name, ())) * share, arms=tuple(arms.get(name, ())))

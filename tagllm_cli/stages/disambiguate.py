@@ -30,7 +30,7 @@ class Thresholds:
 class Disambiguate:
     """The stage under a pinned plan; `cards` maps a label name to its concept card (a missing card: the bare question)."""
 
-    def __init__(self, plan: Plan, cards: Mapping[str, Card], thresholds: Thresholds = Thresholds()) -> None:  # noqa: B008 (frozen)
+    def __init__(self, plan: Plan, cards: Mapping[str, Card], thresholds: Thresholds = Thresholds()) -> None:
         self._plan = plan
         self._thresholds = thresholds
         self._position = {name: index for index, name in enumerate(plan.vocabulary.names)}
@@ -67,7 +67,9 @@ class Disambiguate:
             return Row.of(subject, Status.PENDING)
         failures = [reply.failure for reply in answered.values() if reply is not None and reply.failure is not None]
         if failures and len(failures) == len(answered):
-            return Row.of(subject, Status.FAILED, f"request_failed: all {len(answered)} requests failed, the first: {failures[0]}")
+            return Row.of(
+                subject, Status.FAILED, f"request_failed: all {len(answered)} requests failed, the first: {failures[0]}"
+            )
         labels = tuple(self._decide(entry, answered) for entry in self._live(subject))
         if failures:
             error = f"request_failed: {len(failures)} of {len(answered)} requests failed, the first: {failures[0]}"
@@ -81,11 +83,15 @@ class Disambiguate:
             return replace(entry, decision=Decision.UNKNOWN)
         verdict = self._verdict(request, reply)
         score = entry.score if verdict.probability is None else verdict.probability
-        return replace(entry, decision=verdict.decision, probability=verdict.probability, mass=verdict.mass, score=score)
+        return replace(
+            entry, decision=verdict.decision, probability=verdict.probability, mass=verdict.mass, score=score
+        )
 
     def _verdict(self, request: Request, reply: Reply) -> YesNo:
         template, limits = self._templates[request], self._thresholds
-        return yes_no(reply.first_logprobs, template.yes, template.no, min_mass=limits.min_mass, threshold=limits.threshold)
+        return yes_no(
+            reply.first_logprobs, template.yes, template.no, min_mass=limits.min_mass, threshold=limits.threshold
+        )
 
     def complaint(self, replies: Sequence[tuple[Request, Reply]]) -> str | None:
         """Judge a first sample: the probability must fall on yes and no."""

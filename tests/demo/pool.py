@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from random import Random
 
@@ -44,9 +45,8 @@ def cells(scene: Scene, owner: NDArray[np.uint8], before: NDArray[np.int64]) -> 
 def example(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """One training picture and its cells, with dials, stretch and compression drawn from the seed."""
     rng = Random(seed)
-    dials = Dials(
-        other_sense=rng.uniform(0.4, 0.6), alike=rng.uniform(0, 0.45), company=rng.random(), smallest=rng.uniform(0.12, 0.25)
-    )
+    senses, alike = rng.uniform(0.4, 0.6), rng.uniform(0, 0.45)
+    dials = Dials(senses, alike, company=rng.random(), smallest=rng.uniform(0.12, 0.25))
     scene = draw(seed, dials)
     before = np.array([(scene.owner == index).sum() for index in range(len(scene.placed))], np.int64)
     image, owner = Image.fromarray(scene.pixels), scene.owner
@@ -56,9 +56,8 @@ def example(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         left, top = rng.randint(0, SIDE - width), rng.randint(0, SIDE - height)
         box, square = (left, top, left + width, top + height), (SIDE, SIDE)
         image = image.resize(square, Image.Resampling.BICUBIC, box)
-        area = before.copy()
         owner = np.asarray(Image.fromarray(owner).resize(square, Image.Resampling.NEAREST, box))
-        before = (area * (SIDE * SIDE / (width * height))).astype(np.int64)
+        before = (before * (SIDE * SIDE / (width * height))).astype(np.int64)
     if rng.random() < 0.4:
         image = _stored(image, rng)
     return np.asarray(image), cells(scene, owner, before)
@@ -68,7 +67,8 @@ def _stored(image: Image.Image, rng: Random) -> Image.Image:
     """The picture after it was scaled, saved with losses, read and scaled back."""
     side = rng.randint(190, 420)
     file = io.BytesIO()
-    image.resize((side, side), Image.Resampling.LANCZOS).save(file, rng.choice(("JPEG", "WEBP")), quality=rng.randint(55, 95))
+    scaled = image.resize((side, side), Image.Resampling.LANCZOS)
+    scaled.save(file, rng.choice(("JPEG", "WEBP")), quality=rng.randint(55, 95))
     return Image.open(file).convert("RGB").resize(image.size, Image.Resampling.LANCZOS)
 
 
@@ -85,22 +85,29 @@ def write_chunk(folder: Path, number: int) -> None:
         fresh.rename(folder / f"{number:05d}.{part}.npy")
 
 
-def _work(folder: Path, numbers: range) -> None:
+def _work(folder: Path, numbers: list[int], parent: int) -> None:
     os.nice(10)
     for number in numbers:
+        # Training that was killed cannot stop its helpers: they leave by themselves.
+        if os.getppid() != parent:
+            return
         write_chunk(folder, number)
 
 
-def fill(folder: Path, chunks: int, workers: int) -> list[multiprocessing.Process]:
-    """Starts `workers` processes that draw the first `chunks` chunks, lowest numbers first, beside training."""
+def fill(folder: Path, chunks: int, workers: int) -> list[BaseProcess]:
+    """Starts `workers` processes that draw the first `chunks` chunks, lowest numbers first, beside training.
+
+    They end when all is drawn, when they are terminated, or one chunk after the process that started them has died.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    missing = sorted(set(range(chunks)) - set(ready(folder)))
     context = multiprocessing.get_context("spawn")
-    processes = [
-        context.Process(target=_work, args=(folder, range(start, chunks, workers)), daemon=True) for start in range(workers)
-    ]
-    for process in processes:
-        process.start()
-    return processes  # type: ignore[return-value]
+    processes: list[BaseProcess] = []
+    for start in range(min(workers, len(missing))):
+        share = missing[start::workers]
+        processes.append(context.Process(target=_work, args=(folder, share, os.getpid()), daemon=True))
+        processes[-1].start()
+    return processes
 
 
 def ready(folder: Path) -> list[int]:

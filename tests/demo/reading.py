@@ -98,7 +98,7 @@ class Packer:
                 row.names.append((at, there))
         return True
 
-    def row(self, rng: Random, shown: frozenset[str], picture: int) -> Row:
+    def row(self, rng: Random, shown: frozenset[str]) -> Row:
         """A full row of random questions about a picture, or about names if the picture is left out."""
         pictured = rng.random() >= _NO_PICTURE
         row = self.start(questions.system(rng), pictured)

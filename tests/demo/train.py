@@ -174,7 +174,7 @@ class Steps:
     def _pack(self) -> None:
         while True:
             pixels, cells = self.pictures.draw(ROWS)
-            rows = [self.packer.row(self.rng, shown, index) for index, shown in enumerate(shown_in(cells))]
+            rows = [self.packer.row(self.rng, shown) for shown in shown_in(cells)]
             self.ahead.put((pixels, cells, rows))
 
     def _read(self, joint: bool) -> Tensor:
@@ -201,9 +201,9 @@ class Steps:
         """Share of questions that a greedy answer gets exactly right, by kind, on pictures kept out of training."""
         pixels, cells = self.pictures.watched(batches * ROWS)
         rng, found = Random(1), dict[str, list[bool]]()
-        for start in range(0, batches * ROWS, ROWS):
+        for start in range(0, len(pixels), ROWS):
             part = slice(start, start + ROWS)
-            rows = [self.packer.row(rng, shown, index) for index, shown in enumerate(shown_in(cells[part]))]
+            rows = [self.packer.row(rng, shown) for shown in shown_in(cells[part])]
             with torch.no_grad(), torch.autocast(self.run.device.type, torch.bfloat16):
                 data, states = self._states(rows, vision.tokens(self.run.model, pixels[part], self.run.device))
                 for kind, good in reading.right(self.run.model, states, data, rows):

@@ -120,7 +120,7 @@ def f1_seen(model: Any, heads: Heads, pictures: Pictures, device: torch.device, 
     pixels, cells = pictures.watched(count)
     found = []
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
-        for start in range(0, count, 100):
+        for start in range(0, len(pixels), 100):
             logits = heads.cells(tokens(model, pixels[start : start + 100], device))
             found.append((logits[..., : len(THINGS)].amax(1) > 0).cpu())
     said, true = torch.cat(found), torch.from_numpy(cells).amax(1) > 0
