@@ -26,14 +26,12 @@ _NEEDS_QUOTES = re.compile(rf"[,{_QUOTES}\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _DECORATION = f" \t.!*_#()[]{{}}\u2022\u00b7-{_QUOTES}"
 _PREFIX = re.compile(r"^(?:\d{1,3}[.):]\s*)?(?:(?:and|or|also|plus|&)\s+)?", re.IGNORECASE)
 _AND = re.compile(r"\s+(?:and|&)\s+", re.IGNORECASE)
-_QUANTITY = re.compile(
-    r"(?:an?|the|some|several|many|multiple|one|two|three|four|five|six|seven|eight|nine|ten|\d{1,3}) (?:pairs? of )?"
-)
+_QUANTITY = re.compile(r"(?:an?|the|some|several|many|one|two|three|four|five|six|\d{1,3}) (?:pairs? of )?")
 _NEGATION = re.compile(r"\b(?:no|not|none|nor|neither|without|cannot|absent|missing|\w+n't)\b", re.IGNORECASE)
 # A piece of a list: a JSON string up to the next separator, else anything up to it.
 _PIECE = re.compile(rf'\s*("(?:[^"\\]|\\.)*")[\s.]*(?=[{_SEPARATORS}]|$)|[^{_SEPARATORS}]+')
 _THOUGHT = re.compile(r"^.*?</think>", re.DOTALL)
-_FENCE = re.compile(r"^\s*```\w*\s*$", re.MULTILINE)
+_FENCE = re.compile(r"^[ \t]*```\w*[ \t]*$", re.MULTILINE)
 # "Answer:", "The visible categories are:", but not "Categories:", which starts the question's own list.
 _WORD = (
     r"(?:the|these|this|following|final|answers?|visible|detected|seen|shown|present|categor(?:y|ies)|labels?|objects?"
@@ -167,14 +165,11 @@ def yes_no(
     >>> yes_no({" Yes": math.log(0.6), "yes": math.log(0.2), "No": math.log(0.2)}, ["yes"], ["no"]).decision
     <Decision.YES: 'yes'>
     """
-    accepted, refused = _plain(tuple(yes)), _plain(tuple(no))
-    for_yes = for_no = 0.0
-    for token, logprob in first_logprobs.items():
-        form = token.strip().lstrip("\u2581\u0120").strip().casefold()
-        if form in accepted:
-            for_yes += math.exp(min(logprob, 0.0))
-        elif form in refused:
-            for_no += math.exp(min(logprob, 0.0))
+    tokens = [(token.strip().lstrip("\u2581\u0120").strip().casefold(), each) for token, each in first_logprobs.items()]
+    for_yes, for_no = (
+        sum(math.exp(min(logprob, 0.0)) for token, logprob in tokens if token in _plain(tuple(forms)))
+        for forms in (yes, no)
+    )
     mass = for_yes + for_no
     # The comparison is false for NaN too.
     if not mass >= min_mass or mass == 0:

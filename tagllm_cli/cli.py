@@ -1,4 +1,4 @@
-"""The command line: the only file that imports typer. One function per command; the work is done in other rooms.
+"""The command line, on typer as its options (`options.py`). One function per command; the work is done in other rooms.
 
 Rooms are imported inside the commands, so that `--help` answers at once.
 """
@@ -6,9 +6,7 @@ Rooms are imported inside the commands, so that `--help` answers at once.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -16,6 +14,37 @@ import typer
 from typer.core import TyperGroup
 
 from tagllm_cli.errors import GateError, TagllmError, UsageError
+from tagllm_cli.options import (
+    INPUT,
+    MODEL,
+    OUTPUT,
+    Changed,
+    ChangedBy,
+    Config,
+    Dry,
+    Endpoint,
+    EngineArg,
+    FailedRate,
+    Gone,
+    Json,
+    Limit,
+    MaxPixels,
+    Missing,
+    MissingAs,
+    Model,
+    ModelId,
+    Offline,
+    Out,
+    Preflight,
+    Prompts,
+    Quiet,
+    Record,
+    Replan,
+    Replay,
+    Sample,
+    Seed,
+    Verbose,
+)
 
 if TYPE_CHECKING:
     from tagllm_cli.console import Console
@@ -59,150 +88,12 @@ vocab_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Bui
 app.add_typer(vocab_app, name="vocab", rich_help_panel="Look")
 
 
-class Missing(StrEnum):
-    """What `--offline` makes of an answer that is not on record."""
-
-    error = "error"
-    unknown = "unknown"
-
-
-class ChangedBy(StrEnum):
-    """How a changed image is recognised."""
-
-    stat = "stat"
-    hash = "hash"
-
-
-def _configure(ctx: typer.Context, path: Path | None) -> Path | None:
-    if path is not None and not ctx.resilient_parsing:
-        from tagllm_cli.config import load_config
-
-        commands = ctx.find_root().command.commands  # type: ignore[attr-defined]
-        options = {name: frozenset(param.name for param in command.params) for name, command in commands.items()}
-        ctx.default_map = load_config(path, str(ctx.info_name), options)
-    return path
-
-
 def _show_version(value: bool) -> None:
     if value:
         from tagllm_cli import __version__
 
         typer.echo(f"tagllm {__version__}")
         raise typer.Exit
-
-
-_INPUT, _MODEL, _OUTPUT, _RUN = "Input", "Model", "Output", "Run"
-
-Out = Annotated[
-    Path, typer.Option("--out", help="Table to write; its evidence lies beside it.", rich_help_panel=_OUTPUT)
-]
-Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.", rich_help_panel=_OUTPUT)]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.", rich_help_panel=_OUTPUT)]
-Config = Annotated[
-    Path | None,
-    typer.Option(
-        "--config", help="YAML file with options.", callback=_configure, is_eager=True, rich_help_panel=_INPUT
-    ),
-]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        "--model", envvar="TAGLLM_MODEL", help="Model that vLLM loads here: hub name or folder.", rich_help_panel=_MODEL
-    ),
-]
-Endpoint = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--endpoint",
-        envvar="TAGLLM_ENDPOINT",
-        help="URL of a running OpenAI-compatible server; repeatable.",
-        rich_help_panel=_MODEL,
-    ),
-]
-ModelId = Annotated[
-    str | None,
-    typer.Option(
-        "--model-id", help="Identity of the model, where its name or files do not settle it.", rich_help_panel=_MODEL
-    ),
-]
-EngineArg = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--engine-arg", metavar="KEY=VALUE", help="Anything else for vLLM; repeatable.", rich_help_panel=_MODEL
-    ),
-]
-Prompts = Annotated[
-    Path | None,
-    typer.Option("--prompts", help="Folder of templates that replace built-in ones.", rich_help_panel=_MODEL),
-]
-MaxPixels = Annotated[
-    int | None,
-    typer.Option(
-        "--max-pixels",
-        min=1,
-        help="Pixel budget per image; larger ones are scaled down. (default: 1003520)",
-        rich_help_panel=_MODEL,
-    ),
-]
-Replay = Annotated[
-    Path | None,
-    typer.Option("--replay", help="Take answers from a recording instead of a model.", rich_help_panel=_MODEL),
-]
-Record = Annotated[
-    Path | None, typer.Option("--record", help="Write every answer to a recording.", rich_help_panel=_MODEL)
-]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", help="vLLM's log on stderr instead of in a file.", rich_help_panel=_MODEL)
-]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N images.", rich_help_panel=_RUN)]
-Sample = Annotated[
-    int | None, typer.Option("--sample", min=1, help="Only N images, drawn with --seed.", rich_help_panel=_RUN)
-]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of --sample.", rich_help_panel=_RUN)]
-Dry = Annotated[
-    bool,
-    typer.Option(
-        "--dry-run", help="Say what would be asked, and why; load no model, write nothing.", rich_help_panel=_RUN
-    ),
-]
-Offline = Annotated[
-    bool,
-    typer.Option("--offline", help="Rebuild the table from its evidence: no image, no model.", rich_help_panel=_RUN),
-]
-MissingAs = Annotated[
-    Missing, typer.Option("--missing", help="With --offline: what a missing answer is.", rich_help_panel=_RUN)
-]
-Replan = Annotated[
-    bool,
-    typer.Option(
-        "--replan",
-        help="Take the new model, templates or groups, and ask again what they change.",
-        rich_help_panel=_RUN,
-    ),
-]
-Changed = Annotated[
-    ChangedBy,
-    typer.Option(
-        "--changed-by", help="Notice changed images by size and time, or by reading them.", rich_help_panel=_RUN
-    ),
-]
-Gone = Annotated[
-    bool, typer.Option("--allow-gone", help="It is meant that many images are gone.", rich_help_panel=_RUN)
-]
-FailedRate = Annotated[
-    float,
-    typer.Option(
-        "--max-failed-rate",
-        min=0,
-        max=1,
-        help="Exit with 3 when a larger share of images failed.",
-        rich_help_panel=_RUN,
-    ),
-]
-Preflight = Annotated[
-    bool,
-    typer.Option("--preflight/--no-preflight", help="Stop when the first answers make no sense.", rich_help_panel=_RUN),
-]
 
 
 @app.callback()
@@ -225,21 +116,21 @@ def candidates(
     source: Annotated[str, typer.Argument(help="Folder of images.", show_default=False)],
     vocab: Annotated[
         str,
-        typer.Option("--vocab", help="Built-in vocabulary (`tagllm vocab list`) or a file.", rich_help_panel=_INPUT),
+        typer.Option("--vocab", help="Built-in vocabulary (`tagllm vocab list`) or a file.", rich_help_panel=INPUT),
     ],
     out: Out,
     model: Model = None,
     endpoint: Endpoint = None,
     arms: Annotated[
         str | None,
-        typer.Option("--arms", help="Ways to group, united. (default: cooccurring,disjoint)", rich_help_panel=_MODEL),
+        typer.Option("--arms", help="Ways to group, united. (default: cooccurring,disjoint)", rich_help_panel=MODEL),
     ] = None,
     group_size: Annotated[
         int | None,
-        typer.Option("--group-size", min=1, help="Labels per request. (default: 12)", rich_help_panel=_MODEL),
+        typer.Option("--group-size", min=1, help="Labels per request. (default: 12)", rich_help_panel=MODEL),
     ] = None,
     min_votes: Annotated[
-        int, typer.Option("--min-votes", min=1, help="Arms that must propose a label.", rich_help_panel=_OUTPUT)
+        int, typer.Option("--min-votes", min=1, help="Arms that must propose a label.", rich_help_panel=OUTPUT)
     ] = 1,
     config: Config = None,
     prompts: Prompts = None,
@@ -294,17 +185,17 @@ def disambiguate(
         typer.Option(
             "--concepts",
             help="File of concept cards; `none` asks bare questions. (default: the vocabulary's descriptions)",
-            rich_help_panel=_INPUT,
+            rich_help_panel=INPUT,
         ),
     ] = None,
     root: Annotated[
-        Path | None, typer.Option("--root", help="Where the images are now, if they moved.", rich_help_panel=_INPUT)
+        Path | None, typer.Option("--root", help="Where the images are now, if they moved.", rich_help_panel=INPUT)
     ] = None,
     model: Model = None,
     endpoint: Endpoint = None,
     threshold: Annotated[
         float,
-        typer.Option("--threshold", min=0, max=1, help="A probability above it is a yes.", rich_help_panel=_OUTPUT),
+        typer.Option("--threshold", min=0, max=1, help="A probability above it is a yes.", rich_help_panel=OUTPUT),
     ] = 0.5,
     min_mass: Annotated[
         float,
@@ -313,7 +204,7 @@ def disambiguate(
             min=0,
             max=1,
             help="Less probability than this on yes and no together: unknown.",
-            rich_help_panel=_OUTPUT,
+            rich_help_panel=OUTPUT,
         ),
     ] = 0.5,
     config: Config = None,
@@ -358,7 +249,7 @@ def disambiguate(
 def evaluate(
     table: Annotated[Path, typer.Argument(help="Label or candidate table.", show_default=False)],
     truth: Annotated[
-        Path, typer.Option("--truth", help="COCO instances JSON, CSV, or a label table.", rich_help_panel=_INPUT)
+        Path, typer.Option("--truth", help="COCO instances JSON, CSV, or a label table.", rich_help_panel=INPUT)
     ],
     fail_under: Annotated[
         list[str] | None,
@@ -366,14 +257,14 @@ def evaluate(
             "--fail-under",
             metavar="METRIC=VALUE",
             help="Exit with 1 below it, as of1=0.9; repeatable.",
-            rich_help_panel=_OUTPUT,
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     per_label: Annotated[
-        bool, typer.Option("--per-label/--overall", help="Show every label.", rich_help_panel=_OUTPUT)
+        bool, typer.Option("--per-label/--overall", help="Show every label.", rich_help_panel=OUTPUT)
     ] = True,
     include_human: Annotated[
-        bool, typer.Option("--include-human", help="Count labels that people decided, too.", rich_help_panel=_INPUT)
+        bool, typer.Option("--include-human", help="Count labels that people decided, too.", rich_help_panel=INPUT)
     ] = False,
     config: Config = None,
     json_output: Json = False,
@@ -401,19 +292,23 @@ def evaluate(
 @app.command(rich_help_panel="Use")
 def export(
     table: Annotated[Path, typer.Argument(help="Label table.", show_default=False)],
-    format_: Annotated[str, typer.Option("--format", help="coco, csv, jsonl or hf.", rich_help_panel=_OUTPUT)],
-    out: Annotated[Path, typer.Option("--out", help="File or folder to write.", rich_help_panel=_OUTPUT)],
+    format_: Annotated[str, typer.Option("--format", help="coco, csv, jsonl or hf.", rich_help_panel=OUTPUT)],
+    out: Annotated[Path, typer.Option("--out", help="File or folder to write.", rich_help_panel=OUTPUT)],
     root: Annotated[
-        Path | None, typer.Option("--root", help="Where the images are now, if they moved.", rich_help_panel=_INPUT)
+        Path | None, typer.Option("--root", help="Where the images are now, if they moved.", rich_help_panel=INPUT)
     ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(
-            "--threshold", min=0, max=1, help="Scores at or above it, instead of decisions.", rich_help_panel=_OUTPUT
+            "--threshold", min=0, max=1, help="Scores at or above it, instead of decisions.", rich_help_panel=OUTPUT
         ),
     ] = None,
+    embed: Annotated[
+        bool,
+        typer.Option("--embed/--no-embed", help="hf: copy the images into the dataset.", rich_help_panel=OUTPUT),
+    ] = True,
     include_unknown: Annotated[
-        bool, typer.Option("--include-unknown", help="Undecided labels count as yes.", rich_help_panel=_OUTPUT)
+        bool, typer.Option("--include-unknown", help="Undecided labels count as yes.", rich_help_panel=OUTPUT)
     ] = False,
     config: Config = None,
     json_output: Json = False,
@@ -426,7 +321,7 @@ def export(
     """
     from tagllm_cli.exporters import ExportSettings, export_table
 
-    settings = ExportSettings(root=root, threshold=threshold, include_unknown=include_unknown)
+    settings = ExportSettings(root=root, threshold=threshold, include_unknown=include_unknown, embed=embed)
     summary = export_table(table, format_, out, settings)
     _console(json_output, quiet).result(summary.to_json(), summary.lines())
 

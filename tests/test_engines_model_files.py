@@ -249,7 +249,7 @@ def test_the_cause_of_a_dead_engine_core_is_in_the_log(tmp_path: Path):
     assert "Engine core initialization failed" in str(explain(failed, "m", log))
     lines = [
         "(Worker pid=2) ERROR 01-01 [x.py:1] ValueError: Bad block size.",
-        "(EngineCore pid=1) ERROR 01-01 [y.py:1] RuntimeError: Worker failed with error 'Bad block size.', please check",
+        "(EngineCore pid=1) ERROR [y.py:1] RuntimeError: Worker failed with error 'Bad block size.', please check",
         "RuntimeError: Engine core initialization failed. See root cause above.",
     ]
     log.write_text("\n".join(lines))

@@ -1,0 +1,143 @@
+"""The options that commands share, as typer reads them: name, environment variable, help, panel."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Missing(StrEnum):
+    """What `--offline` makes of an answer that is not on record."""
+
+    error = "error"
+    unknown = "unknown"
+
+
+class ChangedBy(StrEnum):
+    """How a changed image is recognised."""
+
+    stat = "stat"
+    hash = "hash"
+
+
+def _configure(ctx: typer.Context, path: Path | None) -> Path | None:
+    if path is not None and not ctx.resilient_parsing:
+        from tagllm_cli.config import load_config
+
+        commands = ctx.find_root().command.commands  # type: ignore[attr-defined]
+        options = {name: frozenset(param.name for param in command.params) for name, command in commands.items()}
+        ctx.default_map = load_config(path, str(ctx.info_name), options)
+    return path
+
+
+INPUT, MODEL, OUTPUT, RUN = "Input", "Model", "Output", "Run"
+
+Out = Annotated[
+    Path, typer.Option("--out", help="Table to write; its evidence lies beside it.", rich_help_panel=OUTPUT)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.", rich_help_panel=OUTPUT)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.", rich_help_panel=OUTPUT)]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="YAML file with options.", callback=_configure, is_eager=True, rich_help_panel=INPUT),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", envvar="TAGLLM_MODEL", help="Model that vLLM loads here: hub name or folder.", rich_help_panel=MODEL
+    ),
+]
+Endpoint = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--endpoint",
+        envvar="TAGLLM_ENDPOINT",
+        help="URL of a running OpenAI-compatible server; repeatable.",
+        rich_help_panel=MODEL,
+    ),
+]
+ModelId = Annotated[
+    str | None,
+    typer.Option(
+        "--model-id", help="Identity of the model, where its name or files do not settle it.", rich_help_panel=MODEL
+    ),
+]
+EngineArg = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine-arg", metavar="KEY=VALUE", help="Anything else for vLLM; repeatable.", rich_help_panel=MODEL
+    ),
+]
+Prompts = Annotated[
+    Path | None,
+    typer.Option("--prompts", help="Folder of templates that replace built-in ones.", rich_help_panel=MODEL),
+]
+MaxPixels = Annotated[
+    int | None,
+    typer.Option(
+        "--max-pixels",
+        min=1,
+        help="Pixel budget per image; larger ones are scaled down. (default: 1003520)",
+        rich_help_panel=MODEL,
+    ),
+]
+Replay = Annotated[
+    Path | None,
+    typer.Option("--replay", help="Take answers from a recording instead of a model.", rich_help_panel=MODEL),
+]
+Record = Annotated[
+    Path | None, typer.Option("--record", help="Write every answer to a recording.", rich_help_panel=MODEL)
+]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", help="vLLM's log on stderr instead of in a file.", rich_help_panel=MODEL)
+]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N images.", rich_help_panel=RUN)]
+Sample = Annotated[
+    int | None, typer.Option("--sample", min=1, help="Only N images, drawn with --seed.", rich_help_panel=RUN)
+]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of --sample.", rich_help_panel=RUN)]
+Dry = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Say what would be asked, and why; load no model, write nothing.", rich_help_panel=RUN
+    ),
+]
+Offline = Annotated[
+    bool,
+    typer.Option("--offline", help="Rebuild the table from its evidence: no image, no model.", rich_help_panel=RUN),
+]
+MissingAs = Annotated[
+    Missing, typer.Option("--missing", help="With --offline: what a missing answer is.", rich_help_panel=RUN)
+]
+Replan = Annotated[
+    bool,
+    typer.Option(
+        "--replan",
+        help="Take the new model, templates or groups, and ask again what they change.",
+        rich_help_panel=RUN,
+    ),
+]
+Changed = Annotated[
+    ChangedBy,
+    typer.Option(
+        "--changed-by", help="Notice changed images by size and time, or by reading them.", rich_help_panel=RUN
+    ),
+]
+Gone = Annotated[bool, typer.Option("--allow-gone", help="It is meant that many images are gone.", rich_help_panel=RUN)]
+FailedRate = Annotated[
+    float,
+    typer.Option(
+        "--max-failed-rate",
+        min=0,
+        max=1,
+        help="Exit with 3 when a larger share of images failed.",
+        rich_help_panel=RUN,
+    ),
+]
+Preflight = Annotated[
+    bool,
+    typer.Option("--preflight/--no-preflight", help="Stop when the first answers make no sense.", rich_help_panel=RUN),
+]

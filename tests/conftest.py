@@ -1,0 +1,5 @@
+"""Fixtures that last for the whole session."""
+
+from tests.live import live_engine, live_server
+
+__all__ = ["live_engine", "live_server"]
