@@ -26,10 +26,11 @@ _NEEDS_QUOTES = re.compile(rf"[,{_QUOTES}\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _DECORATION = f" \t.!*_#()[]{{}}\u2022\u00b7-{_QUOTES}"
 _PREFIX = re.compile(r"^(?:\d{1,3}[.):]\s*)?(?:(?:and|or|also|plus|&)\s+)?", re.IGNORECASE)
 _AND = re.compile(r"\s+(?:and|&)\s+", re.IGNORECASE)
-_QUANTITY = re.compile(r"(?:an?|the|some|several|many|one|two|three|four|five|six|\d{1,3}) (?:pairs? of )?")
+_QUANTITY = re.compile(r"^(?:an?|the|some|several|many|one|two|three|four|five|six|\d{1,3}) (?:pairs? of )?")
 _NEGATION = re.compile(r"\b(?:no|not|none|nor|neither|without|cannot|absent|missing|\w+n't)\b", re.IGNORECASE)
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 # A piece of a list: a JSON string up to the next separator, else anything up to it.
-_PIECE = re.compile(rf'\s*("(?:[^"\\]|\\.)*")[\s.]*(?=[{_SEPARATORS}]|$)|[^{_SEPARATORS}]+')
+_PIECE = re.compile(rf"\s*({_QUOTED.pattern})[\s.]*(?=[{_SEPARATORS}]|$)|[^{_SEPARATORS}]+")
 _THOUGHT = re.compile(r"^.*?</think>", re.DOTALL)
 _FENCE = re.compile(r"^[ \t]*```\w*[ \t]*$", re.MULTILINE)
 # "Answer:", "The visible categories are:", but not "Categories:", which starts the question's own list.
@@ -115,13 +116,11 @@ class Lexicon:
         if form in self.position:
             return form
         key = folded(form)
-        if key in self._forms:
-            return self._forms[key]
-        if quantity := _QUANTITY.match(key):
-            key = key[quantity.end() :]
-            if key in self._forms:
-                return self._forms[key]
-        return self._forms.get(key.replace(" ", ""))
+        bare = _QUANTITY.sub("", key)
+        for each in (key, bare, bare.replace(" ", "")):
+            if each in self._forms:
+                return self._forms[each]
+        return None
 
     def ordered(self, names: Iterable[str]) -> tuple[str, ...]:
         """Return distinct label names in the vocabulary's order."""
@@ -167,8 +166,8 @@ def yes_no(
     """
     tokens = [(token.strip().lstrip("\u2581\u0120").strip().casefold(), each) for token, each in first_logprobs.items()]
     for_yes, for_no = (
-        sum(math.exp(min(logprob, 0.0)) for token, logprob in tokens if token in _plain(tuple(forms)))
-        for forms in (yes, no)
+        sum(math.exp(min(logprob, 0.0)) for token, logprob in tokens if token in accepted)
+        for accepted in (_plain(tuple(yes)), _plain(tuple(no)))
     )
     mass = for_yes + for_no
     # The comparison is false for NaN too.
@@ -189,20 +188,15 @@ def _said(text: str) -> str:
 
 def _read_exactly(text: str, lexicon: Lexicon, reserved: frozenset[str]) -> list[str] | None:
     """Return the names that `render_names` would have written as `text`; None where it could not have."""
-    names, start = [], 0
+    names: list[str] = []
+    start, line = 0, f"{text}, "
     while start < len(text):
-        if text[start] == '"':
-            try:
-                name, end = _JSON.raw_decode(text, start)
-            except ValueError:
-                return None
-        else:
-            end = text.find(", ", start)
-            end = len(text) if end < 0 else end
-            name = text[start:end]
-            if _said(name) in reserved:
-                return None
-        if name not in lexicon.position or (end < len(text) and not text.startswith(", ", end)):
+        quoted = _QUOTED.match(line, start)
+        end = quoted.end() if quoted else line.index(", ", start)
+        name = _decoded(line[start:end]) if quoted else line[start:end]
+        if not isinstance(name, str) or name not in lexicon.position or not line.startswith(", ", end):
+            return None
+        if not quoted and _said(name) in reserved:
             return None
         names.append(name)
         start = end + 2

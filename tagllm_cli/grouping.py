@@ -1,9 +1,9 @@
 """Cut a vocabulary into groups for group-wise prompting, and find a group for a new label. Pure and deterministic.
 
-Two ways, after TagLLM (Xie et al., arXiv 2602.20972): co-occurring groups hold labels that share scenes, disjoint groups
-hold labels that do not. Both are balanced partitions; the affinity summed over all pairs within groups is made large or
-small by exchanging pairs of labels. Affinities are rounded to thousandths and counted in integers, so that the order of
-summation, and with it the machine, cannot change a group.
+Two ways, after TagLLM (Xie et al., arXiv 2602.20972): co-occurring groups hold labels that share scenes, disjoint
+groups hold labels that do not. Both are balanced partitions; the affinity summed over all pairs within groups is made
+large or small by exchanging pairs of labels. Affinities are rounded to thousandths and counted in integers, so that the
+order of summation, and with it the machine, cannot change a group.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _Indices = npt.NDArray[np.intp]
 def affinity_by_parent(vocabulary: Vocabulary) -> npt.NDArray[np.float32]:
     """Return how closely two labels are related, [L, L] in [0, 1], symmetric, 1 on the diagonal.
 
-    It is the share of common ancestors from the root down: 1 under the same parent, 0 without a common ancestor. A label
-    that is a parent itself counts as one of its own group.
+    It is the share of common ancestors from the root down: 1 under the same parent, 0 without a common ancestor. A
+    label that is a parent itself counts as one of its own children.
     """
     above = {label.name: label.parent for label in vocabulary.labels}
     is_parent = set(above.values())
@@ -61,9 +61,9 @@ def cooccurring(
 ) -> list[list[str]]:
     """Cut names into groups of at most `size` that keep labels of high affinity together.
 
-    `affinity` is [L, L] in [0, 1], in the order of `names`. Sizes differ by at most one, unless a group's names, written
-    as a list, would take more than `max_chars` characters; a single longer name is a group of its own. Names are in
-    their given order within a group. Raises ValueError for a size below 1 or an affinity of another shape.
+    `affinity` is [L, L] in [0, 1], in the order of `names`. Sizes differ by at most one, unless a group's names,
+    written as a list, would take more than `max_chars` characters; a single longer name is a group of its own. Names
+    are in their given order within a group. Raises ValueError for a size below 1 or an affinity of another shape.
     """
     return _cut(names, affinity, size, max_chars, spread=False)
 
@@ -179,29 +179,39 @@ def _improve(
     for number, group in enumerate(groups):
         group_of[group], slot[group] = number, np.arange(len(group))
     load = np.array([chars[group].sum() for group in groups])
-    # within[g, i]: what label i has in common with group g.
+    # within[g, i]: what label i has in common with group g, negative where that is to be avoided.
     within = np.stack([weights[group].sum(axis=0, dtype=np.int32) for group in groups]) * np.int32(sign)
-    everyone = np.arange(count)
     for _ in range(max(2, min(50, _WORK // count**2))):
-        changed = False
+        exchanges = 0
         for one in range(count):
             own = group_of[one]
-            gain = within[own] - within[group_of, everyone] - 2 * sign * weights[one].astype(np.int32)
-            gain += within[group_of, one] - within[own, one]
             growth = chars - chars[one]
-            fits = (load[own] + growth <= max_chars) & (load[group_of] - growth <= max_chars) & (group_of != own)
-            other = int(np.argmax(np.where(fits, gain, 0)))
-            if not fits[other] or gain[other] <= 0:
+            fits = (group_of != own) & (load[own] + growth <= max_chars) & (load[group_of] - growth <= max_chars)
+            gain = np.where(fits, _gain(one, group_of, within, weights, sign), 0)
+            other = int(np.argmax(gain))
+            if gain[other] <= 0:
                 continue
             theirs = group_of[other]
-            difference = sign * (weights[other].astype(np.int32) - weights[one])
-            within[own] += difference
-            within[theirs] -= difference
+            change = sign * (weights[other].astype(np.int32) - weights[one])
+            within[own] += change
+            within[theirs] -= change
             load[own] += growth[other]
             load[theirs] -= growth[other]
             groups[own][slot[one]], groups[theirs][slot[other]] = other, one
             group_of[one], group_of[other] = theirs, own
             slot[one], slot[other] = slot[other], slot[one]
-            changed = True
-        if not changed:
+            exchanges += 1
+        if not exchanges:
             return
+
+
+def _gain(
+    one: int, group_of: _Indices, within: npt.NDArray[np.int32], weights: _Weights, sign: int
+) -> npt.NDArray[np.int32]:
+    """Return, for every label, what its exchange with label `one` adds to the sum within groups."""
+    own = group_of[one]
+    leaves = within[own, one] + within[group_of, np.arange(len(group_of))]
+    # Either joins the group that the other has just left, so what the two have in common counts in neither.
+    joins = within[group_of, one] + within[own] - 2 * sign * weights[one].astype(np.int32)
+    gain: npt.NDArray[np.int32] = joins - leaves
+    return gain

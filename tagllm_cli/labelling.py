@@ -12,7 +12,6 @@ import hashlib
 import heapq
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -25,8 +24,9 @@ from tagllm_cli.engines import Counters, Engine
 from tagllm_cli.errors import InterruptedRunError, OfflineError, SourceError, TableError, TooManyFailedError
 from tagllm_cli.evidence import Evidence, Listing
 from tagllm_cli.plan import Plan, Wanted, new_plan, revise
-from tagllm_cli.runner import Questions, Runner, Settings, Source, Tally, missing, unsettled
-from tagllm_cli.schema import Failure, Reply, Request, Row, Subject
+from tagllm_cli.questions import Questions, Survey, survey, unsettled
+from tagllm_cli.runner import Runner, Settings, Source, Tally
+from tagllm_cli.schema import Failure, Reply, Row, Subject
 from tagllm_cli.stages import Stage
 from tagllm_cli.summary import DryRun, RowCounts, Summary
 from tagllm_cli.tables import TableInfo, open_table, write_table
@@ -57,7 +57,7 @@ class Job:
     @property
     def evidence(self) -> Path:
         """The evidence file, beside the table."""
-        return self.out.with_suffix(".evidence")
+        return self.out.with_name(self.out.name.removesuffix(".parquet") + ".evidence")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,39 +86,34 @@ class RunOptions:
 
 
 def run_job(job: Job, options: RunOptions, console: Console) -> Summary | DryRun:
-    """Bring the job's table up to date. Raises UsageError before anything is written where the input cannot be used."""
+    """Bring the job's table up to date. Raises UsageError, nothing touched, where the input cannot be used."""
     began = time.monotonic()
     _check_out(job)
     with Evidence(_evidence_path(job, options)) as evidence:
         plan, notes = _pin(job, evidence, options)
-        for note in notes:
-            console.note(note)
         listing = _list(job, evidence, options)
         stage, questions = job.stage(plan), Questions(plan.context())
-        if options.dry_run:
-            report = _dry_run(stage, evidence, questions, listing, options)
-            evidence.rollback()
-            return report
-        images = sum(1 for _ in unsettled(stage, evidence, questions, listed_only=not options.complete))
-        evidence.commit()
+        if options.dry_run or options.offline or options.replan:
+            found = survey(stage, evidence, questions, listed_only=not (options.complete or options.offline))
+            if options.dry_run:
+                evidence.rollback()
+                return DryRun(listing, found)
+            if options.replan:
+                notes.append(f"--replan: {found.requests:,} requests about {found.images:,} images are to be asked")
+            if options.offline and not options.missing_unknown:
+                _refuse(found)
+        for note in notes:
+            console.note(note)
         tally, counters = Tally(), Counters()
-        if options.offline:
-            _check_offline(stage, evidence, questions, options)
-        elif images:
-            tally, counters = _ask(job, plan, stage, evidence, options, console, images)
+        if not options.offline:
+            tally, counters = _ask(job, plan, stage, evidence, questions, options, console)
         counts = _derive(job, plan, stage, evidence, questions, options)
+        verdict = _verdict(counts, tally, options)
+        seconds = time.monotonic() - began
         summary = Summary(
-            job.command,
-            job.out,
-            counts,
-            tally,
-            counters,
-            listing,
-            time.monotonic() - began,
-            job.next_command,
-            _verdict(counts, tally, options),
+            job.command, job.out, counts, tally, counters, listing, seconds, job.next_command, verdict
         )
-        if images:
+        if tally.images:
             evidence.end_run(summary.to_json())
         return summary
 
@@ -128,12 +123,6 @@ def _evidence_path(job: Job, options: RunOptions) -> Path | None:
         return None
     if options.offline and not job.evidence.exists():
         raise OfflineError(f"there is no evidence at {job.evidence}", "Run once without --offline.")
-    try:
-        job.out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TableError(
-            f"cannot make the folder {job.out.parent}: {error.strerror}", "Choose another --out."
-        ) from error
     return job.evidence
 
 
@@ -164,11 +153,8 @@ def _pin(job: Job, evidence: Evidence, options: RunOptions) -> tuple[Plan, list[
     if pinned is not None and wanted.model is None:
         wanted = replace(wanted, model=pinned.model, model_digest=pinned.model_digest)
     notes: list[str] = []
-    if pinned is None or not evidence.has_replies():
-        plan = new_plan(wanted)
-    elif options.replan:
-        plan = new_plan(wanted)
-        notes = ["--replan: everything that the new plan words otherwise is asked again"]
+    if pinned is None or options.replan or not evidence.has_replies():
+        plan = new_plan(wanted, {} if pinned is None else pinned.label_ids)
     else:
         plan, notes = revise(pinned, wanted)
     if plan.to_json() != record:
@@ -182,7 +168,7 @@ def _list(job: Job, evidence: Evidence, options: RunOptions) -> Listing:
         count = evidence.count_images()
         return Listing(total=count, new=0, changed=0, gone=0, known=count)
     evidence.list_images(_chosen(job.subjects(), options))
-    listing = evidence.compare(complete=options.complete, by_hash=options.by_hash)
+    listing = evidence.compare(complete=options.complete)
     if listing.total == 0:
         raise SourceError(f"there are no images in {job.root}", "Known endings: jpg, png, webp, gif, bmp, tiff.")
     if listing.gone > GONE_SHARE * listing.known and not options.allow_gone:
@@ -209,27 +195,31 @@ def _rank(image_id: str, seed: int) -> bytes:
 
 
 def _ask(
-    job: Job, plan: Plan, stage: Stage, evidence: Evidence, options: RunOptions, console: Console, images: int
+    job: Job,
+    plan: Plan,
+    stage: Stage,
+    evidence: Evidence,
+    questions: Questions,
+    options: RunOptions,
+    console: Console,
 ) -> tuple[Tally, Counters]:
+    """Ask what is missing, if anything is."""
+    listed_only = not options.complete
+    images = sum(1 for _ in unsettled(stage, evidence, questions, listed_only=listed_only))
+    if not images:
+        return Tally(), Counters()
     settings = Settings(plan.context(), plan.max_pixels, job.expects_same_bytes, options.preflight)
     evidence.start_run(job.command, tagllm_cli.__version__)
     with console.watching(job.command, images) as watcher:
         runner = Runner(stage, evidence, job.source, lambda: job.engine(plan), settings, watcher)
-        tally = asyncio.run(runner.run(listed_only=not options.complete))
+        tally = asyncio.run(runner.run(listed_only=listed_only))
     return tally, runner.counters
 
 
-def _check_offline(stage: Stage, evidence: Evidence, questions: Questions, options: RunOptions) -> None:
-    if options.missing_unknown:
-        return
-    lacking = Counter(
-        work.subject.image.id
-        for work in unsettled(stage, evidence, questions)
-        for _ in missing(work, evidence, questions)
-    )
-    if lacking:
+def _refuse(found: Survey) -> None:
+    if found.requests:
         raise OfflineError(
-            f"{lacking.total():,} answers about {len(lacking):,} images are missing, and --offline asks nothing",
+            f"{found.requests:,} answers about {found.images:,} images are missing, and --offline asks nothing",
             "Run once without --offline, or take them as unknown with --missing unknown.",
         )
 
@@ -239,7 +229,9 @@ def _derive(
 ) -> RowCounts:
     """Write the table from the evidence, unless the one that is there already shows it."""
     info = TableInfo(job.wanted.stage, job.root, plan.vocabulary, {**plan.to_json(), **job.derivation})
-    settings = json.dumps([job.derivation, job.root, options.missing_unknown], sort_keys=True)
+    # Another version of the tool may read the same answers otherwise.
+    settings = json.dumps([tagllm_cli.__version__, job.derivation, job.root, options.missing_unknown], sort_keys=True)
+    evidence.commit()
     current = {"revision": evidence.revision, "settings": settings}
     last = evidence.meta("table") or {}
     if _stamp(job.out) is not None and {**last, "counts": None} == {**current, "file": _stamp(job.out), "counts": None}:
@@ -275,33 +267,8 @@ def _verdict(counts: RowCounts, tally: Tally, options: RunOptions) -> Interrupte
     bad = counts.failed + counts.partial
     if bad > options.max_failed_rate * answered:
         return TooManyFailedError(
-            f"{bad:,} of {answered:,} images failed in whole or in part, more than --max-failed-rate {options.max_failed_rate:g} allows",
+            f"{bad:,} of {answered:,} images failed in whole or in part, "
+            f"more than --max-failed-rate {options.max_failed_rate:g} allows",
             "The table's `error` column has the reasons; the same command tries failed requests again.",
         )
     return None
-
-
-def _dry_run(stage: Stage, evidence: Evidence, questions: Questions, listing: Listing, options: RunOptions) -> DryRun:
-    requests = known = images = 0
-    reasons: Counter[str] = Counter()
-    example: Request | None = None
-    for subject, settled in evidence.subjects(listed_only=not options.complete):
-        asked = stage.requests(subject)
-        example = example or next(iter(asked), None)
-        if subject.seen is not None and subject.seen.failure is not None:
-            reasons["images that could not be opened"] += 1
-            continue
-        keys = questions.keys(asked, subject.seen.fingerprint) if subject.seen else []
-        answered = sum(evidence.has(key) for key in keys)
-        known += answered
-        if lacking := len(asked) - answered:
-            requests += lacking
-            images += 1
-            reasons[_reason(subject, settled)] += 1
-    return DryRun(listing, images, requests, known, dict(reasons), example)
-
-
-def _reason(subject: Subject, settled: bytes | None) -> str:
-    if subject.seen is None:
-        return "new, changed or not opened yet"
-    return "asked otherwise before" if settled else "not finished earlier"

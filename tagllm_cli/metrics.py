@@ -263,7 +263,7 @@ def _count(entries: _Entries, target: Cells) -> tuple[Array, Array]:
         counts[start:stop] = found.reshape(-1, 5).numpy()
         supported = np.flatnonzero(counts[start:stop, 4])
         if supported.size:
-            ranked, true = ranked[:, supported], true[:, supported]
+            ranked, true = ranked.T[supported].T, true.T[supported].T
             found = multilabel_average_precision(ranked, true, num_labels=supported.size, **how)
             precisions[start + supported] = found.numpy()
     return counts, precisions

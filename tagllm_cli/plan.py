@@ -102,8 +102,11 @@ class Plan:
         )
 
 
-def new_plan(wanted: Wanted) -> Plan:
-    """Make the first plan of a table, or a new one under `--replan`. Raises UsageError where a model is missing."""
+def new_plan(wanted: Wanted, label_ids: Mapping[str, int] | None = None) -> Plan:
+    """Make the first plan of a table, or a new one under `--replan`, which keeps the `label_ids` given so far.
+
+    Raises UsageError where no model is named, or an arm that does not exist.
+    """
     if wanted.model is None or wanted.model_digest is None:
         raise UsageError("no model is named", "Give --model NAME_OR_FOLDER, or --endpoint URL of a running server.")
     names = wanted.vocabulary.names
@@ -112,7 +115,7 @@ def new_plan(wanted: Wanted) -> Plan:
     return Plan(
         stage=wanted.stage,
         vocabulary=wanted.vocabulary,
-        label_ids={name: number for number, name in enumerate(names)},
+        label_ids=_numbered(label_ids or {}, names),
         templates={name: wanted.templates[name] for name in stage_templates},
         model=wanted.model,
         model_digest=wanted.model_digest,
@@ -134,11 +137,10 @@ def revise(pinned: Plan, wanted: Wanted) -> tuple[Plan, list[str]]:
             "`--replan` asks everything again under the new plan (`--replan --dry-run` says how much); or take another --out.",
         )
     vocabulary = wanted.vocabulary
-    added = [name for name in vocabulary.names if name not in pinned.vocabulary.names]
-    removed = [name for name in pinned.vocabulary.names if name not in vocabulary.names]
-    ids = dict(pinned.label_ids)
-    for name in added:
-        ids.setdefault(name, len(ids))
+    before, now = pinned.vocabulary.names, vocabulary.names
+    added = [name for name in now if name not in frozenset(before)]
+    removed = [name for name in before if name not in frozenset(now)]
+    ids = _numbered(pinned.label_ids, added)
     arms, notes = dict(pinned.arms), []
     for arm, groups in pinned.arms.items():
         arms[arm], touched = _add(arm, groups, added, vocabulary, pinned.group_size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 from tagllm_cli.engines import Counters
 from tagllm_cli.errors import TagllmError
 from tagllm_cli.evidence import Listing
+from tagllm_cli.questions import Survey
 from tagllm_cli.runner import Tally
-from tagllm_cli.schema import Decision, Request, Row, Status
+from tagllm_cli.schema import Decision, Row, Status
 
 
 @dataclass(slots=True)
@@ -124,39 +124,35 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What a run would ask: counts of images and requests, why, and one rendered question."""
+    """What a run would ask, and one rendered question."""
 
     listing: Listing
-    images: int
-    requests: int
-    known: int
-    reasons: Mapping[str, int]
-    example: Request | None
+    survey: Survey
     error: None = None
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
+        found, example = self.survey, self.survey.example
         return {
             "source": asdict(self.listing),
-            "images": self.images,
-            "requests": self.requests,
-            "known": self.known,
-            "reasons": dict(self.reasons),
-            "example": None if self.example is None else {"system": self.example.system, "text": self.example.text},
+            "images": found.images,
+            "requests": found.requests,
+            "known": found.known,
+            "reasons": dict(found.reasons),
+            "example": None if example is None else {"system": example.system, "text": example.text},
         }
 
     def lines(self) -> list[str]:
         """Return the report for people."""
+        found, example = self.survey, self.survey.example
         change = f"{self.listing.new:,} new, {self.listing.changed:,} changed, {self.listing.gone:,} gone"
         lines = [
             f"{self.listing.total:,} images in the source ({change})",
-            f"{self.requests:,} requests about {self.images:,} images would be asked; {self.known:,} are already answered",
-            *(f"  {count:,} images: {reason}" for reason, count in self.reasons.items()),
+            f"{found.requests:,} requests about {found.images:,} images would be asked; "
+            f"{found.known:,} are already answered",
+            *(f"  {count:,} images: {reason}" for reason, count in found.reasons.items()),
         ]
-        if self.example is not None:
-            lines += [
-                "one question:",
-                *(f"  | {line}" for line in f"{self.example.system}\n{self.example.text}".split("\n")),
-            ]
+        if example is not None:
+            lines += ["one question:", *(f"  | {line}" for line in f"{example.system}\n{example.text}".split("\n"))]
         return lines

@@ -44,7 +44,7 @@ _PLURAL_ENDINGS = [
 _SINGULAR_ENDINGS = [
     (re.compile(r"ies$"), "y"),
     (re.compile(r"(?<=[sxzo])es$|(?<=[cs]h)es$"), ""),
-    (re.compile(r"(?<=..[^sui])s$"), ""),
+    (re.compile(r"(?<=..[^su])s$"), ""),
 ]
 _NEVER_SINGULAR = {"glasses", "goods", "greens", "shorts"}  # two glasses are no pair of glasses
 

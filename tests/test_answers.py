@@ -84,7 +84,7 @@ FRAGMENTS = st.sampled_from(
         "\\u12",
     ]
 )
-DEMO = load_vocabulary("scenes")
+COCO = load_vocabulary("coco")
 
 
 def vocabulary_of(*labels: str | Label) -> Vocabulary:
@@ -143,7 +143,7 @@ def test_only_names_that_could_be_misread_are_quoted() -> None:
         ("Mouse, keyboard.", "mouse, keyboard"),
         ("keyboard,mouse", "mouse, keyboard"),
         ("mouse; keyboard", "mouse, keyboard"),
-        ("mouse、keyboard，dog", "mouse, keyboard, dog"),
+        ("mouse、keyboard\uff0cdog", "mouse, keyboard, dog"),
         ("- mouse\n* keyboard\n\u2022 dog", "mouse, keyboard, dog"),
         ("1. mouse\n2) keyboard\n(3) dog", "mouse, keyboard, dog"),
         ("mouse, keyboard, and a dog", "mouse, keyboard, dog"),
@@ -153,13 +153,13 @@ def test_only_names_that_could_be_misread_are_quoted() -> None:
         ("**Final answer:** mouse, dog", "mouse, dog"),
         ("The visible categories are:\n- mouse\n- dog", "mouse, dog"),
         ("The image shows a mouse, a keyboard and a dog.", "mouse, keyboard, dog"),
-        ("I can see an apple, two mice and a pair of glasses!", "mouse, glasses, apple"),
+        ("I can see an apple, two mice and a pair of scissors!", "mouse, scissors, apple"),
         ('["mouse", "Dog"]', "mouse, dog"),
         ("['mouse', 'dog']", "mouse, dog"),
         ('```json\n["mouse"]\n```', "mouse"),
         ("<think>A cat? No, a dog.</think>mouse", "mouse"),
         ("It could be a cat.\n</think>\n\nmouse", "mouse"),
-        ("computer keyboard, SOCCER BALLS, Hair_bow", "keyboard, football, bow"),
+        ("computer keyboard, SOCCER BALLS, Mobile_phone", "keyboard, sports ball, cell phone"),
         ("mice, knives, sheep, trafficlight", "mouse, sheep, knife, traffic light"),
         ("mouse, none", "mouse"),
         ("none", ""),
@@ -171,7 +171,7 @@ def test_only_names_that_could_be_misread_are_quoted() -> None:
     ],
 )
 def test_an_answer_in_another_form_is_understood(text: str, labels: str) -> None:
-    parsed = parse_names(text, Lexicon(DEMO))
+    parsed = parse_names(text, Lexicon(COCO))
     assert set(parsed.labels) == set(filter(None, labels.split(", ")))
     assert parsed.unmatched == ()
 
@@ -195,11 +195,11 @@ def test_an_answer_in_another_form_is_understood(text: str, labels: str) -> None
     ],
 )
 def test_what_does_not_map_is_kept_and_never_guessed(text: str, labels: list[str], unmatched: list[str]) -> None:
-    assert parse_names(text, Lexicon(DEMO)) == Parsed(tuple(labels), tuple(unmatched))
+    assert parse_names(text, Lexicon(COCO)) == Parsed(tuple(labels), tuple(unmatched))
 
 
 def test_unmatched_texts_are_bounded() -> None:
-    parsed = parse_names(", ".join(f"{number} {'x' * 300}" for number in (*range(99), 0)), Lexicon(DEMO))
+    parsed = parse_names(", ".join(f"{number} {'x' * 300}" for number in (*range(99), 0)), Lexicon(COCO))
     assert len(parsed.unmatched) == 50
     assert {len(each) for each in parsed.unmatched} == {200}
 
@@ -237,7 +237,7 @@ def test_two_glasses_are_no_glasses() -> None:
 
 
 def test_reading_is_fast_enough_for_a_million_answers() -> None:
-    lexicon = Lexicon(DEMO)
+    lexicon = Lexicon(COCO)
     answers = ["mouse, keyboard, apple", "Mouse, keyboard.", "none", "cat"] * 500
     start = time.process_time()
     for answer in answers:

@@ -63,7 +63,7 @@ def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty /proc to fill."""
     folder = tmp_path / "proc"
     (folder / "self").mkdir(parents=True)
-    monkeypatch.setattr(f"{DOCTOR}.PROC", folder)
+    monkeypatch.setattr(f"{DOCTOR}.machine.PROC", folder)
     return folder
 
 
@@ -276,7 +276,7 @@ def test_hidden_gpus(chosen: str, nvidia_smi: Callable[[str], None], monkeypatch
 def test_a_driver_in_trouble(
     script: str, detail: str, nvidia_smi: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"{DOCTOR}.GPU_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(f"{DOCTOR}.machine.GPU_TIMEOUT_S", 0.2)
     nvidia_smi(script)
     assert (checks()["GPU"].state, checks()["GPU"].detail) == ("warning", detail)
 
@@ -424,7 +424,7 @@ def test_a_model_that_cannot_be_read(model: Path, cpu_set: object, monkeypatch: 
     def denied(folder: Path, parsed: object) -> None:
         raise PermissionError(13, "Permission denied", str(folder))
 
-    monkeypatch.setattr(f"{DOCTOR}.check_folder", denied)
+    monkeypatch.setattr(f"{DOCTOR}.asked.check_folder", denied)
     assert missing(model) == f"{model} cannot be read: Permission denied"
 
 
@@ -549,7 +549,7 @@ def test_an_endpoint_in_trouble(status: int, body: str, detail: str, server: Ser
 
 
 def test_an_endpoint_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(f"{DOCTOR}.ENDPOINT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(f"{DOCTOR}.asked.ENDPOINT_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         assert refusal(url) == "no answer within 0.2 s"

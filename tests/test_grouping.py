@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 import numpy as np
@@ -21,7 +21,7 @@ FEW = settings(max_examples=60, deadline=None)
 PARENTS = st.lists(st.sampled_from([None, "a", "b", "c", "d"]), min_size=1, max_size=60)
 
 
-def vocabulary_of(parents: list[str | None]) -> Vocabulary:
+def vocabulary_of(parents: Sequence[str | None]) -> Vocabulary:
     return Vocabulary("test", tuple(Label(f"label {number}", parent) for number, parent in enumerate(parents)))
 
 

@@ -44,13 +44,12 @@ def kinds(problems: list[Problem]) -> dict[str, str]:
     return {problem.kind: problem.message for problem in reversed(problems)}
 
 
-@pytest.mark.parametrize(("name", "count"), [("coco", 80), ("objects365", 365), ("scenes", 60), ("voc", 20)])
-def test_builtin_vocabulary_has_no_problem(name: str, count: int) -> None:
+@pytest.mark.parametrize("name", ["coco", "objects365", "scenes", "voc"])
+def test_builtin_vocabulary_has_no_problem(name: str) -> None:
     vocabulary = load_vocabulary(name)
     assert check_vocabulary(name) == []
     assert vocabulary.name == name
     assert vocabulary.about
-    assert len(vocabulary.labels) == count
     assert all(label.parent for label in vocabulary.labels)
     assert all(label.description and not label.description.endswith(".") for label in vocabulary.labels)
 
@@ -69,7 +68,8 @@ def test_every_written_form_of_a_builtin_vocabulary_finds_its_label() -> None:
 
 
 def test_datasets_keep_their_order_and_spelling() -> None:
-    coco, objects = load_vocabulary("coco").names, load_vocabulary("objects365").names
+    coco, objects, voc = (load_vocabulary(name).names for name in ("coco", "objects365", "voc"))
+    assert (len(coco), len(objects), len(voc)) == (80, 365, 20)
     assert (coco[0], coco[11], coco[79]) == ("person", "stop sign", "toothbrush")
     assert (objects[0], objects[12], objects[350], objects[364]) == (
         "Person",
@@ -77,7 +77,7 @@ def test_datasets_keep_their_order_and_spelling() -> None:
         "Noddles",
         "Table Tennis",
     )
-    assert load_vocabulary("voc").names[-1] == "tvmonitor"
+    assert (voc[0], voc[19]) == ("aeroplane", "tvmonitor")
 
 
 def test_parents_of_objects365_make_scene_like_groups() -> None:

@@ -64,6 +64,8 @@ class InProcessEngine:
         self._capacity = 1
         self._counters = Counters()
         self._ids = itertools.count()
+        self._turns = itertools.count()
+        self._ranks = 1  # copies of the model (data parallelism)
 
     @property
     def version(self) -> str:
@@ -88,7 +90,9 @@ class InProcessEngine:
             self._llm = await in_daemon_thread(lambda: self._load(parsed))
             await self._llm.get_supported_tasks()  # starts the task that hears from the engine core, its death included
             self._prompts = PromptRenderer(self._llm.renderer)
-            self._capacity = 2 * self._llm.vllm_config.scheduler_config.max_num_seqs
+            config = self._llm.vllm_config
+            self._ranks = config.parallel_config.data_parallel_size
+            self._capacity = 2 * config.scheduler_config.max_num_seqs * self._ranks
             await self._try_template()
         except asyncio.CancelledError:
             self._launch.abandon()
@@ -131,6 +135,7 @@ class InProcessEngine:
             defaults["revision"] = commit_of(model, parsed)  # the one that the model's identity names
         if current_platform.is_cpu():
             defaults["block_size"] = _CPU_BLOCK_SIZE
+            defaults["mm_processor_cache_gb"] = 1
             defaults["enforce_eager"] = not (os.environ.get("CXX") or shutil.which("g++"))  # to compile for the CPU
             if not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
                 defaults["kv_cache_memory_bytes"] = cpu_cache_bytes(weight_bytes(model, parsed))
@@ -150,12 +155,14 @@ class InProcessEngine:
     async def ask(self, picture: Picture | None, requests: Sequence[Request]) -> list[Reply]:
         """Return one reply per request, in order; see `Engine.ask`."""
         check_pictures(picture, requests)
-        replies = list(await asyncio.gather(*(self._answer(picture, request) for request in requests)))
+        # An image stays with one copy of the model: only that one's cache will hold it.
+        rank = next(self._turns) % self._ranks if self._ranks > 1 else None
+        replies = list(await asyncio.gather(*(self._answer(picture, request, rank) for request in requests)))
         for reply in replies:
             self._counters = self._counters.plus(reply)
         return replies
 
-    async def _answer(self, picture: Picture | None, request: Request) -> Reply:
+    async def _answer(self, picture: Picture | None, request: Request, rank: int | None) -> Reply:
         from vllm.sampling_params import RequestOutputKind, SamplingParams
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
@@ -169,7 +176,8 @@ class InProcessEngine:
         )
         try:
             prompt = await self._prompts.render(picture, request)
-            outputs = [o async for o in self._llm.generate(prompt, sampling, f"tagllm-{next(self._ids)}")]
+            stream = self._llm.generate(prompt, sampling, f"tagllm-{next(self._ids)}", data_parallel_rank=rank)
+            outputs = [output async for output in stream]
         except EngineDeadError:
             raise self._death() from None
         except EngineGenerateError as error:

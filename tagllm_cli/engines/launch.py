@@ -118,29 +118,29 @@ class Launch:
 
     @contextmanager
     def _watched_starts(self) -> Iterator[None]:
-        """Let every process that this one starts inherit the log as its stderr, and remember it.
+        """Let every process that this thread starts inherit the log as its stderr, end with us, and be remembered.
 
-        Our own stderr is the log only for the milliseconds of a start. The engine core's entry is replaced by ours,
-        which ends it when we die.
+        Our own stderr is the log only for the milliseconds of a start.
         """
-        from vllm.v1.engine.core import EngineCoreProc
+        start, starter = BaseProcess.start, threading.get_ident()
 
-        start, entry = BaseProcess.start, EngineCoreProc.run_engine_core
-
-        def watched(process: BaseProcess) -> None:
+        def watched(process: Any) -> None:
+            if threading.get_ident() != starter:
+                start(process)
+                return
             if self._abandoned.is_set():
                 raise LaunchAbandonedError
+            process._args = (process._target, *process._args)
+            process._target = run_until_parent_ends
             with _descriptor(_STDERR, self._log.fileno() if self._log else _STDERR):
                 start(process)
             self.processes.append(process)
 
         BaseProcess.start = watched  # type: ignore[method-assign, assignment]
-        EngineCoreProc.run_engine_core = staticmethod(run_engine_core)
         try:
             yield
         finally:
             BaseProcess.start = start  # type: ignore[method-assign]
-            EngineCoreProc.run_engine_core = staticmethod(entry)
 
     def abandon(self) -> None:
         """Give the start up, from another thread: what has started is ended, nothing more starts."""
@@ -165,12 +165,10 @@ class Launch:
             self._log = None
 
 
-def run_engine_core(*args: Any, **kwargs: Any) -> None:
-    """Run vLLM's engine core in its process, and end it when the process that started it is gone."""
-    from vllm.v1.engine.core import EngineCoreProc
-
+def run_until_parent_ends(target: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+    """Run a process's target, and end the process when the one that started it is gone (vLLM's would stay)."""
     threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
-    EngineCoreProc.run_engine_core(*args, **kwargs)
+    target(*args, **kwargs)
 
 
 def _end_with_parent() -> None:
