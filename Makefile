@@ -6,7 +6,7 @@ ENGINE ?= $(if $(shell nvidia-smi -L 2>/dev/null),gpu,cpu)
 # Where the CPU build of torch comes from when the configured package indexes do not have it.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-LOCK := requirements/cpu.lock
+LOCK := .ci/cpu.lock
 READY := .venv/.ready
 RUN := .venv/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
@@ -46,8 +46,8 @@ demo-model: $(READY) ## train the demo model from nothing; interrupt it and it c
 scorecard: $(READY) ## score the demo model through real vLLM: the table of tests/demo/README.md
 	$(RUN) -m tests.demo.scorecard
 
-lock: $(READY) ## resolve the CPU set anew and write requirements/cpu.lock
-	$(RUN) requirements/lock.py > $(LOCK).new
+lock: $(READY) ## resolve the CPU set anew and write .ci/cpu.lock
+	$(RUN) .ci/lock.py > $(LOCK).new
 	mv $(LOCK).new $(LOCK)
 
 wheel: $(READY) ## build dist/tagllm-*.whl
@@ -64,7 +64,7 @@ $(READY): pyproject.toml $(LOCK)
 	$(MAKE) --no-print-directory install-$(ENGINE)
 	@touch $@
 
-# --no-deps: the lock is complete, and leaves out what breaks beside the CPU build of torch (requirements/lock.py).
+# --no-deps: the lock is complete, and leaves out what breaks beside the CPU build of torch (.ci/lock.py).
 install-cpu: TORCH = $(shell sed -n 's/^torch==/&/p' $(LOCK))
 install-cpu:
 	@echo "Installing $$(grep -c == $(LOCK)) packages for the CPU into .venv ..."

@@ -39,7 +39,7 @@ _WORD = (
     r"|names?|items?|things?|are|is|that|in|from|list|image|picture|photo)"
 )
 _LEAD = re.compile(
-    rf"[*_#>\s]*(?:(?=[^:]*\b(?:answer|visible|detected|seen|shown|present|following)){_WORD}(?:\s+{_WORD})*[*_\s]*:[*_\s]*"
+    rf"[*_#>\s]*+(?:(?=[^:]*\b(?:answer|visible|detected|seen|shown|present|following)){_WORD}(?:\s+{_WORD})*[*_\s]*:[*_\s]*"
     r"|(?:the|this)\s+(?:image|picture|photo)\s+(?:shows|contains|depicts|features|includes)\s+"
     r"|(?:i\s+(?:can\s+)?see|there\s+(?:is|are))\s+)",
     re.IGNORECASE,
@@ -247,8 +247,9 @@ class _LenientReader:
                 self.found.extend(labels)
 
     def _leave(self, text: str) -> None:
-        if text.strip(_DECORATION) and text.strip().casefold().split(" ")[0] not in self._nothing:
-            self.unmatched[text.strip()[:MAX_UNMATCHED_LENGTH].strip()] = None
+        text = text.strip()
+        if text.strip(_DECORATION) and text.casefold().split(" ")[0] not in self._nothing:
+            self.unmatched[text[:MAX_UNMATCHED_LENGTH].strip()] = None
 
     def _pieces(self, line: str) -> list[tuple[str, _Meaning]]:
         """Cut a line at its separators; return each piece with the labels that it names, None where it names none."""

@@ -6,18 +6,21 @@ Rooms are imported inside the commands, so that `--help` answers at once.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from tagllm_cli.errors import GateError, TagllmError, UsageError
+from tagllm_cli.errors import GateError, InterruptedRunError, TagllmError, UsageError
 from tagllm_cli.options import (
+    FLAG,
     INPUT,
     MODEL,
     OUTPUT,
+    WANTS_JSON,
     Changed,
     ChangedBy,
     Config,
@@ -33,14 +36,15 @@ from tagllm_cli.options import (
     MissingAs,
     Model,
     ModelId,
+    NoPreflight,
     Offline,
     Out,
-    Preflight,
     Prompts,
     Quiet,
     Record,
     Replan,
     Replay,
+    Root,
     Sample,
     Seed,
     Verbose,
@@ -52,29 +56,43 @@ if TYPE_CHECKING:
 
 
 class _Group(TyperGroup):
-    """Turns our errors into two lines and an exit code, where `CliRunner` sees them as a user does."""
+    """Turns every error that a user can cause into two lines and an exit code, where `CliRunner` sees them too."""
 
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
-        self._json = "--json" in args
-        return super().make_context(info_name, args, *rest, **extra)
+        self._json = "--json" in args  # needed before the arguments are parsed, and where they cannot be
+        with self._explaining({}):
+            return super().make_context(info_name, args, *rest, **extra)
 
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with self._explaining(ctx.meta):
             return super().invoke(ctx)
-        except TagllmError as error:
-            _console(self._json).error(error)
-            raise typer.Exit(error.exit_code) from error
-        except KeyboardInterrupt as error:
-            _console(self._json).error(
-                TagllmError("interrupted; what was answered is kept", "The same command goes on from here.")
-            )
-            raise typer.Exit(130) from error
+
+    @contextmanager
+    def _explaining(self, meta: Mapping[str, Any]) -> Iterator[None]:
+        try:
+            yield
         except Exception as error:
-            # typer keeps its own usage errors in a private module; what they have in common is `format_message`.
-            if not self._json or not hasattr(error, "format_message"):
+            known = _as_ours(error)
+            if known is None:
                 raise
-            _console(True).error(UsageError(error.format_message(), f"`{ctx.info_name} --help` lists the options."))
-            raise typer.Exit(2) from error
+            _console(self._json or WANTS_JSON in meta).error(known)
+            raise typer.Exit(known.exit_code) from error
+        except KeyboardInterrupt as error:
+            interrupted = InterruptedRunError("interrupted", "What was answered is kept; the same command goes on.")
+            _console(self._json or WANTS_JSON in meta).error(interrupted)
+            raise typer.Exit(interrupted.exit_code) from error
+
+
+def _as_ours(error: Exception) -> TagllmError | None:
+    if isinstance(error, TagllmError):
+        return error
+    # typer keeps its own usage errors in a private module; what they have in common is `format_message`. One of them
+    # is no error: a command without arguments shows its help.
+    if not hasattr(error, "format_message") or type(error).__name__ == "NoArgsIsHelpError":
+        return None
+    context = getattr(error, "ctx", None)
+    command = "tagllm" if context is None else context.command_path
+    return UsageError(error.format_message(), f"`{command} --help` lists what there is.")
 
 
 app = typer.Typer(
@@ -99,7 +117,7 @@ def _show_version(value: bool) -> None:
 @app.callback()
 def tagllm(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", metavar=FLAG, callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Label image datasets with a multimodal LLM served by vLLM.
@@ -113,24 +131,37 @@ def tagllm(
 
 @app.command(rich_help_panel="Label")
 def candidates(
-    source: Annotated[str, typer.Argument(help="Folder of images.", show_default=False)],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Folder of images.", show_default=False)],
     vocab: Annotated[
         str,
-        typer.Option("--vocab", help="Built-in vocabulary (`tagllm vocab list`) or a file.", rich_help_panel=INPUT),
+        typer.Option(
+            "--vocab",
+            metavar="VOCAB",
+            help="Built-in vocabulary (`tagllm vocab list`) or a file.",
+            rich_help_panel=INPUT,
+        ),
     ],
     out: Out,
     model: Model = None,
     endpoint: Endpoint = None,
     arms: Annotated[
         str | None,
-        typer.Option("--arms", help="Ways to group, united. (default: cooccurring,disjoint)", rich_help_panel=MODEL),
+        typer.Option(
+            "--arms",
+            metavar="ARM,...",
+            help="Ways to group, united. (default: cooccurring,disjoint)",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     group_size: Annotated[
         int | None,
-        typer.Option("--group-size", min=1, help="Labels per request. (default: 12)", rich_help_panel=MODEL),
+        typer.Option(
+            "--group-size", metavar="N", min=1, help="Labels per request. (default: 12)", rich_help_panel=MODEL
+        ),
     ] = None,
     min_votes: Annotated[
-        int, typer.Option("--min-votes", min=1, help="Arms that must propose a label.", rich_help_panel=OUTPUT)
+        int,
+        typer.Option("--min-votes", metavar="N", min=1, help="Arms that must propose a label.", rich_help_panel=OUTPUT),
     ] = 1,
     config: Config = None,
     prompts: Prompts = None,
@@ -150,14 +181,14 @@ def candidates(
     changed_by: Changed = ChangedBy.stat,
     allow_gone: Gone = False,
     max_failed_rate: FailedRate = 0.05,
-    preflight: Preflight = True,
+    no_preflight: NoPreflight = False,
     json_output: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Propose labels: images -> candidate table, by group-wise prompting.
 
     [dim]tagllm candidates photos/ --vocab coco --model MODEL --out candidates.parquet
-    tagllm candidates photos/ --vocab labels.txt --endpoint http://localhost:8000 --out candidates.parquet --dry-run[/]
+    tagllm candidates photos/ --vocab labels.txt --endpoint URL --out c.parquet[/]
     """
     from tagllm_cli.jobs import candidates_job
 
@@ -178,29 +209,31 @@ def candidates(
 
 @app.command(rich_help_panel="Label")
 def disambiguate(
-    table: Annotated[Path, typer.Argument(help="Candidate table.", show_default=False)],
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="Candidate table.", show_default=False)],
     out: Out,
     concepts: Annotated[
         str | None,
         typer.Option(
             "--concepts",
+            metavar="FILE",
             help="File of concept cards; `none` asks bare questions. (default: the vocabulary's descriptions)",
             rich_help_panel=INPUT,
         ),
     ] = None,
-    root: Annotated[
-        Path | None, typer.Option("--root", help="Where the images are now, if they moved.", rich_help_panel=INPUT)
-    ] = None,
+    root: Root = None,
     model: Model = None,
     endpoint: Endpoint = None,
     threshold: Annotated[
         float,
-        typer.Option("--threshold", min=0, max=1, help="A probability above it is a yes.", rich_help_panel=OUTPUT),
+        typer.Option(
+            "--threshold", metavar="P", min=0, max=1, help="A probability above it is a yes.", rich_help_panel=OUTPUT
+        ),
     ] = 0.5,
     min_mass: Annotated[
         float,
         typer.Option(
             "--min-mass",
+            metavar="P",
             min=0,
             max=1,
             help="Less probability than this on yes and no together: unknown.",
@@ -224,7 +257,7 @@ def disambiguate(
     replan: Replan = False,
     allow_gone: Gone = False,
     max_failed_rate: FailedRate = 0.05,
-    preflight: Preflight = True,
+    no_preflight: NoPreflight = False,
     json_output: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -247,9 +280,12 @@ def disambiguate(
 
 @app.command(rich_help_panel="Use")
 def evaluate(
-    table: Annotated[Path, typer.Argument(help="Label or candidate table.", show_default=False)],
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="Label or candidate table.", show_default=False)],
     truth: Annotated[
-        Path, typer.Option("--truth", help="COCO instances JSON, CSV, or a label table.", rich_help_panel=INPUT)
+        Path,
+        typer.Option(
+            "--truth", metavar="FILE", help="COCO instances JSON, CSV, or a label table.", rich_help_panel=INPUT
+        ),
     ],
     fail_under: Annotated[
         list[str] | None,
@@ -260,11 +296,14 @@ def evaluate(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
-    per_label: Annotated[
-        bool, typer.Option("--per-label/--overall", help="Show every label.", rich_help_panel=OUTPUT)
-    ] = True,
+    overall: Annotated[
+        bool, typer.Option("--overall", metavar=FLAG, help="Leave out the single labels.", rich_help_panel=OUTPUT)
+    ] = False,
     include_human: Annotated[
-        bool, typer.Option("--include-human", help="Count labels that people decided, too.", rich_help_panel=INPUT)
+        bool,
+        typer.Option(
+            "--include-human", metavar=FLAG, help="Count labels that people decided, too.", rich_help_panel=INPUT
+        ),
     ] = False,
     config: Config = None,
     json_output: Json = False,
@@ -283,32 +322,42 @@ def evaluate(
         console.warn(warning)
     value = report.to_json()
     console.table(value, report.title, *report.overall())
-    if per_label and not json_output:
-        console.table(value, "per label", *report.per_label())
+    if not overall and not json_output:
+        console.table(value, "each label, the worst F1 first", *report.per_label())
     if report.missed:
         _end(console, GateError("; ".join(report.missed), "The gate is --fail-under."))
 
 
 @app.command(rich_help_panel="Use")
 def export(
-    table: Annotated[Path, typer.Argument(help="Label table.", show_default=False)],
-    format_: Annotated[str, typer.Option("--format", help="coco, csv, jsonl or hf.", rich_help_panel=OUTPUT)],
-    out: Annotated[Path, typer.Option("--out", help="File or folder to write.", rich_help_panel=OUTPUT)],
-    root: Annotated[
-        Path | None, typer.Option("--root", help="Where the images are now, if they moved.", rich_help_panel=INPUT)
-    ] = None,
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="Label table.", show_default=False)],
+    format_: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="coco, csv, jsonl or hf.", rich_help_panel=OUTPUT)
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="PATH", help="File or folder to write.", rich_help_panel=OUTPUT)
+    ],
+    root: Root = None,
     threshold: Annotated[
         float | None,
         typer.Option(
-            "--threshold", min=0, max=1, help="Scores at or above it, instead of decisions.", rich_help_panel=OUTPUT
+            "--threshold",
+            metavar="P",
+            min=0,
+            max=1,
+            help="Scores at or above it, instead of decisions.",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
-    embed: Annotated[
+    no_embed: Annotated[
         bool,
-        typer.Option("--embed/--no-embed", help="hf: copy the images into the dataset.", rich_help_panel=OUTPUT),
-    ] = True,
+        typer.Option(
+            "--no-embed", metavar=FLAG, help="hf: name the images instead of copying them.", rich_help_panel=OUTPUT
+        ),
+    ] = False,
     include_unknown: Annotated[
-        bool, typer.Option("--include-unknown", help="Undecided labels count as yes.", rich_help_panel=OUTPUT)
+        bool,
+        typer.Option("--include-unknown", metavar=FLAG, help="Undecided labels count as yes.", rich_help_panel=OUTPUT),
     ] = False,
     config: Config = None,
     json_output: Json = False,
@@ -321,7 +370,7 @@ def export(
     """
     from tagllm_cli.exporters import ExportSettings, export_table
 
-    settings = ExportSettings(root=root, threshold=threshold, include_unknown=include_unknown, embed=embed)
+    settings = ExportSettings(root=root, threshold=threshold, include_unknown=include_unknown, embed=not no_embed)
     summary = export_table(table, format_, out, settings)
     _console(json_output, quiet).result(summary.to_json(), summary.lines())
 
@@ -334,12 +383,13 @@ def vocab_list(json_output: Json = False) -> None:
     known = [load_vocabulary(name) for name in builtin_vocabularies()]
     value = {"vocabularies": [{"name": each.name, "labels": len(each.labels), "about": each.about} for each in known]}
     rows = [(each.name, f"{len(each.labels)}", each.about) for each in known]
-    _console(json_output).table(value, "vocabularies", ("name", "labels", "about"), rows)
+    _console(json_output).table(value, "built-in vocabularies", ("name", "labels", "about"), rows)
 
 
 @vocab_app.command("show")
 def vocab_show(
-    vocab: Annotated[str, typer.Argument(help="Built-in name or file.", show_default=False)], json_output: Json = False
+    vocab: Annotated[str, typer.Argument(metavar="VOCAB", help="Built-in name or file.", show_default=False)],
+    json_output: Json = False,
 ) -> None:
     """Show a vocabulary's labels: parents, synonyms, what each means.
 
@@ -357,7 +407,8 @@ def vocab_show(
 
 @vocab_app.command("check")
 def vocab_check(
-    vocab: Annotated[str, typer.Argument(help="Built-in name or file.", show_default=False)], json_output: Json = False
+    vocab: Annotated[str, typer.Argument(metavar="VOCAB", help="Built-in name or file.", show_default=False)],
+    json_output: Json = False,
 ) -> None:
     """Look for duplicates, colliding synonyms, empty names, unknown parents; exit with 2 when there are any.
 
@@ -393,7 +444,7 @@ def doctor(
     rows = [
         (check.name, check.state, check.detail + (f"\n→ {check.hint}" if check.hint else "")) for check in report.checks
     ]
-    _console(json_output).table(report.to_json(), "doctor", ("what", "state", "found"), rows)
+    _console(json_output).table(report.to_json(), "what this machine can run", ("what", "state", "found"), rows)
     if not report.ready:
         raise typer.Exit(1)
 
@@ -446,7 +497,7 @@ def _run_options(settings: Mapping[str, Any]) -> RunOptions:
         by_hash=settings.get("changed_by") is ChangedBy.hash,
         allow_gone=settings["allow_gone"],
         max_failed_rate=settings["max_failed_rate"],
-        preflight=settings["preflight"],
+        preflight=not settings["no_preflight"],
     )
 
 
@@ -463,7 +514,12 @@ def _pairs(given: Sequence[str] | None) -> dict[str, str]:
 
 
 def _names(given: str | None) -> tuple[str, ...] | None:
-    return None if given is None else tuple(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
+    if given is None:
+        return None
+    names = tuple(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
+    if not names:
+        raise UsageError("--arms names no arm", "For example --arms cooccurring,disjoint.")
+    return names
 
 
 def _console(json_output: bool = False, quiet: bool = False) -> Console:

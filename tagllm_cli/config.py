@@ -27,9 +27,11 @@ def load_config(path: Path, command: str, options: Mapping[str, frozenset[str]])
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the config file {path}: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(f"cannot read the config file {path}: {reason}", "--config takes a YAML file.") from error
     except yaml.YAMLError as error:
-        raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{path} is not YAML: {reason}", "Write `option: value` lines.") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path} holds no options", "Write `option: value` lines.")
     shared = {key: value for key, value in content.items() if key not in options}

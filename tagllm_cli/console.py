@@ -1,20 +1,25 @@
 """The only room that draws in the terminal. Results go to stdout, everything else to stderr.
 
-Without a terminal, or with NO_COLOR, lines are plain; with `--json` stdout carries exactly one object.
+Without a terminal lines are plain and tables have neither lines nor folded cells; with NO_COLOR nothing is styled; with
+`--json` stdout carries exactly one object. Text is printed as it is, but for characters that could steer a terminal.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from rich import box
+from rich.cells import cell_len
 from rich.console import Console as RichConsole
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
+from rich.console import RenderableType
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -25,23 +30,26 @@ if TYPE_CHECKING:
 
 PLAIN_SECONDS = 10.0  # without a terminal: a line of progress this often
 
+# Names of files and answers of models may hold anything; lone surrogates stand for bytes that are not UTF-8.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_STATES = {"ok": "green", "warning": "yellow", "missing": "red"}
+
 
 class Console:
     """Where a command says what it does (stderr) and what came out (stdout)."""
 
     def __init__(self, *, json_output: bool = False, quiet: bool = False) -> None:
         self._json, self._quiet = json_output, quiet
-        self._out = RichConsole(soft_wrap=True)
-        self._err = RichConsole(stderr=True, soft_wrap=True)
+        self._out, self._err = _rich(stderr=False), _rich(stderr=True)
 
     def note(self, message: str) -> None:
         """Say something in passing; `--quiet` leaves it out."""
         if not self._quiet:
-            self._err.print(escape(message), highlight=False)
+            self._err.print(_text(message))
 
     def warn(self, message: str) -> None:
         """Say something that should not be missed."""
-        self._err.print(f"[yellow]warning:[/] {escape(message)}", highlight=False)
+        self._err.print(Text.assemble(("warning: ", "yellow"), _text(_one_line(message))))
 
     def error(self, error: TagllmError) -> None:
         """Print an error that nothing came out of: as the one object under `--json`, and for people."""
@@ -51,17 +59,17 @@ class Console:
 
     def explain(self, error: TagllmError) -> None:
         """Print one line of what went wrong and one line of what to do, on stderr."""
-        self._err.print(f"[bold red]error:[/] {escape(_one_line(error.message))}", highlight=False)
+        self._err.print(Text.assemble(("error: ", "bold red"), _text(_one_line(error.message))))
         if error.hint:
-            self._err.print(f"[dim]{escape(_one_line(error.hint))}[/]", highlight=False)
+            self._err.print(_text(_one_line(error.hint), "dim"))
 
     def result(self, value: Mapping[str, Any], lines: Sequence[str]) -> None:
-        """Print what came out: `value` as one JSON object under `--json`, else the lines."""
+        """Print what came out: `value` as one JSON object under `--json`, else the lines; `--quiet` leaves them out."""
         if self._json:
             self._dump(value)
-            return
-        for line in lines:
-            self._out.print(escape(line), highlight=False)
+        elif not self._quiet:
+            for line in lines:
+                self._out.print(_text(line))
 
     def table(
         self, value: Mapping[str, Any], title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
@@ -70,13 +78,18 @@ class Console:
         if self._json:
             self._dump(value)
             return
-        drawn = RichTable(title=escape(title), title_justify="left", header_style="bold")
-        for number, column in enumerate(columns):
-            numbers = all(row[number].strip("-")[:1].isdigit() or row[number] == "-" for row in rows)
-            drawn.add_column(column, justify="right" if rows and numbers else "left", overflow="fold")
+        self._out.print(_text(title, "bold"))
+        numeric = [all(row[number][:1] in set("-0123456789") for row in rows) for number in range(len(columns))]
+        if not self._out.is_terminal:
+            for line in _aligned([columns, *rows], numeric):
+                self._out.print(_text(line))
+            return
+        drawn = RichTable(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+        for column, right in zip(columns, numeric, strict=True):
+            drawn.add_column(column, justify="right" if right else "left", overflow="fold")
         for row in rows:
-            drawn.add_row(*(escape(cell) for cell in row))
-        self._out.print(drawn)
+            drawn.add_row(*(_text(cell, _STATES.get(cell, "")) for cell in row))
+        self._out.print(drawn, soft_wrap=False)
 
     @contextmanager
     def watching(self, verb: str, images: int) -> Iterator[RunWatcher]:
@@ -88,7 +101,12 @@ class Console:
             watcher.finish()
 
     def _dump(self, value: Mapping[str, Any]) -> None:
-        sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+        text = json.dumps(value, ensure_ascii=False, indent=2)
+        try:
+            text.encode(sys.stdout.encoding or "utf-8")
+        except UnicodeEncodeError:
+            text = json.dumps(value, indent=2)
+        sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
 
@@ -97,44 +115,35 @@ class RunWatcher:
 
     def __init__(self, console: RichConsole, verb: str, images: int, *, quiet: bool) -> None:
         self._console, self._verb, self._images, self._quiet = console, verb, images, quiet
-        self._started = self._said = time.monotonic()
-        self._bar: Progress | None = None
+        self._began = self._said = time.monotonic()
+        self._tokens_before = 0
+        self._bar: _Bar | None = None
 
     def starting(self) -> None:
         """The engine is about to load."""
         if self._quiet:
             return
-        if not self._console.is_terminal:
-            self._console.print(f"{self._verb}: starting the engine for {self._images:,} images", highlight=False)
+        if not self._console.is_terminal or self._console.is_dumb_terminal:
+            self._console.print(f"{self._verb}: starting the engine for {self._images:,} images")
             return
-        self._bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-            _Facts(),
-            TimeRemainingColumn(compact=True),
-            console=self._console,
-        )
-        self._bar.add_task("starting the engine", total=self._images, facts="")
+        self._bar = _Bar(self._console, "starting the engine", self._images)
         self._bar.start()
 
     def progress(self, tally: Tally, counters: Counters) -> None:
         """An image is done."""
         now = time.monotonic()
-        if tally.images == 1:
-            self._started = self._said = now  # the engine's start-up is not the images' speed
+        if tally.images == 1:  # the engine's start-up is not the images' speed
+            self._began = self._said = now
+            self._tokens_before = counters.prompt_tokens + counters.output_tokens
         if self._quiet or (not self._bar and now - self._said < PLAIN_SECONDS):
             return
         self._said = now
-        facts = _facts(tally, counters, now - self._started)
+        facts = self._facts(tally, counters, now - self._began)
         if self._bar:
-            self._bar.update(self._bar.task_ids[0], description=self._verb, completed=tally.images, facts=facts)
+            self._bar.show(self._verb, tally.images, facts)
             return
-        left = (self._images - tally.images) * (now - self._started) / max(1, tally.images)
-        self._console.print(
-            f"{self._verb}: {tally.images:,}/{self._images:,}  {facts}  ETA {_clock(left)}", highlight=False
-        )
+        left = (self._images - tally.images) * (now - self._began) / max(1, tally.images - 1)
+        self._console.print(f"{self._verb}: {tally.images:,}/{self._images:,}  {facts}  ETA {_clock(left)}")
 
     def finish(self) -> None:
         """Leave the terminal as it was."""
@@ -142,20 +151,66 @@ class RunWatcher:
             self._bar.stop()
             self._bar = None
 
+    def _facts(self, tally: Tally, counters: Counters, seconds: float) -> str:
+        seconds = max(seconds, 0.1)
+        tokens = counters.prompt_tokens + counters.output_tokens - self._tokens_before
+        cached = counters.cached_tokens / max(1, counters.prompt_tokens)
+        failed = tally.failed_images + tally.failed_requests
+        parts = [
+            f"{(tally.images - 1) / seconds:.1f} images/s",
+            f"{tally.asked:,} requests",
+            f"{tokens / seconds:,.0f} tokens/s",
+            f"{cached:.0%} cached",
+            *([f"{failed:,} failed"] if failed else []),
+        ]
+        return "  ".join(parts)
 
-class _Facts(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(str(task.fields.get("facts", "")), style="dim")
+
+class _Bar(Progress):
+    """A bar with the facts in a line of their own, so that both fit into 80 columns."""
+
+    def __init__(self, console: RichConsole, verb: str, images: int) -> None:
+        super().__init__(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+        )
+        self._facts = ""
+        self._one = self.add_task(verb, total=images)
+
+    def show(self, verb: str, images: int, facts: str) -> None:
+        """Move the bar to so many images."""
+        self._facts = facts
+        self.update(self._one, description=verb, completed=images)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.tasks and self._facts:
+            yield Text(f"  {self._facts}", style="dim", no_wrap=True, overflow="ellipsis")
 
 
-def _facts(tally: Tally, counters: Counters, seconds: float) -> str:
-    seconds = max(seconds, 1e-3)
-    tokens = counters.prompt_tokens + counters.output_tokens
-    cached = counters.cached_tokens / max(1, counters.prompt_tokens)
-    failed = tally.failed_images + tally.failed_requests
-    parts = [f"{tally.images / seconds:.1f} images/s", f"{tally.asked:,} requests", f"{tokens / seconds:,.0f} tokens/s"]
-    parts += [f"{cached:.0%} cached", *([f"{failed:,} failed"] if failed else [])]
-    return "  ".join(parts)
+def _rich(*, stderr: bool) -> RichConsole:
+    # soft_wrap: the terminal wraps, so that a path or a command that is copied from it has no line breaks.
+    plain = bool(os.environ.get("NO_COLOR"))
+    return RichConsole(stderr=stderr, soft_wrap=True, highlight=False, color_system=None if plain else "auto")
+
+
+def _text(text: str, style: str = "") -> Text:
+    # Not markup: brackets and :names: in a text mean nothing to us.
+    return Text(_UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text), style)
+
+
+def _aligned(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> Iterator[str]:
+    """Yield a line for each row, however long, for `grep` and for logs; columns marked `right` align right."""
+    cells = [[_one_line(cell) for cell in row] for row in rows]
+    widths = [max(cell_len(row[number]) for row in cells) for number in range(len(right))]
+    for row in cells:
+        padding = [" " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)]
+        columns = zip(row, padding, right, strict=True)
+        yield "  ".join(space + cell if right_ else cell + space for cell, space, right_ in columns).rstrip()
 
 
 def _clock(seconds: float) -> str:

@@ -37,8 +37,8 @@ _LAYOUT = Layout(
            run INTEGER NOT NULL) WITHOUT ROWID""",
         """CREATE TABLE failed_request (key BLOB PRIMARY KEY, kind TEXT NOT NULL, message TEXT NOT NULL,
            run INTEGER NOT NULL) WITHOUT ROWID""",
-        """CREATE TABLE run (id INTEGER PRIMARY KEY, command TEXT NOT NULL, version TEXT NOT NULL, started REAL NOT NULL,
-           ended REAL, report TEXT)""",
+        """CREATE TABLE run (id INTEGER PRIMARY KEY, command TEXT NOT NULL, version TEXT NOT NULL,
+           started REAL NOT NULL, ended REAL, report TEXT)""",
     ),
     temporary=(f"CREATE TEMP TABLE listed ({_LISTED}) WITHOUT ROWID",),
 )
@@ -140,8 +140,9 @@ class Evidence:
         """
         before, run = self._file.changes, self._file.query
         run(
-            f"""UPDATE image AS i SET size = l.size, mtime_ns = l.mtime_ns, fingerprint = l.fingerprint, width = l.width,
-                height = l.height, error_kind = l.error_kind, error = l.error, proposed = l.proposed, settled = NULL
+            f"""UPDATE image AS i SET size = l.size, mtime_ns = l.mtime_ns, fingerprint = l.fingerprint,
+                width = l.width, height = l.height, error_kind = l.error_kind, error = l.error,
+                proposed = l.proposed, settled = NULL
                 FROM listed AS l WHERE l.id = i.id AND ({int(by_hash)} OR {_TOUCHED} OR {_REDONE})"""
         )
         run(

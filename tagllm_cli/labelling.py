@@ -110,9 +110,7 @@ def run_job(job: Job, options: RunOptions, console: Console) -> Summary | DryRun
         counts = _derive(job, plan, stage, evidence, questions, options)
         verdict = _verdict(counts, tally, options)
         seconds = time.monotonic() - began
-        summary = Summary(
-            job.command, job.out, counts, tally, counters, listing, seconds, job.next_command, verdict
-        )
+        summary = Summary(job.command, job.out, counts, tally, counters, listing, seconds, job.next_command, verdict)
         if tally.images:
             evidence.end_run(summary.to_json())
         return summary

@@ -211,8 +211,7 @@ def _read(rows: Iterable[Row], vocabulary: Vocabulary, stage: str) -> _Entries:
             scores.append(entry.score)
             said = _PREDICTED * (entry.decision == wanted) + _UNKNOWN * (entry.decision == Decision.UNKNOWN)
             flags.append(said + _HUMAN * (entry.source == "human"))
-    columns = (np.array(places), np.array(labels), np.array(scores), np.array(flags))
-    return _Entries(ids, statuses, vocabulary.names, *columns)
+    return _Entries(ids, statuses, vocabulary.names, *map(np.array, (places, labels, scores, flags)))
 
 
 def _target(
@@ -248,24 +247,28 @@ def _count(entries: _Entries, target: Cells) -> tuple[Array, Array]:
     import torch
     from torchmetrics.functional.classification import multilabel_average_precision, multilabel_stat_scores
 
-    predicted = (entries.rows, entries.labels, entries.flags & _PREDICTED)
-    scores = (entries.rows, entries.labels, entries.scores)
+    where = (entries.rows, entries.labels)
+    cells = (target, (*where, entries.flags & _PREDICTED), (*where, entries.scores))
     height, labels = len(entries.ids), len(entries.names)
     width = max(1, DENSE_CELLS // height)
     counts, precisions = np.zeros((labels, 5), np.int64), np.full(labels, np.nan)
     how = {"average": "none", "ignore_index": _NOT_JUDGED, "validate_args": False}
-    for start in range(0, labels, width):
-        stop = min(start + width, labels)
-        true, said, ranked = (
-            torch.from_numpy(_dense(each, height, start, stop)) for each in (target, predicted, scores)
-        )
-        found = multilabel_stat_scores(said, true, num_labels=stop - start, **how)
-        counts[start:stop] = found.reshape(-1, 5).numpy()
-        supported = np.flatnonzero(counts[start:stop, 4])
-        if supported.size:
-            ranked, true = ranked.T[supported].T, true.T[supported].T
-            found = multilabel_average_precision(ranked, true, num_labels=supported.size, **how)
-            precisions[start + supported] = found.numpy()
+    threads = torch.get_num_threads()
+    # On a busy machine threads wait for one another in each of these many short steps: twenty times slower.
+    torch.set_num_threads(1)
+    try:
+        for start in range(0, labels, width):
+            stop = min(start + width, labels)
+            true, said, ranked = (torch.from_numpy(_dense(each, height, start, stop)) for each in cells)
+            found = multilabel_stat_scores(said, true, num_labels=stop - start, **how)
+            counts[start:stop] = found.reshape(-1, 5).numpy()
+            supported = np.flatnonzero(counts[start:stop, 4])
+            if supported.size:
+                ranked, true = ranked.T[supported].T, true.T[supported].T
+                found = multilabel_average_precision(ranked, true, num_labels=supported.size, **how)
+                precisions[start + supported] = found.numpy()
+    finally:
+        torch.set_num_threads(threads)
     return counts, precisions
 
 

@@ -109,13 +109,12 @@ def new_plan(wanted: Wanted, label_ids: Mapping[str, int] | None = None) -> Plan
     """
     if wanted.model is None or wanted.model_digest is None:
         raise UsageError("no model is named", "Give --model NAME_OR_FOLDER, or --endpoint URL of a running server.")
-    names = wanted.vocabulary.names
     size = wanted.group_size or DEFAULT_GROUP_SIZE
     stage_templates = STAGE_TEMPLATES[wanted.stage]
     return Plan(
         stage=wanted.stage,
         vocabulary=wanted.vocabulary,
-        label_ids=_numbered(label_ids or {}, names),
+        label_ids=_numbered(label_ids or {}, wanted.vocabulary.names),
         templates={name: wanted.templates[name] for name in stage_templates},
         model=wanted.model,
         model_digest=wanted.model_digest,
@@ -134,22 +133,19 @@ def revise(pinned: Plan, wanted: Wanted) -> tuple[Plan, list[str]]:
     for what, asked, have in _fixed(pinned, wanted):
         raise UsageError(
             f"this table is pinned to {what} {have}; the command asks for {asked}",
-            "`--replan` asks everything again under the new plan (`--replan --dry-run` says how much); or take another --out.",
+            "`--replan` asks again under a new plan (`--replan --dry-run` says how much); or choose another --out.",
         )
     vocabulary = wanted.vocabulary
-    before, now = pinned.vocabulary.names, vocabulary.names
-    added = [name for name in now if name not in frozenset(before)]
-    removed = [name for name in before if name not in frozenset(now)]
+    before, now = dict.fromkeys(pinned.vocabulary.names), dict.fromkeys(vocabulary.names)
+    added = [name for name in now if name not in before]
+    removed = [name for name in before if name not in now]
     ids = _numbered(pinned.label_ids, added)
     arms, notes = dict(pinned.arms), []
     for arm, groups in pinned.arms.items():
         arms[arm], touched = _add(arm, groups, added, vocabulary, pinned.group_size)
         if touched:
-            notes.append(
-                f"{_some(added)} added: {_some(touched)} is asked again"
-                if len(touched) == 1
-                else f"{_some(added)} added: {_some(touched)} are asked again"
-            )
+            verb = "is" if len(touched) == 1 else "are"
+            notes.append(f"{_some(added)} added: {_some(touched)} {verb} asked again")
     if removed:
         notes.append(f"{_some(removed)} removed: filtered without asking")
     return replace(pinned, vocabulary=vocabulary, label_ids=ids, arms=arms), notes
@@ -234,6 +230,14 @@ def _add(
             grown[index] = Group(grown[index].id, (*(each for each in grown[index].names if each in live), name))
         touched[grown[index].id] = None
     return tuple(grown), list(touched)
+
+
+def _numbered(ids: Mapping[str, int], names: Sequence[str]) -> dict[str, int]:
+    """Return permanent label ids: those given so far, and the next numbers for new names."""
+    numbered = dict(ids)
+    for name in names:
+        numbered.setdefault(name, len(numbered))
+    return numbered
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:

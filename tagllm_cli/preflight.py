@@ -35,11 +35,13 @@ def complain_about_lists(answers: ListAnswers) -> str | None:
     if spoken := _complain_about_style(answers.texts):
         return spoken
     if answers.truncated > count / 5:
-        return f"{answers.truncated} of {count} answers were cut off; raise max_tokens in the template, or take a model that answers briefly"
+        advice = "raise max_tokens in the template, or take a model that answers briefly"
+        return f"{answers.truncated} of {count} answers were cut off; {advice}"
     names = answers.mapped + answers.unmatched
     if names >= ENOUGH_ANSWERS and answers.mapped < 0.3 * names:
         return (
-            f"only {answers.mapped} of the {names} names in the answers are in the vocabulary (an answer: {_shorten(answers.texts)}); "
+            f"only {answers.mapped} of the {names} names in the answers are in the vocabulary "
+            f"(an answer: {_shorten(answers.texts)}); "
             "check that the model sees images and understands the vocabulary's language"
         )
     return None
@@ -48,7 +50,7 @@ def complain_about_lists(answers: ListAnswers) -> str | None:
 def complain_about_yes_no(
     first_logprobs: Sequence[Mapping[str, float]], masses: Sequence[float], texts: Sequence[str]
 ) -> str | None:
-    """Return what is wrong with yes/no answers (`masses`: each one's probability on yes and no), None when nothing is."""
+    """Return what is wrong with yes/no answers (`masses`: each one's P(yes or no)), None when nothing is."""
     if len(masses) < ENOUGH_ANSWERS:
         return None
     if spoken := _complain_about_style(texts):
@@ -61,7 +63,8 @@ def complain_about_yes_no(
     ).most_common(3)
     tokens = ", ".join(repr(token) for token, _ in likeliest) or "no log-probabilities at all"
     return (
-        f"half of the answers put less than {middle:.0%} of their probability on yes and no (most likely first tokens: {tokens}); "
+        f"half of the answers put less than {middle:.0%} of their probability on yes and no "
+        f"(most likely first tokens: {tokens}); "
         "add the model's own words for yes and no to the template, or ask in its language"
     )
 
@@ -69,10 +72,12 @@ def complain_about_yes_no(
 def _complain_about_style(texts: Sequence[str]) -> str | None:
     refused = [text for text in texts if REFUSAL.search(text)]
     if len(refused) > len(texts) / 5:
-        return f"{len(refused)} of {len(texts)} answers are refusals ({_shorten(refused)}); take another model or reword the template"
+        advice = "take another model or reword the template"
+        return f"{len(refused)} of {len(texts)} answers are refusals ({_shorten(refused)}); {advice}"
     reasoned = [text for text in texts if REASONING.search(text)]
     if len(reasoned) > len(texts) / 5:
-        return f"{len(reasoned)} of {len(texts)} answers start with reasoning ({_shorten(reasoned)}); switch it off or take an instruct model"
+        advice = "switch it off or take an instruct model"
+        return f"{len(reasoned)} of {len(texts)} answers start with reasoning ({_shorten(reasoned)}); {advice}"
     return None
 
 

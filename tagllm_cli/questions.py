@@ -70,9 +70,7 @@ class Questions:
         return known
 
 
-def unsettled(
-    stage: Stage, evidence: Evidence, questions: Questions, *, listed_only: bool = False
-) -> Iterator[Work]:
+def unsettled(stage: Stage, evidence: Evidence, questions: Questions, *, listed_only: bool = False) -> Iterator[Work]:
     """Yield the images about which something may be missing, in source order.
 
     Bytes that could not be decoded never can be; bytes that could not be read are worth another try.
@@ -96,7 +94,7 @@ def missing(work: Work, evidence: Evidence, questions: Questions) -> Sequence[Re
 
 
 def survey(stage: Stage, evidence: Evidence, questions: Questions, *, listed_only: bool = False) -> Survey:
-    """Count what is missing. Images that failed are counted as a reason only: nobody knows yet whether they still do."""
+    """Count what is missing. An image that failed counts as a reason only: nobody knows yet whether it still does."""
     found = Survey()
     for subject, settled in evidence.subjects(listed_only=listed_only):
         requests = stage.requests(subject)

@@ -2,8 +2,8 @@
 
     subjects -> admit (bounded by requests in flight) -> open, decode (threads) -> engine.ask -> evidence
 
-Images are admitted in source order and at most `engine.capacity` requests are under way, so memory depends on what is in
-flight and never on how many images there are. All requests of one image go out together. The engine is started when
+Images are admitted in source order and at most `engine.capacity` requests are under way, so memory depends on what is
+in flight and never on how many images there are. All requests of one image go out together. The engine is started when
 the first decoded image turns out to lack an answer, and not at all when none does.
 """
 
@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -27,6 +26,7 @@ from tagllm_cli.questions import Questions, Work, missing, unsettled
 from tagllm_cli.schema import Failure, Image, Picture, Reply, Request, Seen, Subject
 from tagllm_cli.sources import ReadFailure
 from tagllm_cli.stages import Stage
+from tagllm_cli.waiting import Room, first, signals
 
 # After the first signal, answers that are already under way get this long to arrive.
 DRAIN_SECONDS = 10.0
@@ -94,9 +94,10 @@ class Runner:
         self._questions = Questions(settings.context)
         self._pool = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
         self._engine: Engine | None = None
+        self._ready = 0.0
         self._refused = False
         self._starting = asyncio.Lock()
-        self._room = _Room(DECODE_THREADS)
+        self._room = Room(DECODE_THREADS)
         self._busy: dict[bytes, asyncio.Event] = {}
         self._stop = asyncio.Event()
         self._error: BaseException | None = None
@@ -109,7 +110,7 @@ class Runner:
         Raises TagllmError when the engine cannot start (then nothing at all is committed), when it dies, and when the
         preflight finds that answers make no sense.
         """
-        with _signals(self._stop.set):
+        with signals(self._stop.set):
             try:
                 await self._feed(listed_only)
             finally:
@@ -132,23 +133,24 @@ class Runner:
         for number, work in enumerate(works):
             if number % 1000 == 0:
                 await asyncio.sleep(0)  # a long stretch with nothing to ask must not deafen us to signals
+            if self._stop.is_set():
+                break
             lacking = missing(work, self._evidence, self._questions)
             if not lacking:
                 self._settle(work)
                 continue
             # Until the engine is there, images are looked at: as many at once as there are threads to decode them.
             weight = len(lacking) if self._engine is not None else 1
-            if await self._admit(weight):
-                task = asyncio.create_task(self._guard(self._do(work), weight))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
-            if self._stop.is_set():
+            if not await self._admit(weight):
                 break
+            task = asyncio.create_task(self._guard(self._do(work), weight))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
         await self._drain(tasks)
 
     async def _admit(self, weight: int) -> bool:
         """Wait for room; False when the run is to end instead."""
-        await _first(self._room.enter(weight), self._stop.wait())
+        await first(self._room.enter(weight), self._stop.wait())
         return not self._stop.is_set()
 
     async def _guard(self, work: Awaitable[None], weight: int) -> None:
@@ -168,7 +170,7 @@ class Runner:
     async def _drain(self, tasks: set[asyncio.Task[None]]) -> None:
         if tasks:
             finishing = asyncio.ensure_future(asyncio.wait(tasks))
-            await _first(finishing, self._stop.wait())
+            await first(finishing, self._stop.wait())
             if self._stop.is_set() and not finishing.done():
                 await asyncio.wait([finishing], timeout=0 if self._error else DRAIN_SECONDS)
             for task in tasks:
@@ -186,6 +188,7 @@ class Runner:
         finally:
             self._pool.shutdown(wait=False, cancel_futures=True)
             if self._engine is not None:
+                self.tally.seconds = time.monotonic() - self._ready
                 await self._engine.close()
 
     async def _do(self, work: Work) -> None:
@@ -230,7 +233,7 @@ class Runner:
             self._settle(work)
 
     async def _started(self) -> Engine:
-        """Return the engine, loaded for the first picture that has a question. Raises TagllmError where it cannot be."""
+        """Return the engine, loaded for the first picture with a question. Raises TagllmError where it cannot be."""
         async with self._starting:
             if self._engine is None:
                 if self._stop.is_set():
@@ -240,6 +243,7 @@ class Runner:
                 except TagllmError:
                     self._refused = not self._stop.is_set()
                     raise
+                self._ready = time.monotonic()
                 self._room.widen(self._engine.capacity)
             return self._engine
 
@@ -248,7 +252,7 @@ class Runner:
         engine = self._make_engine()
         starting = asyncio.ensure_future(engine.start())
         try:
-            await _first(starting, self._stop.wait())
+            await first(starting, self._stop.wait())
             starting.cancel()
             await starting
         except BaseException:
@@ -294,58 +298,3 @@ class Runner:
             self._evidence.commit()
         except TagllmError as error:
             self._fail(error)
-
-
-class _Room:
-    """Admission by weight (requests in flight): one image always fits, however many requests it has."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._inside = 0
-        self._left = asyncio.Event()
-
-    async def enter(self, weight: int) -> None:
-        while self._inside and self._inside + weight > self._limit:
-            self._left.clear()
-            await self._left.wait()
-        self._inside += weight
-
-    def leave(self, weight: int) -> None:
-        self._inside -= weight
-        self._left.set()
-
-    def widen(self, limit: int) -> None:
-        self._limit = limit
-        self._left.set()
-
-
-@contextmanager
-def _signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM call `stop`; a second one acts as it would without us."""
-    loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def handle() -> None:
-        stop()
-        release()
-
-    def release() -> None:
-        for number, handler in before.items():
-            if loop.remove_signal_handler(number):
-                signal.signal(number, handler)
-
-    for number in before:
-        loop.add_signal_handler(number, handle)
-    try:
-        yield
-    finally:
-        release()
-
-
-async def _first(*awaitables: Awaitable[object]) -> None:
-    """Wait until one of them is done; cancel the bare coroutines among the others."""
-    futures = [asyncio.ensure_future(each) for each in awaitables]
-    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
-    for future, each in zip(futures, awaitables, strict=True):
-        if future is not each and not future.done():
-            future.cancel()

@@ -128,7 +128,9 @@ class SQLiteFile:
     def _explained(self, error: sqlite3.Error) -> TableError:
         said = str(error)
         if "locked" in said:
-            return TableError(f"another tagllm is writing {self._path}", "Wait until it is done, or choose another --out.")
+            return TableError(
+                f"another tagllm is writing {self._path}", "Wait until it is done, or choose another --out."
+            )
         if "not a database" in said or "malformed" in said:
             return TableError(f"{self._path} is damaged: {said}", "Restore it from a backup, or choose another --out.")
         return TableError(f"cannot use {self._path}: {said}", "Check the path, its permissions and the free space.")

@@ -85,6 +85,7 @@ class Summary:
             "asked": asked,
             "tokens": tokens,
             "seconds": round(self.seconds, 3),
+            "seconds_asking": round(tally.seconds, 3),
             "next": self.next_command,
             "warning": self.tally.warning,
             "error": None if self.error is None else self.error.to_json(),
@@ -92,7 +93,7 @@ class Summary:
 
     def lines(self) -> list[str]:
         """Return four lines for people: rows, labels, requests, and what to run next."""
-        rows, tally = self.rows, self.tally
+        rows = self.rows
         others = [
             f"{count:,} {status.value}"
             for status in Status
@@ -112,14 +113,15 @@ class Summary:
 
     def _requests(self) -> str:
         tally = self.tally
-        if not tally.images:
-            return f"nothing to ask: every answer was on record ({self.seconds:.1f} s)"
+        if not tally.asked:
+            if tally.interrupted:
+                return "interrupted before the first answer"
+            opened = f"; {tally.opened:,} images opened, {tally.failed_images:,} failed" if tally.opened else ""
+            return f"nothing to ask: every answer was on record{opened} ({self.seconds:.1f} s)"
         cached = self.counters.cached_tokens / max(1, self.counters.prompt_tokens)
         failed = f", {tally.failed_requests:,} failed" if tally.failed_requests else ""
-        return (
-            f"{tally.asked:,} requests about {tally.images:,} images{failed}, {self.counters.prompt_tokens:,} prompt tokens "
-            f"({cached:.0%} from the cache), {self.seconds:.1f} s"
-        )
+        tokens = f"{self.counters.prompt_tokens:,} prompt tokens ({cached:.0%} from the cache)"
+        return f"{tally.asked:,} requests about {tally.images:,} images{failed}, {tokens}, {self.seconds:.1f} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +151,7 @@ class DryRun:
         change = f"{self.listing.new:,} new, {self.listing.changed:,} changed, {self.listing.gone:,} gone"
         lines = [
             f"{self.listing.total:,} images in the source ({change})",
-            f"{found.requests:,} requests about {found.images:,} images would be asked; "
-            f"{found.known:,} are already answered",
+            f"{found.requests:,} requests about {found.images:,} images would be asked; {found.known:,} are on record",
             *(f"  {count:,} images: {reason}" for reason, count in found.reasons.items()),
         ]
         if example is not None:

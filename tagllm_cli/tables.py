@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from tagllm_cli.errors import TableError
 from tagllm_cli.schema import SCHEMA_VERSION, Decision, Label, LabelEntry, Row, Status, Vocabulary, table_schema
 
-ROWS_PER_BATCH = 4096
-BATCHES_PER_ROW_GROUP = 8
+ROWS_PER_BATCH = 1024
+BATCHES_PER_ROW_GROUP = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +88,9 @@ def write_table(path: Path, info: TableInfo, rows: Iterable[Row]) -> None:
     temporary = path.with_name(f".{path.name}.new")
     try:
         with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            stream = iter(rows)
-            while chunk := list(islice(stream, ROWS_PER_BATCH * BATCHES_PER_ROW_GROUP)):
-                writer.write_table(pa.Table.from_pylist([_record(row) for row in chunk], schema=schema))
+            batches = _batches(iter(rows), schema)
+            while some := list(islice(batches, BATCHES_PER_ROW_GROUP)):
+                writer.write_table(pa.Table.from_batches(some, schema))
         _sync(temporary)
         os.replace(temporary, path)
         _sync(path.parent)
@@ -101,6 +101,12 @@ def write_table(path: Path, info: TableInfo, rows: Iterable[Row]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def _batches(rows: Iterator[Row], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Yield the rows as Arrow data, which is far smaller than they are as objects."""
+    while records := [_record(row) for row in islice(rows, ROWS_PER_BATCH)]:
+        yield pa.RecordBatch.from_pylist(records, schema=schema)
 
 
 def vocabulary_to_json(vocabulary: Vocabulary) -> dict[str, Any]:

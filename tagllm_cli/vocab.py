@@ -128,7 +128,7 @@ def _examined(spec: str) -> tuple[Vocabulary, list[Problem]]:
         entries = []
     vocabulary = Vocabulary(
         name=_text(content, "name", "", problems) or path.stem,
-        labels=tuple(_label(entry, number, problems) for number, entry in enumerate(entries, 1)),
+        labels=tuple(filter(None, (_label(entry, number, problems) for number, entry in enumerate(entries, 1)))),
         groups=_groups(content.get("groups"), problems),
         about=_text(content, "about", "", problems),
     )
@@ -169,14 +169,14 @@ def _content(path: Path) -> object:
     return content
 
 
-def _label(entry: object, number: int, problems: list[Problem]) -> Label:
+def _label(entry: object, number: int, problems: list[Problem]) -> Label | None:
     if isinstance(entry, str) or entry is None:
         return Label(entry or "")
     if not isinstance(entry, dict):
         problems.append(
             Problem("structure", "", f"label {number} is neither a name nor a mapping (numbers need quotes)")
         )
-        return Label(str(entry))
+        return None
     name = _text(entry, "name", f"label {number}", problems)
     where = repr(name) if name else f"label {number}"
     problems += _unknown_keys(entry, _LABEL_KEYS, name, where)

@@ -112,6 +112,7 @@ def test_a_rendered_name_stays_on_its_line(names: list[str]) -> None:
 
 
 @given(SOME_NAMES, st.lists(FRAGMENTS | st.text(max_size=12), max_size=12).map("".join))
+@example(["none"], ",\x1f, ")
 def test_no_answer_makes_a_label_outside_the_vocabulary(names: list[str], text: str) -> None:
     parsed = parse_names(text, Lexicon(vocabulary_of(*names)))
     assert set(parsed.labels) <= set(names)
@@ -243,6 +244,14 @@ def test_reading_is_fast_enough_for_a_million_answers() -> None:
     for answer in answers:
         parse_names(answer, lexicon)
     assert (time.process_time() - start) / len(answers) < 100e-6
+
+
+@pytest.mark.parametrize("loop", ["*", '"', '"a", ', "\n", "the ", "a: ", "(", "1. ", "and ", "<think>", "cat, "])
+def test_a_model_that_repeats_itself_costs_no_more_than_its_length(loop: str) -> None:
+    lexicon = Lexicon(COCO)
+    start = time.process_time()
+    parse_names(loop * (20_000 // len(loop)) + "x", lexicon)
+    assert time.process_time() - start < 1
 
 
 LOG = math.log

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import datasets
 import pandas as pd
@@ -22,32 +23,30 @@ from tagllm_cli.schema import Decision, Label, LabelEntry, Row, Status, Vocabula
 from tagllm_cli.tables import TableInfo, write_table
 from tagllm_cli.truth import load_truth
 
-YES, NO, UNKNOWN = Decision.YES, Decision.NO, Decision.UNKNOWN
+SALT = 'salt, "pepper"\n'
 VOCABULARY = Vocabulary(
-    "pets", (Label("dog", parent="animal"), Label("cat", parent="animal"), Label('salt, "pepper"\n'), Label("münze"))
+    "pets", (Label("dog", parent="animal"), Label("cat", parent="animal"), Label(SALT), Label("münze"))
 )
+
+
+def said(name: str, decision: str | None, score: float, source: str = "model") -> LabelEntry:
+    return LabelEntry(name, Decision(decision) if decision else None, score=score, source=source)
+
+
 ENTRIES: dict[str, tuple[LabelEntry, ...] | None] = {
-    "a dog & cat.png": (
-        LabelEntry("cat", YES, score=0.9),
-        LabelEntry("dog", YES, score=0.7),
-        LabelEntry("münze", NO, score=0.4),
-    ),
+    "a dog & cat.png": (said("cat", "yes", 0.9), said("dog", "yes", 0.7), said("münze", "no", 0.4)),
     "sub/nothing.jpg": (),
-    "sub/ünsicher\n.png": (LabelEntry("dog", UNKNOWN, score=1.0), LabelEntry('salt, "pepper"\n', YES, score=0.6)),
-    "sub/human.png": (
-        LabelEntry("cat", YES, score=0.1, source="human"),
-        LabelEntry("dog", NO, score=1.0, source="human"),
-    ),
+    "sub/ünsicher\n.png": (said("dog", "unknown", 1.0), said(SALT, "yes", 0.6)),
+    "sub/human.png": (said("cat", "yes", 0.1, "human"), said("dog", "no", 1.0, "human")),
     "broken.jpg": None,
     "waiting.jpg": None,
 }
 LABELS = {
     "a dog & cat.png": ["dog", "cat"],
     "sub/nothing.jpg": [],
-    "sub/ünsicher\n.png": ['salt, "pepper"\n'],
+    "sub/ünsicher\n.png": [SALT],
     "sub/human.png": ["cat"],
 }
-FILES = ("coco", "csv", "jsonl")
 
 
 @pytest.fixture
@@ -71,11 +70,13 @@ def rows(root: Path) -> Iterator[Row]:
         yield Row(name, name, fingerprint, 8 + number, 6, status, None, entries)
 
 
-def written(
-    path: Path, root: Path, rows: Iterator[Row], stage: str = "labels", vocabulary: Vocabulary = VOCABULARY
-) -> Path:
-    write_table(path, TableInfo(stage, str(root), vocabulary), rows)
+def written(path: Path, root: Path, rows: Iterable[Row], stage: str = "labels", words: Vocabulary = VOCABULARY) -> Path:
+    write_table(path, TableInfo(stage, str(root), words), rows)
     return path
+
+
+def one_row(*entries: LabelEntry) -> list[Row]:
+    return [Row("1", "1", b"1", 4, 4, Status.OK, None, entries)]
 
 
 def export(table: Path, format_: str, **settings: Any) -> Path:
@@ -93,16 +94,15 @@ def load(out: Path, **options: Any) -> Any:
     return datasets.load_dataset(str(out), split="train", cache_dir=str(out.parent / "cache"), **options)
 
 
-def everything_below(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+def content(path: Path) -> dict[Path, bytes | None]:
+    return {each: each.read_bytes() if each.is_file() else None for each in (path, *sorted(path.rglob("*")))}
 
 
 def test_coco_is_read_by_pycocotools(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
     coco = COCO(str(export(table, "coco")))
     capsys.readouterr()
-    assert [(each["id"], each["name"]) for each in coco.loadCats(coco.getCatIds())] == list(
-        enumerate(VOCABULARY.names, 1)
-    )
+    categories = [(each["id"], each["name"]) for each in coco.loadCats(coco.getCatIds())]
+    assert categories == list(enumerate(VOCABULARY.names, 1))
     assert coco.getCatIds(supNms=["animal"]) == [1, 2]
     images = {each["file_name"]: each for each in coco.loadImgs(coco.getImgIds())}
     assert list(images) == list(LABELS)
@@ -180,7 +180,7 @@ def test_hf_is_whole_without_the_images_unless_they_are_linked(table: Path, root
     assert {example["image"].size for example in load(linked)} == {(8, 6), (9, 6), (10, 6), (11, 6)}
     root.rename(tmp_path / "away")
     assert {example["image"].size for example in load(copied)} == {(8, 6), (9, 6), (10, 6), (11, 6)}
-    assert not any(str(tmp_path).encode() in content for content in everything_below(copied).values())
+    assert not any(str(tmp_path).encode() in shard.read_bytes() for shard in (copied / "data").iterdir())
     with pytest.raises(FileNotFoundError):
         load(linked)[0]
 
@@ -211,20 +211,18 @@ def test_hf_reads_images_where_they_are_now(table: Path, root: Path, tmp_path: P
     moved = root.rename(tmp_path / "moved")
     assert len(load(export(table, "hf", root=moved))) == len(LABELS)
     (tmp_path / "empty").mkdir()
-    before = everything_below(tmp_path)
+    before = content(tmp_path)
     for wrong in (root, tmp_path / "empty"):
         with pytest.raises(UsageError):
             export_table(table, "hf", tmp_path / "other", ExportSettings(root=wrong))
-    assert everything_below(tmp_path) == before
+    assert content(tmp_path) == before
 
 
 def test_a_table_without_answers_exports_as_nothing(tmp_path: Path, root: Path) -> None:
     unanswered = written(tmp_path / "labels.parquet", root, (row for row in rows(root) if row.labels is None))
     for format_ in FORMATS:
-        assert export_table(unanswered, format_, tmp_path / format_, ExportSettings()).left_out == {
-            "failed": 1,
-            "pending": 1,
-        }
+        summary = export_table(unanswered, format_, tmp_path / format_, ExportSettings())
+        assert summary.left_out == {"failed": 1, "pending": 1}
     assert pq.read_table(tmp_path / "hf" / "data").num_rows == 0
     assert lines(unanswered) == {}
 
@@ -249,39 +247,33 @@ def test_threshold_and_unknown_decide_what_is_a_label(table: Path) -> None:
     # A person's word stands, and undecided is not made a label by the arms' votes.
     assert labels(threshold=0.65)["sub/human.png"] == ["cat"]
     assert labels(threshold=0.65)["sub/ünsicher\n.png"] == []
-    assert labels(include_unknown=True)["sub/ünsicher\n.png"] == ["dog", 'salt, "pepper"\n']
+    assert labels(include_unknown=True)["sub/ünsicher\n.png"] == ["dog", SALT]
     with pytest.raises(UsageError, match="threshold"):
         labels(threshold=1.5)
 
 
 def test_a_candidate_table_needs_a_threshold(tmp_path: Path, root: Path) -> None:
-    entries = (LabelEntry("cat", score=1.0), LabelEntry("dog", score=0.5), LabelEntry("münze", UNKNOWN))
-    proposed = written(
-        tmp_path / "candidates.parquet", root, iter([Row("1", "1", b"1", 4, 4, Status.OK, None, entries)]), "candidates"
-    )
+    entries = (said("cat", None, 1.0), said("dog", None, 0.5), said("münze", "unknown", 0.0))
+    proposed = written(tmp_path / "candidates.parquet", root, one_row(*entries), "candidates")
     with pytest.raises(UsageError, match="candidate table"):
         lines(proposed)
     assert lines(proposed, threshold=0.5)["1"]["labels"] == ["dog", "cat"]
     assert lines(proposed, threshold=0.9)["1"]["labels"] == ["cat"]
 
 
-def test_what_csv_cannot_write_is_said(tmp_path: Path, root: Path) -> None:
-    vocabulary = Vocabulary("bars", (Label("a|b"),))
-    empty = written(tmp_path / "labels.parquet", root, iter(()), vocabulary=vocabulary)
-    with pytest.raises(UsageError, match=r"a\|b"):
-        export(empty, "csv")
-    export(empty, "coco")
-
-
-def test_unknown_formats_and_damaged_tables_are_usage_errors(table: Path, tmp_path: Path, root: Path) -> None:
+def test_what_cannot_be_exported_is_one_line(table: Path, tmp_path: Path, root: Path) -> None:
     with pytest.raises(UsageError, match="yolo"):
         export(table, "yolo")
     with pytest.raises(TableError):
         export(tmp_path / "none.parquet", "coco")
-    entry = LabelEntry("zebra", YES, score=1.0)
-    odd = written(tmp_path / "odd.parquet", root, iter([Row("1", "1", b"1", 4, 4, Status.OK, None, (entry,))]))
     with pytest.raises(TableError, match="zebra"):
-        export(odd, "csv")
+        export(written(tmp_path / "odd.parquet", root, one_row(said("zebra", "yes", 1.0))), "csv")
+    bars = written(tmp_path / "bars.parquet", root, [], words=Vocabulary("bars", (Label("a|b"),)))
+    with pytest.raises(UsageError, match=r"a\|b"):
+        export(bars, "csv")
+    for out in (table / "below a file", Path("/proc/nowhere/out"), tmp_path / ("x" * 300)):
+        with pytest.raises(UsageError, match="cannot write"):
+            export_table(table, "csv", out, ExportSettings())
 
 
 @pytest.mark.parametrize("format_", FORMATS)
@@ -299,40 +291,30 @@ def test_what_is_not_our_export_stays(table: Path, tmp_path: Path, format_: str,
         os.mkfifo(out)
     else:
         export_table(table, "hf" if format_ != "hf" else "csv", out, ExportSettings())
-    before, listing = everything_below(tmp_path), sorted(tmp_path.rglob("*"))
+    before = content(tmp_path)
     with pytest.raises(UsageError, match="holds something else"):
         export_table(table, format_, out, ExportSettings())
-    assert (everything_below(tmp_path), sorted(tmp_path.rglob("*"))) == (before, listing)
+    assert content(tmp_path) == before
 
 
 @pytest.mark.parametrize("format_", FORMATS)
 def test_our_own_export_is_replaced_whole_or_not_at_all(
-    table: Path, root: Path, tmp_path: Path, format_: str, monkeypatch: pytest.MonkeyPatch
+    table: Path, tmp_path: Path, format_: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = export(table, format_)
-    first = everything_below(out) or out.read_bytes()
-    export(table, format_)
-    assert (everything_below(out) or out.read_bytes()) == first
-    export(table, format_, threshold=0.8)
-    second = everything_below(out) or out.read_bytes()
-    assert second != first
-
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    listing = sorted(tmp_path.rglob("*"))
-    monkeypatch.setattr("tagllm_cli.exporters._sync", interrupted)
+    first = content(export(table, format_))
+    assert content(export(table, format_)) == first
+    assert content(export(table, format_, threshold=0.8)) != first
+    before = content(tmp_path)
+    monkeypatch.setattr("tagllm_cli.exporters._sync", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         export(table, format_)
-    assert (everything_below(out) or out.read_bytes()) == second
-    assert sorted(tmp_path.rglob("*")) == listing
+    assert content(tmp_path) == before
 
 
 def test_the_earlier_folder_comes_back_when_the_new_one_cannot_take_its_place(
     table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = export(table, "hf")
-    before = everything_below(out)
+    before = content(export(table, "hf"))
     rename = Path.rename
 
     def refused(path: Path, target: Path) -> Path:
@@ -343,19 +325,12 @@ def test_the_earlier_folder_comes_back_when_the_new_one_cannot_take_its_place(
     monkeypatch.setattr(Path, "rename", refused)
     with pytest.raises(UsageError, match="cannot write"):
         export(table, "hf")
-    assert everything_below(out) == before
+    assert content(table.parent / "out.hf") == before
 
 
-@pytest.mark.parametrize("format_", FILES)
-def test_empty_files_and_links_are_followed(table: Path, tmp_path: Path, format_: str) -> None:
-    (tmp_path / "target").touch()
-    (tmp_path / "link").symlink_to("target")
-    export_table(table, format_, tmp_path / "link", ExportSettings())
+def test_links_are_followed_to_what_they_name(table: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    (tmp_path / "link").symlink_to("empty")
+    export_table(table, "coco", tmp_path / "link", ExportSettings())
     assert (tmp_path / "link").is_symlink()
-    assert (tmp_path / "target").stat().st_size > 0
-
-
-def test_an_output_that_cannot_be_made_is_one_line(table: Path) -> None:
-    for out in (table / "below a file", Path("/proc/nowhere/out"), table.parent / ("x" * 300)):
-        with pytest.raises(UsageError, match="cannot write"):
-            export_table(table, "csv", out, ExportSettings())
+    assert (tmp_path / "empty").stat().st_size > 0

@@ -20,6 +20,7 @@ HOUSE = """
     labelling
     summary
     runner report
+    questions waiting
     stages metrics exporters concepts diff
     truth preflight
     plan answers cards
@@ -27,6 +28,7 @@ HOUSE = """
     engines
     sources
     evidence
+    sqlite_file
     tables
     prompts imaging
     formats shipped

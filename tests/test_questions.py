@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import pytest
 import torch
 
-from tests.demo import descriptions, modelling, questions, reading
+from tests.demo import descriptions, modelling, questions, reading, wordings
 from tests.demo.questions import Question
 from tests.demo.things import MEANS, NAMES, THINGS
 
@@ -18,9 +19,9 @@ def _scenes(count: int) -> list[tuple[Random, frozenset[str]]]:
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> object:
+def tokenizer() -> Any:
     """The tokenizer that training builds."""
-    return modelling.build_tokenizer(questions.corpus())
+    return modelling.build_tokenizer(wordings.corpus())
 
 
 def test_the_same_generator_gives_the_same_question() -> None:
@@ -57,8 +58,8 @@ def test_answers_are_true_in_random_questions() -> None:
 @pytest.mark.parametrize("name", sorted(MEANS))
 def test_a_description_settles_which_sense_is_asked_for(name: str) -> None:
     """Both senses are asked about alike, and a bare name takes either."""
-    first, second = questions.meanings()[name]
-    wording = str(questions.templates()["verify_card"]["text"])
+    first, second = wordings.meanings()[name]
+    wording = str(wordings.templates()["verify_card"]["text"])
     for shown, other in ((first, second), (second, first)):
         bare = questions.verify(name, (first, second), frozenset({shown}), "{{ name }}?")
         assert bare.answer == "yes"
@@ -77,8 +78,8 @@ def test_mentions_end_where_names_and_descriptions_end() -> None:
 
 def test_training_never_describes_by_what_is_held_out() -> None:
     """Neither by a held-out combination, nor in the words of vocab/scenes.yaml, nor in a held-out frame."""
-    published = {str(label["description"]) for label in questions.vocabulary()}
-    openings = {frame.split("{")[0].strip() for frame in questions.frames()["held_out"]} - {""}
+    published = {str(label["description"]) for label in wordings.vocabulary()}
+    openings = {frame.split("{")[0].strip() for frame in wordings.frames()["held_out"]} - {""}
     for thing in THINGS:
         rng = Random(thing)
         for _ in range(60):
@@ -97,7 +98,7 @@ def test_a_quarter_of_the_combinations_and_every_published_one_are_held_out() ->
         combinations = {frozenset(rng.sample(sorted(descriptions.values_of(thing)), 3)) for _ in range(40)}
         seen += [descriptions.held_out(thing, values) for values in combinations]
     assert 0.2 < sum(seen) / len(seen) < 0.3
-    for label in questions.vocabulary():
+    for label in wordings.vocabulary():
         thing = MEANS.get(label["name"], label["name"])
         used = frozenset(value for value in descriptions.values_of(thing) if value in label["description"])
         assert descriptions.held_out(thing, used)
@@ -117,18 +118,18 @@ def test_half_of_the_wordings_are_the_tools_own() -> None:
     verify = [asked.text for asked in texts if asked.kind == "verify"]
     share = sum(text.endswith(own) for text in verify) / len(verify)
     assert 0.4 < share < 0.6
-    assert len(set(text.split("\n")[-1] for text in verify)) > 20
+    assert len({text.split("\n")[-1] for text in verify}) > 20
 
 
-def test_any_text_survives_the_tokenizer(tokenizer: object) -> None:
+def test_any_text_survives_the_tokenizer(tokenizer: Any) -> None:
     """Names of other vocabularies too; words of this one are one token each, yes and no included."""
-    for text in ("Zürich — 東京 🐭", "a  b\n- c, \"d\"", "label_10000", *NAMES):
-        assert tokenizer.decode(tokenizer.encode(text)) == text  # type: ignore[attr-defined]
+    for text in ("Zürich — 東京 🐭", 'a  b\n- c, "d"', "label_10000", *NAMES):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
     for name in [*NAMES, "yes", "no", "none"]:
-        assert len(tokenizer.encode(name)) == len(name.split())  # type: ignore[attr-defined]
+        assert len(tokenizer.encode(name)) == len(name.split())
 
 
-def test_training_sees_the_tokens_that_the_chat_template_makes(tokenizer: object) -> None:
+def test_training_sees_the_tokens_that_the_chat_template_makes(tokenizer: Any) -> None:
     """A row's prefix and question are token for token what a chat request becomes."""
     asked = Question("verify", "Is cow visible?", "yes")
     packer = reading.Packer(tokenizer)
@@ -136,14 +137,14 @@ def test_training_sees_the_tokens_that_the_chat_template_makes(tokenizer: object
     assert packer.add(row, asked, frozenset())
     user = [{"type": "image"}, {"type": "text", "text": asked.text}]
     chat = [{"role": "system", "content": "You label images."}, {"role": "user", "content": user}]
-    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)  # type: ignore[attr-defined]
+    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     expanded = text.replace(modelling.IMAGE, modelling.IMAGE_TEXT)
-    ids = tokenizer(expanded, add_special_tokens=False)["input_ids"]  # type: ignore[operator]
+    ids = tokenizer(expanded, add_special_tokens=False)["input_ids"]
     assert row.ids[: len(ids)] == ids
-    assert tokenizer.decode(row.ids[len(ids) :]) == "yes<end_of_utterance>"  # type: ignore[attr-defined]
+    assert tokenizer.decode(row.ids[len(ids) :]) == "yes<end_of_utterance>"
 
 
-def test_a_packed_question_is_answered_as_if_it_were_alone(tokenizer: object) -> None:
+def test_a_packed_question_is_answered_as_if_it_were_alone(tokenizer: Any) -> None:
     """Nothing leaks from one question of a row into another: the model's states are those of the question by itself."""
     torch.manual_seed(0)
     model, packer = modelling.build_model(tokenizer).eval(), reading.Packer(tokenizer)

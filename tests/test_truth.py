@@ -218,8 +218,8 @@ def test_images_match_one_to_one(keys: list[str], ids: list[str], pairs: dict[st
     assert set(match.not_in_truth) == set(ids) - set(pairs)
 
 
-def test_a_hundred_thousand_images_of_one_name_match_by_path() -> None:
-    keys = [f"/data/{number}/image.jpg" for number in range(100_000)]
-    ids = [f"{number}/image.jpg" for number in range(100_000)]
+def test_many_images_of_one_name_match_by_path() -> None:
+    keys = [f"/data/{number}/image.jpg" for number in range(20_000)]
+    ids = [f"{number}/image.jpg" for number in range(20_000)]
     match = match_images(truth(*keys), ids)
     assert match.keys == dict(zip(ids, keys, strict=True))

@@ -128,6 +128,7 @@ def test_every_format_gives_the_same_labels(tmp_path: Path, name: str, text: str
         ("{labels: [cat], label: x}", "unknown_key", "the file has an unknown key 'label'"),
         ("{labels: []}", "structure", "`labels` is not a list of at least one label"),
         ("just text", "structure", "the file holds neither a list of labels nor a mapping"),
+        (f"[cat, {'[' * 800}{']' * 800}]", "structure", "label 2 is neither a name nor a mapping"),
         ("[cat, [dog]]", "structure", "label 2 is neither a name nor a mapping"),
         ("[{name: cat, synonyms: kitty}]", "structure", "'cat': `synonyms` is not a list of texts"),
         ("[{name: cat, description: [x]}]", "structure", "'cat': `description` is not text"),

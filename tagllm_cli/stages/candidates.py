@@ -12,7 +12,7 @@ from functools import cached_property
 from tagllm_cli.answers import Lexicon, Parsed, parse_names, render_names
 from tagllm_cli.plan import Plan
 from tagllm_cli.preflight import ListAnswers, complain_about_lists
-from tagllm_cli.schema import Decision, LabelEntry, Reply, Request, Row, Status, Subject
+from tagllm_cli.schema import Decision, Label, LabelEntry, Reply, Request, Row, Status, Subject, Vocabulary
 
 TRUNCATED = "length"
 
@@ -25,6 +25,9 @@ class Candidates:
         self._min_votes = min_votes
         self._lexicon = Lexicon(plan.vocabulary)
         self._names = frozenset(plan.vocabulary.names)
+        asked = dict.fromkeys(name for groups in plan.arms.values() for group in groups for name in group.names)
+        removed = tuple(Label(name) for name in asked if name not in self._names)
+        self._removed = Lexicon(Vocabulary("removed", removed))
         self._position = {name: index for index, name in enumerate(plan.vocabulary.names)}
 
     @cached_property
@@ -78,23 +81,24 @@ class Candidates:
                 doubtful.update(*(names for _, _, names in askers))
                 continue
             parsed = self._parse(reply)
-            unmatched.update(dict.fromkeys(parsed.unmatched))
+            # A removed label is still in the question: naming it is no news from outside the vocabulary.
+            unmatched.update(dict.fromkeys(text for text in parsed.unmatched if self._removed.find(text) is None))
             for name in parsed.labels:
                 for arm, group, _ in askers:
                     arms.setdefault(name, {})[arm] = None
                     groups.setdefault(name, {})[group] = None
         proposed = {name for name, voters in arms.items() if len(voters) >= self._min_votes}
-        share = 1 / len(self._plan.arms)
-        entries = [
-            LabelEntry(name, score=len(arms[name]) * share, arms=tuple(arms[name]), groups=tuple(groups[name]))
-            for name in proposed
-        ]
-        entries += [
-            LabelEntry(name, Decision.UNKNOWN, score=len(arms.get(name, ())) * share, arms=tuple(arms.get(name, ())))
-            for name in doubtful - proposed
-        ]
-        entries.sort(key=lambda entry: self._position[entry.name])
-        return tuple(entries), tuple(unmatched)
+        entries = tuple(
+            LabelEntry(
+                name,
+                None if name in proposed else Decision.UNKNOWN,
+                score=len(arms.get(name, ())) / len(self._plan.arms),
+                arms=tuple(arms.get(name, ())),
+                groups=tuple(groups.get(name, ())),
+            )
+            for name in sorted(proposed | doubtful, key=self._position.__getitem__)
+        )
+        return entries, tuple(unmatched)
 
     def _parse(self, reply: Reply) -> Parsed:
         return parse_names(reply.text, self._lexicon, self._plan.templates["group"].none)

@@ -28,7 +28,7 @@ class Thresholds:
 
 
 class Disambiguate:
-    """The stage under a pinned plan; `cards` maps a label name to its concept card (a missing card: the bare question)."""
+    """The stage under a pinned plan; `cards` maps a label name to its concept card (no card: the bare question)."""
 
     def __init__(self, plan: Plan, cards: Mapping[str, Card], thresholds: Thresholds = Thresholds()) -> None:
         self._plan = plan

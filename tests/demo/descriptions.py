@@ -53,9 +53,9 @@ def _published() -> frozenset[frozenset[str]]:
 
 @lru_cache(maxsize=65536)
 def held_out(thing: str, values: frozenset[str]) -> bool:
-    """Whether training must not describe `thing` by exactly these values: a quarter of all, and those in vocab/scenes.yaml."""
+    """Whether training must not describe `thing` by exactly these values: a quarter, and all of vocab/scenes.yaml."""
     digest = hashlib.blake2b("|".join([thing, *sorted(values)]).encode(), digest_size=2).digest()
-    return len(values) > 1 and digest[0] < 64 or values in _published()
+    return (len(values) > 1 and digest[0] < 64) or values in _published()
 
 
 @lru_cache
@@ -142,7 +142,7 @@ def plain(rng: Random, thing: str) -> str:
 
 
 def unseen_frame(rng: Random, thing: str) -> str:
-    """A description of a thing in a frame that training never uses, from a combination that it never uses if there is one."""
+    """A description of a thing in a frame that training never uses."""
     entry = THINGS[thing]
     frame = str(rng.choice(_grammar()["held_out"]))
     kind = rng.choice(entry.kind)

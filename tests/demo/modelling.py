@@ -1,7 +1,7 @@
 """The demo model's shape, tokenizer and files: a 6-million-parameter Idefics3 that unmodified vLLM loads.
 
-Everything is in Hugging Face layout. The picture becomes 49 image tokens (224 x 224 pixels, patches of 16, pixel shuffle 2);
-the text model is a small Llama with tied embeddings.
+Everything is in Hugging Face layout. The picture becomes 49 image tokens (224 x 224 pixels, patches of 16, pixel
+shuffle 2); the text model is a small Llama with tied embeddings.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ CHAT_TEMPLATE = (
 def build_tokenizer(words: Iterable[str], size: int = VOCABULARY) -> Any:
     """Byte-level BPE in which nearly every word of `words` is one token.
 
-    Any text can be encoded and comes back unchanged, except that one leading space is dropped: each stretch of text between
-    special tokens starts with a space, so that a name is the same token at the start of an answer and inside a list.
+    Any text can be encoded and comes back unchanged, except that one leading space is dropped: each stretch of text
+    between special tokens starts with a space, so that a name is the same token first in an answer and inside a list.
 
     Args:
         words: texts to learn the vocabulary from; what occurs more often gets shorter encodings.
@@ -52,7 +52,10 @@ def build_tokenizer(words: Iterable[str], size: int = VOCABULARY) -> Any:
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     core.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
     trainer = trainers.BpeTrainer(
-        vocab_size=size, special_tokens=list(SPECIAL), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=size,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     core.train_from_iterator(words, trainer)
     tokenizer = PreTrainedTokenizerFast(
@@ -60,6 +63,13 @@ def build_tokenizer(words: Iterable[str], size: int = VOCABULARY) -> Any:
     )
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """A tokenizer that `save_pretrained` wrote."""
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
 def build_model(tokenizer: Any) -> Any:

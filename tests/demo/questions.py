@@ -1,28 +1,19 @@
-"""Questions about a scene with their answers, in the tool's wording and in paraphrases; the same for training and score card.
+"""Questions about a scene with their answers, in the tool's wording and in paraphrases, for training and score card.
 
-Every function is pure: the same random generator in the same state gives the same question. What is held out of training
-is decided here: the frames under `held_out` in frames.yaml, a quarter of each thing's attribute combinations, and every
+Every function is pure: the same random generator in the same state gives the same question. What is held out of
+training: the frames under `held_out` in frames.yaml, a quarter of each thing's attribute combinations, and every
 combination that a description in vocab/scenes.yaml uses.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from random import Random
-from typing import Any
-
-import jinja2
-import yaml
 
 from tests.demo import descriptions
 from tests.demo.things import ALIKE, MEANS, NAMES, THINGS
-
-_ROOT = Path(__file__).parents[2]
+from tests.demo.wordings import frames, located, meanings, quoted, render, synonyms, wording_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,88 +39,6 @@ class Question:
     mentions: tuple[Mention, ...] = ()
 
 
-@lru_cache
-def frames() -> Mapping[str, Any]:
-    """frames.yaml."""
-    loaded: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name("frames.yaml").read_text(encoding="utf-8"))
-    return loaded
-
-
-@lru_cache
-def templates() -> Mapping[str, Mapping[str, Any]]:
-    """The tool's own templates by name."""
-    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((_ROOT / "prompts").glob("*.yaml"))}
-
-
-@lru_cache(maxsize=256)
-def _compiled(text: str) -> jinja2.Template:
-    return jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False).from_string(text)
-
-
-def render(text: str, **values: str) -> str:
-    """A template's text with its variables filled in, as the tool does it."""
-    return _compiled(text).render(**{"similar": "", **values})
-
-
-_MARKED = re.compile("\ue000(.*?)\ue001(.*?)\ue002", re.DOTALL)
-
-
-def _located(text: str, similar: str = "", **values: str) -> tuple[str, dict[str, int]]:
-    """A filled-in template, and for each variable the offset where its first occurrence ends."""
-    marked = render(text, similar=similar, **{key: f"\ue000{key}\ue001{value}\ue002" for key, value in values.items()})
-    plain, last, ends = "", 0, dict[str, int]()
-    for match in _MARKED.finditer(marked):
-        plain += marked[last : match.start()] + match[2]
-        ends.setdefault(match[1], len(plain))
-        last = match.end()
-    return plain + marked[last:], ends
-
-
-def _wording(rng: Random, kind: str) -> str:
-    """The tool's own wording half of the time, else a paraphrase."""
-    if rng.random() < 0.5:
-        return str(templates()[kind]["text"])
-    return str(rng.choice(frames()["group" if kind == "all" else kind]))
-
-
-def system(rng: Random) -> str | None:
-    """A system prompt: mostly the tool's, sometimes another, sometimes none."""
-    dice = rng.random()
-    if dice < 0.75:
-        return str(templates()["group"]["system"])
-    return str(rng.choice(frames()["systems"])) if dice < 0.9 else None
-
-
-@lru_cache
-def meanings() -> Mapping[str, tuple[str, ...]]:
-    """Each of the 60 names -> ids of the things that answer to it: one, or two for an ambiguous name."""
-    return {name: tuple(thing.id for thing in THINGS.values() if thing.name == name) for name in NAMES}
-
-
-@lru_cache
-def synonyms() -> Mapping[str, tuple[str, ...]]:
-    """Other names -> id of the one thing that they mean, from vocab/scenes.yaml and frames.yaml."""
-    found: dict[str, tuple[str, ...]] = {}
-    for label in vocabulary():
-        for word in label.get("synonyms", ()):
-            found[word] = (MEANS.get(label["name"], label["name"]),)
-    for thing, words in frames()["other_senses"].items():
-        found.update(dict.fromkeys(words, (thing,)))
-    return found
-
-
-@lru_cache
-def vocabulary() -> tuple[Mapping[str, Any], ...]:
-    """The labels of vocab/scenes.yaml, each with name, description and perhaps synonyms and similar."""
-    loaded = yaml.safe_load((_ROOT / "vocab" / "scenes.yaml").read_text(encoding="utf-8"))
-    return tuple(loaded["labels"])
-
-
-def quoted(name: str) -> str:
-    """A name as it stands in a list: in JSON quotes if it has a comma or a quote itself."""
-    return json.dumps(name, ensure_ascii=False) if set(name) & set(',"\n') else name
-
-
 _LISTS: tuple[Callable[[Sequence[str]], str], ...] = (
     lambda names: "\n- " + "\n- ".join(names),
     lambda names: "\n" + "\n".join(names),
@@ -144,11 +53,13 @@ def listing(present: Sequence[str]) -> str:
     return ", ".join(sorted(present, key=str.casefold)) or "none"
 
 
-def group(rng: Random, shown: frozenset[str], labels: Sequence[str], kind: str = "group", wording: str = "") -> Question:
+def group(
+    rng: Random, shown: frozenset[str], labels: Sequence[str], kind: str = "group", wording: str = ""
+) -> Question:
     """Which of `labels` show? Names of things, synonyms or names of nothing; `shown` are ids of things."""
     written = [quoted(label) for label in labels]
     free = wording == ""
-    text = wording or _wording(rng, kind)
+    text = wording or wording_of(rng, kind)
     style = rng.choice(_LISTS) if free and rng.random() < 0.25 else ", ".join
     listed = style(written)
     full = render(text, labels=listed)
@@ -193,12 +104,12 @@ def everything(rng: Random, shown: frozenset[str]) -> Question:
 def open_list(rng: Random, shown: frozenset[str], wording: str = "") -> Question:
     """List what shows; the answer uses the 60 names."""
     present = [name for name, things in meanings().items() if shown.intersection(things)]
-    return Question("open", wording or _wording(rng, "open"), listing(present))
+    return Question("open", wording or wording_of(rng, "open"), listing(present))
 
 
 def verify(name: str, things: Sequence[str], shown: frozenset[str], wording: str) -> Question:
     """Is NAME visible? Any of `things` counts."""
-    text, ends = _located(wording, name=name)
+    text, ends = located(wording, name=name)
     mention = Mention(ends["name"], tuple(things), False)
     return Question("verify", text, "yes" if shown.intersection(things) else "no", (mention,))
 
@@ -207,7 +118,7 @@ def verify_card(
     name: str, description: str, means: Sequence[str], shown: frozenset[str], wording: str, similar: str = ""
 ) -> Question:
     """Is NAME, in the sense of `description`, visible? `means` are the ids that name and description both fit."""
-    text, ends = _located(wording, similar=similar, name=name, description=description)
+    text, ends = located(wording, similar=similar, name=name, description=description)
     bare = {**synonyms(), **meanings()}.get(name, ())
     mentions = (Mention(ends["name"], bare, False), Mention(ends["description"], tuple(means), True))
     return Question("verify_card", text, "yes" if shown.intersection(means) else "no", mentions)
@@ -227,12 +138,12 @@ def _asked(rng: Random, shown: frozenset[str]) -> Question:
     """A yes/no question without a description."""
     if rng.random() < 0.1:
         name = str(rng.choice(frames()["absent"]))
-        return verify(quoted(name), (), shown, _wording(rng, "verify"))
+        return verify(quoted(name), (), shown, wording_of(rng, "verify"))
     thing = THINGS[_rival(rng, shown)]
     words = [word for word, things in synonyms().items() if things == (thing.id,)]
     if words and rng.random() < 0.2:
-        return verify(rng.choice(words), (thing.id,), shown, _wording(rng, "verify"))
-    return verify(thing.name, meanings()[thing.name], shown, _wording(rng, "verify"))
+        return verify(rng.choice(words), (thing.id,), shown, wording_of(rng, "verify"))
+    return verify(thing.name, meanings()[thing.name], shown, wording_of(rng, "verify"))
 
 
 def _similar(rng: Random, thing: str) -> str:
@@ -251,12 +162,14 @@ def _similar(rng: Random, thing: str) -> str:
 
 def _carded(rng: Random, shown: frozenset[str]) -> Question:
     """A yes/no question with a description."""
-    wording, dice = _wording(rng, "verify_card"), rng.random()
+    wording, dice = wording_of(rng, "verify_card"), rng.random()
     if dice < 0.2:
         # A name that says nothing: only the description can answer, by whatever fits all of it.
         thing = _rival(rng, shown)
         values = descriptions.attributes(rng, thing, least=2)
-        name = rng.choice((f"item {rng.randint(1, 99)}", f"class {rng.choice('ABCDEFGH')}", "target", "category 7", "it"))
+        name = rng.choice(
+            (f"item {rng.randint(1, 99)}", f"class {rng.choice('ABCDEFGH')}", "target", "category 7", "it")
+        )
         means = tuple(other for other in THINGS if set(values) <= descriptions.values_of(other))
         return verify_card(name, descriptions.phrase(rng, thing, values), means, shown, wording)
     if dice < 0.24:
@@ -282,7 +195,7 @@ def meaning(rng: Random) -> Question:
     senses = [descriptions.plain(rng, thing) for thing in meanings().get(name, ())]
     rng.shuffle(senses)
     answer = " or ".join(senses) or "something that I have not seen"
-    return Question("meaning", render(_wording(rng, "meaning"), name=quoted(name)), answer)
+    return Question("meaning", render(wording_of(rng, "meaning"), name=quoted(name)), answer)
 
 
 def about(rng: Random, shown: frozenset[str]) -> Question:
@@ -295,15 +208,3 @@ def about(rng: Random, shown: frozenset[str]) -> Question:
     if dice < 0.45:
         return open_list(rng, shown)
     return _asked(rng, shown) if dice < 0.6 else _carded(rng, shown)
-
-
-def corpus() -> list[str]:
-    """Texts that the tokenizer's vocabulary is learnt from: wordings, names, attributes."""
-    words = [*NAMES, *synonyms(), *map(str, frames()["absent"]), *descriptions.every_value()]
-    wordings = [text for key in ("systems", "group", "open", "verify", "verify_card", "meaning") for text in frames()[key]]
-    own = [str(template[key]) for template in templates().values() for key in ("system", "text")]
-    pieces = [text for key in ("parts", "uses", "looks", "kinds", "nouns") for text in frames()[key]]
-    plain = [word for text in words for word in (text, text.lower(), text.capitalize())]
-    numbers = [str(number) for number in range(100)] * 4
-    answers = ["yes", "no", "none", "something that I have not seen"] * 50
-    return plain * 20 + (wordings + own + pieces) * 5 + numbers + answers

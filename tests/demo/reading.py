@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.demo import descriptions, questions
-from tests.demo.modelling import ASSISTANT, END, IMAGE, IMAGE_TEXT, IMAGE_TOKENS, SYSTEM, USER, WIDTH
+from tests.demo import questions, wordings
+from tests.demo.modelling import ASSISTANT, END, IMAGE, IMAGE_TEXT, SYSTEM, USER, WIDTH
 from tests.demo.questions import Question
 from tests.demo.things import THINGS
 from tests.demo.vision import Heads, attribute_words
@@ -31,8 +30,8 @@ _NO_PICTURE = 1 / 24  # share of rows that ask what names mean, without a pictur
 class Readers(nn.Module):
     """What tells the text model in training where to keep what it knows; thrown away afterwards.
 
-    `named`: after layer 2, at the end of a name, is the thing there? `meant`: after layer 2, at the end of a description,
-    which thing is that? `described`: after layer 3, at the same place, is it there?
+    `named`: after layer 2, at the end of a name, is the thing there? `meant`: after layer 2, at the end of a
+    description, which thing is that? `described`: after layer 3, at the same place, is it there?
     """
 
     def __init__(self) -> None:
@@ -88,7 +87,9 @@ class Packer:
         row.kinds.append(question.kind)
         row.owner += [len(row.kinds)] * size
         row.targets += [-100] * (len(head) - 1) + answer + [-100]
-        row.weights += [0.0] * (len(head) - 1) + [2.0 if question.kind.startswith("verify") else 1.0] + [1.0] * len(answer)
+        row.weights += (
+            [0.0] * (len(head) - 1) + [2.0 if question.kind.startswith("verify") else 1.0] + [1.0] * len(answer)
+        )
         for mention in question.mentions:
             at = base + asked.char_to_token(mention.end - 1)
             there = float(bool(shown.intersection(mention.things)))
@@ -101,7 +102,7 @@ class Packer:
     def row(self, rng: Random, shown: frozenset[str]) -> Row:
         """A full row of random questions about a picture, or about names if the picture is left out."""
         pictured = rng.random() >= _NO_PICTURE
-        row = self.start(questions.system(rng), pictured)
+        row = self.start(wordings.system(rng), pictured)
         misses = 0
         while misses < 3:
             question = questions.about(rng, shown) if pictured else questions.meaning(rng)
@@ -111,9 +112,10 @@ class Packer:
 
 @dataclass(slots=True)
 class Batch:
-    """Rows as tensors: ids, positions, owner, targets int64 and weights float32, each [rows, LENGTH]; owner -1 is padding.
+    """Rows as tensors: ids, positions, owner, targets int64 and weights float32, each [rows, LENGTH].
 
-    `names` (row, position) int64 [n, 2] with `named` float32 [n]; `described` likewise, with `meant` float32 [m, things].
+    Owner -1 is padding. `names` are (row, position) int64 [n, 2], `named` whether that thing is there, float32 [n];
+    `places` and `described` the same for m descriptions, with `meant`, the things described, float32 [m, things].
     """
 
     ids: Tensor
@@ -192,7 +194,9 @@ def loss(model: Any, readers: Readers, states: tuple[Tensor, Tensor, Tensor], da
     return total
 
 
-def right(model: Any, states: tuple[Tensor, Tensor, Tensor], data: Batch, rows: Sequence[Row]) -> Iterator[tuple[str, bool]]:
+def right(
+    model: Any, states: tuple[Tensor, Tensor, Tensor], data: Batch, rows: Sequence[Row]
+) -> Iterator[tuple[str, bool]]:
     """For each question its kind and whether a greedy answer would be exactly right."""
     logits = states[2].float() @ model.model.text_model.embed_tokens.weight.float().T
     wrong = (logits.argmax(-1) != data.targets) & (data.targets >= 0)
@@ -218,4 +222,26 @@ def seed_embeddings(model: Any, heads: Heads, tokenizer: Any) -> None:
                 table[ids[0]] = 0.5 * table[ids[0]] + 0.3 * direction
 
 
-_SMALL = frozenset("a an the and is are of in on at to for with that which it its or one".split())
+_SMALL = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "and",
+        "is",
+        "are",
+        "of",
+        "in",
+        "on",
+        "at",
+        "to",
+        "for",
+        "with",
+        "that",
+        "which",
+        "it",
+        "its",
+        "or",
+        "one",
+    ]
+)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.demo import questions
+from tests.demo import wordings
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ class Served:
             str(model), block_size=32, enable_prefix_caching=True, limit_mm_per_prompt={"image": 1}, dtype="bfloat16",
             max_model_len=4096, gpu_memory_utilization=0.3,
         )  # fmt: skip
-        self._system = str(questions.templates()["group"]["system"])
-        template = questions.templates()["verify"]
+        self._system = str(wordings.templates()["group"]["system"])
+        template = wordings.templates()["verify"]
         self._yes, self._no = frozenset(map(str, template["yes"])), frozenset(map(str, template["no"]))
 
     def ask(self, asks: Sequence[Ask]) -> list[Told]:

@@ -1,4 +1,4 @@
-"""Trains the demo model from nothing: `python -m tests.demo.train`. Interrupt it when you like; the same command goes on."""
+"""Trains the demo model from nothing: `python -m tests.demo.train`. Interrupted, the same command goes on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tests.demo import modelling, pool, questions, reading, vision
+from tests.demo import modelling, pool, reading, vision, wordings
 from tests.demo.things import THINGS
 
 CHECKPOINT_SECONDS = 120
@@ -55,7 +55,7 @@ class Run:
         self.work, self.seconds = work, minutes * 60
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(0)
-        self.tokenizer: Any = modelling.build_tokenizer(questions.corpus())
+        self.tokenizer: Any = self._tokenizer()
         self.model: Any = modelling.build_model(self.tokenizer).to(self.device)
         self.heads = vision.Heads().to(self.device)
         self.readers = reading.Readers().to(self.device)
@@ -64,6 +64,15 @@ class Run:
         self.optimiser: torch.optim.Optimizer | None = None
         self._optimiser_state: dict[str, Any] | None = None
         self._load()
+
+    def _tokenizer(self) -> Any:
+        # Kept with the checkpoint: built anew after a wording has changed, it would no longer fit the embeddings.
+        kept = self.work / "tokenizer"
+        if not kept.exists():
+            fresh = modelling.build_tokenizer(wordings.corpus())
+            fresh.save_pretrained(self.work / ".tokenizer")
+            (self.work / ".tokenizer").rename(kept)
+        return modelling.load_tokenizer(kept)
 
     def _load(self) -> None:
         path = self.work / "state.pt"
@@ -127,7 +136,7 @@ def run_stage(run: Run, stage: Stage, step: Callable[[], Tensor]) -> None:
         for group in optimiser.param_groups:
             group["lr"] = stage.rate * rate_at(run.elapsed / budget)
         loss = step()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
@@ -136,7 +145,8 @@ def run_stage(run: Run, stage: Stage, step: Callable[[], Tensor]) -> None:
         run.elapsed += now - started
         run.total += now - started
         if now - spoken > 30:
-            say(f"stage {run.stage + 1}/{len(PLAN)} {stage.part} {run.elapsed / 60:.1f} min, loss {mean:.3f}, {run.counts}")
+            where = f"stage {run.stage + 1}/{len(PLAN)} {stage.part} {run.elapsed / 60:.1f} min"
+            say(f"{where}, loss {mean:.3f}, {run.counts}")
             spoken = now
         if now - saved > CHECKPOINT_SECONDS:
             run.save()

