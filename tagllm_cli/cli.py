@@ -61,6 +61,7 @@ class _Group(TyperGroup):
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
         self._json = "--json" in args  # needed before the arguments are parsed, and where they cannot be
         with self._explaining({}):
+            _check_text(args)
             return super().make_context(info_name, args, *rest, **extra)
 
     def invoke(self, ctx: Any) -> Any:
@@ -81,6 +82,13 @@ class _Group(TyperGroup):
             interrupted = InterruptedRunError("interrupted", "What was answered is kept; the same command goes on.")
             _console(self._json or WANTS_JSON in meta).error(interrupted)
             raise typer.Exit(interrupted.exit_code) from error
+
+
+def _check_text(args: Sequence[str]) -> None:
+    """Refuse bytes that are not UTF-8 (lone surrogates, as Python reads them): tables and reports cannot name such a file."""
+    for each in args:
+        if any("\ud800" <= character <= "\udfff" for character in each):
+            raise UsageError(f"{each} is not UTF-8", "Rename the file or folder.")
 
 
 def _as_ours(error: Exception) -> TagllmError | None:

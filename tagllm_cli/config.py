@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,19 @@ import yaml
 from tagllm_cli.errors import UsageError
 
 
-def load_config(path: Path, command: str, options: Mapping[str, frozenset[str]]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Command:
+    """The options of one command, by parameter name; `repeatable` ones take a list."""
+
+    options: frozenset[str]
+    repeatable: frozenset[str] = frozenset()
+
+
+def load_config(path: Path, command: str, commands: Mapping[str, Command]) -> dict[str, Any]:
     """Return the defaults that the file sets for `command`, by parameter name.
 
-    `options` maps every command to its parameters' names. A key that no command knows is a UsageError, as is a file
-    that is not a mapping.
+    `commands` are those that read a config file. A key that none of them knows is a UsageError, as is a file that is
+    not a mapping, or a list where one value is meant.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -34,14 +43,24 @@ def load_config(path: Path, command: str, options: Mapping[str, frozenset[str]])
         raise UsageError(f"{path} is not YAML: {reason}", "Write `option: value` lines.") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path} holds no options", "Write `option: value` lines.")
-    shared = {key: value for key, value in content.items() if key not in options}
+    shared = {key: value for key, value in content.items() if key not in commands}
     own = content.get(command) or {}
     if not isinstance(own, dict):
         raise UsageError(f"{path}: {command!r} holds no options", "Indent `option: value` lines below it.")
-    _check(path, shared, frozenset().union(*options.values()))
-    _check(path, own, options[command])
+    _check(path, shared, frozenset().union(*(each.options for each in commands.values())))
+    _check(path, own, commands[command].options)
     merged = {_parameter(key): value for key, value in {**shared, **own}.items()}
-    return {name: value for name, value in merged.items() if name in options[command]}
+    chosen = {name: value for name, value in merged.items() if name in commands[command].options}
+    return {name: _value(path, name, value, name in commands[command].repeatable) for name, value in chosen.items()}
+
+
+def _value(path: Path, name: str, value: Any, repeatable: bool) -> Any:
+    several = value if isinstance(value, list) else [value]
+    if any(isinstance(each, dict | list) for each in several) or (isinstance(value, list) and not repeatable):
+        what = "values" if repeatable else "one value"
+        raise UsageError(f"{path}: {name.replace('_', '-')!r} takes {what}", "Write it as on the command line.")
+    # One text for a repeatable option would be taken letter by letter.
+    return [str(each) for each in several] if repeatable and value is not None else value
 
 
 def _check(path: Path, given: Mapping[Any, Any], known: frozenset[str]) -> None:

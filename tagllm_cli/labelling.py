@@ -155,7 +155,7 @@ def _pin(job: Job, evidence: Evidence, options: RunOptions) -> tuple[Plan, list[
         plan = new_plan(wanted, {} if pinned is None else pinned.label_ids)
     else:
         plan, notes = revise(pinned, wanted)
-    if plan.to_json() != record:
+    if json.dumps(plan.to_json(), sort_keys=True) != json.dumps(record, sort_keys=True):
         evidence.set_meta("plan", plan.to_json())
     return plan, notes
 

@@ -27,11 +27,15 @@ class ChangedBy(StrEnum):
 
 def _configure(ctx: typer.Context, path: Path | None) -> Path | None:
     if path is not None and not ctx.resilient_parsing:
-        from tagllm_cli.config import load_config
+        from tagllm_cli.config import Command, load_config
 
-        commands = ctx.find_root().command.commands  # type: ignore[attr-defined]
-        options = {name: frozenset(param.name for param in command.params) for name, command in commands.items()}
-        ctx.default_map = load_config(path, str(ctx.info_name), options)
+        commands: dict[str, Command] = {}
+        for name, command in ctx.find_root().command.commands.items():  # type: ignore[attr-defined]
+            names = frozenset(param.name for param in command.params)
+            if "config" in names:
+                repeatable = frozenset(param.name for param in command.params if getattr(param, "multiple", False))
+                commands[name] = Command(names - {"config"}, repeatable)
+        ctx.default_map = load_config(path, str(ctx.info_name), commands)
     return path
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -50,8 +50,11 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a run treats images and limits. `max_pixels` bounds width x height; `expects_same_bytes` makes an image whose
-    fingerprint is not the recorded one a failure instead of a new image."""
+    """How a run treats images.
+
+    `context` is the plan's; `max_pixels` bounds width x height. `expects_same_bytes`: an image whose fingerprint is not
+    the recorded one is a failure instead of a new image.
+    """
 
     context: bytes
     max_pixels: int
@@ -95,6 +98,7 @@ class Runner:
         self._pool = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
         self._engine: Engine | None = None
         self._ready = 0.0
+        self._sampled = 0
         self._refused = False
         self._starting = asyncio.Lock()
         self._room = Room(DECODE_THREADS)
@@ -137,21 +141,17 @@ class Runner:
                 break
             lacking = missing(work, self._evidence, self._questions)
             if not lacking:
-                self._settle(work)
+                self._evidence.set_settled(work.subject.image.id, work.mark)
                 continue
             # Until the engine is there, images are looked at: as many at once as there are threads to decode them.
             weight = len(lacking) if self._engine is not None else 1
-            if not await self._admit(weight):
+            await first(self._room.enter(weight), self._stop.wait())
+            if self._stop.is_set():
                 break
             task = asyncio.create_task(self._guard(self._do(work), weight))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
         await self._drain(tasks)
-
-    async def _admit(self, weight: int) -> bool:
-        """Wait for room; False when the run is to end instead."""
-        await first(self._room.enter(weight), self._stop.wait())
-        return not self._stop.is_set()
 
     async def _guard(self, work: Awaitable[None], weight: int) -> None:
         try:
@@ -230,7 +230,7 @@ class Runner:
             del self._busy[fingerprint]
             done.set()
         if not failed:
-            self._settle(work)
+            self._evidence.set_settled(work.subject.image.id, work.mark)
 
     async def _started(self) -> Engine:
         """Return the engine, loaded for the first picture with a question. Raises TagllmError where it cannot be."""
@@ -263,30 +263,30 @@ class Runner:
     def _record(self, requests: Sequence[Request], replies: Sequence[Reply], fingerprint: bytes) -> int:
         keys = self._questions.keys(requests, fingerprint)
         failed = 0
-        for request, key, reply in zip(requests, keys, replies, strict=True):
+        for key, reply in zip(keys, replies, strict=True):
             self._evidence.record(key, reply)
             failed += reply.failure is not None
             self.tally.prompt_tokens += reply.prompt_tokens
             self.tally.cached_tokens += reply.cached_tokens
             self.tally.output_tokens += reply.output_tokens
-            if self._settings.preflight and self.tally.images < SAMPLE_IMAGES:
-                self.tally.sample.append((request, reply))
         self.tally.asked += len(requests)
         self.tally.failed_requests += failed
-        if self._settings.preflight and self.tally.images + 1 >= SAMPLE_IMAGES and self.tally.sample:
-            self._preflight()
+        if self._settings.preflight and requests and self._sampled < SAMPLE_IMAGES:
+            self._preflight(zip(requests, replies, strict=True))
         return failed
 
-    def _preflight(self) -> None:
+    def _preflight(self, answers: Iterable[tuple[Request, Reply]]) -> None:
+        """Add one image's answers to the sample, and judge it when it is complete."""
+        self.tally.sample += answers
+        self._sampled += 1
+        if self._sampled < SAMPLE_IMAGES:
+            return
         sample, self.tally.sample = self.tally.sample, []
         complaint = self._stage.complaint(sample)
         if complaint is not None:
             raise ModelError(
                 f"preflight: {complaint}", "`--no-preflight` goes on all the same; the answers so far are kept."
             )
-
-    def _settle(self, work: Work) -> None:
-        self._evidence.set_settled(work.subject.image.id, work.mark)
 
     def _commit_soon(self) -> None:
         if self._commit_due is None:

@@ -24,6 +24,7 @@ from tests.rules import RuleEngine
 LABELS = ("cat", "dog", "cow", "sheep", "cup", "fork", "spoon", "plate")
 # The engine is put in by hand: this only gives the model its name.
 MODEL = ModelOptions(replay=Path("nothing"), model_id="rules")
+DEFAULTS = RunOptions()
 
 
 def paint(path: Path, seed: int) -> Path:
@@ -57,13 +58,13 @@ class Desk:
         entries = [{"name": label} if isinstance(label, str) else dict(label) for label in labels]
         self.vocabulary.write_text(yaml.safe_dump({"name": "tiny", "labels": entries}), encoding="utf-8")
 
-    def candidates_job(self, options: RunOptions = RunOptions(), **settings: Any) -> Job:
-        """Return the job of `tagllm candidates`: two arms of groups of up to 5 labels unless `settings` say otherwise."""
+    def candidates_job(self, options: RunOptions = DEFAULTS, **settings: Any) -> Job:
+        """Return the job of `tagllm candidates`: two arms of groups of 4 labels unless `settings` say otherwise."""
         settings = {"group_size": 5, **settings}
         job = candidates_job(str(self.images), str(self.vocabulary), self.out, MODEL, options, **settings)
         return self._with_engine(job)
 
-    def labels_job(self, options: RunOptions = RunOptions(), **settings: Any) -> Job:
+    def labels_job(self, options: RunOptions = DEFAULTS, **settings: Any) -> Job:
         """Return the job of `tagllm disambiguate`."""
         return self._with_engine(disambiguate_job(self.out, self.labels_out, MODEL, options, **settings))
 

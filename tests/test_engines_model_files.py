@@ -221,7 +221,7 @@ def test_free_memory_heeds_the_container(tmp_path: Path):
     [
         (
             ValueError("1 validation error for ModelConfig\ndtype\n  Value error, No.\n [type=value_error]"),
-            "m: No.",
+            "m: dtype: No.",
             "log",
         ),
         (RuntimeError("CUDA out of memory.\nTried to allocate"), "CUDA out of memory. Tried", "--max-model-len"),

@@ -175,7 +175,7 @@ def test_new_findings_about_an_image_unsettle_it(three: Evidence) -> None:
 def test_pages_go_on_where_they_were_while_rows_are_written(evidence: Evidence) -> None:
     count = 2 * module.PAGE + 10
     take_in(evidence, *(image(f"{number:05d}") for number in range(count)))
-    ids = []
+    ids: list[str] = []
     for subject, _ in evidence.subjects():
         evidence.set_seen(subject.image.id, SEEN)
         evidence.set_settled(subject.image.id, b"mark")
@@ -209,17 +209,21 @@ def test_the_revision_counts_commits_that_a_table_could_show(three: Evidence) ->
 
 def test_an_exception_undoes_what_was_not_committed(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.evidence"
-    with pytest.raises(TableError, match="unusable"), Evidence(path) as evidence:
-        evidence.set_meta("plan", {"labels": 1})
-        raise TableError("unusable")
+
+    def fail() -> None:
+        with Evidence(path) as evidence:
+            evidence.set_meta("plan", {"labels": 2})
+            take_in(evidence, image("a"))
+            raise TableError("unusable")
+
+    with pytest.raises(TableError, match="unusable"):
+        fail()
     assert snapshot(tmp_path) == {}
     with Evidence(path) as evidence:
         evidence.set_meta("plan", {"labels": 1})
     before = snapshot(tmp_path)
-    with pytest.raises(TableError, match="unusable"), Evidence(path) as evidence:
-        evidence.set_meta("plan", {"labels": 2})
-        take_in(evidence, image("a"))
-        raise TableError("unusable")
+    with pytest.raises(TableError, match="unusable"):
+        fail()
     assert snapshot(tmp_path) == before
 
 

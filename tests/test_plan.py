@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
+from typing import Any
 
 import pytest
 
@@ -28,9 +29,9 @@ def vocabulary(*names: str, **changed: Label) -> Vocabulary:
 TEN = vocabulary(*ANIMALS, *THINGS)
 
 
-def wanted(labels: Vocabulary = TEN, **settings: object) -> Wanted:
+def wanted(labels: Vocabulary = TEN, **settings: Any) -> Wanted:
     chosen = Wanted("candidates", labels, load_templates(), "model", b"m" * 16, group_size=4)
-    return replace(chosen, **settings)  # type: ignore[arg-type]
+    return replace(chosen, **settings)
 
 
 def questions(plan: Plan) -> Sequence[Request]:
@@ -143,7 +144,7 @@ def test_words_that_no_question_of_the_stage_shows_ask_nothing() -> None:
     assert after.label_ids == before.label_ids
 
 
-def other_words() -> dict[str, object]:
+def other_words() -> dict[str, Any]:
     templates = dict(load_templates())
     return {"templates": {**templates, "group": replace(templates["group"], max_tokens=99)}}
 
@@ -160,7 +161,7 @@ def other_words() -> dict[str, object]:
     ],
     ids=["model", "weights", "pixels", "size", "arms", "templates"],
 )
-def test_what_is_pinned_needs_a_replan(change: dict[str, object], said: str) -> None:
+def test_what_is_pinned_needs_a_replan(change: dict[str, Any], said: str) -> None:
     before = new_plan(wanted())
     with pytest.raises(UsageError, match=said) as raised:
         revise(before, wanted(**change))
@@ -180,7 +181,7 @@ def test_what_is_pinned_needs_a_replan(change: dict[str, object], said: str) -> 
     ],
     ids=["no size", "same pixels", "arms in another order", "no model", "same templates", "newer built-in templates"],
 )
-def test_what_asks_for_nothing_else_follows_the_pinned_plan(change: dict[str, object]) -> None:
+def test_what_asks_for_nothing_else_follows_the_pinned_plan(change: dict[str, Any]) -> None:
     plan = new_plan(wanted())
     assert revise(plan, wanted(**change)) == (plan, [])
 

@@ -95,15 +95,13 @@ def test_abandoning_a_file_that_was_there_leaves_its_bytes(tmp_path: Path) -> No
 
 
 def test_a_second_process_says_so_and_leaves(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
-    with pytest.raises(TableError, match="another tagllm is writing .*a.evidence"):
+    with pytest.raises(TableError, match=r"another tagllm is writing .*a\.evidence"):
         SQLiteFile(tmp_path / "a.evidence", LAYOUT)
     holder.communicate("")
     assert notes(tmp_path / "a.evidence") == ["committed"]
 
 
-def test_a_killed_process_leaves_no_lock_and_what_it_committed(
-    tmp_path: Path, holder: subprocess.Popen[str]
-) -> None:
+def test_a_killed_process_leaves_no_lock_and_what_it_committed(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     assert notes(tmp_path / "a.evidence") == ["committed"]
@@ -175,8 +173,7 @@ def test_a_full_disk_is_one_clear_error_and_loses_nothing_committed(tmp_path: Pa
     file.commit()
     file.query("PRAGMA max_page_count = 8")
     with pytest.raises(TableError, match="database or disk is full") as raised:
-        for _ in range(100):
-            file.query("INSERT INTO note VALUES (?)", ("x" * 1000,))
+        file.insert("INSERT INTO note VALUES (?)", [("x" * 1000,)] * 100)
     assert "free space" in raised.value.hint
     file.rollback()
     file.close()

@@ -1,4 +1,4 @@
-"""The label table: what is written is read back, by us and by tools that know nothing of us; replaced whole or not at all."""
+"""The label table: read back by us and by tools that know nothing of us; replaced whole or not at all."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ from tests.jobs_kit import snapshot
 
 VOCABULARY = Vocabulary(
     "tiny",
-    (Label("cat", "animal", ("kitty",), "a small furry pet", ("dog",)), Label("dog", "animal"), Label("a, \"b\"\n")),
-    {"byhand": [["cat"], ["dog", "a, \"b\"\n"]]},
+    (Label("cat", "animal", ("kitty",), "a small furry pet", ("dog",)), Label("dog", "animal"), Label('a, "b"\n')),
+    {"byhand": [["cat"], ["dog", 'a, "b"\n']]},
     "for tests",
 )
 INFO = TableInfo("labels", "/data/photos", VOCABULARY, {"model": "m", "threshold": 0.5})
 SURE = LabelEntry("cat", Decision.YES, 0.75, 0.5, 0.75, ("cooccurring", "disjoint"), ("cooccurring:0", "disjoint:1"))
+DOUBTFUL = LabelEntry("cat", Decision.UNKNOWN)
 ROWS = [
     Row("a.jpg", "a.jpg", b"a" * 16, 640, 480, Status.OK, None, (SURE, LabelEntry("dog", Decision.NO, 0.25, 1.0)), ()),
     Row("b/é 1.jpg", "b/é 1.jpg", b"b" * 16, 1, 1, Status.OK, None, (), ("unicorn", "a,b")),
-    Row("c.jpg", "c.jpg", b"c" * 16, 9, 9, Status.PARTIAL, "request_failed: 1", (LabelEntry("cat", Decision.UNKNOWN),), ()),
+    Row("c.jpg", "c.jpg", b"c" * 16, 9, 9, Status.PARTIAL, "request_failed: 1", (DOUBTFUL,), ()),
     Row("d.jpg", "d.jpg", b"d" * 16, 0, 0, Status.FAILED, "truncated_file: cut", None, None),
     Row("e.jpg", "e.jpg", b"", 0, 0, Status.FAILED, "unreadable: no permission", None, None),
     Row("f.jpg", "f.jpg", b"", 0, 0, Status.PENDING, None, None, None),
@@ -153,7 +154,7 @@ def test_a_failure_before_the_rename_leaves_the_old_table(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, step, full)
-    with pytest.raises(TableError, match="cannot write .*No space left on device") as raised:
+    with pytest.raises(TableError, match=r"cannot write .*No space left on device") as raised:
         write_table(path, INFO, ROWS[:1])
     assert "Free some space" in raised.value.hint
     monkeypatch.undo()

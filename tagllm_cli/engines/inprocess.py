@@ -7,6 +7,7 @@ Token counts come from vLLM's own figures for each finished request (`RequestOut
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import os
 import shutil
@@ -202,6 +203,8 @@ class InProcessEngine:
         llm, self._llm, self._prompts = self._llm, None, None
         if llm is not None:
             await asyncio.to_thread(llm.shutdown, _SHUTDOWN_S)
+            del llm
+            gc.collect()  # cancelled requests leave cycles around it; its finalizer must not run at interpreter exit
         await asyncio.to_thread(self._launch.end_processes)
         self._launch.close_log()
 

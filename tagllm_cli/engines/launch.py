@@ -184,28 +184,24 @@ def _end_with_parent() -> None:
 async def in_daemon_thread(work: Callable[[], _T]) -> _T:
     """Return `work()`, run in a thread that does not keep the interpreter alive when the awaiting task is cancelled."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[_T] = loop.create_future()
-
-    def settle(result: _T | None, error: BaseException | None) -> None:
-        if future.cancelled():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]
+    is_done = asyncio.Event()
+    # Emptied when it is read: vLLM keeps frames of this thread alive, and with them all that their variables hold.
+    results: list[_T] = []
+    errors: list[BaseException] = []
 
     def body() -> None:
-        result: _T | None = None
-        error: BaseException | None = None
         try:
-            result = work()
-        except BaseException as raised:
-            error = raised
+            results.append(work())
+        except BaseException as error:
+            errors.append(error)
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(settle, result, error)
+            loop.call_soon_threadsafe(is_done.set)
 
     threading.Thread(target=body, name="vllm-start", daemon=True).start()
-    return await future
+    await is_done.wait()
+    if errors:
+        raise errors.pop()
+    return results.pop()
 
 
 @contextmanager

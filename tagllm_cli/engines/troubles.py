@@ -11,13 +11,18 @@ from tagllm_cli.errors import ModelError
 _TAIL_BYTES = 200_000
 _WORKER = re.compile(r"Worker failed with error '(.*)', please check")
 _RAISED = re.compile(r"(?:^|\] |\s)((?:\w+\.)*\w+(?:Error|Exception)): (.+)$")
-# pydantic's frame around the message that vLLM gave it
-_FRAME = re.compile(r"^\d+ validation errors? for \w+\n(?:\S+\n)?\s*(?:Value error, )?|\[type=.*", re.DOTALL)
+# pydantic's frame around a message of vLLM's or its own; the second line names the field, if it is about one
+_FRAME = re.compile(
+    r"^\d+ validation errors? for \w+\n(?:(\S+)\n)?\s*(?:Value error, )?(.*?)(?:\[type=.*)?$", re.DOTALL
+)
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:
     """Return an exception's message as one line of at most `limit` characters, its type's name if it has none."""
-    text = " ".join(_FRAME.sub("", str(error)).split()) or type(error).__name__
+    text = str(error)
+    if framed := _FRAME.match(text):
+        text = ": ".join(part for part in framed.groups() if part)
+    text = " ".join(text.split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

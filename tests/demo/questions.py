@@ -125,7 +125,9 @@ def verify_card(
 
 
 def _rival(rng: Random, shown: frozenset[str]) -> str:
-    """A thing to ask about that is likely to be mistaken, or any."""
+    """A thing to ask about: half of the time any, which is seldom there, else one that is there or easily mistaken."""
+    if rng.random() < 0.5:
+        return rng.choice(list(THINGS))
     pairs = [pair for pair in ALIKE if shown.intersection(pair)]
     if pairs and rng.random() < 0.4:
         return rng.choice(rng.choice(pairs))
@@ -182,7 +184,7 @@ def _carded(rng: Random, shown: frozenset[str]) -> Question:
     ambiguous = [thing for name in MEANS for thing in meanings()[name]]
     near = [thing for thing in ambiguous if shown.intersection(meanings()[THINGS[thing].name])]
     if dice < 0.7:
-        thing = rng.choice(near) if near and rng.random() < 0.85 else rng.choice(ambiguous)
+        thing = rng.choice(near) if near and rng.random() < 0.6 else rng.choice(ambiguous)
     else:
         thing = _rival(rng, shown)
     name, similar = THINGS[thing].name, _similar(rng, thing)

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from random import Random
 
@@ -181,7 +182,9 @@ def kinds_table(results: Results) -> list[str]:
     """Precision, recall, F1 per kind of question."""
     head = "| question | names | precision | recall | F1 | calibration error |"
     lines = [head, "| --- | --- | --- | --- | --- | --- |"]
-    for (kind, ambiguous), tally in results.tallies.items():
+    kinds = list(dict.fromkeys(kind for kind, _ in results.tallies))
+    for kind, ambiguous in product(kinds, (False, True)):
+        tally = results.tallies[kind, ambiguous]
         numbers = " | ".join(f"{score:.3f}" for score in tally.scores())
         pairs = results.odds.get(kind)
         error = f"{calibration_error(pairs):.3f}" if pairs and not ambiguous else ""

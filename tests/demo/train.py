@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -271,6 +272,9 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=140, help=f"training pictures, in chunks of {pool.CHUNK}")
     parser.add_argument("--compile", action="store_true", help="torch.compile the text model; needs a C++ compiler")
     arguments = parser.parse_args()
+    # Started in the background, a process ignores the interrupt; and a polite kill should cost nothing either.
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.default_int_handler)
     torch.set_num_threads(arguments.threads)
     train(arguments.out, arguments.work, arguments.minutes, arguments.chunks, arguments.compile)
 
