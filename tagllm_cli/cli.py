@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -79,13 +80,15 @@ class _Group(TyperGroup):
             _console(self._json or WANTS_JSON in meta).error(known)
             raise typer.Exit(known.exit_code) from error
         except KeyboardInterrupt as error:
-            interrupted = InterruptedRunError("interrupted", "What was answered is kept; the same command goes on.")
+            interrupted = InterruptedRunError(
+                "interrupted; what was answered is kept", "The same command goes on from here."
+            )
             _console(self._json or WANTS_JSON in meta).error(interrupted)
             raise typer.Exit(interrupted.exit_code) from error
 
 
 def _check_text(args: Sequence[str]) -> None:
-    """Refuse bytes that are not UTF-8 (lone surrogates, as Python reads them): tables and reports cannot name such a file."""
+    """Refuse bytes that are not UTF-8, which Python reads as lone surrogates: no table can name such a file."""
     for each in args:
         if any("\ud800" <= character <= "\udfff" for character in each):
             raise UsageError(f"{each} is not UTF-8", "Rename the file or folder.")
@@ -418,19 +421,17 @@ def vocab_check(
     vocab: Annotated[str, typer.Argument(metavar="VOCAB", help="Built-in name or file.", show_default=False)],
     json_output: Json = False,
 ) -> None:
-    """Look for duplicates, colliding synonyms, empty names, unknown parents; exit with 2 when there are any.
+    """Look for duplicates, colliding synonyms, empty names, unknown parents; exit with 2 when it cannot be used.
 
     [dim]tagllm vocab check my-labels.yaml[/]
     """
     from tagllm_cli.vocab import check_vocabulary
 
     problems = check_vocabulary(vocab)
-    value = {
-        "vocabulary": vocab,
-        "problems": [{"kind": each.kind, "label": each.label, "message": each.message} for each in problems],
-    }
-    _console(json_output).result(value, [each.message for each in problems] or [f"{vocab}: no problems"])
-    if problems:
+    value = {"vocabulary": vocab, "problems": [asdict(each) for each in problems]}
+    lines = [f"{'error' if each.fatal else 'warning'}: {each.message}" for each in problems]
+    _console(json_output).result(value, lines or [f"{vocab}: no problems"])
+    if any(each.fatal for each in problems):
         raise typer.Exit(UsageError.exit_code)
 
 

@@ -72,7 +72,7 @@ def candidates_job(
         subjects=lambda: map(Subject, folder.images()),
         stage=lambda plan: Candidates(plan, min_votes),
         engine=lambda plan: make_engine(model, plan, out.with_suffix(".vllm.log")),
-        next_command=f"tagllm disambiguate {_quoted(out)} --out {_quoted(out.with_name(f'labels-{out.stem}.parquet'))}",
+        next_command=_disambiguation(out, model),
         derivation={"min_votes": min_votes},
     )
 
@@ -109,10 +109,19 @@ def disambiguate_job(
         subjects=lambda: _subjects(candidates),
         stage=lambda plan: Disambiguate(plan, cards, thresholds),
         engine=lambda plan: make_engine(model, plan, out.with_suffix(".vllm.log")),
-        next_command=f"tagllm evaluate {_quoted(out)} --truth TRUTH",
+        next_command=f"tagllm evaluate {shlex.quote(str(out))} --truth TRUTH",
         derivation={"threshold": thresholds.threshold, "min_mass": thresholds.min_mass},
         expects_same_bytes=True,
     )
+
+
+def _disambiguation(out: Path, model: ModelOptions) -> str:
+    """Return the command that goes on from a candidate table, with the model that made it."""
+    labels = out.with_name("labels.parquet" if out.stem == "candidates" else f"labels-{out.stem}.parquet")
+    words = ["tagllm", "disambiguate", str(out), "--out", str(labels)]
+    words += ["--model", model.model] if model.model else []
+    words += [word for url in model.endpoints for word in ("--endpoint", url)]
+    return shlex.join(words)
 
 
 def _subjects(candidates: Table) -> Iterator[Subject]:
@@ -221,7 +230,3 @@ def _served(model: ModelOptions) -> str:
             await engine.close()
 
     return asyncio.run(ask())
-
-
-def _quoted(path: Path) -> str:
-    return shlex.quote(str(path))

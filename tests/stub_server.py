@@ -33,7 +33,7 @@ def picture_of(url: str) -> Picture:
 
 def _reply(question: Any, answer: Answer) -> dict[str, Any]:
     content = question["messages"][-1]["content"]
-    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    parts: list[Any] = [{"type": "text", "text": content}] if isinstance(content, str) else content
     shown = [picture_of(part["image_url"]["url"]) for part in parts if part["type"] == "image_url"]
     system = next((each["content"] for each in question["messages"] if each["role"] == "system"), "")
     text = "".join(part["text"] for part in parts if part["type"] == "text")

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from tagllm_cli.cli import app
 from tagllm_cli.config import Command, load_config
 from tagllm_cli.errors import UsageError
 from tagllm_cli.tables import open_table
+from tests.command_line import tagllm
 from tests.jobs_kit import paint
 from tests.stub_server import stub_server
 
@@ -84,9 +83,6 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
         load_config(tmp_path / "latin.yaml", "candidates", COMMANDS)
 
 
-UNSET = dict.fromkeys(("TAGLLM_MODEL", "TAGLLM_ENDPOINT", "TAGLLM_API_KEY"))  # whatever the developer's shell says
-
-
 @pytest.mark.parametrize("winner", ["file", "environment", "flag"])
 def test_a_flag_beats_the_environment_which_beats_the_file(tmp_path: Path, winner: str) -> None:
     paint(tmp_path / "photos" / "1.png", 1)
@@ -99,11 +95,8 @@ def test_a_flag_beats_the_environment_which_beats_the_file(tmp_path: Path, winne
         config.write_text(json.dumps({**shared, "candidates": {"arms": "disjoint"}}))
         environment = {"TAGLLM_MODEL": "environment", "TAGLLM_ENDPOINT": urls["environment"]}
         flags = ["--model", "flag", "--endpoint", urls["flag"]]
-        result = CliRunner().invoke(
-            app,
-            ["candidates", str(tmp_path / "photos"), "--config", str(config), *(flags if winner == "flag" else [])],
-            env={**UNSET, **(environment if winner != "file" else {})},
-        )
+        words = ["candidates", str(tmp_path / "photos"), "--config", str(config), *(flags if winner == "flag" else [])]
+        result = tagllm(words, environment=environment if winner != "file" else None)
     assert result.exit_code == 0, result.output
     assert [name for name, server in servers.items() if server.seen] == [winner]
     plan = open_table(table).info.plan
@@ -113,5 +106,5 @@ def test_a_flag_beats_the_environment_which_beats_the_file(tmp_path: Path, winne
 def test_json_from_the_file_holds_for_errors_too(tmp_path: Path) -> None:
     config = tmp_path / "tagllm.yaml"
     config.write_text("json: true\nvocab: voc\nout: c.parquet\n")
-    result = CliRunner().invoke(app, ["candidates", str(tmp_path / "nowhere"), "--config", str(config)])
+    result = tagllm(["candidates", str(tmp_path / "nowhere"), "--config", str(config)])
     assert (result.exit_code, json.loads(result.stdout)["error"]["kind"]) == (2, "SourceError")

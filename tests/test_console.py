@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from tagllm_cli import console as module
 from tagllm_cli.console import Console
 from tagllm_cli.engines import Counters
 from tagllm_cli.errors import UsageError
@@ -122,7 +121,7 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = 100.0
-    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    monkeypatch.setattr("tagllm_cli.console.time.monotonic", lambda: now)
     with Console().watching("candidates", 5001) as watcher:
         watcher.starting()
         now += 60  # loading the model does not count as speed

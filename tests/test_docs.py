@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -15,7 +14,6 @@ from typing import Any
 import duckdb
 import pytest
 import typer.main
-from typer.testing import CliRunner
 
 from tagllm_cli import errors
 from tagllm_cli.cli import app
@@ -26,6 +24,7 @@ from tagllm_cli.schema import Request, Status, table_schema
 from tagllm_cli.tables import open_table
 from tagllm_cli.vocab import builtin_vocabularies, load_vocabulary
 from tests import rules
+from tests.command_line import tagllm
 from tests.stub_server import picture_of, stub_server
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +41,8 @@ def blocks(language: str) -> list[str]:
 def table(heading: str) -> dict[str, str]:
     """A table of two columns, from the first words of its heading: first cell -> second cell."""
     lines = README.split(f"| {heading} |", 1)[1].split("\n\n", 1)[0].splitlines()[2:]
-    return dict((cell.strip() for cell in line.strip("|").split(" | ", 1)) for line in lines)
+    cells = [line.strip("| ").split(" | ", 1) for line in lines]
+    return {first.strip(): second for first, second in cells}
 
 
 def commands() -> list[str]:
@@ -93,11 +93,10 @@ def outcomes(folder: Path) -> Mapping[str, Any]:
     results = {}
     with ExitStack() as stack:
         servers = [stack.enter_context(stub_server(MODEL)) for _ in range(4)]
-        environment = {"TAGLLM_ENDPOINT": servers[0].url, "TAGLLM_MODEL": None, "TAGLLM_API_KEY": None}
         for command in commands():
             if command.startswith("tagllm "):
                 here = re.sub(r"http://localhost:800(\d)", lambda found: servers[int(found[1])].url, command)
-                results[command] = CliRunner().invoke(app, shlex.split(here)[1:], env=environment)
+                results[command] = tagllm(here.removeprefix("tagllm "), servers[0].url)
     return results
 
 

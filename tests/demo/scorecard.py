@@ -23,7 +23,7 @@ from tests.demo.scenes import Dials, Scene, draw
 from tests.demo.served import Ask, Served, Told
 from tests.demo.things import MEANS, NAMES
 
-FIRST_SEED = 2000
+FIRST_SEED = 4000  # seeds 2000 to 2059 were looked at while the model was trained
 BEGIN, END = "<!-- scorecard: begin -->", "<!-- scorecard: end -->"
 SETTINGS = {  # as DIALS.md lists them, at the easiest first
     "other_sense": (0.0, 1 / 3, 2 / 3),
@@ -144,7 +144,7 @@ HELD_OUT = "verify_card, own wording"
 def measure(
     served: Served, count: int, dials: Dials, lists: Sequence[str], asks: Sequence[str], others: int
 ) -> Results:
-    """Asks about `count` scenes from seed 2000 on and counts the answers."""
+    """Asks about `count` scenes from FIRST_SEED on and counts the answers."""
     results = Results()
     for start in range(FIRST_SEED, FIRST_SEED + count, _AT_ONCE):
         batch: list[Asked] = []

@@ -1,0 +1,26 @@
+"""Typing `tagllm` in tests, in this process: a command line in, its exit code and both streams out."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from typer.testing import CliRunner
+
+from tagllm_cli.cli import app
+
+
+def tagllm(line: str | Sequence[str], endpoint: str | None = None, environment: Mapping[str, str] | None = None) -> Any:
+    """Run a command line; of the developer's own environment, nothing about models counts."""
+    known = {"TAGLLM_MODEL": None, "TAGLLM_API_KEY": None, "TAGLLM_ENDPOINT": endpoint, **(environment or {})}
+    words = shlex.split(line) if isinstance(line, str) else list(line)
+    return CliRunner().invoke(app, words, prog_name="tagllm", env=known)
+
+
+def one_object(output: str) -> Any:
+    """Return the value of a text that holds one JSON object and nothing else."""
+    value = json.loads(output)
+    assert isinstance(value, dict)
+    return value
