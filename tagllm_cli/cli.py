@@ -18,28 +18,37 @@ from typer.core import TyperGroup
 from tagllm_cli.errors import GateError, InterruptedRunError, TagllmError, UsageError
 from tagllm_cli.options import (
     FLAG,
-    INPUT,
-    MODEL,
-    OUTPUT,
     WANTS_JSON,
+    Arms,
     Changed,
     ChangedBy,
+    Concepts,
     Config,
     Dry,
     Endpoint,
     EngineArg,
+    ExportOut,
     FailedRate,
+    FailUnder,
+    Format,
     Gone,
+    GroupSize,
+    IncludeHuman,
+    IncludeUnknown,
     Json,
     Limit,
     MaxPixels,
+    MinMass,
+    MinVotes,
     Missing,
     MissingAs,
     Model,
     ModelId,
+    NoEmbed,
     NoPreflight,
     Offline,
     Out,
+    Overall,
     Prompts,
     Quiet,
     Record,
@@ -47,8 +56,12 @@ from tagllm_cli.options import (
     Replay,
     Root,
     Sample,
+    ScoreThreshold,
     Seed,
+    Threshold,
+    Truth,
     Verbose,
+    Vocab,
 )
 
 if TYPE_CHECKING:
@@ -143,37 +156,13 @@ def tagllm(
 @app.command(rich_help_panel="Label")
 def candidates(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Folder of images.", show_default=False)],
-    vocab: Annotated[
-        str,
-        typer.Option(
-            "--vocab",
-            metavar="VOCAB",
-            help="Built-in vocabulary (`tagllm vocab list`) or a file.",
-            rich_help_panel=INPUT,
-        ),
-    ],
+    vocab: Vocab,
     out: Out,
     model: Model = None,
     endpoint: Endpoint = None,
-    arms: Annotated[
-        str | None,
-        typer.Option(
-            "--arms",
-            metavar="ARM,...",
-            help="Ways to group, united. (default: cooccurring,disjoint)",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
-    group_size: Annotated[
-        int | None,
-        typer.Option(
-            "--group-size", metavar="N", min=1, help="Labels per request. (default: 12)", rich_help_panel=MODEL
-        ),
-    ] = None,
-    min_votes: Annotated[
-        int,
-        typer.Option("--min-votes", metavar="N", min=1, help="Arms that must propose a label.", rich_help_panel=OUTPUT),
-    ] = 1,
+    arms: Arms = None,
+    group_size: GroupSize = None,
+    min_votes: MinVotes = 1,
     config: Config = None,
     prompts: Prompts = None,
     max_pixels: MaxPixels = None,
@@ -222,35 +211,12 @@ def candidates(
 def disambiguate(
     table: Annotated[Path, typer.Argument(metavar="TABLE", help="Candidate table.", show_default=False)],
     out: Out,
-    concepts: Annotated[
-        str | None,
-        typer.Option(
-            "--concepts",
-            metavar="FILE",
-            help="File of concept cards; `none` asks bare questions. (default: the vocabulary's descriptions)",
-            rich_help_panel=INPUT,
-        ),
-    ] = None,
+    concepts: Concepts = None,
     root: Root = None,
     model: Model = None,
     endpoint: Endpoint = None,
-    threshold: Annotated[
-        float,
-        typer.Option(
-            "--threshold", metavar="P", min=0, max=1, help="A probability above it is a yes.", rich_help_panel=OUTPUT
-        ),
-    ] = 0.5,
-    min_mass: Annotated[
-        float,
-        typer.Option(
-            "--min-mass",
-            metavar="P",
-            min=0,
-            max=1,
-            help="Less probability than this on yes and no together: unknown.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = 0.5,
+    threshold: Threshold = 0.5,
+    min_mass: MinMass = 0.5,
     config: Config = None,
     prompts: Prompts = None,
     max_pixels: MaxPixels = None,
@@ -292,30 +258,10 @@ def disambiguate(
 @app.command(rich_help_panel="Use")
 def evaluate(
     table: Annotated[Path, typer.Argument(metavar="TABLE", help="Label or candidate table.", show_default=False)],
-    truth: Annotated[
-        Path,
-        typer.Option(
-            "--truth", metavar="FILE", help="COCO instances JSON, CSV, or a label table.", rich_help_panel=INPUT
-        ),
-    ],
-    fail_under: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--fail-under",
-            metavar="METRIC=VALUE",
-            help="Exit with 1 below it, as of1=0.9; repeatable.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    overall: Annotated[
-        bool, typer.Option("--overall", metavar=FLAG, help="Leave out the single labels.", rich_help_panel=OUTPUT)
-    ] = False,
-    include_human: Annotated[
-        bool,
-        typer.Option(
-            "--include-human", metavar=FLAG, help="Count labels that people decided, too.", rich_help_panel=INPUT
-        ),
-    ] = False,
+    truth: Truth,
+    fail_under: FailUnder = None,
+    overall: Overall = False,
+    include_human: IncludeHuman = False,
     config: Config = None,
     json_output: Json = False,
     quiet: Quiet = False,
@@ -336,40 +282,24 @@ def evaluate(
     if not overall and not json_output:
         console.table(value, "each label, the worst F1 first", *report.per_label())
     if report.missed:
-        _end(console, GateError("; ".join(report.missed), "The gate is --fail-under."))
+        _end(
+            console,
+            GateError(
+                "; ".join(report.missed),
+                "--fail-under sets the gate; without --overall the worst labels are listed first.",
+            ),
+        )
 
 
 @app.command(rich_help_panel="Use")
 def export(
     table: Annotated[Path, typer.Argument(metavar="TABLE", help="Label table.", show_default=False)],
-    format_: Annotated[
-        str, typer.Option("--format", metavar="FORMAT", help="coco, csv, jsonl or hf.", rich_help_panel=OUTPUT)
-    ],
-    out: Annotated[
-        Path, typer.Option("--out", metavar="PATH", help="File or folder to write.", rich_help_panel=OUTPUT)
-    ],
+    format_: Format,
+    out: ExportOut,
     root: Root = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            "--threshold",
-            metavar="P",
-            min=0,
-            max=1,
-            help="Scores at or above it, instead of decisions.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    no_embed: Annotated[
-        bool,
-        typer.Option(
-            "--no-embed", metavar=FLAG, help="hf: name the images instead of copying them.", rich_help_panel=OUTPUT
-        ),
-    ] = False,
-    include_unknown: Annotated[
-        bool,
-        typer.Option("--include-unknown", metavar=FLAG, help="Undecided labels count as yes.", rich_help_panel=OUTPUT),
-    ] = False,
+    threshold: ScoreThreshold = None,
+    no_embed: NoEmbed = False,
+    include_unknown: IncludeUnknown = False,
     config: Config = None,
     json_output: Json = False,
     quiet: Quiet = False,

@@ -42,13 +42,13 @@ class Report:
         """What the figures leave out, a sentence each."""
         found = self.evaluation
         counted = {
-            "images of the table are not in the truth": found.images_not_in_truth,
-            "images of the truth are not in the table": found.images_not_in_table,
-            "images failed and were left out": found.failed,
-            "images are pending and were left out": found.pending,
-            "images have failed requests": found.partial,
+            "images of the table that the truth lacks": found.images_not_in_truth,
+            "images of the truth that the table lacks": found.images_not_in_table,
+            "images that failed and were left out": found.failed,
+            "images that are pending and were left out": found.pending,
+            "images with failed requests": found.partial,
         }
-        lines = [f"{count:,} {what}" for what, count in counted.items() if count]
+        lines = [f"{what}: {count:,}" for what, count in counted.items() if count]
         if found.labels_not_in_vocabulary:
             lines.append(f"labels of the truth that the vocabulary lacks: {_some(found.labels_not_in_vocabulary)}")
         if found.labels_not_in_truth:

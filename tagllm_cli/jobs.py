@@ -1,4 +1,4 @@
-"""From what a user typed to the job that `labelling` runs: files are read and checked here, before anything is written."""
+"""From what a user typed to the job that `labelling` runs: files are read and checked before anything is written."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def _endpoint_settings(model: ModelOptions) -> EndpointSettings:
 
 
 def _served(model: ModelOptions) -> str:
-    """Ask the endpoints which model they serve. Raises EndpointError where none answers or several models are served."""
+    """Ask the endpoints what they serve. Raises EndpointError where none answers or several models are served."""
     import asyncio
 
     from tagllm_cli.engines.endpoint import EndpointEngine

@@ -1,8 +1,9 @@
-"""The options that commands share, as typer reads them: name, environment variable, help, panel."""
+"""The options of all commands, as typer reads them: name, environment variable, help, panel."""
 
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -46,164 +47,165 @@ def _note_json(ctx: typer.Context, value: bool) -> bool:
     return value
 
 
-INPUT, MODEL, OUTPUT, RUN = "Input", "Model", "Output", "Run"
+_input = partial(typer.Option, rich_help_panel="Input")
+_model = partial(typer.Option, rich_help_panel="Model")
+_output = partial(typer.Option, rich_help_panel="Output")
+_run = partial(typer.Option, rich_help_panel="Run")
 FLAG = ""  # the metavar of an option that takes no value: typer would say <bool>
 
 Out = Annotated[
     Path,
-    typer.Option("--out", metavar="FILE", help="Table to write; its evidence lies beside it.", rich_help_panel=OUTPUT),
+    _output("--out", metavar="FILE", help="Table to write; its evidence lies beside it."),
 ]
 Json = Annotated[
     bool,
-    typer.Option(
-        "--json",
-        metavar=FLAG,
-        callback=_note_json,
-        help="Print exactly one JSON object on stdout.",
-        rich_help_panel=OUTPUT,
-    ),
+    _output("--json", metavar=FLAG, callback=_note_json, help="Print exactly one JSON object on stdout."),
 ]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", metavar=FLAG, help="No progress, no notes, no summary.", rich_help_panel=OUTPUT)
-]
+Quiet = Annotated[bool, _output("--quiet", "-q", metavar=FLAG, help="No progress, no notes, no summary.")]
 Config = Annotated[
     Path | None,
-    typer.Option(
-        "--config",
-        metavar="FILE",
-        help="YAML file with options.",
-        callback=_configure,
-        is_eager=True,
-        rich_help_panel=INPUT,
-    ),
+    _input("--config", metavar="FILE", help="YAML file with options.", callback=_configure, is_eager=True),
 ]
 Root = Annotated[
     Path | None,
-    typer.Option("--root", metavar="FOLDER", help="Where the images are now, if they moved.", rich_help_panel=INPUT),
+    _input("--root", metavar="FOLDER", help="Where the images are now, if they moved."),
 ]
 Model = Annotated[
     str | None,
-    typer.Option(
-        "--model",
-        metavar="NAME",
-        envvar="TAGLLM_MODEL",
-        help="Model that vLLM loads here: hub name or folder.",
-        rich_help_panel=MODEL,
-    ),
+    _model("--model", metavar="NAME", envvar="TAGLLM_MODEL", help="Model that vLLM loads here: hub name or folder."),
 ]
 Endpoint = Annotated[
     list[str] | None,
-    typer.Option(
+    _model(
         "--endpoint",
         metavar="URL",
         envvar="TAGLLM_ENDPOINT",
         help="URL of a running OpenAI-compatible server; repeatable.",
-        rich_help_panel=MODEL,
     ),
 ]
 ModelId = Annotated[
     str | None,
-    typer.Option(
-        "--model-id",
-        metavar="NAME",
-        help="Identity of the model, where its name or files do not settle it.",
-        rich_help_panel=MODEL,
-    ),
+    _model("--model-id", metavar="NAME", help="Identity of the model, where its name or files do not settle it."),
 ]
 EngineArg = Annotated[
     list[str] | None,
-    typer.Option(
-        "--engine-arg", metavar="KEY=VALUE", help="Anything else for vLLM; repeatable.", rich_help_panel=MODEL
-    ),
+    _model("--engine-arg", metavar="KEY=VALUE", help="Anything else for vLLM; repeatable."),
 ]
 Prompts = Annotated[
     Path | None,
-    typer.Option(
-        "--prompts", metavar="FOLDER", help="Folder of templates that replace built-in ones.", rich_help_panel=MODEL
-    ),
+    _model("--prompts", metavar="FOLDER", help="Folder of templates that replace built-in ones."),
 ]
 MaxPixels = Annotated[
     int | None,
-    typer.Option(
+    _model(
         "--max-pixels",
         metavar="N",
         min=1,
         help="Pixel budget per image; larger ones are scaled down. (default: 1003520)",
-        rich_help_panel=MODEL,
     ),
 ]
 Replay = Annotated[
     Path | None,
-    typer.Option(
-        "--replay", metavar="FILE", help="Take answers from a recording instead of a model.", rich_help_panel=MODEL
-    ),
+    _model("--replay", metavar="FILE", help="Take answers from a recording instead of a model."),
 ]
 Record = Annotated[
     Path | None,
-    typer.Option("--record", metavar="FILE", help="Write every answer to a recording.", rich_help_panel=MODEL),
+    _model("--record", metavar="FILE", help="Write every answer to a recording."),
 ]
 Verbose = Annotated[
     bool,
-    typer.Option("--verbose", metavar=FLAG, help="vLLM's log on stderr instead of in a file.", rich_help_panel=MODEL),
+    _model("--verbose", metavar=FLAG, help="vLLM's log on stderr instead of in a file."),
 ]
-Limit = Annotated[
-    int | None, typer.Option("--limit", metavar="N", min=1, help="Only the first N images.", rich_help_panel=RUN)
-]
+Limit = Annotated[int | None, _run("--limit", metavar="N", min=1, help="Only the first N images.")]
 Sample = Annotated[
     int | None,
-    typer.Option("--sample", metavar="N", min=1, help="Only N images, drawn with --seed.", rich_help_panel=RUN),
+    _run("--sample", metavar="N", min=1, help="Only N images, drawn with --seed."),
 ]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of --sample.", rich_help_panel=RUN)]
+Seed = Annotated[int, _run("--seed", metavar="N", help="Seed of --sample.")]
 Dry = Annotated[
     bool,
-    typer.Option(
-        "--dry-run",
-        metavar=FLAG,
-        help="Say what would be asked, and why; load no model, write nothing.",
-        rich_help_panel=RUN,
-    ),
+    _run("--dry-run", metavar=FLAG, help="Say what would be asked, and why; load no model, write nothing."),
 ]
 Offline = Annotated[
     bool,
-    typer.Option(
-        "--offline", metavar=FLAG, help="Rebuild the table from its evidence: no image, no model.", rich_help_panel=RUN
-    ),
+    _run("--offline", metavar=FLAG, help="Rebuild the table from its evidence: no image, no model."),
 ]
-MissingAs = Annotated[
-    Missing, typer.Option("--missing", help="With --offline: what a missing answer is.", rich_help_panel=RUN)
-]
+MissingAs = Annotated[Missing, _run("--missing", help="With --offline: what a missing answer is.")]
 Replan = Annotated[
     bool,
-    typer.Option(
-        "--replan",
-        metavar=FLAG,
-        help="Take the new model, templates or groups, and ask again what they change.",
-        rich_help_panel=RUN,
-    ),
+    _run("--replan", metavar=FLAG, help="Take the new model, templates or groups, and ask again what they change."),
 ]
 Changed = Annotated[
     ChangedBy,
-    typer.Option(
-        "--changed-by", help="Notice changed images by size and time, or by reading them.", rich_help_panel=RUN
-    ),
+    _run("--changed-by", help="Notice changed images by size and time, or by reading them."),
 ]
-Gone = Annotated[
-    bool, typer.Option("--allow-gone", metavar=FLAG, help="It is meant that many images are gone.", rich_help_panel=RUN)
-]
+Gone = Annotated[bool, _run("--allow-gone", metavar=FLAG, help="It is meant that many images are gone.")]
 FailedRate = Annotated[
     float,
-    typer.Option(
-        "--max-failed-rate",
-        metavar="P",
-        min=0,
-        max=1,
-        help="Exit with 3 when a larger share of images failed.",
-        rich_help_panel=RUN,
-    ),
+    _run("--max-failed-rate", metavar="P", min=0, max=1, help="Exit with 3 when a larger share of images failed."),
 ]
 NoPreflight = Annotated[
     bool,
-    typer.Option(
-        "--no-preflight", metavar=FLAG, help="Go on when the first answers make no sense.", rich_help_panel=RUN
+    _run("--no-preflight", metavar=FLAG, help="Go on when the first answers make no sense."),
+]
+Vocab = Annotated[
+    str,
+    _input("--vocab", metavar="VOCAB", help="Built-in vocabulary (`tagllm vocab list`) or a file."),
+]
+Arms = Annotated[
+    str | None,
+    _model("--arms", metavar="ARM,...", help="Ways to group, united. (default: cooccurring,disjoint)"),
+]
+GroupSize = Annotated[
+    int | None,
+    _model("--group-size", metavar="N", min=1, help="Labels per request. (default: 12)"),
+]
+MinVotes = Annotated[
+    int,
+    _output("--min-votes", metavar="N", min=1, help="Arms that must propose a label."),
+]
+Concepts = Annotated[
+    str | None,
+    _input(
+        "--concepts",
+        metavar="FILE",
+        help="File of concept cards; `none` asks bare questions. (default: the vocabulary's descriptions)",
     ),
+]
+Threshold = Annotated[
+    float,
+    _output("--threshold", metavar="P", min=0, max=1, help="A probability above it is a yes."),
+]
+MinMass = Annotated[
+    float,
+    _output(
+        "--min-mass", metavar="P", min=0, max=1, help="Less probability than this on yes and no together: unknown."
+    ),
+]
+Truth = Annotated[
+    Path,
+    _input("--truth", metavar="FILE", help="COCO instances JSON, CSV, or a label table."),
+]
+FailUnder = Annotated[
+    list[str] | None,
+    _output("--fail-under", metavar="METRIC=VALUE", help="Exit with 1 below it, as of1=0.9; repeatable."),
+]
+Overall = Annotated[bool, _output("--overall", metavar=FLAG, help="Leave out the single labels.")]
+IncludeHuman = Annotated[
+    bool,
+    _input("--include-human", metavar=FLAG, help="Count labels that people decided, too."),
+]
+Format = Annotated[str, _output("--format", metavar="FORMAT", help="coco, csv, jsonl or hf.")]
+ExportOut = Annotated[Path, _output("--out", metavar="PATH", help="File or folder to write.")]
+ScoreThreshold = Annotated[
+    float | None,
+    _output("--threshold", metavar="P", min=0, max=1, help="Scores at or above it, instead of decisions."),
+]
+NoEmbed = Annotated[
+    bool,
+    _output("--no-embed", metavar=FLAG, help="hf: name the images instead of copying them."),
+]
+IncludeUnknown = Annotated[
+    bool,
+    _output("--include-unknown", metavar=FLAG, help="Undecided labels count as yes."),
 ]

@@ -112,7 +112,7 @@ class Request:
 
 
 def request_key(question: bytes, fingerprint: bytes) -> bytes:
-    """Return the 16-byte identity of a question (its digest) asked about an image (its fingerprint; empty: no image)."""
+    """Return the 16-byte identity of a question (its digest) about an image (its fingerprint; empty: no image)."""
     return hashlib.blake2b(question + fingerprint, digest_size=16).digest()
 
 

@@ -65,7 +65,8 @@ def open_table(path: Path) -> Table:
             metadata = file.schema_arrow.metadata or {}
             length = file.metadata.num_rows
     except (pa.ArrowException, OSError) as error:
-        raise TableError(f"{path} is not a Parquet file: {str(error).splitlines()[0]}") from error
+        message = f"{path} is not a Parquet file: {str(error).splitlines()[0]}"
+        raise TableError(message, "Name a table that tagllm wrote, or choose another --out.") from error
     if b"tagllm.schema_version" not in metadata:
         raise TableError(f"{path} is a Parquet file, but no label table", "Name a table that tagllm wrote.")
     version = int(metadata[b"tagllm.schema_version"])

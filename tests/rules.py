@@ -1,4 +1,4 @@
-"""A synthetic engine for tests: its answers are a pure function of picture and question, its speed and faults are set."""
+"""A synthetic engine for tests: answers are a pure function of picture and question, speed and faults are set."""
 
 from __future__ import annotations
 

@@ -573,7 +573,7 @@ def test_secrets_stay_secret(server: Server, monkeypatch: pytest.MonkeyPatch) ->
         (set(), True),
         ({"vLLM"}, True),
         ({"endpoint b"}, True),
-        ({"endpoint a", "endpoint b"}, True),
+        ({"endpoint a", "endpoint b"}, False),
         ({"endpoint a", "endpoint b", "vLLM"}, False),
         ({"endpoint a", "endpoint b", "model"}, False),
         ({"model", "torch", "CPU"}, True),

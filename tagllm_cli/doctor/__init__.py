@@ -31,10 +31,11 @@ class Report:
 
     @property
     def ready(self) -> bool:
-        """Whether images can be labelled in at least one way: by vLLM on this machine, or by an endpoint given."""
+        """Whether images can be labelled: by an endpoint where some are given, else by vLLM on this machine."""
         missing = {check.name for check in self.checks if check.state == "missing"}
-        served = any(check.name.startswith("endpoint ") and check.name not in missing for check in self.checks)
-        return not missing & _ALWAYS_NEEDED and (served or not missing & _NEEDED_HERE)
+        endpoints = {check.name for check in self.checks if check.name.startswith("endpoint ")}
+        able = bool(endpoints - missing) if endpoints else not missing & _NEEDED_HERE
+        return able and not missing & _ALWAYS_NEEDED
 
     def to_json(self) -> dict[str, Any]:
         """Return `{"ready": bool, "checks": [{"name", "state", "detail", "hint"}, ...]}`."""

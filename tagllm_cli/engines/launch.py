@@ -57,6 +57,10 @@ _ENVIRONMENT = {
     "TRANSFORMERS_VERBOSITY": "error",
 }
 _NO_TELEMETRY = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_DO_NOT_TRACK": "1"}
+# OpenMP's threads wait for their next task by spinning, by default for a millisecond. Our own process and others need
+# those cores: beside a busy neighbour spinning less made the same run on CPU five times as fast.
+_SHORT_SPIN = {"GOMP_SPINCOUNT": "3000"}
+_OPENMP_WAITS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 
 class LaunchAbandonedError(Exception):
@@ -207,12 +211,14 @@ async def in_daemon_thread(work: Callable[[], _T]) -> _T:
 @contextmanager
 def _environment() -> Iterator[None]:
     os.environ.update(_NO_TELEMETRY)
-    before = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    os.environ.update(_ENVIRONMENT)
+    is_users_choice = any(name in os.environ for name in _OPENMP_WAITS)
+    ours = _ENVIRONMENT if is_users_choice else {**_ENVIRONMENT, **_SHORT_SPIN}
+    before = {name: os.environ[name] for name in ours if name in os.environ}
+    os.environ.update(ours)
     try:
         yield
     finally:
-        for name in _ENVIRONMENT:
+        for name in ours:
             del os.environ[name]
         os.environ.update(before)
 

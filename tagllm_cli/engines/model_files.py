@@ -117,17 +117,13 @@ def _check_weights(folder: Path, names: set[str]) -> None:
         raise ModelError(f"{folder} has no weights", _FINISH)
     for index in sorted(name for name in names if name.endswith((".safetensors.index.json", ".bin.index.json"))):
         listed = {str(name) for name in _read_json(folder / index).get("weight_map", {}).values()}
-        # A folder may carry the index of a format whose files were left out on purpose: then all of them are missing.
-        if missing := sorted(listed - names) if listed & names or len(_weight_formats(names)) == 0 else []:
+        # A folder may carry the index of a format that was left out on purpose: then none of its files is there.
+        if listed & names and (missing := sorted(listed - names)):
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise ModelError(f"{folder} is an unfinished download: {missing[0]}{more} missing", _FINISH)
     for name in sorted(names):
         if name.endswith(".safetensors"):
             _check_safetensors(folder / name)
-
-
-def _weight_formats(names: set[str]) -> set[str]:
-    return {suffix for suffix in _WEIGHTS if any(name.endswith(suffix) for name in names)}
 
 
 def _check_safetensors(path: Path) -> None:

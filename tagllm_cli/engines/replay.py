@@ -110,10 +110,13 @@ class RecordingEngine:
         return self._engine.capacity
 
     async def start(self) -> None:
-        """Start the engine that answers, and open the recording."""
+        """Open the recording and start the engine that answers. Raises UsageError where nothing can be written."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"{self._path} cannot be written: {error.strerror}", "Choose another --record.") from None
         await self._engine.start()
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._path.open("a", encoding="utf-8")
 
     async def ask(self, picture: Picture | None, requests: Sequence[Request]) -> list[Reply]:
         """Return the engine's replies, written down."""
