@@ -44,6 +44,7 @@ class Questions:
         self._context = context
         self._digests: dict[Request, bytes] = {}
         self._marks: dict[tuple[Request, ...], bytes] = {}
+        self._last: tuple[Sequence[Request], bytes] = ((), b"")
 
     def digest(self, request: Request) -> bytes:
         """Return the 16-byte identity of the question."""
@@ -58,15 +59,18 @@ class Questions:
 
     def mark(self, requests: Sequence[Request]) -> bytes:
         """Return a 16-byte hash over all the questions: what an image is settled for."""
-        marks, requests = self._marks, tuple(requests)
-        known = marks.get(requests)
+        if requests is self._last[0]:  # one and the same for every image of a candidates run: not even hashed
+            return self._last[1]
+        marks, questions = self._marks, tuple(requests)
+        known = marks.get(questions)
         if known is None:
             if len(marks) > _MARKS:  # disambiguation has a set of questions per image: remember the frequent ones only
                 marks.clear()
             state = hashlib.blake2b(digest_size=16)
-            for request in requests:
+            for request in questions:
                 state.update(self.digest(request))
-            known = marks[requests] = state.digest()
+            known = marks[questions] = state.digest()
+        self._last = (requests, known)
         return known
 
 

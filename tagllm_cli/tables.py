@@ -22,7 +22,7 @@ from tagllm_cli.errors import TableError
 from tagllm_cli.schema import SCHEMA_VERSION, Decision, Label, LabelEntry, Row, Status, Vocabulary, table_schema
 
 ROWS_PER_BATCH = 1024
-BATCHES_PER_ROW_GROUP = 32
+BATCHES_PER_ROW_GROUP = 8
 
 
 @dataclass(frozen=True, slots=True)
