@@ -18,7 +18,7 @@ from typing import Any, Self
 from tagllm_cli.schema import Failure, Image, LabelEntry, Reply, Seen, Subject
 from tagllm_cli.sqlite_file import Layout, SQLiteFile
 
-PAGE = 2000  # rows in memory at a time
+PAGE = 500  # rows in memory at a time
 KEYS = 500  # keys in one query: older SQLite takes at most 999 variables
 
 _LISTED = """

@@ -232,7 +232,9 @@ def _derive(
     evidence.commit()
     current = {"revision": evidence.revision, "settings": settings}
     last = evidence.meta("table") or {}
-    if _stamp(job.out) is not None and {**last, "counts": None} == {**current, "file": _stamp(job.out), "counts": None}:
+    shown = {**current, "file": _stamp(job.out), "counts": last.get("counts")}
+    # Offline nothing records that other questions count now (other cards, say): the table is made anew in any case.
+    if last == shown and not options.offline:
         return RowCounts(**last["counts"])
     counts = RowCounts()
     unasked = Reply(failure=Failure("missing", "not on record")) if options.missing_unknown else None

@@ -44,7 +44,7 @@ class Questions:
         self._context = context
         self._digests: dict[Request, bytes] = {}
         self._marks: dict[tuple[Request, ...], bytes] = {}
-        self._last: tuple[Sequence[Request], bytes] = ((), b"")
+        self._last: tuple[Sequence[Request], bytes] = ([], b"")
 
     def digest(self, request: Request) -> bytes:
         """Return the 16-byte identity of the question."""

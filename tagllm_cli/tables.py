@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from tagllm_cli.errors import TableError
 from tagllm_cli.schema import SCHEMA_VERSION, Decision, Label, LabelEntry, Row, Status, Vocabulary, table_schema
 
-ROWS_PER_BATCH = 1024
-BATCHES_PER_ROW_GROUP = 8
+ROWS_PER_BATCH = 512
+BATCHES_PER_ROW_GROUP = 16
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -171,8 +172,8 @@ def test_a_servers_refusals_are_ours(live_server: LiveServer):
         run(chosen, lambda engine: engine.ask(picture, [too_many]))
 
 
-def test_a_model_that_cannot_be_loaded_is_one_line():
-    engine = InProcessEngine(EngineSettings(str(MODEL), {"dtype": "float17"}))
+def test_a_model_that_cannot_be_loaded_is_one_line(tmp_path: Path):
+    engine = InProcessEngine(EngineSettings(str(MODEL), {"dtype": "float17"}, log_file=tmp_path / "vllm.log"))
 
     async def body() -> None:
         try:

@@ -220,7 +220,9 @@ def test_free_memory_heeds_the_container(tmp_path: Path):
     ("error", "message", "hint"),
     [
         (
-            ValueError("1 validation error for ModelConfig\ndtype\n  Value error, No.\n [type=value_error]"),
+            ValueError(
+                "1 validation error for ModelConfig\ndtype.literal['a','b']\n  Value error, No.\n [type=value_error]"
+            ),
             "m: dtype: No.",
             "log",
         ),

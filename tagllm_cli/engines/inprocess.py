@@ -11,6 +11,7 @@ import gc
 import itertools
 import os
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -203,8 +204,11 @@ class InProcessEngine:
         llm, self._llm, self._prompts = self._llm, None, None
         if llm is not None:
             await asyncio.to_thread(llm.shutdown, _SHUTDOWN_S)
-            del llm
-            gc.collect()  # cancelled requests leave cycles around it; its finalizer must not run at interpreter exit
+            # Cancelled requests leave cycles around it, and its finalizer must not run when the interpreter ends.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)  # vLLM leaves its ZeroMQ context to the collector
+                del llm
+                gc.collect()
         await asyncio.to_thread(self._launch.end_processes)
         self._launch.close_log()
 

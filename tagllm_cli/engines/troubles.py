@@ -13,7 +13,7 @@ _WORKER = re.compile(r"Worker failed with error '(.*)', please check")
 _RAISED = re.compile(r"(?:^|\] |\s)((?:\w+\.)*\w+(?:Error|Exception)): (.+)$")
 # pydantic's frame around a message of vLLM's or its own; the second line names the field, if it is about one
 _FRAME = re.compile(
-    r"^\d+ validation errors? for \w+\n(?:(\S+)\n)?\s*(?:Value error, )?(.*?)(?:\[type=.*)?$", re.DOTALL
+    r"^\d+ validation errors? for \w+\n(?:(\w+)\S*\n)?\s*(?:Value error, )?(.*?)(?:\[type=.*)?$", re.DOTALL
 )
 
 
