@@ -6,6 +6,7 @@ Rooms are imported inside the commands, so that `--help` answers at once.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -468,5 +469,6 @@ def _console(json_output: bool = False, quiet: bool = False) -> Console:
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line. SIGTERM is an interrupt like Ctrl-C, also before and after the asking: exit code 130."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app(prog_name="tagllm")

@@ -101,7 +101,7 @@ class Runner:
         self._sampled = 0
         self._refused = False
         self._starting = asyncio.Lock()
-        self._room = Room(DECODE_THREADS)
+        self._room = Room()
         self._busy: dict[bytes, asyncio.Event] = {}
         self._stop = asyncio.Event()
         self._error: BaseException | None = None
@@ -143,23 +143,23 @@ class Runner:
             if not lacking:
                 self._evidence.set_settled(work.subject.image.id, work.mark)
                 continue
-            # Until the engine is there, images are looked at: as many at once as there are threads to decode them.
-            weight = len(lacking) if self._engine is not None else 1
-            await first(self._room.enter(weight), self._stop.wait())
+            if self._engine is None:  # until then images are looked at, as many at once as there are threads
+                self._room.widen(DECODE_THREADS * len(lacking))
+            await first(self._room.enter(len(lacking)), self._stop.wait())
             if self._stop.is_set():
                 break
-            task = asyncio.create_task(self._guard(self._do(work), weight))
+            task = asyncio.create_task(self._guard(self._do(work), len(lacking)))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
         await self._drain(tasks)
 
-    async def _guard(self, work: Awaitable[None], weight: int) -> None:
+    async def _guard(self, work: Awaitable[None], requests: int) -> None:
         try:
             await work
         except Exception as error:
             self._fail(error)
         finally:
-            self._room.leave(weight)
+            self._room.leave(requests)
 
     def _fail(self, error: Exception) -> None:
         # After a signal the engine may be dying of the same signal: what it says then is not about the image.

@@ -9,23 +9,23 @@ from contextlib import contextmanager
 
 
 class Room:
-    """Admission by weight (requests in flight): one image always fits, however many requests it has."""
+    """Admission by requests in flight: one image always fits, however many requests it has."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int = 0) -> None:
         self._limit = limit
         self._inside = 0
         self._left = asyncio.Event()
 
-    async def enter(self, weight: int) -> None:
+    async def enter(self, requests: int) -> None:
         """Wait until there is room."""
-        while self._inside and self._inside + weight > self._limit:
+        while self._inside and self._inside + requests > self._limit:
             self._left.clear()
             await self._left.wait()
-        self._inside += weight
+        self._inside += requests
 
-    def leave(self, weight: int) -> None:
+    def leave(self, requests: int) -> None:
         """Make room for others."""
-        self._inside -= weight
+        self._inside -= requests
         self._left.set()
 
     def widen(self, limit: int) -> None:

@@ -27,34 +27,51 @@ def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path, IMAGES)
 
 
-class Watched(RuleEngine):
-    """Remembers how many requests were under way together; `at` is called with the number of each `ask`."""
+class Filling(RuleEngine):
+    """Answers nothing before `full` requests are under way together, and remembers the most that ever were."""
 
-    at: Callable[[int], object] = staticmethod(lambda number: None)
-    asks = 0
+    full = 0
     inside = 0
     most = 0
 
+    async def start(self) -> None:
+        await super().start()
+        self.filled = asyncio.Event()
+
     async def ask(self, picture: Picture | None, requests: Sequence[Request]) -> list[Reply]:
-        self.asks += 1
-        self.at(self.asks)
         self.inside += len(requests)
         self.most = max(self.most, self.inside)
-        await asyncio.sleep(0.001)
+        if self.inside >= self.full:
+            self.filled.set()
+        await asyncio.wait_for(self.filled.wait(), 20)
         self.inside -= len(requests)
         return await super().ask(picture, requests)
 
 
-@pytest.mark.parametrize(("capacity", "most"), [(1, EACH), (10, 2 * EACH), (64, 16 * EACH)])
-def test_the_engine_is_kept_full_and_never_more_than_it_wants(desk: Desk, capacity: int, most: int) -> None:
-    desk.engine = engine = Watched(capacity=capacity)
-    desk.candidates(limit=1)
-    for number in range(IMAGES, 2 * IMAGES):
-        desk.paint(number)
-    desk.candidates()
-    # The images that were looked at before the engine was there come on top.
-    assert most <= engine.most <= max(most, runner.DECODE_THREADS * EACH)
-    assert (engine.inside, engine.closed) == (0, 2)
+@pytest.mark.parametrize(
+    ("threads", "capacity", "full"), [(1, 1, EACH), (1, 10, 2 * EACH), (1, 64, 16 * EACH), (3, 1, 3 * EACH)]
+)
+def test_the_engine_is_kept_full_and_gets_no_more_than_it_wants(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, threads: int, capacity: int, full: int
+) -> None:
+    """Where threads could decode more images before the engine was there, those come at once."""
+    monkeypatch.setattr(runner, "DECODE_THREADS", threads)
+    desk.engine = engine = Filling(capacity=capacity)
+    engine.full = full
+    assert desk.candidates().rows.ok == IMAGES
+    assert (engine.most, engine.inside, engine.closed) == (full, 0, 1)
+
+
+class Watched(RuleEngine):
+    """Calls `at` with the number of each `ask`."""
+
+    at: Callable[[int], object] = staticmethod(lambda number: None)
+    asks = 0
+
+    async def ask(self, picture: Picture | None, requests: Sequence[Request]) -> list[Reply]:
+        self.asks += 1
+        self.at(self.asks)
+        return await super().ask(picture, requests)
 
 
 def test_an_engine_that_dies_loses_nothing_that_was_answered(desk: Desk) -> None:
@@ -187,12 +204,12 @@ def test_a_disk_that_is_full_for_the_table_keeps_the_answers(desk: Desk, monkeyp
 def test_a_disk_that_gets_full_while_answers_come_stops_the_run(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.candidates(limit=1)
 
-    class Filling(RuleEngine):
+    class Talkative(RuleEngine):
         async def ask(self, picture: Picture | None, requests: Sequence[Request]) -> list[Reply]:
             found = await super().ask(picture, requests)
             return [Reply(reply.text + " " * 100_000) for reply in found]
 
-    desk.engine = Filling()
+    desk.engine = Talkative()
     opened = Evidence.__init__
 
     def small(evidence: Evidence, path: Path | None) -> None:
