@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def answers(table: Path) -> int:
     evidence = table.with_suffix(".evidence")
     if not evidence.exists():
         return 0
-    with sqlite3.connect(evidence) as database:
+    with closing(sqlite3.connect(evidence)) as database:  # left open, it would keep the next run out
         return int(database.execute("SELECT count(*) FROM reply").fetchone()[0])
 
 
