@@ -97,7 +97,7 @@ ERRORS = {
     f"{RUN} --prompts own-prompts": "own-prompts/group.yaml",
     f"{RUN} --prompts nowhere": "nowhere cannot be read",
     f"{RUN} --engine-arg foo": "takes KEY=VALUE, not 'foo'",
-    f"{RUN} --arms ,": "names no arm",
+    f"{RUN} --arms ,": "--arms names nothing",
     f"{RUN} --arms nope": "no arm named 'nope'",
     f"{RUN} --limit 0": "--limit",
     f"{RUN} --seed x": "--seed",

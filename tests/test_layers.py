@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "tagllm_cli"
 HOUSE = """
     __main__
     cli
+    commands
     options
     pipeline
     doctor evaluation jobs
@@ -21,9 +22,10 @@ HOUSE = """
     summary
     runner report
     questions waiting
-    stages metrics exporters concepts diff
-    truth preflight
+    stages metrics agreement exporters concepts diff
+    truth preflight scenes
     plan answers cards
+    cooccurrence
     grouping vocab
     engines
     sources
@@ -39,7 +41,7 @@ HOUSE = """
 """
 FLOOR = {room: floor for floor, line in enumerate(HOUSE.splitlines()) for room in line.split()}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
-ONLY_IN = {"typer": ("cli", "options"), "rich": ("console",)}
+ONLY_IN = {"typer": ("cli", "commands", "options"), "rich": ("console",)}
 NEVER_AT_THE_TOP = {"torch", "transformers", "vllm"}
 
 
