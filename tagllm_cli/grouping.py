@@ -3,13 +3,14 @@
 Two ways, after TagLLM (Xie et al., arXiv 2602.20972): co-occurring groups hold labels that share scenes, disjoint
 groups hold labels that do not. Both are balanced partitions; the affinity summed over all pairs within groups is made
 large or small by exchanging pairs of labels. Affinities are rounded to thousandths and counted in integers, so that the
-order of summation, and with it the machine, cannot change a group.
+order of summation, and with it the machine, cannot change a group. A random partition is the control of both.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from random import Random
 
 import numpy as np
 import numpy.typing as npt
@@ -73,6 +74,28 @@ def disjoint(
 ) -> list[list[str]]:
     """Cut names into groups of at most `size` that spread labels of high affinity; otherwise like `cooccurring`."""
     return _cut(names, affinity, size, max_chars, spread=True)
+
+
+def random_partition(names: Sequence[str], size: int, seed: int, max_chars: int = MAX_GROUP_CHARS) -> list[list[str]]:
+    """Cut names into groups of at most `size` by lot; sizes, `max_chars` and errors as in `cooccurring`.
+
+    Groups and the names within them are in shuffled order, the same for a seed on every machine.
+    """
+    if size < 1:
+        raise ValueError(f"size {size} is no group size")
+    if not names:
+        return []
+    order = list(range(len(names)))
+    Random(seed).shuffle(order)
+    chars = np.array([_chars(name) for name in names])
+    groups = _layout(np.array(order), chars, size, max_chars, spread=False)
+    return [[names[index] for index in group] for group in groups]
+
+
+def shuffled(groups: Sequence[Sequence[str]], seed: int) -> list[list[str]]:
+    """Return the same groups in the same order, the names inside each shuffled, the same for a seed everywhere."""
+    random = Random(seed)
+    return [random.sample(group, len(group)) for group in groups]
 
 
 def place(

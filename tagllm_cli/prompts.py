@@ -36,9 +36,17 @@ class _Role:
 
 _ROLES: Mapping[str, _Role] = {
     "all": _Role(needed=frozenset({"labels"}), forms=("none",)),
+    "concept_compare": _Role(needed=frozenset({"name", "description", "reading"})),
+    "concept_draft": _Role(
+        needed=frozenset({"name"}),
+        optional=frozenset({"about", "parent", "siblings", "overlaps", "reading", "confusion", "earlier"}),
+    ),
+    "concept_find": _Role(frozenset({"labels"}), frozenset({"about"})),
+    "concept_name": _Role(frozenset({"description", "labels"}), forms=("none",)),
     "group": _Role(needed=frozenset({"labels"}), forms=("none",)),
     "meaning": _Role(needed=frozenset({"name"})),
     "open": _Role(forms=("none",)),
+    "scenes": _Role(frozenset({"labels"}), frozenset({"about", "scenes"})),
     "verify": _Role(needed=frozenset({"name"}), forms=("yes", "no")),
     "verify_card": _Role(frozenset({"name", "description"}), frozenset({"similar"}), forms=("yes", "no")),
 }

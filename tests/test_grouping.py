@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -11,12 +12,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tagllm_cli.grouping import affinity_by_parent, cooccurring, disjoint, place
+from tagllm_cli.cooccurrence import Cooccurrence
+from tagllm_cli.grouping import affinity_by_parent, cooccurring, disjoint, place, random_partition, shuffled
+from tagllm_cli.plan import Wanted, new_plan, revise
+from tagllm_cli.prompts import load_templates
 from tagllm_cli.schema import Label, Vocabulary
 from tagllm_cli.vocab import load_vocabulary
 
+TEMPLATES = load_templates()
 Cutter = Callable[..., list[list[str]]]
 ARMS = pytest.mark.parametrize("cut", [cooccurring, disjoint])
+
+
+def by_lot(names: Sequence[str], affinity: np.ndarray, size: int, max_chars: int = 1500) -> list[list[str]]:
+    return random_partition(names, size, 5, max_chars)
+
+
+CUTS = pytest.mark.parametrize("cut", [cooccurring, disjoint, by_lot])
 FEW = settings(max_examples=60, deadline=None)
 PARENTS = st.lists(st.sampled_from([None, "a", "b", "c", "d"]), min_size=1, max_size=60)
 
@@ -47,7 +59,7 @@ def expected_at_random(groups: list[list[str]], affinity: np.ndarray) -> float:
     return float(np.triu(affinity, 1).sum()) * pairs / max(1, count * (count - 1) / 2)
 
 
-@ARMS
+@CUTS
 @given(parents=PARENTS, size=st.integers(1, 20))
 @FEW
 def test_every_label_is_in_one_balanced_group(cut: Cutter, parents: list[str | None], size: int) -> None:
@@ -60,7 +72,7 @@ def test_every_label_is_in_one_balanced_group(cut: Cutter, parents: list[str | N
     assert len(groups) == -(-len(parents) // size)
 
 
-@ARMS
+@CUTS
 @given(lengths=st.lists(st.integers(1, 200) | st.just(5), min_size=1, max_size=60), size=st.integers(1, 20))
 @FEW
 def test_long_names_make_smaller_groups(cut: Cutter, lengths: list[int], size: int) -> None:
@@ -79,6 +91,59 @@ def test_arms_gather_and_spread_better_than_chance(seed: int, count: int, size: 
     rounding = 0.001 * count * size
     assert inner(together, affinity) >= expected_at_random(together, affinity) - rounding
     assert inner(apart, affinity) <= expected_at_random(apart, affinity) + rounding
+
+
+SHARED = st.sampled_from([0.0, 0.02, 0.1, 0.5, 1.0]) | st.floats(0, 1, width=32)
+
+
+@given(data=st.data(), count=st.integers(2, 16), size=st.integers(1, 8))
+@FEW
+def test_disjoint_groups_hold_no_more_than_random_ones_do_on_average(
+    data: st.DataObject, count: int, size: int
+) -> None:
+    affinity = np.eye(count, dtype=np.float32)
+    above = np.triu_indices(count, 1)
+    affinity[above] = data.draw(st.lists(SHARED, min_size=len(above[0]), max_size=len(above[0])))
+    affinity = np.maximum(affinity, affinity.T)
+    apart = disjoint(names_of(count), affinity, size)
+    lots = [random_partition(names_of(count), size, seed) for seed in range(40)]
+    assert sorted(map(len, lots[0])) == sorted(map(len, apart))
+    rounding = 0.001 * count * size
+    assert inner(apart, affinity) <= np.mean([inner(lot, affinity) for lot in lots]) + rounding
+
+
+@pytest.mark.parametrize("affinity", [random_affinity(4, 80), affinity_by_parent(load_vocabulary("coco"))])
+def test_disjoint_groups_hold_less_than_any_of_many_random_ones(affinity: np.ndarray) -> None:
+    lots = [inner(random_partition(names_of(80), 12, seed), affinity) for seed in range(100)]
+    assert inner(disjoint(names_of(80), affinity, 12), affinity) < min(lots)
+    assert inner(cooccurring(names_of(80), affinity, 12), affinity) > max(lots)
+    expected = expected_at_random(random_partition(names_of(80), 12, 0), affinity)
+    assert np.mean(lots) == pytest.approx(expected, abs=4 * np.std(lots) / np.sqrt(len(lots)))
+
+
+def test_lots_are_drawn_by_their_seed() -> None:
+    names = names_of(50)
+    lots = [random_partition(names, 8, seed) for seed in range(20)]
+    assert lots == [random_partition(list(names), 8, seed) for seed in range(20)]
+    assert len({tuple(map(tuple, lot)) for lot in lots}) == 20
+    # The same on every machine: such groups are what a recorded answer is about.
+    assert random_partition(names_of(5), 2, 7) == [["label 4", "label 0"], ["label 3", "label 1"], ["label 2"]]
+
+
+@given(sizes=st.lists(st.integers(0, 12), max_size=8), seed=st.integers(0, 999))
+@FEW
+def test_shuffling_changes_the_order_within_groups_and_nothing_else(sizes: list[int], seed: int) -> None:
+    groups = [[f"{number}.{each}" for each in range(size)] for number, size in enumerate(sizes)]
+    other = shuffled(groups, seed)
+    assert [sorted(group) for group in other] == [sorted(group) for group in groups]
+    assert shuffled(groups, seed) == other
+
+
+def test_another_seed_is_another_order() -> None:
+    groups = [names_of(12), names_of(9)]
+    orders = {tuple(map(tuple, shuffled(groups, seed))) for seed in range(20)}
+    assert len(orders) == 20
+    assert groups == [names_of(12), names_of(9)]
 
 
 @given(parents=PARENTS, size=st.integers(1, 20))
@@ -110,7 +175,7 @@ def test_cooccurring_groups_find_planted_scenes() -> None:
     assert all(len({scenes[int(name.split()[1])] for name in group}) == 1 for group in groups)
 
 
-@ARMS
+@CUTS
 def test_one_label_and_no_label(cut: Cutter) -> None:
     assert cut(["cat"], np.ones((1, 1), dtype=np.float32), 8) == [["cat"]]
     assert cut([], np.ones((0, 0), dtype=np.float32), 8) == []
@@ -171,6 +236,26 @@ def test_added_labels_move_nobody(kind: str, parents: list[str | None], added: i
             groups[index].append(name)
     assert sorted(name for group in groups for name in group) == sorted(grown.names)
     assert len(groups) == -(-len(grown.names) // size)
+
+
+@given(count=st.integers(1, 50), size=st.integers(1, 12), seed=st.integers(0, 99), counted=st.booleans())
+@FEW
+def test_a_label_added_asks_one_group_of_each_arm_again(count: int, size: int, seed: int, counted: bool) -> None:
+    def wanted(labels: int) -> Wanted:
+        vocabulary = vocabulary_of([f"parent {number % 4}" for number in range(labels)])
+        knowledge = Cooccurrence(random_affinity(seed, labels), "random") if counted else None
+        made = Wanted("candidates", vocabulary, TEMPLATES, "model", b"0" * 16, group_size=size, cooccurrence=knowledge)
+        return replace(made, arms=("cooccurring", "disjoint", "random@3", "disjoint@2"))
+
+    before = new_plan(wanted(count))
+    after, _ = revise(before, wanted(count + 1))
+    added = f"label {count}"
+    for arm, groups in after.arms.items():
+        was = {group.id: group.names for group in before.arms[arm]}
+        changed = [group for group in groups if was.get(group.id) != group.names]
+        assert [set(group.names) - set(was.get(group.id, ())) for group in changed] == [{added}]
+        assert was.keys() - {group.id for group in groups} == set()
+        assert sorted(name for group in groups for name in group.names) == sorted(names_of(count + 1))
 
 
 def test_a_new_label_joins_its_like_or_avoids_them() -> None:

@@ -23,9 +23,9 @@ HOUSE = """
     runner report
     questions waiting
     stages metrics agreement exporters concepts diff
-    truth preflight scenes
-    plan answers cards
-    cooccurrence
+    truth preflight scene_file
+    plan answers cards json_answers
+    arms cooccurrence
     grouping vocab
     engines
     sources

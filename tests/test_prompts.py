@@ -13,7 +13,19 @@ from hypothesis import strategies as st
 from tagllm_cli.errors import VocabularyError
 from tagllm_cli.prompts import Template, load_templates
 
-NAMES = ["all", "group", "meaning", "open", "verify", "verify_card"]
+NAMES = [
+    "all",
+    "concept_compare",
+    "concept_draft",
+    "concept_find",
+    "concept_name",
+    "group",
+    "meaning",
+    "open",
+    "scenes",
+    "verify",
+    "verify_card",
+]
 TEMPLATES = load_templates()
 VERIFY = "system: S\nimage: true\ntext: Is there {{ name }}?\nmax_tokens: 1\nyes: [yes]\nno: [no]\n"
 OPEN = "system: S\nimage: true\ntext: What is there?\nmax_tokens: 9\nnone: [none]\n"
@@ -22,7 +34,8 @@ OPEN = "system: S\nimage: true\ntext: What is there?\nmax_tokens: 9\nnone: [none
 def test_builtin_templates() -> None:
     assert sorted(TEMPLATES) == NAMES
     assert TEMPLATES["group"].none == ("none",)
-    assert [name for name in NAMES if not TEMPLATES[name].image] == ["meaning"]
+    pictured = {"all", "group", "open", "verify", "verify_card"}
+    assert {name for name in NAMES if TEMPLATES[name].image} == pictured
     for name in ("verify", "verify_card"):
         # In YAML's usual rules the keys and forms `yes` and `no` would be booleans.
         assert {"yes", "true"} <= set(TEMPLATES[name].yes)

@@ -17,6 +17,7 @@ from tests.demo import descriptions
 from tests.demo.things import MEANS, NAMES, THINGS
 
 _ROOT = Path(__file__).parents[2]
+_TRAINED = ("all", "group", "meaning", "open", "verify", "verify_card")
 
 
 @lru_cache
@@ -28,9 +29,13 @@ def frames() -> Mapping[str, Any]:
 
 @lru_cache
 def templates() -> Mapping[str, Mapping[str, Any]]:
-    """The tool's own templates by name; every value is text, since YAML takes a bare `yes` for a truth value."""
-    files = sorted((_ROOT / "prompts").glob("*.yaml"))
-    return {path.stem: yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader) for path in files}
+    """The tool's own templates that the model is trained on, by name; every value is text: YAML has `yes` for true.
+
+    Those that ask a language model (for concept cards, for scenes) are none of its business: the tokenizer is learnt
+    from these texts and no others.
+    """
+    files = {name: _ROOT / "prompts" / f"{name}.yaml" for name in _TRAINED}
+    return {name: yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader) for name, path in files.items()}
 
 
 @lru_cache(maxsize=256)
