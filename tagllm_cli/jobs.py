@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tagllm_cli.cards import Card, cards_of, load_cards
+from tagllm_cli.cooccurrence import load_cooccurrence
 from tagllm_cli.engines import Engine
-from tagllm_cli.errors import ModelError, TableError
+from tagllm_cli.errors import ModelError, TableError, UsageError
 from tagllm_cli.labelling import Job, RunOptions
 from tagllm_cli.plan import Plan, Wanted
 from tagllm_cli.prompts import load_templates
-from tagllm_cli.schema import Failure, Image, Seen, Status, Subject, Vocabulary
+from tagllm_cli.schema import Decision, Failure, Image, Seen, Status, Subject, Vocabulary
 from tagllm_cli.sources import Folder, open_source
+from tagllm_cli.stages import Stage
+from tagllm_cli.stages.binary import Binary
 from tagllm_cli.stages.candidates import Candidates
 from tagllm_cli.stages.disambiguate import Disambiguate, Thresholds
 from tagllm_cli.tables import Table, open_table
@@ -59,10 +64,20 @@ def candidates_job(
     arms: tuple[str, ...] | None = None,
     group_size: int | None = None,
     min_votes: int = 1,
+    strategy: str | None = None,
+    cooccurrence: Path | None = None,
+    threshold: float = 0.5,
 ) -> Job:
-    """Return the job of `tagllm candidates`. Raises UsageError for anything that cannot be used."""
+    """Return the job of `tagllm candidates`. Raises UsageError for anything that cannot be used.
+
+    `strategy` is one of plan.STRATEGIES (None: as pinned, else groups), `cooccurrence` a table or a file of scenes that
+    groups are made by, `threshold` in [0, 1] the probability above which `binary` proposes a label.
+    """
     folder = Folder.rooted(Path(source)) if options.offline else open_source(source)
-    wanted = _wanted("candidates", load_vocabulary(vocabulary), model, options, arms=arms, group_size=group_size)
+    known = load_vocabulary(vocabulary)
+    counted = None if cooccurrence is None else load_cooccurrence(cooccurrence, known)
+    wanted = _wanted("candidates", known, model, options)
+    wanted = replace(wanted, strategy=strategy, arms=arms, group_size=group_size, cooccurrence=counted)
     return Job(
         command="candidates",
         out=out,
@@ -70,11 +85,21 @@ def candidates_job(
         wanted=wanted,
         source=folder,
         subjects=lambda: map(Subject, folder.images()),
-        stage=lambda plan: Candidates(plan, min_votes),
+        stage=lambda plan: _candidate_stage(plan, min_votes, threshold),
         engine=lambda plan: make_engine(model, plan, out.with_suffix(".vllm.log")),
         next_command=_disambiguation(out, model),
-        derivation={"min_votes": min_votes},
+        derivation={"min_votes": min_votes, "threshold": threshold},
     )
+
+
+def _candidate_stage(plan: Plan, min_votes: int, threshold: float) -> Stage:
+    if min_votes > len(plan.arms):
+        arms = ", ".join(plan.arms)
+        raise UsageError(
+            f"--min-votes {min_votes} asks for more arms than the table has ({arms})",
+            f"Ask for at most {len(plan.arms)}; more --arms are a new plan, with --replan.",
+        )
+    return Binary(plan, Thresholds(threshold)) if plan.strategy == "binary" else Candidates(plan, min_votes)
 
 
 def disambiguate_job(
@@ -110,7 +135,7 @@ def disambiguate_job(
         stage=lambda plan: Disambiguate(plan, cards, thresholds),
         engine=lambda plan: make_engine(model, plan, out.with_suffix(".vllm.log")),
         next_command=f"tagllm evaluate {shlex.quote(str(out))} --truth TRUTH",
-        derivation={"threshold": thresholds.threshold, "min_mass": thresholds.min_mass},
+        derivation={**asdict(thresholds), "cards": _digest(cards)},
         expects_same_bytes=True,
     )
 
@@ -133,7 +158,9 @@ def _subjects(candidates: Table) -> Iterator[Subject]:
             kind, _, message = (row.error or "failed").partition(": ")
             failure = Failure(kind, message)
         seen = Seen(row.fingerprint, row.width, row.height, failure) if row.fingerprint or failure else None
-        yield Subject(image, seen, row.labels)
+        # What an exhaustive table says no to is no candidate, and what is absent means no.
+        proposed = row.labels and tuple(entry for entry in row.labels if entry.decision is not Decision.NO)
+        yield Subject(image, seen, proposed)
 
 
 def _cards(concepts: str | None, vocabulary: Vocabulary) -> Mapping[str, Card]:
@@ -142,15 +169,15 @@ def _cards(concepts: str | None, vocabulary: Vocabulary) -> Mapping[str, Card]:
     return cards_of(vocabulary) if concepts is None else load_cards(Path(concepts), vocabulary)
 
 
-def _wanted(
-    stage: str,
-    vocabulary: Vocabulary,
-    model: ModelOptions,
-    options: RunOptions,
-    *,
-    arms: tuple[str, ...] | None = None,
-    group_size: int | None = None,
-) -> Wanted:
+def _digest(cards: Mapping[str, Card]) -> str:
+    """Return a hex digest of what the cards say, whatever their order; `none` where there is none."""
+    if not cards:
+        return "none"
+    said = [(card.name, card.description, card.similar) for _, card in sorted(cards.items())]
+    return hashlib.blake2b(json.dumps(said).encode(), digest_size=16).hexdigest()
+
+
+def _wanted(stage: str, vocabulary: Vocabulary, model: ModelOptions, options: RunOptions) -> Wanted:
     identity = Identity(None, None) if options.offline else identify(model)
     return Wanted(
         stage=stage,
@@ -160,8 +187,6 @@ def _wanted(
         model_digest=identity.digest,
         own_templates=model.prompts is not None,
         max_pixels=model.max_pixels,
-        group_size=group_size,
-        arms=arms,
     )
 
 

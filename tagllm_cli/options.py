@@ -26,6 +26,15 @@ class ChangedBy(StrEnum):
     hash = "hash"
 
 
+class Strategy(StrEnum):
+    """How `candidates` asks; the last three are the baselines of the first."""
+
+    groups = "groups"
+    open = "open"
+    all = "all"
+    binary = "binary"
+
+
 def _configure(ctx: typer.Context, path: Path | None) -> Path | None:
     if path is not None and not ctx.resilient_parsing:
         from tagllm_cli.config import Command, load_config
@@ -152,9 +161,28 @@ Vocab = Annotated[
     str,
     _input("--vocab", metavar="VOCAB", help="Built-in vocabulary (`tagllm vocab list`) or a file."),
 ]
+StrategyName = Annotated[
+    Strategy | None,
+    _model(
+        "--strategy",
+        help="Ask by groups, openly, all labels at once, or yes/no about every label. (default: groups)",
+    ),
+]
 Arms = Annotated[
     str | None,
-    _model("--arms", metavar="ARM,...", help="Ways to group, united. (default: cooccurring,disjoint)"),
+    _model(
+        "--arms",
+        metavar="ARM,...",
+        help="Ways to group, united; NAME@SEED shuffles, `random` is one too. (default: cooccurring,disjoint)",
+    ),
+]
+Cooccurrence = Annotated[
+    Path | None,
+    _input(
+        "--cooccurrence",
+        metavar="FILE",
+        help="Which labels share images: a label table, or the file of `tagllm vocab scenes`. (default: parents)",
+    ),
 ]
 GroupSize = Annotated[
     int | None,
@@ -175,6 +203,10 @@ Concepts = Annotated[
 Threshold = Annotated[
     float,
     _output("--threshold", metavar="P", min=0, max=1, help="A probability above it is a yes."),
+]
+BinaryThreshold = Annotated[
+    float,
+    _output("--threshold", metavar="P", min=0, max=1, help="--strategy binary: a probability above it proposes."),
 ]
 MinMass = Annotated[
     float,
@@ -208,4 +240,46 @@ NoEmbed = Annotated[
 IncludeUnknown = Annotated[
     bool,
     _output("--include-unknown", metavar=FLAG, help="Undecided labels count as yes."),
+]
+LlmEndpoint = Annotated[
+    str | None,
+    _model(
+        "--llm-endpoint",
+        metavar="URL",
+        envvar="TAGLLM_LLM_ENDPOINT",
+        help="Server of the LLM that writes. (default: the multimodal model itself)",
+    ),
+]
+LlmModel = Annotated[
+    str | None,
+    _model("--llm-model", metavar="NAME", help="Which model of that server, where it serves several."),
+]
+CardsOut = Annotated[
+    Path,
+    _output("--out", metavar="FILE", help="Card file to write; one that is there is revised."),
+]
+ScenesOut = Annotated[
+    Path,
+    _output("--out", metavar="FILE", help="File of scenes to write."),
+]
+Images = Annotated[
+    Path | None,
+    _input("--images", metavar="FOLDER", help="Pictures to try the cards on, where there is no table."),
+]
+TriedTable = Annotated[
+    Path | None,
+    _input("--table", metavar="TABLE", help="Candidate or label table whose pictures the cards are tried on."),
+]
+TriedTruth = Annotated[
+    Path | None,
+    _input("--truth", metavar="FILE", help="Human labels of some of these pictures, as `evaluate` takes them."),
+]
+Rounds = Annotated[int, _run("--rounds", metavar="N", min=1, help="Rounds at most; it ends when no card changes.")]
+Review = Annotated[
+    bool,
+    _run("--review", metavar=FLAG, help="Accept, edit or reject each card in the terminal."),
+]
+OnlyLabels = Annotated[
+    str | None,
+    _input("--labels", metavar="LABEL,...", help="Only these labels."),
 ]

@@ -10,26 +10,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tagllm_cli.arms import PARENTS, Group, Knowledge, base_of, cut, grow
 from tagllm_cli.errors import UsageError
-from tagllm_cli.grouping import MAX_GROUP_CHARS, affinity_by_parent, cooccurring, disjoint, place
 from tagllm_cli.imaging import IMAGING_VERSION
 from tagllm_cli.prompts import Template
 from tagllm_cli.schema import Vocabulary
 from tagllm_cli.tables import vocabulary_from_json, vocabulary_to_json
 
+if TYPE_CHECKING:
+    from tagllm_cli.cooccurrence import Cooccurrence
+
 DEFAULT_MAX_PIXELS = 1_003_520  # 1280 patches of 28 x 28, the middle of what Qwen2.5-VL was trained on
 DEFAULT_GROUP_SIZE = 12
 DEFAULT_ARMS = ("cooccurring", "disjoint")
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Labels that one request asks about. The id is permanent and names the arm; names that were removed stay in it."""
-
-    id: str
-    names: tuple[str, ...]
+DEFAULT_STRATEGY = "groups"
+# How candidates are asked for, and the template of the question.
+STRATEGIES = {"groups": "group", "open": "open", "all": "all", "binary": "verify"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +43,18 @@ class Wanted:
     max_pixels: int | None = None
     group_size: int | None = None
     arms: tuple[str, ...] | None = None
+    strategy: str | None = None
+    cooccurrence: Cooccurrence | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that decides what is asked about an image. `model_digest` and `context()` are 16 bytes."""
+    """Everything that decides what is asked about an image. `model_digest` and `context()` are 16 bytes.
+
+    `strategy` is one of STRATEGIES and is about candidates only. `arms` hold the groups of labels that are asked about
+    together: an empty one where the question names none (`open`), no group where each is asked about alone (`binary`).
+    `knowledge` says for people what the groups were made by.
+    """
 
     stage: str
     vocabulary: Vocabulary
@@ -61,6 +66,8 @@ class Plan:
     max_pixels: int
     group_size: int
     arms: Mapping[str, tuple[Group, ...]] = field(default_factory=dict)
+    strategy: str = DEFAULT_STRATEGY
+    knowledge: str = PARENTS
 
     def context(self) -> bytes:
         """Return the hash that every request's identity starts from: model, imaging version and pixel budget."""
@@ -81,11 +88,13 @@ class Plan:
             "max_pixels": self.max_pixels,
             "group_size": self.group_size,
             "arms": {arm: [[group.id, list(group.names)] for group in groups] for arm, groups in self.arms.items()},
+            "strategy": self.strategy,
+            "knowledge": self.knowledge,
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Plan:
-        """Return the plan that `to_json` wrote."""
+        """Return the plan that `to_json` wrote, in this release or an older one."""
         return cls(
             stage=value["stage"],
             vocabulary=vocabulary_from_json(value["vocabulary"]),
@@ -99,30 +108,46 @@ class Plan:
             arms={
                 arm: tuple(Group(id_, tuple(names)) for id_, names in groups) for arm, groups in value["arms"].items()
             },
+            strategy=value.get("strategy", DEFAULT_STRATEGY),
+            knowledge=value.get("knowledge", PARENTS),
         )
 
 
 def new_plan(wanted: Wanted, label_ids: Mapping[str, int] | None = None) -> Plan:
     """Make the first plan of a table, or a new one under `--replan`, which keeps the `label_ids` given so far.
 
-    Raises UsageError where no model is named, or an arm that does not exist.
+    Raises UsageError where no model is named, for an arm or strategy that does not exist, and where groups are asked
+    for under a strategy that has none.
     """
     if wanted.model is None or wanted.model_digest is None:
         raise UsageError("no model is named", "Give --model NAME_OR_FOLDER, or --endpoint URL of a running server.")
-    size = wanted.group_size or DEFAULT_GROUP_SIZE
-    stage_templates = STAGE_TEMPLATES[wanted.stage]
+    strategy, size = _strategy(wanted), wanted.group_size or DEFAULT_GROUP_SIZE
+    asks_for_candidates = wanted.stage == "candidates"
+    templates = (STRATEGIES[strategy],) if asks_for_candidates else ("verify", "verify_card")
+    knowledge = Knowledge(wanted.vocabulary, wanted.cooccurrence)
     return Plan(
         stage=wanted.stage,
         vocabulary=wanted.vocabulary,
         label_ids=_numbered(label_ids or {}, wanted.vocabulary.names),
-        templates={name: wanted.templates[name] for name in stage_templates},
+        templates={name: wanted.templates[name] for name in templates},
         model=wanted.model,
         model_digest=wanted.model_digest,
         imaging=IMAGING_VERSION,
         max_pixels=wanted.max_pixels or DEFAULT_MAX_PIXELS,
         group_size=size,
-        arms=_cut(wanted.vocabulary, wanted.arms, size) if wanted.stage == "candidates" else {},
+        arms=_first_arms(strategy, wanted, knowledge, size) if asks_for_candidates else {},
+        strategy=strategy,
+        knowledge=knowledge.about,
     )
+
+
+def first_notes(plan: Plan, wanted: Wanted) -> list[str]:
+    """Return what people should know about a new plan, a line each."""
+    if wanted.cooccurrence is None:
+        return []
+    written = [arm for arm in plan.arms if {arm, base_of(arm)} & plan.vocabulary.groups.keys()]
+    own = f"the groups of {_some(written)} are those of the vocabulary's author: --cooccurrence only places new labels"
+    return [*wanted.cooccurrence.notes, *([own] if written else [])]
 
 
 def revise(pinned: Plan, wanted: Wanted) -> tuple[Plan, list[str]]:
@@ -139,19 +164,27 @@ def revise(pinned: Plan, wanted: Wanted) -> tuple[Plan, list[str]]:
     before, now = dict.fromkeys(pinned.vocabulary.names), dict.fromkeys(vocabulary.names)
     added = [name for name in now if name not in before]
     removed = [name for name in before if name not in now]
-    ids = _numbered(pinned.label_ids, added)
-    arms, notes = dict(pinned.arms), []
-    for arm, groups in pinned.arms.items():
-        arms[arm], touched = _add(arm, groups, added, vocabulary, pinned.group_size)
-        if touched:
-            verb = "is" if len(touched) == 1 else "are"
-            notes.append(f"{_some(added)} added: {_some(touched)} {verb} asked again")
+    arms, notes = _grown_arms(pinned, added, Knowledge(vocabulary, wanted.cooccurrence))
     if removed:
         notes.append(f"{_some(removed)} removed: filtered without asking")
+    if wanted.cooccurrence is not None:
+        if wanted.cooccurrence.about != pinned.knowledge:
+            notes.append(f"groups stay as they were pinned; --replan groups by {wanted.cooccurrence.about}")
+        notes += wanted.cooccurrence.notes if added else ()
+    ids = _numbered(pinned.label_ids, added)
     return replace(pinned, vocabulary=vocabulary, label_ids=ids, arms=arms), notes
 
 
-STAGE_TEMPLATES = {"candidates": ("group",), "labels": ("verify", "verify_card")}
+def _strategy(wanted: Wanted, pinned: str = DEFAULT_STRATEGY) -> str:
+    """Return the strategy that is wanted, else the one that is pinned; groups may only be asked for where they are."""
+    strategy = wanted.strategy or pinned
+    if strategy not in STRATEGIES:
+        raise UsageError(f"there is no strategy {strategy!r}", f"Strategies: {', '.join(STRATEGIES)}.")
+    given = {"--arms": wanted.arms, "--group-size": wanted.group_size, "--cooccurrence": wanted.cooccurrence}
+    for option, value in given.items():
+        if value is not None and strategy != DEFAULT_STRATEGY:
+            raise UsageError(f"{option} is about groups, and --strategy {strategy} has none", f"Leave {option} out.")
+    return strategy
 
 
 def _fixed(pinned: Plan, wanted: Wanted) -> list[tuple[str, str, str]]:
@@ -165,6 +198,9 @@ def _fixed(pinned: Plan, wanted: Wanted) -> list[tuple[str, str, str]]:
                 for name, digest in ((asked, wanted.model_digest), (have, pinned.model_digest))
             )
         conflicts.append(("the model", asked, have))
+    strategy = _strategy(wanted, pinned.strategy)
+    if strategy != pinned.strategy:
+        conflicts.append(("--strategy", strategy, pinned.strategy))
     if wanted.max_pixels is not None and wanted.max_pixels != pinned.max_pixels:
         conflicts.append(("--max-pixels", str(wanted.max_pixels), str(pinned.max_pixels)))
     if wanted.group_size is not None and wanted.group_size != pinned.group_size:
@@ -180,56 +216,35 @@ def _fixed(pinned: Plan, wanted: Wanted) -> list[tuple[str, str, str]]:
     return conflicts
 
 
-def _cut(vocabulary: Vocabulary, arms: Sequence[str] | None, size: int) -> dict[str, tuple[Group, ...]]:
-    """Cut a vocabulary into groups, once per arm: as its author wrote them, else by parent category."""
-    chosen = tuple(arms) if arms else tuple(vocabulary.groups) or DEFAULT_ARMS
-    cut: dict[str, tuple[Group, ...]] = {}
-    for arm in chosen:
-        if arm in vocabulary.groups:
-            partition = [list(group) for group in vocabulary.groups[arm]]
-        elif arm in CUTTERS:
-            partition = CUTTERS[arm](vocabulary.names, affinity_by_parent(vocabulary), size, MAX_GROUP_CHARS)
-        else:
-            known = ", ".join(dict.fromkeys((*vocabulary.groups, *CUTTERS)))
-            raise UsageError(f"there is no arm named {arm!r}", f"Arms of this vocabulary: {known}.")
-        cut[arm] = tuple(Group(f"{arm}:{number}", tuple(names)) for number, names in enumerate(partition))
-    return cut
+def _first_arms(strategy: str, wanted: Wanted, knowledge: Knowledge, size: int) -> Mapping[str, tuple[Group, ...]]:
+    vocabulary = wanted.vocabulary
+    if strategy == "groups":
+        return cut(wanted.arms or tuple(vocabulary.groups) or DEFAULT_ARMS, knowledge, size)
+    if strategy == "binary":
+        return {strategy: ()}
+    return {strategy: (Group(f"{strategy}:0", vocabulary.names if strategy == "all" else ()),)}
 
 
-CUTTERS = {"cooccurring": cooccurring, "disjoint": disjoint}
-
-
-def _add(
-    arm: str, groups: tuple[Group, ...], added: Sequence[str], vocabulary: Vocabulary, size: int
-) -> tuple[tuple[Group, ...], list[str]]:
-    """Put new labels into groups with room; return the groups and the ids of those that are asked again."""
-    live = set(vocabulary.names)
-    grown = list(groups)
-    touched: dict[str, None] = {}
-    if not added:
-        return groups, []
-    affinity = affinity_by_parent(vocabulary)
-    position = {name: index for index, name in enumerate(vocabulary.names)}
-    for name in added:
-        if any(name in group.names for group in grown):
-            continue  # it was removed once and is still asked about
-        index = place(
-            [[each for each in group.names if each in live] for group in grown],
-            name,
-            affinity,
-            position,
-            arm,
-            size,
-            MAX_GROUP_CHARS,
-        )
-        if index is None:
-            grown.append(Group(f"{arm}:{len(grown)}", (name,)))
-            index = len(grown) - 1
-        else:
-            # The group is asked again anyway: names that were removed leave it now.
-            grown[index] = Group(grown[index].id, (*(each for each in grown[index].names if each in live), name))
-        touched[grown[index].id] = None
-    return tuple(grown), list(touched)
+def _grown_arms(
+    pinned: Plan, added: Sequence[str], knowledge: Knowledge
+) -> tuple[Mapping[str, tuple[Group, ...]], list[str]]:
+    """Bring new labels into what is asked; return the arms, and a line for people about what that asks."""
+    arms, some = pinned.arms, _some(added)
+    if not added or not arms:
+        return arms, []
+    if pinned.strategy == "open":
+        return arms, [f"{some} added: found in the recorded answers, nothing is asked again"]
+    if pinned.strategy == "binary":
+        return arms, [f"{some} added: one question each"]
+    if pinned.strategy == "all":
+        (whole,) = arms["all"]
+        fresh = [name for name in added if name not in whole.names]
+        arms = {"all": (whole.joined_by(fresh, frozenset(knowledge.vocabulary.names)),)} if fresh else arms
+        touched = [[whole.id]] if fresh else []
+    else:
+        arms, touched = grow(arms, added, knowledge, pinned.group_size)
+    asked = [f"{_some(groups)} {'is' if len(groups) == 1 else 'are'} asked again" for groups in touched]
+    return arms, [f"{some} added: {each}" for each in asked]
 
 
 def _numbered(ids: Mapping[str, int], names: Sequence[str]) -> dict[str, int]:

@@ -19,12 +19,16 @@ REASONING = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ListAnswers:
-    """A sample of list answers: their texts, how many were cut off, and how many names did and did not map."""
+    """A sample of list answers: their texts, how many were cut off, and how many names did and did not map.
+
+    `names_given` says whether the question listed the names to choose from.
+    """
 
     texts: Sequence[str]
     truncated: int
     mapped: int
     unmatched: int
+    names_given: bool = True
 
 
 def complain_about_lists(answers: ListAnswers) -> str | None:
@@ -38,7 +42,7 @@ def complain_about_lists(answers: ListAnswers) -> str | None:
         advice = "raise max_tokens in the template, or take a model that answers briefly"
         return f"{answers.truncated} of {count} answers were cut off; {advice}"
     names = answers.mapped + answers.unmatched
-    if names >= ENOUGH_ANSWERS and answers.mapped < 0.3 * names:
+    if answers.names_given and names >= ENOUGH_ANSWERS and answers.mapped < 0.3 * names:
         return (
             f"only {answers.mapped} of the {names} names in the answers are in the vocabulary "
             f"(an answer: {_shorten(answers.texts)}); "

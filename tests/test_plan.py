@@ -8,10 +8,12 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import pytest
 
+from tagllm_cli.cooccurrence import Cooccurrence
 from tagllm_cli.errors import UsageError
-from tagllm_cli.plan import DEFAULT_ARMS, DEFAULT_MAX_PIXELS, Plan, Wanted, new_plan, revise
+from tagllm_cli.plan import DEFAULT_ARMS, DEFAULT_MAX_PIXELS, Plan, Wanted, first_notes, new_plan, revise
 from tagllm_cli.prompts import load_templates
 from tagllm_cli.schema import Image, Label, Request, Seen, Subject, Vocabulary
 from tagllm_cli.stages.candidates import Candidates
@@ -61,6 +63,14 @@ def test_a_plan_survives_json() -> None:
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
 
 
+def test_a_plan_of_an_older_release_asks_for_groups() -> None:
+    plan = new_plan(wanted())
+    older = {key: value for key, value in plan.to_json().items() if key not in ("strategy", "knowledge")}
+    assert Plan.from_json(older) == plan
+    assert (plan.strategy, plan.knowledge) == ("groups", "parents")
+    assert revise(Plan.from_json(older), wanted()) == (plan, [])
+
+
 def test_groups_of_the_vocabulary_file_are_the_arms() -> None:
     written = replace(TEN, groups={"mine": [list(ANIMALS), list(THINGS)]})
     assert {arm: [group.names for group in groups] for arm, groups in new_plan(wanted(written)).arms.items()} == {
@@ -69,7 +79,56 @@ def test_groups_of_the_vocabulary_file_are_the_arms() -> None:
     assert tuple(new_plan(wanted(written, arms=("disjoint", "mine"))).arms) == ("disjoint", "mine")
     with pytest.raises(UsageError, match="no arm named 'other'") as raised:
         new_plan(wanted(written, arms=("other",)))
-    assert raised.value.hint == "Arms of this vocabulary: mine, cooccurring, disjoint."
+    assert raised.value.hint.startswith("Arms of this vocabulary: mine, cooccurring, disjoint, random; ")
+
+
+COUNTED = Cooccurrence(np.eye(10, dtype=np.float32), "labels.parquet, 12 images", ("labels.parquet never shows knife",))
+
+
+def test_groups_are_made_by_what_was_counted_if_anything_was() -> None:
+    # Each animal is seen with one thing, against what the parents say.
+    affinity = np.eye(10, dtype=np.float32) + np.eye(10, k=5, dtype=np.float32) + np.eye(10, k=-5, dtype=np.float32)
+    counted = replace(COUNTED, affinity=affinity)
+    plan = new_plan(wanted(cooccurrence=counted, group_size=2))
+    assert {group.names for group in plan.arms["cooccurring"]} == set(zip(ANIMALS, THINGS, strict=True))
+    assert not {group.names for group in plan.arms["disjoint"]} & set(zip(ANIMALS, THINGS, strict=True))
+    assert plan.knowledge == counted.about
+    assert first_notes(plan, wanted(cooccurrence=counted)) == list(counted.notes)
+    assert first_notes(plan, wanted()) == []
+
+
+def test_groups_of_the_vocabulary_file_come_before_what_was_counted() -> None:
+    written = replace(TEN, groups={"mine": [list(ANIMALS), list(THINGS)]})
+    chosen = wanted(written, cooccurrence=COUNTED, arms=("mine", "mine@1", "disjoint"))
+    plan = new_plan(chosen)
+    assert [group.names for group in plan.arms["mine"]] == [ANIMALS, THINGS]
+    assert first_notes(plan, chosen)[1].startswith("the groups of mine, mine@1 are those of the vocabulary's author")
+
+
+def test_pinned_groups_stay_and_say_so_when_something_else_was_counted() -> None:
+    plan = new_plan(wanted())
+    after, notes = revise(plan, wanted(cooccurrence=COUNTED))
+    assert (after, notes) == (
+        plan,
+        ["groups stay as they were pinned; --replan groups by labels.parquet, 12 images"],
+    )
+    counted = new_plan(wanted(cooccurrence=COUNTED))
+    assert revise(counted, wanted(cooccurrence=COUNTED)) == (counted, [])
+
+
+def test_a_new_label_is_placed_by_what_was_counted() -> None:
+    before = new_plan(wanted(group_size=6))
+    affinity = np.eye(11, dtype=np.float32)
+    affinity[10, 9] = affinity[9, 10] = 1  # a goat by its parent, yet always seen with a knife
+    goat = wanted(vocabulary(*TEN.names, "goat", goat=Label("goat", "animal")), group_size=6)
+    joined = {}
+    for counted in (None, replace(COUNTED, affinity=affinity)):
+        after, notes = revise(before, replace(goat, cooccurrence=counted))
+        assert asked_again(before, after) == {"cooccurring": 1, "disjoint": 1}
+        (joined[counted is None],) = (group.names for group in after.arms["cooccurring"] if "goat" in group.names)
+    assert "cat" in joined[True]
+    assert "knife" in joined[False]
+    assert notes[-1] == COUNTED.notes[0]
 
 
 def test_a_plan_needs_a_model() -> None:
@@ -157,9 +216,10 @@ def other_words() -> dict[str, Any]:
         ({"max_pixels": 50_000}, "--max-pixels 1003520; the command asks for 50000"),
         ({"group_size": 8}, "--group-size 4; the command asks for 8"),
         ({"arms": ("disjoint",)}, "--arms cooccurring,disjoint; the command asks for disjoint"),
+        ({"strategy": "open", "group_size": None}, "--strategy groups; the command asks for open"),
         ({"own_templates": True, **other_words()}, "the templates .*; the command asks for another wording of group"),
     ],
-    ids=["model", "weights", "pixels", "size", "arms", "templates"],
+    ids=["model", "weights", "pixels", "size", "arms", "strategy", "templates"],
 )
 def test_what_is_pinned_needs_a_replan(change: dict[str, Any], said: str) -> None:
     before = new_plan(wanted())
@@ -175,11 +235,20 @@ def test_what_is_pinned_needs_a_replan(change: dict[str, Any], said: str) -> Non
         {"group_size": None},
         {"max_pixels": DEFAULT_MAX_PIXELS},
         {"arms": ("disjoint", "cooccurring")},
+        {"strategy": "groups"},
         {"model": None, "model_digest": None},
         {"own_templates": True},
         other_words(),
     ],
-    ids=["no size", "same pixels", "arms in another order", "no model", "same templates", "newer built-in templates"],
+    ids=[
+        "no size",
+        "same pixels",
+        "arms in another order",
+        "same strategy",
+        "no model",
+        "same templates",
+        "newer built-in templates",
+    ],
 )
 def test_what_asks_for_nothing_else_follows_the_pinned_plan(change: dict[str, Any]) -> None:
     plan = new_plan(wanted())

@@ -55,6 +55,13 @@ def test_names_that_are_not_in_the_vocabulary() -> None:
     assert lists(GOOD, mapped=0, unmatched=ENOUGH_ANSWERS - 1) is None
 
 
+def test_names_outside_the_vocabulary_are_no_wonder_where_the_question_gave_none() -> None:
+    assert complain_about_lists(ListAnswers(GOOD, 0, 0, 100, names_given=False)) is None
+    found = complain_about_lists(ListAnswers(GOOD, 7, 0, 100, names_given=False))
+    assert found is not None
+    assert found.startswith("7 of 30 answers were cut off")
+
+
 def test_probability_that_falls_elsewhere() -> None:
     assert yes_no([0.1] * 14 + [0.9] * 16) is None
     found = yes_no([0.1] * 16 + [0.9] * 14, token="Ja")

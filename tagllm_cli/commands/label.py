@@ -10,9 +10,11 @@ import typer
 from tagllm_cli.commands.settings import end, make_console, model_options, names, run_options
 from tagllm_cli.options import (
     Arms,
+    BinaryThreshold,
     Changed,
     ChangedBy,
     Concepts,
+    Cooccurrence,
     Config,
     Dry,
     Endpoint,
@@ -40,6 +42,7 @@ from tagllm_cli.options import (
     Root,
     Sample,
     Seed,
+    StrategyName,
     Threshold,
     Verbose,
     Vocab,
@@ -56,9 +59,12 @@ def candidates(
     out: Out,
     model: Model = None,
     endpoint: Endpoint = None,
+    strategy: StrategyName = None,
     arms: Arms = None,
     group_size: GroupSize = None,
+    cooccurrence: Cooccurrence = None,
     min_votes: MinVotes = 1,
+    threshold: BinaryThreshold = 0.5,
     config: Config = None,
     prompts: Prompts = None,
     max_pixels: MaxPixels = None,
@@ -84,6 +90,7 @@ def candidates(
     """Propose labels: images -> candidate table, by group-wise prompting.
 
     [dim]tagllm candidates photos/ --vocab coco --model MODEL --out candidates.parquet
+    tagllm candidates photos/ --vocab coco --strategy binary --out yes-no.parquet
     tagllm candidates photos/ --vocab labels.txt --endpoint URL --out c.parquet[/]
     """
     from tagllm_cli.jobs import candidates_job
@@ -96,9 +103,12 @@ def candidates(
         out,
         model_options(settings),
         options,
+        strategy=strategy,
         arms=names(arms, "--arms", "cooccurring,disjoint"),
         group_size=group_size,
+        cooccurrence=cooccurrence,
         min_votes=min_votes,
+        threshold=threshold,
     )
     _label(job, options, make_console(json_output, quiet))
 

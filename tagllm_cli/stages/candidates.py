@@ -1,7 +1,8 @@
-"""Candidate generation: structured group-wise prompting, high recall in few requests.
+"""Candidate generation by list questions: structured group-wise prompting, high recall in few requests.
 
 The vocabulary is cut into groups, in one or several ways (arms). Each request shows the image and one group; the arms'
-answers are united. Source: TagLLM (Xie et al., arXiv 2602.20972), section on structured group-wise prompting.
+answers are united. Source: TagLLM (Xie et al., arXiv 2602.20972), section on structured group-wise prompting. Its
+baselines ask one list question: about the whole vocabulary (`all`), or about anything at all (`open`).
 """
 
 from __future__ import annotations
@@ -10,19 +11,25 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from tagllm_cli.answers import Lexicon, Parsed, parse_names, render_names
-from tagllm_cli.plan import Plan
+from tagllm_cli.plan import STRATEGIES, Plan
 from tagllm_cli.preflight import ListAnswers, complain_about_lists
-from tagllm_cli.schema import Decision, Label, LabelEntry, Reply, Request, Row, Status, Subject, Vocabulary
+from tagllm_cli.schema import Decision, Label, LabelEntry, Reply, Request, Row, Subject, Vocabulary
+from tagllm_cli.stages.rows import Said, make_row, why_failed
 
 TRUNCATED = "length"
 
 
 class Candidates:
-    """The stage under a pinned plan. `min_votes` is the number of arms that must propose a label."""
+    """The stage under a pinned plan whose questions are answered with a list, that is, of any strategy but `binary`.
+
+    `min_votes` is the number of arms that must propose a label.
+    """
 
     def __init__(self, plan: Plan, min_votes: int = 1) -> None:
         self._plan = plan
         self._min_votes = min_votes
+        self._template = plan.templates[STRATEGIES[plan.strategy]]
+        self._names_labels = plan.strategy != "open"
         self._lexicon = Lexicon(plan.vocabulary)
         self._names = frozenset(plan.vocabulary.names)
         asked = dict.fromkeys(name for groups in plan.arms.values() for group in groups for name in group.names)
@@ -34,14 +41,18 @@ class Candidates:
     def _askers(self) -> Mapping[Request, tuple[tuple[str, str, frozenset[str]], ...]]:
         """Map each distinct request to the (arm, group id, live names) that cite it: an equal group is asked once."""
         askers: dict[Request, tuple[tuple[str, str, frozenset[str]], ...]] = {}
-        template = self._plan.templates["group"]
         for arm, groups in self._plan.arms.items():
             for group in groups:
                 live = self._names.intersection(group.names)
-                if live:
-                    request = template.request(labels=render_names(group.names, template.none))
+                if live or not self._names_labels:
+                    request = self._ask(group.names)
                     askers[request] = (*askers.get(request, ()), (arm, group.id, live))
         return askers
+
+    def _ask(self, names: Sequence[str]) -> Request:
+        if not self._names_labels:
+            return self._template.request()
+        return self._template.request(labels=render_names(names, self._template.none))
 
     @cached_property
     def _requests(self) -> tuple[Request, ...]:
@@ -53,31 +64,16 @@ class Candidates:
 
     def row(self, subject: Subject, replies: Sequence[Reply | None]) -> Row:
         """Unite the arms' answers into candidates; a group that failed leaves its unproposed labels `unknown`."""
-        seen = subject.seen
-        if seen is not None and seen.failure is not None:
-            return Row.of(subject, Status.FAILED, str(seen.failure))
-        answered = [reply for reply in replies if reply is not None]
-        if seen is None or len(answered) < len(replies):
-            return Row.of(subject, Status.PENDING)
-        failures = [why for reply in answered if (why := _failure(reply))]
-        if failures and len(failures) == len(answered):
-            return Row.of(
-                subject, Status.FAILED, f"request_failed: all {len(answered)} requests failed, the first: {failures[0]}"
-            )
-        labels, unmatched = self._unite(answered)
-        if failures:
-            error = f"request_failed: {len(failures)} of {len(answered)} requests failed, the first: {failures[0]}"
-            return Row.of(subject, Status.PARTIAL, error, labels, unmatched)
-        return Row.of(subject, Status.OK, None, labels, unmatched)
+        return make_row(subject, replies, self._unite, _why_failed)
 
-    def _unite(self, replies: Sequence[Reply]) -> tuple[tuple[LabelEntry, ...], tuple[str, ...]]:
+    def _unite(self, replies: Sequence[Reply]) -> Said:
         arms: dict[str, dict[str, None]] = {}
         groups: dict[str, dict[str, None]] = {}
         doubtful: set[str] = set()
         unmatched: dict[str, None] = {}
         for request, reply in zip(self._requests, replies, strict=True):
             askers = self._askers[request]
-            if _failure(reply):
+            if _why_failed(reply):
                 doubtful.update(*(names for _, _, names in askers))
                 continue
             parsed = self._parse(reply)
@@ -101,10 +97,13 @@ class Candidates:
         return entries, tuple(unmatched)
 
     def _parse(self, reply: Reply) -> Parsed:
-        return parse_names(reply.text, self._lexicon, self._plan.templates["group"].none)
+        return parse_names(reply.text, self._lexicon, self._template.none)
 
     def complaint(self, replies: Sequence[tuple[Request, Reply]]) -> str | None:
-        """Judge a first sample: answers must end, map onto the vocabulary, and be neither refusals nor reasoning."""
+        """Judge a first sample: answers must end, be neither refusals nor reasoning, and keep to names in the question.
+
+        Where the question names none (`open`), most that is seen may well be outside the vocabulary.
+        """
         answers = [reply for _, reply in replies if reply.failure is None]
         parsed = [self._parse(reply) for reply in answers]
         return complain_about_lists(
@@ -113,12 +112,11 @@ class Candidates:
                 truncated=sum(reply.finish == TRUNCATED for reply in answers),
                 mapped=sum(len(each.labels) for each in parsed),
                 unmatched=sum(len(each.unmatched) for each in parsed),
+                names_given=self._names_labels,
             )
         )
 
 
-def _failure(reply: Reply) -> str | None:
-    if reply.failure is not None:
-        return str(reply.failure)
+def _why_failed(reply: Reply) -> str | None:
     # A list that was cut off is not a short list: what would have followed is unknown.
-    return "truncated: the answer was cut off" if reply.finish == TRUNCATED else None
+    return why_failed(reply) or ("truncated: the answer was cut off" if reply.finish == TRUNCATED else None)
