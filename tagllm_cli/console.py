@@ -91,6 +91,30 @@ class Console:
             drawn.add_row(*(_text(cell, _STATES.get(cell, "")) for cell in row))
         self._out.print(drawn, soft_wrap=False)
 
+    @property
+    def is_interactive(self) -> bool:
+        """Whether a person can be asked: what they type and what we draw both meet in a terminal."""
+        return sys.stdin.isatty() and sys.stderr.isatty()
+
+    def show(self, title: str, facts: Sequence[tuple[str, str]]) -> None:
+        """Show a person what a question is about: a title, and facts as (what, text). On stderr."""
+        self._err.print()
+        self._err.print(_text(_one_line(title), "bold"))
+        width = max((cell_len(what) for what, _ in facts), default=0)
+        for what, text in facts:
+            padding = " " * (width - cell_len(what))
+            self._err.print(Text.assemble(("  " + what + padding, "dim"), "  ", _text(_one_line(text))))
+
+    def ask(self, question: str) -> str | None:
+        """Return the line that a person types after `question`; None at the end of the input."""
+        self._err.print(_text(question), end="")
+        self._err.file.flush()
+        try:
+            return input()
+        except EOFError:
+            self._err.print()
+            return None
+
     @contextmanager
     def watching(self, verb: str, images: int) -> Iterator[RunWatcher]:
         """Show the progress of a run over so many images."""

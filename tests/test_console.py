@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import pty
@@ -135,6 +136,20 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(
         "candidates: 161/5,001  8.0 images/s  644 requests  8,000 tokens/s  25% cached  1 failed  ETA 10:05",
         "candidates: 241/5,001  8.0 images/s  964 requests  8,000 tokens/s  25% cached  2 failed  ETA 9:55",
     ]
+
+
+def test_a_question_shows_facts_in_columns_and_the_end_of_the_input_is_no_answer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    console = Console()
+    monkeypatch.setattr("sys.stdin", io.StringIO("yes\n"))
+    assert not console.is_interactive
+    console.show("mouse\x1b[2J", [("here", "an [bold]animal"), ("similar", "cat\nrat")])
+    assert (console.ask("keep? "), console.ask("keep? ")) == ("yes", None)
+    out, err = capsys.readouterr()
+    assert out == ""
+    shown = "\nmouse\\x1b[2J\n  here     an [bold]animal\n  similar  cat rat\n"
+    assert err == f"{shown}keep? keep? \n"
 
 
 def on_a_terminal(command: list[str], width: int) -> tuple[int, str]:

@@ -1,0 +1,172 @@
+"""What the LLM is asked about labels, and what its answers say. Pure: requests out, records in.
+
+An answer that is no use raises UnusableAnswerError with the reason in a line; nothing of it is guessed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tagllm_cli.answers import Lexicon, parse_names, render_names
+from tagllm_cli.cards import Attempt, Wording
+from tagllm_cli.json_answers import UnusableAnswerError, read_json
+from tagllm_cli.preflight import REFUSAL
+from tagllm_cli.prompts import Template
+from tagllm_cli.schema import Label, Reply, Request, Vocabulary
+
+RELATIONS = ("same", "narrower", "broader", "different")
+LABELS_PER_QUESTION = 50
+MAX_SIBLINGS = 20
+NAMES_IN_BLIND_NAMING = 8
+
+_THOUGHT = re.compile(r"^.*?</think>", re.DOTALL)
+_RELATION = re.compile(rf"\b({'|'.join(RELATIONS)})\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Brief:
+    """What the LLM is told about the label that it writes a card for; empty where nothing is known."""
+
+    label: Label
+    overlaps: tuple[str, ...] = ()
+    reading: str = ""
+    confusion: str = ""
+    earlier: tuple[Attempt, ...] = ()
+
+
+def chunks(vocabulary: Vocabulary) -> list[list[Label]]:
+    """Cut the labels into questions, those of one category together: overlaps are mostly among them."""
+    ordered = sorted(vocabulary.labels, key=lambda label: label.parent or "")  # stable: else the vocabulary's order
+    return [ordered[start : start + LABELS_PER_QUESTION] for start in range(0, len(ordered), LABELS_PER_QUESTION)]
+
+
+def ask_what_is_ambiguous(
+    template: Template, vocabulary: Vocabulary, labels: Iterable[Label], known: Mapping[str, Wording]
+) -> Request:
+    """Return the question about some labels of the vocabulary; `known` says what is meant, as far as cards say."""
+    lines = []
+    for label in labels:
+        parent = f" ({label.parent})" if label.parent else ""
+        meaning = known[label.name].card(label.name).description if label.name in known else ""
+        lines.append(f"- {render_names([label.name])}{parent}" + (f": {meaning}" if meaning else ""))
+    return template.request(labels="\n".join(lines), about=vocabulary.about)
+
+
+def read_ambiguous(reply: Reply, lexicon: Lexicon) -> dict[str, tuple[str, ...]]:
+    """Return the labels that were named, each with the labels that it overlaps; names outside are left out."""
+    value = _json_of(reply)
+    if isinstance(value, dict):  # some wrap every list in an object
+        value = next((each for each in value.values() if isinstance(each, list)), None)
+    if not isinstance(value, list):
+        raise UnusableAnswerError("the answer is no JSON list")
+    found: dict[str, tuple[str, ...]] = {}
+    for each in value:
+        entry = {"label": each} if isinstance(each, str) else each
+        name = _label(entry.get("label"), lexicon) if isinstance(entry, dict) else None
+        if name is not None:
+            others = _labels(entry.get("overlaps"), lexicon)
+            found[name] = tuple(dict.fromkeys((*found.get(name, ()), *(other for other in others if other != name))))
+    return found
+
+
+def ask_for_a_card(template: Template, vocabulary: Vocabulary, brief: Brief) -> Request:
+    """Return the question for a card's wording."""
+    label = brief.label
+    siblings = [each.name for each in vocabulary.labels if label.parent and each.parent == label.parent]
+    earlier = [f"- {_quoted(attempt.wording)}: {attempt.why}" for attempt in brief.earlier]
+    return template.request(
+        name=render_names([label.name]),
+        about=vocabulary.about,
+        parent=label.parent or "",
+        siblings=render_names([name for name in siblings if name != label.name][:MAX_SIBLINGS]),
+        overlaps=render_names(brief.overlaps),
+        reading=brief.reading,
+        confusion=brief.confusion,
+        earlier="\n".join(dict.fromkeys(earlier)),
+    )
+
+
+def read_card(reply: Reply) -> dict[str, object]:
+    """Return the JSON object of an answer, whatever it holds."""
+    value = _json_of(reply)
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if not isinstance(value, dict):
+        raise UnusableAnswerError("the answer is no JSON object")
+    return value
+
+
+def ask_to_compare(template: Template, name: str, wording: Wording, reading: str) -> Request:
+    """Return the question how the model's reading of a name compares with a card."""
+    description = wording.card(name).description
+    return template.request(name=render_names([name]), description=description, reading=reading)
+
+
+def read_relation(reply: Reply) -> str:
+    """Return one of RELATIONS; "" where the answer names none, or several."""
+    found = {word.lower() for word in _RELATION.findall(_spoken(reply))}
+    return found.pop() if len(found) == 1 else ""
+
+
+def names_to_choose_from(vocabulary: Vocabulary, name: str, similar: Sequence[str]) -> list[str]:
+    """Return the names among which a description is to be found again: its label, what it is like, and others.
+
+    Labels of the same category come before the rest, which follow in an order that depends on the label alone.
+    """
+    parents = {label.name: label.parent for label in vocabulary.labels}
+
+    def rank(other: str) -> bytes:
+        return hashlib.blake2b(f"{name}\0{other}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+    def is_far(other: str) -> bool:
+        return parents[other] is None or parents[other] != parents[name]
+
+    rest = sorted(parents.keys() - {name, *similar}, key=lambda other: (is_far(other), rank(other)))
+    return sorted([name, *similar, *rest][: max(NAMES_IN_BLIND_NAMING, 1 + len(similar))], key=rank)
+
+
+def ask_blindly(template: Template, wording: Wording, name: str, choice: Sequence[str]) -> Request:
+    """Return the question which of the labels a description belongs to."""
+    return template.request(description=wording.card(name).description, labels=render_names(choice, template.none))
+
+
+def read_naming(template: Template, reply: Reply, lexicon: Lexicon) -> tuple[str, ...]:
+    """Return the labels that were named, in the vocabulary's order."""
+    return parse_names(_spoken(reply), lexicon, template.none).labels
+
+
+def one_line(text: str, most: int = 200) -> str:
+    """Return a model's text as one line of at most so many characters, for prompts and for people."""
+    line = " ".join(_THOUGHT.sub("", text).split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
+def _spoken(reply: Reply) -> str:
+    text = _THOUGHT.sub("", reply.text).strip()
+    if REFUSAL.search(text):
+        raise UnusableAnswerError(f"the LLM refuses: {one_line(text, 80)!r}")
+    if not text:
+        raise UnusableAnswerError("the answer is empty")
+    return text
+
+
+def _json_of(reply: Reply) -> object:
+    _spoken(reply)
+    return read_json(reply)
+
+
+def _label(value: object, lexicon: Lexicon) -> str | None:
+    return lexicon.find(value) if isinstance(value, str) else None
+
+
+def _labels(value: object, lexicon: Lexicon) -> list[str]:
+    found = [_label(each, lexicon) for each in (value if isinstance(value, list) else [])]
+    return [name for name in found if name is not None]
+
+
+def _quoted(wording: Wording) -> str:
+    return json.dumps(wording.description, ensure_ascii=False) if wording.description else "no usable card"

@@ -1,0 +1,266 @@
+"""The pure parts of calibration: what an answer says, what a draft is worth, what the pictures prove."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tagllm_cli.answers import Lexicon
+from tagllm_cli.cards import Attempt, Wording
+from tagllm_cli.concepts import dialogue
+from tagllm_cli.concepts.dialogue import RELATIONS, Brief
+from tagllm_cli.concepts.drafts import MOST_WORDS, validated
+from tagllm_cli.concepts.rounds import brought_news
+from tagllm_cli.concepts.tryout import Limits, Trial, judge
+from tagllm_cli.json_answers import UnusableAnswerError
+from tagllm_cli.prompts import load_templates
+from tagllm_cli.schema import Label, Reply, Vocabulary
+
+PETS = Vocabulary(
+    "pets",
+    (
+        Label("mouse", "animal", ("mice",)),
+        Label("cat", "animal", ("kitten",)),
+        Label("salt, pepper", "food"),
+        Label("cup"),
+        Label("hot air balloon"),
+    ),
+    about="what lives and stands in our house",
+)
+LEXICON = Lexicon(PETS)
+TEMPLATES = load_templates()
+DESCRIPTION = "the small grey animal with round ears"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('[{"label": "Mice", "overlaps": ["kitten", "dragon", "mouse"]}]', {"mouse": ("cat",)}),
+        ('Sure!\n```json\n{"answer": [{"label": "cup"}]}\n```', {"cup": ()}),
+        ('<think>[{"label": "cat"}]</think>["cup", "dragon", 7]', {"cup": ()}),
+        ('[{"label": "cat", "overlaps": "cup"}, {"label": "cat", "overlaps": ["cup"]}]', {"cat": ("cup",)}),
+        ("[]", {}),
+    ],
+)
+def test_a_search_names_labels_of_the_vocabulary_only(text: str, found: dict[str, tuple[str, ...]]) -> None:
+    assert dialogue.read_ambiguous(Reply(text), LEXICON) == found
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda each: (
+            st.lists(each)
+            | st.dictionaries(
+                st.sampled_from(["label", "overlaps", "description", "similar", "synonyms", "includes", "x"]), each
+            )
+        ),
+    ),
+    st.text(),
+)
+def test_no_answer_whatever_is_more_than_unusable(value: Any, noise: str) -> None:
+    """Any JSON, and any text: a record within the vocabulary, or the one exception with its one line."""
+    for text in (json.dumps(value), noise, noise + json.dumps(value) + noise):
+        found = attempted(lambda answer: dialogue.read_ambiguous(answer, LEXICON), text)
+        if not isinstance(found, str):
+            assert {name for each in found.items() for name in (each[0], *each[1])} <= set(PETS.names)
+        draft = attempted(lambda answer: validated(dialogue.read_card(answer), "mouse", LEXICON), text)
+        if not isinstance(draft, str):
+            assert set(draft.wording.similar) <= set(PETS.names) - {"mouse"}
+        assert "\n" not in f"{found}{draft}"
+
+
+def attempted(read: Callable[[Reply], Any], text: str) -> Any:
+    """What an answer says, or why it is no use."""
+    try:
+        return read(Reply(text))
+    except UnusableAnswerError as error:
+        return str(error)
+
+
+def test_a_long_vocabulary_is_cut_into_questions_by_category() -> None:
+    labels = tuple(Label(f"label {number}", f"kind {number % 3}") for number in range(120))
+    cut = dialogue.chunks(Vocabulary("long", labels))
+    assert [len(each) for each in cut] == [50, 50, 20]
+    assert {label.name for each in cut for label in each} == {label.name for label in labels}
+    assert {label.parent for label in cut[0]} == {"kind 0", "kind 1"}
+
+
+def test_a_question_shows_names_as_lists_do_and_what_failed_before() -> None:
+    known = {"cat": Wording("a pet that purrs", includes=("kittens",))}
+    text = dialogue.ask_what_is_ambiguous(TEMPLATES["concept_find"], PETS, PETS.labels, known).text
+    assert "(what lives and stands in our house)" in text
+    assert '- "salt, pepper" (food)\n' in text
+    assert "- cat (animal): a pet that purrs, including kittens\n" in text
+    earlier = (Attempt(1, "llm", Wording("a pet"), False, "too short"), Attempt(2, "llm", Wording(), False, "no JSON"))
+    brief = Brief(PETS.labels[0], ("salt, pepper",), "a device", "It errs.", earlier)
+    request = dialogue.ask_for_a_card(TEMPLATES["concept_draft"], PETS, brief)
+    assert not request.with_image
+    for part in ('overlap with: "salt, pepper".', "means: a device", "It errs.", '- "a pet": too short\n- no usable'):
+        assert part in request.text
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_a_comparison_is_one_of_four_words(relation: str) -> None:
+    assert dialogue.read_relation(Reply(f"**{relation.title()}**.")) == relation
+
+
+@pytest.mark.parametrize("text", ["narrower or broader", "yes", "sameness"])
+def test_any_other_comparison_is_none(text: str) -> None:
+    assert dialogue.read_relation(Reply(text)) == ""
+
+
+def test_blind_naming_offers_the_label_and_what_it_is_like() -> None:
+    labels = tuple(Label(f"label {number}", "near" if number < 4 else "far") for number in range(40))
+    vocabulary = Vocabulary("v", labels)
+    names = dialogue.names_to_choose_from(vocabulary, "label 0", ("label 30",))
+    assert len(set(names)) == len(names) == dialogue.NAMES_IN_BLIND_NAMING
+    assert {"label 0", "label 1", "label 2", "label 3", "label 30"} <= set(names)
+    assert names == dialogue.names_to_choose_from(vocabulary, "label 0", ("label 30",))
+    first = [dialogue.names_to_choose_from(vocabulary, label.name, ()).index(label.name) for label in labels]
+    assert len(set(first)) > 3  # the answer does not always stand at the same place
+
+
+def test_a_draft_keeps_what_belongs_to_it() -> None:
+    value = {
+        "label": "Mouse",
+        "description": f" Here it means {DESCRIPTION}. ",
+        "similar": ["kitten", "dragon", "mouse", "CAT", 3],
+        "synonyms": ["mice", "mouse", "kitten", "house mouse"],
+        "includes": ["field mice.", "", "a phrase that goes on for much longer than eight words"],
+        "excludes": "devices",
+    }
+    draft = validated(value, "mouse", LEXICON)
+    assert draft.wording == Wording(DESCRIPTION, ("cat",), ("mice", "house mouse"), ("field mice",))
+    assert draft.note == "not labels, left out of similar: dragon"
+
+
+def test_signs_count_as_words_where_there_are_no_spaces() -> None:
+    assert validated({"description": "耳の丸い小さな灰色の動物"}, "mouse", LEXICON)
+    with pytest.raises(UnusableAnswerError, match="has 2 words"):
+        validated({"description": "動物"}, "mouse", LEXICON)
+
+
+@pytest.mark.parametrize(
+    ("description", "why"),
+    [
+        ("word " * (MOST_WORDS + 1), "41 words"),
+        ("two words", "2 words"),
+        ("", "no description"),
+        (None, "no description"),
+        ("Small and grey. It lives in holes", "more than one phrase"),
+        ("small and grey\n- with ears", "more than one phrase"),
+        ("the {{ name }} that is meant", "marks that are no text"),
+        ("I'm sorry, I can't describe it", "a refusal"),
+        ("salt, pepper", "2 words"),
+        ("Hot-air  balloons", "2 words"),
+        ("a hot air balloon", "no more than a name"),
+    ],
+)
+def test_what_is_no_description(description: str | None, why: str) -> None:
+    with pytest.raises(UnusableAnswerError, match=why):
+        validated({"label": "mouse", "description": description}, "mouse", LEXICON)
+
+
+def trials(*groups: tuple[int, bool, bool, bool | None, bool | None]) -> list[Trial]:
+    """So many pictures each of (bare, card, present, proposed)."""
+    return [
+        Trial(f"{number}-{place}.png", bare, card, proposed, present)
+        for number, (count, bare, card, present, proposed) in enumerate(groups)
+        for place in range(count)
+    ]
+
+
+RIGHT = (20, True, True, True, True)
+CORRECTED = (6, True, False, False, True)
+BROKEN = (True, False, True, True)
+
+
+@pytest.mark.parametrize(
+    ("broken", "kept"),
+    [(0, True), (2, True), (3, False), (6, False), (9, False)],  # 22 right yes: 2 are a tenth at most, 3 of 23 are not
+)
+def test_with_truth_a_card_must_correct_more_than_it_breaks(broken: int, kept: bool) -> None:
+    verdict = judge(trials(RIGHT, CORRECTED, (broken, *BROKEN)))
+    assert (verdict.kept, verdict.gain, verdict.errors) == (kept, 6 - broken, broken)
+    assert verdict.why.startswith(f"corrects 6 and breaks {broken} of {26 + broken} decisions")
+
+
+def test_a_rare_label_is_not_bought_with_no_to_everything() -> None:
+    """A net gain of 29, and every right yes is lost."""
+    verdict = judge(trials((1, *BROKEN), (30, True, False, False, True)))
+    assert (verdict.kept, verdict.gain) == (False, 29)
+    assert "1 of 1 that were rightly yes" in verdict.why
+
+
+def test_nor_with_wrong_yeses_elsewhere() -> None:
+    verdict = judge(trials(RIGHT, CORRECTED, (8, False, False, False, False), (2, False, True, False, False)))
+    assert "2 of 10 that were rightly no" in verdict.why
+    assert judge(trials(RIGHT, CORRECTED, (2, False, True, False, False)), Limits(lost=1.0)).kept
+
+
+@pytest.mark.parametrize("proposed", [True, None])
+@pytest.mark.parametrize(
+    ("groups", "kept"),
+    [
+        ([(10, True, True), (5, True, False)], True),
+        ([(15, True, False)], False),
+        ([(15, True, True)], False),
+        ([], True),
+    ],
+)
+def test_without_truth_some_may_turn_but_not_all(
+    groups: Sequence[tuple[int, bool, bool]], kept: bool, proposed: bool | None
+) -> None:
+    elsewhere = (8, False, False, None, None if proposed is None else False)
+    assert judge(trials(*((*group, None, proposed) for group in groups), elsewhere)).kept is kept
+
+
+def test_without_truth_no_stays_no_where_nothing_was_proposed() -> None:
+    turned = (5, True, False, None, True), (9, True, True, None, True)
+    assert judge(trials(*turned, (1, True, True, None, False))).kept
+    verdict = judge(trials(*turned, (3, False, False, None, False), (1, False, True, None, False)))
+    assert (verdict.kept, verdict.gain) == (False, None)
+    assert verdict.why == "says yes to 1 of 4 pictures where the label was never proposed"
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_without_truth_one_answer_to_all_is_refused(answer: bool) -> None:
+    verdict = judge(trials((6, True, answer, None, True), (6, False, answer, None, True)))
+    assert verdict.why == f"says {'yes' if answer else 'no'} to all 12 proposed pictures"
+
+
+def test_without_truth_a_card_that_turns_everything_is_refused() -> None:
+    verdict = judge(trials((6, True, False, None, True), (6, False, True, None, True)))
+    assert verdict.why == "turns the decision on all 12 proposed pictures"
+
+
+def test_without_pictures_the_text_decides() -> None:
+    assert judge([]).kept
+
+
+TRIAL = st.builds(Trial, st.just("x"), st.booleans(), st.booleans(), st.none() | st.booleans(), st.booleans())
+
+
+@given(st.lists(TRIAL, min_size=1, max_size=60))
+def test_what_is_kept_has_fewer_errors_on_its_pictures(found: list[Trial]) -> None:
+    verdict = judge(found)
+    bare = sum(trial.bare != trial.present for trial in found)
+    card = sum(trial.card != trial.present for trial in found)
+    assert (verdict.gain, verdict.errors) == (bare - card, card)
+    assert not verdict.kept or card < bare
+
+
+def test_a_round_is_the_last_when_it_keeps_nothing_and_hears_nothing_new() -> None:
+    failed = Attempt(1, "llm", Wording("a pet"), False, "too short")
+    kept = Attempt(2, "llm", Wording("a pet that purrs"), True, "good")
+    again = Attempt(2, "llm", Wording("a pet"), False, "too short")
+    person = Attempt(2, "person", Wording("my pet"), True, "edited")
+    assert brought_news([(failed,)], 1)
+    assert brought_news([(failed, kept)], 2)
+    assert not brought_news([(failed, again), (failed,), (), (person,)], 2)
