@@ -40,11 +40,14 @@ class Stage:
 
 # Short rounds first, so that a rough model exists early; each later stage goes on from what the earlier ones left.
 PLAN = (
-    Stage("vision", 0.12, 1e-3),
-    Stage("text", 0.04, 1e-3),
-    Stage("vision", 0.32, 1e-3),
-    Stage("text", 0.25, 1e-3),
-    Stage("joint", 0.27, 5e-4),
+    Stage("vision", 0.074, 1e-3),
+    Stage("text", 0.025, 1e-3),
+    Stage("vision", 0.197, 1e-3),
+    Stage("text", 0.154, 1e-3),
+    Stage("joint", 0.166, 5e-4),
+    Stage("vision", 0.143, 8e-4),
+    Stage("text", 0.066, 8e-4),
+    Stage("joint", 0.175, 5e-4),
 )
 
 
@@ -267,9 +270,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("tests/demo/model"))
     parser.add_argument("--work", type=Path, default=Path("runs/demo-model"), help="pool and checkpoint")
-    parser.add_argument("--minutes", type=float, default=112, help="training time, drawing the first pictures apart")
+    parser.add_argument("--minutes", type=float, default=182, help="training time, drawing the first pictures apart")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--chunks", type=int, default=140, help=f"training pictures, in chunks of {pool.CHUNK}")
+    parser.add_argument("--chunks", type=int, default=280, help=f"training pictures, in chunks of {pool.CHUNK}")
     parser.add_argument("--compile", action="store_true", help="torch.compile the text model; needs a C++ compiler")
     arguments = parser.parse_args()
     # Started in the background, a process ignores the interrupt; and a polite kill should cost nothing either.
