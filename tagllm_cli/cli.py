@@ -103,12 +103,14 @@ def tagllm(
 # In the order of the help.
 app.command(rich_help_panel="Label")(label.candidates)
 app.command(rich_help_panel="Label")(label.disambiguate)
+app.command(rich_help_panel="Label")(label.concepts)
 app.command(rich_help_panel="Use")(use.evaluate)
 app.command(rich_help_panel="Use")(use.export)
 app.command(rich_help_panel="Look")(look.doctor)
 vocab_app.command("list")(look.vocab_list)
 vocab_app.command("show")(look.vocab_show)
 vocab_app.command("check")(look.vocab_check)
+vocab_app.command("scenes")(look.vocab_scenes)
 
 
 def main() -> None:

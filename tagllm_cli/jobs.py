@@ -6,15 +6,15 @@ import hashlib
 import json
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tagllm_cli.cards import Card, cards_of, load_cards
+from tagllm_cli.concepts.settings import Model
 from tagllm_cli.cooccurrence import load_cooccurrence
-from tagllm_cli.engines import Engine
-from tagllm_cli.errors import ModelError, TableError, UsageError
+from tagllm_cli.errors import TableError, UsageError
 from tagllm_cli.labelling import Job, RunOptions
+from tagllm_cli.models import Identity, ModelOptions, identify, make_engine
 from tagllm_cli.plan import Plan, Wanted
 from tagllm_cli.prompts import load_templates
 from tagllm_cli.schema import Decision, Failure, Image, Seen, Status, Subject, Vocabulary
@@ -25,33 +25,6 @@ from tagllm_cli.stages.candidates import Candidates
 from tagllm_cli.stages.disambiguate import Disambiguate, Thresholds
 from tagllm_cli.tables import Table, open_table
 from tagllm_cli.vocab import load_vocabulary
-
-if TYPE_CHECKING:
-    from tagllm_cli.engines.endpoint import EndpointSettings
-
-
-@dataclass(frozen=True, slots=True)
-class ModelOptions:
-    """Which model answers: one that vLLM loads here, running servers, or a recording. All None: as the plan says."""
-
-    model: str | None = None
-    endpoints: tuple[str, ...] = ()
-    model_id: str | None = None
-    api_key: str | None = field(default=None, repr=False)
-    engine_args: Mapping[str, str] = field(default_factory=dict)
-    prompts: Path | None = None
-    max_pixels: int | None = None
-    replay: Path | None = None
-    record: Path | None = None
-    verbose: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """The model's name for people and the 16-byte digest that requests are identified by; None: not named."""
-
-    name: str | None
-    digest: bytes | None
 
 
 def candidates_job(
@@ -86,7 +59,7 @@ def candidates_job(
         source=folder,
         subjects=lambda: map(Subject, folder.images()),
         stage=lambda plan: _candidate_stage(plan, min_votes, threshold),
-        engine=lambda plan: make_engine(model, plan, out.with_suffix(".vllm.log")),
+        engine=lambda plan: make_engine(model, out.with_suffix(".vllm.log"), plan.model),
         next_command=_disambiguation(out, model),
         derivation={"min_votes": min_votes, "threshold": threshold},
     )
@@ -112,7 +85,10 @@ def disambiguate_job(
     root: Path | None = None,
     thresholds: Thresholds = Thresholds(),  # noqa: B008 (frozen)
 ) -> Job:
-    """Return the job of `tagllm disambiguate`. Raises UsageError for anything that cannot be used."""
+    """Return the job of `tagllm disambiguate`. Raises UsageError for anything that cannot be used.
+
+    `concepts` is a card file, which comes before the vocabulary's own descriptions, or "none" for bare questions.
+    """
     candidates = open_table(table)
     if candidates.info.stage != "candidates":
         raise TableError(f"{table} is a label table already", "Give the table that `tagllm candidates` wrote.")
@@ -133,11 +109,33 @@ def disambiguate_job(
         source=folder,
         subjects=lambda: _subjects(candidates),
         stage=lambda plan: Disambiguate(plan, cards, thresholds),
-        engine=lambda plan: make_engine(model, plan, out.with_suffix(".vllm.log")),
+        engine=lambda plan: make_engine(model, out.with_suffix(".vllm.log"), plan.model),
         next_command=f"tagllm evaluate {shlex.quote(str(out))} --truth TRUTH",
         derivation={**asdict(thresholds), "cards": _digest(cards)},
         expects_same_bytes=True,
     )
+
+
+def concept_models(model: ModelOptions, llm: ModelOptions, out: Path) -> tuple[Model, Model | None]:
+    """Return who writes concept cards into `out` and who looks at pictures; the same where no LLM is named.
+
+    Raises UsageError where no model is named at all.
+    """
+    seer = _named(model, out)
+    writer = _named(llm, out) or seer
+    if writer is None:
+        raise UsageError(
+            "no model is named to write the cards",
+            "Give --llm-endpoint URL of a language model, or --model or --endpoint of a multimodal one.",
+        )
+    return writer, seer
+
+
+def _named(model: ModelOptions, out: Path) -> Model | None:
+    found = identify(model)
+    if found.name is None or found.digest is None:
+        return None
+    return Model(found.name, found.digest, lambda: make_engine(model, out.with_suffix(".vllm.log")))
 
 
 def _disambiguation(out: Path, model: ModelOptions) -> str:
@@ -166,7 +164,8 @@ def _subjects(candidates: Table) -> Iterator[Subject]:
 def _cards(concepts: str | None, vocabulary: Vocabulary) -> Mapping[str, Card]:
     if concepts == "none":
         return {}
-    return cards_of(vocabulary) if concepts is None else load_cards(Path(concepts), vocabulary)
+    own = cards_of(vocabulary)
+    return own if concepts is None else {**own, **load_cards(Path(concepts), vocabulary)}
 
 
 def _digest(cards: Mapping[str, Card]) -> str:
@@ -188,70 +187,3 @@ def _wanted(stage: str, vocabulary: Vocabulary, model: ModelOptions, options: Ru
         own_templates=model.prompts is not None,
         max_pixels=model.max_pixels,
     )
-
-
-def identify(model: ModelOptions) -> Identity:
-    """Return who would answer, without loading a model; an endpoint is asked what it serves unless the user says."""
-    from tagllm_cli.engines.identity import model_identity, served_identity
-
-    if model.replay is not None:
-        found = served_identity(model.model_id or "recording")
-    elif model.endpoints:
-        found = served_identity(model.model_id or model.model or _served(model))
-    elif model.model is not None:
-        found = model_identity(model.model, model.engine_args, model_id=model.model_id)
-    else:
-        return Identity(None, None)
-    return Identity(found.name, found.digest)
-
-
-def make_engine(model: ModelOptions, plan: Plan, log_file: Path) -> Engine:
-    """Return the engine that the options name, not started; without any, the one that the plan remembers."""
-    engine = _engine(model, plan, log_file)
-    if model.record is not None:
-        from tagllm_cli.engines.replay import RecordingEngine
-
-        return RecordingEngine(engine, model.record)
-    return engine
-
-
-def _engine(model: ModelOptions, plan: Plan, log_file: Path) -> Engine:
-    if model.replay is not None:
-        from tagllm_cli.engines.replay import ReplayEngine, load_recording
-
-        return ReplayEngine(load_recording(model.replay))
-    if model.endpoints:
-        from tagllm_cli.engines.endpoint import EndpointEngine
-
-        return EndpointEngine(_endpoint_settings(model))
-    from tagllm_cli.engines.inprocess import EngineSettings, InProcessEngine
-
-    if model.model is None:
-        raise ModelError(
-            f"answers are missing, and no model is named to give them (the table was made with {plan.model})",
-            "Give --model NAME_OR_FOLDER, or --endpoint URL of a running server.",
-        )
-    return InProcessEngine(EngineSettings(model.model, model.engine_args, log_file=log_file, verbose=model.verbose))
-
-
-def _endpoint_settings(model: ModelOptions) -> EndpointSettings:
-    from tagllm_cli.engines.endpoint import EndpointSettings
-
-    return EndpointSettings(urls=model.endpoints, model=model.model, api_key=model.api_key)
-
-
-def _served(model: ModelOptions) -> str:
-    """Ask the endpoints what they serve. Raises EndpointError where none answers or several models are served."""
-    import asyncio
-
-    from tagllm_cli.engines.endpoint import EndpointEngine
-
-    async def ask() -> str:
-        engine = EndpointEngine(_endpoint_settings(model))
-        try:
-            await engine.start()
-            return engine.model
-        finally:
-            await engine.close()
-
-    return asyncio.run(ask())

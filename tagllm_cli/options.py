@@ -274,6 +274,7 @@ TriedTruth = Annotated[
     Path | None,
     _input("--truth", metavar="FILE", help="Human labels of some of these pictures, as `evaluate` takes them."),
 ]
+SampleSeed = Annotated[int, _run("--seed", metavar="N", help="Which pictures a card is tried on.")]
 Rounds = Annotated[int, _run("--rounds", metavar="N", min=1, help="Rounds at most; it ends when no card changes.")]
 Review = Annotated[
     bool,

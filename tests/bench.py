@@ -145,8 +145,9 @@ def memory(chosen: argparse.Namespace) -> None:
 def label(folder: str, out: str) -> dict[str, Any]:
     """Label a folder with synthetic answers in this process; return its peak resident memory in MB."""
     from tagllm_cli.console import Console
-    from tagllm_cli.jobs import ModelOptions, candidates_job
+    from tagllm_cli.jobs import candidates_job
     from tagllm_cli.labelling import RunOptions, run_job
+    from tagllm_cli.models import ModelOptions
     from tests.rules import RuleEngine
 
     class Forgetful(RuleEngine):

@@ -14,8 +14,9 @@ from PIL import Image as Pixels
 
 from tagllm_cli.console import Console
 from tagllm_cli.engines import Engine
-from tagllm_cli.jobs import ModelOptions, candidates_job, disambiguate_job
+from tagllm_cli.jobs import candidates_job, disambiguate_job
 from tagllm_cli.labelling import Job, RunOptions, run_job
+from tagllm_cli.models import ModelOptions
 from tagllm_cli.schema import Row
 from tagllm_cli.summary import DryRun, Summary
 from tagllm_cli.tables import open_table

@@ -17,8 +17,9 @@ from pathlib import Path
 from tagllm_cli import cli, jobs, runner
 from tagllm_cli.console import Console
 from tagllm_cli.engines.replay import RecordingEngine, ReplayEngine, load_recording
-from tagllm_cli.jobs import ModelOptions, candidates_job, disambiguate_job
+from tagllm_cli.jobs import candidates_job, disambiguate_job
 from tagllm_cli.labelling import Job, RunOptions, run_job
+from tagllm_cli.models import ModelOptions
 from tagllm_cli.schema import Picture, Reply, Request
 from tests.rules import RuleEngine
 
@@ -126,6 +127,6 @@ class Tardy(RuleEngine):
 def command(arguments: Sequence[str], reached: Event, step: str, answered: int, drain_s: float) -> None:
     """Run a `tagllm` command line whose engine is a tardy one; this process ends with its exit code."""
     runner.DRAIN_SECONDS = drain_s
-    jobs.make_engine = lambda model, plan, log_file: Tardy(reached, step, answered)
+    vars(jobs)["make_engine"] = lambda model, log_file, earlier: Tardy(reached, step, answered)
     sys.argv[1:] = arguments
     cli.main()

@@ -14,7 +14,7 @@ import pytest
 
 from tagllm_cli.console import Console
 from tagllm_cli.evaluation import evaluate_table
-from tagllm_cli.jobs import ModelOptions
+from tagllm_cli.models import ModelOptions
 from tests.ablation.__main__ import ablate, main
 from tests.ablation.design import COLUMNS, CONTROLS, DOSES, STRATEGIES
 from tests.ablation.shared_engine import SharedEngine

@@ -21,7 +21,7 @@ from tests.jobs_kit import paint, snapshot
 from tests.stub_server import stub_server
 
 COMMANDS = ["", "candidates", "disambiguate", "evaluate", "export", "vocab", "vocab list", "vocab show", "vocab check"]
-COMMANDS.append("doctor")
+COMMANDS += ["vocab scenes", "concepts", "doctor"]
 
 
 @pytest.fixture(scope="module")

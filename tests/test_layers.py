@@ -18,7 +18,7 @@ HOUSE = """
     options
     pipeline
     doctor evaluation jobs
-    labelling
+    labelling models
     summary
     runner report
     questions waiting

@@ -7,9 +7,21 @@ from typing import Annotated
 
 import typer
 
-from tagllm_cli.commands.settings import make_console
+from tagllm_cli.commands.settings import llm_options, make_console, model_options
 from tagllm_cli.errors import UsageError
-from tagllm_cli.options import Endpoint, Json, Model
+from tagllm_cli.options import (
+    Endpoint,
+    EngineArg,
+    Json,
+    LlmEndpoint,
+    LlmModel,
+    Model,
+    ModelId,
+    Prompts,
+    Quiet,
+    ScenesOut,
+    Verbose,
+)
 
 
 def vocab_list(json_output: Json = False) -> None:
@@ -56,6 +68,36 @@ def vocab_check(
     make_console(json_output).result(value, lines or [f"{vocab}: no problems"])
     if any(each.fatal for each in problems):
         raise typer.Exit(UsageError.exit_code)
+
+
+def vocab_scenes(
+    vocab: Annotated[str, typer.Argument(metavar="VOCAB", help="Built-in name or file.", show_default=False)],
+    out: ScenesOut,
+    llm_endpoint: LlmEndpoint = None,
+    llm_model: LlmModel = None,
+    model: Model = None,
+    endpoint: Endpoint = None,
+    prompts: Prompts = None,
+    engine_arg: EngineArg = None,
+    model_id: ModelId = None,
+    verbose: Verbose = False,
+    json_output: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Ask an LLM which labels share scenes: a file for `candidates --cooccurrence`, to be read and edited.
+
+    [dim]tagllm vocab scenes labels.yaml --llm-endpoint URL --out scenes.yaml[/]
+    """
+    from tagllm_cli.jobs import concept_models
+    from tagllm_cli.scene_file import scenes_file
+
+    typed = {**locals(), "max_pixels": None}
+    console = make_console(json_output, quiet)
+    writer, _ = concept_models(model_options(typed), llm_options(typed), out)
+    report = scenes_file(vocab, out, writer.engine, prompts, writer.name)
+    for note in report.notes:
+        console.note(note)
+    console.result(report.to_json(), report.lines())
 
 
 def doctor(

@@ -13,8 +13,8 @@ from tagllm_cli.options import ChangedBy, Missing
 
 if TYPE_CHECKING:
     from tagllm_cli.console import Console
-    from tagllm_cli.jobs import ModelOptions
     from tagllm_cli.labelling import RunOptions
+    from tagllm_cli.models import ModelOptions
 
 
 def end(console: Console, error: TagllmError) -> NoReturn:
@@ -25,7 +25,7 @@ def end(console: Console, error: TagllmError) -> NoReturn:
 
 def model_options(settings: Mapping[str, Any]) -> ModelOptions:
     """Return which model answers; the API key comes from the environment alone."""
-    from tagllm_cli.jobs import ModelOptions
+    from tagllm_cli.models import ModelOptions
 
     return ModelOptions(
         model=settings["model"],
@@ -35,10 +35,19 @@ def model_options(settings: Mapping[str, Any]) -> ModelOptions:
         engine_args=_pairs(settings["engine_arg"]),
         prompts=settings["prompts"],
         max_pixels=settings["max_pixels"],
-        replay=settings["replay"],
-        record=settings["record"],
+        replay=settings.get("replay"),
+        record=settings.get("record"),
         verbose=settings["verbose"],
     )
+
+
+def llm_options(settings: Mapping[str, Any]) -> ModelOptions:
+    """Return the server of the language model, if one is named; its API key is the other's where it has none."""
+    from tagllm_cli.models import ModelOptions
+
+    key = os.environ.get("TAGLLM_LLM_API_KEY") or os.environ.get("TAGLLM_API_KEY")
+    url = settings["llm_endpoint"]
+    return ModelOptions(model=settings["llm_model"] if url else None, endpoints=(url,) if url else (), api_key=key)
 
 
 def run_options(settings: Mapping[str, Any]) -> RunOptions:

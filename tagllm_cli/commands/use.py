@@ -49,6 +49,9 @@ def evaluate(
         console.warn(warning)
     value = report.to_json()
     console.table(value, report.title, *report.overall())
+    if not json_output:
+        for title, cells in report.per_arm():
+            console.table(value, title, *cells)
     if not overall and not json_output:
         console.table(value, "each label, the worst F1 first", *report.per_label())
     if report.missed:

@@ -19,7 +19,7 @@ from tagllm_cli.console import Console
 from tagllm_cli.engines import Engine
 from tagllm_cli.errors import InterruptedRunError, TagllmError
 from tagllm_cli.evaluation import evaluate_table
-from tagllm_cli.jobs import ModelOptions, identify
+from tagllm_cli.models import ModelOptions, identify
 from tagllm_cli.tables import open_table
 from tagllm_cli.vocab import load_vocabulary
 from tests.ablation.cells import VOCABULARY, Workshop

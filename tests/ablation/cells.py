@@ -18,8 +18,9 @@ from pathlib import Path
 from tagllm_cli.console import Console
 from tagllm_cli.engines import Engine
 from tagllm_cli.errors import InterruptedRunError
-from tagllm_cli.jobs import ModelOptions, candidates_job, disambiguate_job
+from tagllm_cli.jobs import candidates_job, disambiguate_job
 from tagllm_cli.labelling import Job, RunOptions, run_job
+from tagllm_cli.models import ModelOptions
 from tagllm_cli.plan import new_plan
 from tests.ablation.design import Place
 from tests.ablation.pictures import Scenes
