@@ -14,13 +14,14 @@ from typing import Any
 import duckdb
 import pytest
 import typer.main
+import yaml
 
 from tagllm_cli import errors
 from tagllm_cli.cli import app
 from tagllm_cli.engines import wire
 from tagllm_cli.imaging import decode
 from tagllm_cli.plan import DEFAULT_MAX_PIXELS
-from tagllm_cli.schema import Request, Status, table_schema
+from tagllm_cli.schema import Picture, Reply, Request, Status, table_schema
 from tagllm_cli.tables import open_table
 from tagllm_cli.vocab import builtin_vocabularies, load_vocabulary
 from tests import rules
@@ -74,6 +75,7 @@ def prepare(folder: Path) -> None:
     with (folder / "truth.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("image", "label"), *truth(folder / "photos")])
     (folder / "garage.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
+    (folder / "names.txt").write_text("mouse\nremote\nkeyboard\nperson\ndog\n", encoding="utf-8")
     (folder / "tagllm.yaml").write_text(f"vocab: coco\nmodel: {MODEL}\n", encoding="utf-8")
 
 
@@ -87,12 +89,31 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield place
 
 
+def scribe(picture: Picture | None, request: Request) -> Reply:
+    """Answer what an LLM is asked about names as the README's card has it, and everything else by the rule."""
+    said = {
+        "could be misunderstood": [{"label": "mouse", "overlaps": ["remote"]}],
+        "Sort them into scenes": [{"scene": "desk", "labels": ["mouse", "keyboard", "laptop"]}],
+        "Write the label's concept card": {
+            "label": "mouse",
+            "description": "a small device that is moved by hand on a desk beside a keyboard",
+            "similar": ["remote"],
+        },
+    }
+    for question, value in said.items():
+        if question in request.text:
+            return Reply(json.dumps(value))
+    if "is the model's idea the same" in request.text:
+        return Reply("broader")
+    return Reply("mouse") if "Which of these labels means" in request.text else rules.answer(picture, request)
+
+
 @pytest.fixture(scope="module")
 def outcomes(folder: Path) -> Mapping[str, Any]:
     """The result of each of the README's commands, by command."""
     results = {}
     with ExitStack() as stack:
-        servers = [stack.enter_context(stub_server(MODEL)) for _ in range(4)]
+        servers = [stack.enter_context(stub_server(MODEL, scribe)) for _ in range(4)]
         for command in commands():
             if command.startswith("tagllm "):
                 here = re.sub(r"http://localhost:800(\d)", lambda found: servers[int(found[1])].url, command)
@@ -103,7 +124,7 @@ def outcomes(folder: Path) -> Mapping[str, Any]:
 def test_every_command_works(outcomes: Mapping[str, Any]) -> None:
     assert {command: result.output for command, result in outcomes.items() if result.exit_code} == {}
     named = {command.split()[1] for command in outcomes}
-    assert named == {"candidates", "disambiguate", "evaluate", "export", "vocab"}
+    assert named == {"candidates", "concepts", "disambiguate", "evaluate", "export", "vocab"}
     assert len(outcomes) >= 12
 
 
@@ -111,7 +132,10 @@ def test_the_commands_do_what_the_readme_says(outcomes: Mapping[str, Any], folde
     dry = next(result.stdout for command, result in outcomes.items() if "--dry-run" in command)
     assert "\n12 requests about 12 images would be asked" in dry
     assert not (folder / "garage.parquet").exists()
-    again = next(result.stdout for command, result in outcomes.items() if "localhost" in command)
+    cards = yaml.safe_load(Path("cards.yaml").read_text(encoding="utf-8"))
+    (tried,) = (entry for section in cards.values() for entry in section)
+    assert (tried["name"], tried["history"][0]["round"]) == ("mouse", 1)  # whether the rule likes the card is chance
+    again = next(result.stdout for command, result in outcomes.items() if "--endpoint http" in command)
     assert "nothing to ask" in again
     gated = next(json.loads(result.stdout) for command, result in outcomes.items() if "--fail-under" in command)
     assert (gated["missed_gates"], 0.3 < gated["of1"] < 1) == ([], True)
