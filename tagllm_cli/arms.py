@@ -35,7 +35,7 @@ PARENTS = "parents"
 
 _CUTTERS = {"cooccurring": cooccurring, "disjoint": disjoint}
 _RANDOM = "random"
-_SEEDED = re.compile(r"(.+)@(0|[1-9]\d{0,8})")
+_SEEDED = re.compile(r"(.+)@(0|[1-9][0-9]{0,8})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +77,11 @@ def base_of(arm: str) -> str:
 def cut(arms: Sequence[str], knowledge: Knowledge, size: int) -> dict[str, tuple[Group, ...]]:
     """Cut the vocabulary into groups of at most `size` once per arm; groups written by its author stay as they are.
 
-    Raises UsageError for an arm that does not exist.
+    Raises UsageError for an arm that does not exist, and for two names of one arm.
     """
     vocabulary = knowledge.vocabulary
+    parsed = {arm: _parsed(arm, vocabulary) for arm in arms}
+    _check_different(parsed)
 
     @cache
     def partition(base: str) -> Sequence[Sequence[str]]:
@@ -88,14 +90,14 @@ def cut(arms: Sequence[str], knowledge: Knowledge, size: int) -> dict[str, tuple
         return _CUTTERS[base](vocabulary.names, knowledge.affinity, size, MAX_GROUP_CHARS)
 
     def groups_of(arm: str) -> Sequence[Sequence[str]]:
-        base, seed = _parsed(arm, vocabulary)
+        base, seed = parsed[arm]
         if base == _RANDOM and base not in vocabulary.groups:
             return random_partition(vocabulary.names, size, seed or 0, MAX_GROUP_CHARS)
         return partition(base) if seed is None else shuffled(partition(base), seed)
 
     return {
         arm: tuple(Group(f"{arm}:{number}", tuple(names)) for number, names in enumerate(groups_of(arm)))
-        for arm in arms
+        for arm in sorted(arms)  # as the evidence gives them back: answers are told by arm in this order
     }
 
 
@@ -108,7 +110,18 @@ def _parsed(arm: str, vocabulary: Vocabulary) -> tuple[str, int | None]:
             f"there is no arm named {arm!r}",
             f"Arms of this vocabulary: {known}; each also as NAME@SEED, a whole number such as {_RANDOM}@1.",
         )
-    return base, None if base == arm else int(arm.removeprefix(f"{base}@"))
+    if base == arm:
+        return base, 0 if base == _RANDOM and base not in vocabulary.groups else None
+    return base, int(arm.removeprefix(f"{base}@"))
+
+
+def _check_different(parsed: Mapping[str, tuple[str, int | None]]) -> None:
+    """Refuse two names of one arm: each of its answers would have two votes."""
+    names: dict[tuple[str, int | None], str] = {}
+    for arm, meant in parsed.items():
+        other = names.setdefault(meant, arm)
+        if other != arm:
+            raise UsageError(f"{other} and {arm} are one and the same arm", "Leave one of them out of --arms.")
 
 
 def grow(
@@ -126,6 +139,23 @@ def grow(
             grown[arm], ids = _grow(arm, groups, fresh, knowledge, size)
             touched.append(ids)
     return grown, touched
+
+
+def keep(
+    pinned: Mapping[str, tuple[Group, ...]], made: Mapping[str, tuple[Group, ...]], knowledge: Knowledge, size: int
+) -> dict[str, tuple[Group, ...]]:
+    """Return the pinned groups of every arm in `made`: new labels have joined them, those that were removed are out.
+
+    Groups that the vocabulary's author wrote are taken as they were `made`. A group that lost all its labels stays,
+    empty, so that no other ever gets its id.
+    """
+    vocabulary = knowledge.vocabulary
+    grown, _ = grow(pinned, vocabulary.names, knowledge, size)
+    written, live = vocabulary.groups.keys(), frozenset(vocabulary.names)
+    return {
+        arm: groups if {arm, base_of(arm)} & written else tuple(group.joined_by((), live) for group in grown[arm])
+        for arm, groups in made.items()
+    }
 
 
 def _grow(

@@ -100,7 +100,7 @@ def cards_of(vocabulary: Vocabulary) -> Mapping[str, Card]:
 
 
 def load_cards(path: Path, vocabulary: Vocabulary) -> Mapping[str, Card]:
-    """Return a card file's cards by label name; labels that it leaves out have none.
+    """Return a card file's cards by label name, for the labels that it has cards for.
 
     What a card says beyond its description becomes part of it: "..., also called X, including Y, but not Z". Raises
     VocabularyError as `load_card_file` does.

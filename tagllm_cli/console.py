@@ -106,11 +106,13 @@ class Console:
             self._err.print(Text.assemble(("  " + what + padding, "dim"), "  ", _text(_one_line(text))))
 
     def ask(self, question: str) -> str | None:
-        """Return the line that a person types after `question`; None at the end of the input."""
+        """Return the line that a person types, "" where it is no text, None at the end of the input."""
         self._err.print(_text(question), end="")
         self._err.file.flush()
         try:
             return input()
+        except UnicodeDecodeError:
+            return ""
         except EOFError:
             self._err.print()
             return None

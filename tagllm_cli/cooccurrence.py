@@ -25,6 +25,7 @@ from tagllm_cli.tables import Table, open_table
 from tagllm_cli.vocab import folded
 
 ROWS_PER_BATCH = 16_384
+ENTRIES_PER_BATCH = 2**21  # at most: of `binary`, every row lists every label
 
 _SCENES_KEYS = {"vocabulary", "author", "scenes"}
 _SCENE_KEYS = {"name", "labels"}
@@ -137,9 +138,10 @@ def _table_members(table: Table) -> Iterator[_Members]:
     import pyarrow.parquet as pq
 
     names = pa.array(table.info.vocabulary.names, pa.string())
+    rows = min(ROWS_PER_BATCH, max(1, ENTRIES_PER_BATCH // len(names)))
     columns = [f"labels.list.element.{field}" for field in ("name", "decision")]
     with pq.ParquetFile(table.path) as file:
-        for batch in file.iter_batches(batch_size=ROWS_PER_BATCH, columns=columns):
+        for batch in file.iter_batches(batch_size=rows, columns=columns):
             column = batch.column("labels")  # null where nothing can be said
             images, entries = pc.list_parent_indices(column), pc.list_flatten(column)
             decision = pc.struct_field(entries, "decision")

@@ -60,6 +60,11 @@ class Report:
             lines.append(f"labels of the truth that the vocabulary lacks: {_some(found.labels_not_in_vocabulary)}")
         if found.labels_not_in_truth:
             lines.append(f"labels of the vocabulary that the truth lacks: {_some(found.labels_not_in_truth)}")
+        if self.arms and self.arms.images < found.images:
+            lines.append(
+                f"the arms are compared on {self.arms.images:,} of {found.images:,} images: "
+                "an arm whose request failed has not seen nothing"
+            )
         if self.arms and self.min_votes > 1:
             lines.append(
                 f"the table was made with --min-votes {self.min_votes}: what fewer arms proposed is not in it, "

@@ -23,7 +23,7 @@ from tagllm_cli.console import Console
 from tagllm_cli.engines import Counters, Engine
 from tagllm_cli.errors import InterruptedRunError, OfflineError, SourceError, TableError, TooManyFailedError
 from tagllm_cli.evidence import Evidence, Listing
-from tagllm_cli.plan import Plan, Wanted, first_notes, new_plan, revise
+from tagllm_cli.plan import Plan, Wanted, first_notes, new_plan, renew, revise
 from tagllm_cli.questions import Questions, Survey, survey, unsettled
 from tagllm_cli.runner import Runner, Settings, Source, Tally
 from tagllm_cli.schema import Failure, Reply, Row, Subject
@@ -97,6 +97,8 @@ def run_job(job: Job, options: RunOptions, console: Console) -> Summary | DryRun
             found = survey(stage, evidence, questions, listed_only=not (options.complete or options.offline))
             if options.dry_run:
                 evidence.rollback()
+                for note in notes:
+                    console.note(note)
                 return DryRun(listing, found)
             if options.replan:
                 notes.append(f"--replan: {found.requests:,} requests about {found.images:,} images are to be asked")
@@ -150,7 +152,9 @@ def _pin(job: Job, evidence: Evidence, options: RunOptions) -> tuple[Plan, list[
     wanted = job.wanted
     if pinned is not None and wanted.model is None:
         wanted = replace(wanted, model=pinned.model, model_digest=pinned.model_digest)
-    if pinned is None or options.replan or not evidence.has_replies():
+    if pinned is not None and options.replan:
+        plan, notes = renew(pinned, wanted)
+    elif pinned is None or not evidence.has_replies():
         plan = new_plan(wanted, {} if pinned is None else pinned.label_ids)
         notes = first_notes(plan, wanted)
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tagllm_cli.engines import Engine
 from tagllm_cli.errors import ModelError
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """Which model answers: one that vLLM loads here, running servers, or a recording. All None: as the plan says."""
+    """Which model answers: one that vLLM loads here, running servers, or a recording. All None: as the plan says.
+
+    `timeout_s` (seconds) and `retries` are the patience with servers; None: that of EndpointSettings.
+    """
 
     model: str | None = None
     endpoints: tuple[str, ...] = ()
@@ -28,6 +31,8 @@ class ModelOptions:
     replay: Path | None = None
     record: Path | None = None
     verbose: bool = False
+    timeout_s: float | None = None
+    retries: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,9 @@ def _engine(model: ModelOptions, log_file: Path, earlier: str) -> Engine:
 def _endpoint_settings(model: ModelOptions) -> EndpointSettings:
     from tagllm_cli.engines.endpoint import EndpointSettings
 
-    return EndpointSettings(urls=model.endpoints, model=model.model, api_key=model.api_key)
+    patience: dict[str, Any] = {"timeout_s": model.timeout_s, "retries": model.retries}
+    given = {name: value for name, value in patience.items() if value is not None}
+    return EndpointSettings(urls=model.endpoints, model=model.model, api_key=model.api_key, **given)
 
 
 def _served(model: ModelOptions) -> str:

@@ -142,7 +142,7 @@ Offline = Annotated[
 MissingAs = Annotated[Missing, _run("--missing", help="With --offline: what a missing answer is.")]
 Replan = Annotated[
     bool,
-    _run("--replan", metavar=FLAG, help="Take the new model, templates or groups, and ask again what they change."),
+    _run("--replan", metavar=FLAG, help="Take the new model, templates or groups; what is not given stays as pinned."),
 ]
 Changed = Annotated[
     ChangedBy,
@@ -197,7 +197,7 @@ Concepts = Annotated[
     _input(
         "--concepts",
         metavar="FILE",
-        help="File of concept cards; `none` asks bare questions. (default: the vocabulary's descriptions)",
+        help="File of concept cards, which come before the vocabulary's descriptions; `none` asks bare questions.",
     ),
 ]
 Threshold = Annotated[

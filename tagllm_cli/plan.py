@@ -2,7 +2,7 @@
 
 A plan is made once per table and kept in its evidence, so that an upgrade of the tool never asks a million images
 again unannounced. A new label joins a group with room or opens a new one; a removed label is filtered without asking.
-Everything else that would change a question needs `--replan`.
+Everything else that would change a question needs `--replan`, which keeps what the command does not give.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from tagllm_cli.arms import PARENTS, Group, Knowledge, base_of, cut, grow
+from tagllm_cli.arms import PARENTS, Group, Knowledge, base_of, cut, grow, keep
 from tagllm_cli.errors import UsageError
 from tagllm_cli.imaging import IMAGING_VERSION
 from tagllm_cli.prompts import Template
@@ -114,7 +114,7 @@ class Plan:
 
 
 def new_plan(wanted: Wanted, label_ids: Mapping[str, int] | None = None) -> Plan:
-    """Make the first plan of a table, or a new one under `--replan`, which keeps the `label_ids` given so far.
+    """Make the first plan of a table, or a new one that keeps the `label_ids` given so far.
 
     Raises UsageError where no model is named, for an arm or strategy that does not exist, and where groups are asked
     for under a strategy that has none.
@@ -150,6 +150,27 @@ def first_notes(plan: Plan, wanted: Wanted) -> list[str]:
     return [*wanted.cooccurrence.notes, *([own] if written else [])]
 
 
+def renew(pinned: Plan, wanted: Wanted) -> tuple[Plan, list[str]]:
+    """Make a new plan under `--replan`; return it with a line for people about everything that they did not give.
+
+    What the command does not give stays as it is pinned: strategy and pixel budget, and where groups stay groups, the
+    arms and the group size. Groups are cut anew, and templates taken anew. Only groups that a file made which is not
+    given again stay: new labels join them, removed ones leave. Raises UsageError as `new_plan` does.
+    """
+    kept = _kept(pinned, wanted)
+    plan = new_plan(replace(wanted, **kept), pinned.label_ids)
+    texts = {key: ",".join(value) if key == "arms" else str(value) for key, value in kept.items()}
+    notes = [f"--replan keeps --{key.replace('_', '-')} {text}" for key, text in texts.items()]
+    if not plan.arms or plan.strategy != DEFAULT_STRATEGY or wanted.cooccurrence or pinned.knowledge == PARENTS:
+        return plan, [*notes, *first_notes(plan, wanted)]
+    if plan.arms.keys() == pinned.arms.keys() and plan.group_size == pinned.group_size:
+        arms = keep(pinned.arms, plan.arms, Knowledge(plan.vocabulary), plan.group_size)
+        notes.append(f"--replan keeps the groups made by {pinned.knowledge}; give --cooccurrence to make others")
+        return replace(plan, arms=arms, knowledge=pinned.knowledge), notes
+    notes.append(f"groups are made by parents now, no longer by {pinned.knowledge}: for that, give --cooccurrence")
+    return plan, notes
+
+
 def revise(pinned: Plan, wanted: Wanted) -> tuple[Plan, list[str]]:
     """Bring a pinned plan up to a vocabulary that may have changed; return it with one line per change for people.
 
@@ -183,8 +204,21 @@ def _strategy(wanted: Wanted, pinned: str = DEFAULT_STRATEGY) -> str:
     given = {"--arms": wanted.arms, "--group-size": wanted.group_size, "--cooccurrence": wanted.cooccurrence}
     for option, value in given.items():
         if value is not None and strategy != DEFAULT_STRATEGY:
-            raise UsageError(f"{option} is about groups, and --strategy {strategy} has none", f"Leave {option} out.")
+            raise UsageError(
+                f"{option} is about groups, and --strategy {strategy} has none",
+                f"Leave {option} out, or ask for --strategy {DEFAULT_STRATEGY}.",
+            )
     return strategy
+
+
+def _kept(pinned: Plan, wanted: Wanted) -> dict[str, Any]:
+    """Return what is not given and pinned to something else than a new table would have."""
+    usual: dict[str, Any] = {"strategy": DEFAULT_STRATEGY, "arms": _usual_arms(pinned.vocabulary)}
+    usual |= {"group_size": DEFAULT_GROUP_SIZE, "max_pixels": DEFAULT_MAX_PIXELS}
+    have: dict[str, Any] = {"strategy": pinned.strategy, "max_pixels": pinned.max_pixels}
+    if pinned.arms and pinned.strategy == (wanted.strategy or pinned.strategy) == DEFAULT_STRATEGY:
+        have |= {"arms": tuple(pinned.arms), "group_size": pinned.group_size}
+    return {key: value for key, value in have.items() if getattr(wanted, key) is None and value != usual[key]}
 
 
 def _fixed(pinned: Plan, wanted: Wanted) -> list[tuple[str, str, str]]:
@@ -219,10 +253,14 @@ def _fixed(pinned: Plan, wanted: Wanted) -> list[tuple[str, str, str]]:
 def _first_arms(strategy: str, wanted: Wanted, knowledge: Knowledge, size: int) -> Mapping[str, tuple[Group, ...]]:
     vocabulary = wanted.vocabulary
     if strategy == "groups":
-        return cut(wanted.arms or tuple(vocabulary.groups) or DEFAULT_ARMS, knowledge, size)
+        return cut(wanted.arms or _usual_arms(vocabulary), knowledge, size)
     if strategy == "binary":
         return {strategy: ()}
     return {strategy: (Group(f"{strategy}:0", vocabulary.names if strategy == "all" else ()),)}
+
+
+def _usual_arms(vocabulary: Vocabulary) -> tuple[str, ...]:
+    return tuple(vocabulary.groups) or DEFAULT_ARMS
 
 
 def _grown_arms(

@@ -32,6 +32,7 @@ from tagllm_cli.waiting import Room, first, signals
 DRAIN_SECONDS = 10.0
 DECODE_THREADS = min(16, max(2, os.cpu_count() or 1))
 COMMIT_SECONDS = 1.0
+SAMPLE_REQUESTS = 100  # of an image in the preflight, evenly spaced: `binary` may ask about 10,000 labels
 
 
 class Source(Protocol):
@@ -97,8 +98,7 @@ class Runner:
         self._questions = Questions(settings.context)
         self._pool = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
         self._engine: Engine | None = None
-        self._ready = 0.0
-        self._sampled = 0
+        self._ready, self._sampled = 0.0, 0
         self._refused = False
         self._starting = asyncio.Lock()
         self._room = Room()
@@ -168,14 +168,14 @@ class Runner:
             self._stop.set()
 
     async def _drain(self, tasks: set[asyncio.Task[None]]) -> None:
-        if tasks:
-            finishing = asyncio.ensure_future(asyncio.wait(tasks))
-            await first(finishing, self._stop.wait())
-            if self._stop.is_set() and not finishing.done():
-                await asyncio.wait([finishing], timeout=0 if self._error else DRAIN_SECONDS)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        # Gathered now: `wait` would look at the set a turn later, when those that have ended may have left it empty.
+        finishing = asyncio.gather(*tasks, return_exceptions=True)
+        await first(finishing, self._stop.wait())
+        if self._stop.is_set() and not finishing.done():
+            await asyncio.wait([finishing], timeout=0 if self._error else DRAIN_SECONDS)
+        for task in tasks:
+            task.cancel()
+        await finishing
 
     async def _finish(self) -> None:
         try:
@@ -262,17 +262,17 @@ class Runner:
 
     def _record(self, requests: Sequence[Request], replies: Sequence[Reply], fingerprint: bytes) -> int:
         keys = self._questions.keys(requests, fingerprint)
-        failed = 0
+        failed = sum(reply.failure is not None for reply in replies)
         for key, reply in zip(keys, replies, strict=True):
             self._evidence.record(key, reply)
-            failed += reply.failure is not None
             self.tally.prompt_tokens += reply.prompt_tokens
             self.tally.cached_tokens += reply.cached_tokens
             self.tally.output_tokens += reply.output_tokens
         self.tally.asked += len(requests)
         self.tally.failed_requests += failed
         if self._settings.preflight and requests and self._sampled < SAMPLE_IMAGES:
-            self._preflight(zip(requests, replies, strict=True))
+            answers = list(zip(requests, replies, strict=True))
+            self._preflight(answers[:: -(-len(answers) // SAMPLE_REQUESTS)])
         return failed
 
     def _preflight(self, answers: Iterable[tuple[Request, Reply]]) -> None:

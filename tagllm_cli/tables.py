@@ -22,6 +22,7 @@ from tagllm_cli.errors import TableError
 from tagllm_cli.schema import SCHEMA_VERSION, Decision, Label, LabelEntry, Row, Status, Vocabulary, table_schema
 
 ROWS_PER_BATCH = 512
+ENTRIES_PER_BATCH = 2**17  # labels of all rows: candidates of `binary` list the whole vocabulary in every row
 BATCHES_PER_ROW_GROUP = 16
 
 
@@ -48,8 +49,9 @@ class Table:
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows in source order, a batch in memory at a time."""
+        rows = min(ROWS_PER_BATCH, max(1, ENTRIES_PER_BATCH // max(1, len(self.info.vocabulary.labels))))
         with pq.ParquetFile(self.path) as file:
-            for batch in file.iter_batches(batch_size=ROWS_PER_BATCH):
+            for batch in file.iter_batches(batch_size=rows):
                 for record in batch.to_pylist():
                     yield _row(record)
 
@@ -106,7 +108,15 @@ def write_table(path: Path, info: TableInfo, rows: Iterable[Row]) -> None:
 
 def _batches(rows: Iterator[Row], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Yield the rows as Arrow data, which is far smaller than they are as objects."""
-    while records := [_record(row) for row in islice(rows, ROWS_PER_BATCH)]:
+    records: list[dict[str, Any]] = []
+    entries = 0
+    for row in rows:
+        records.append(_record(row))
+        entries += len(row.labels or ())
+        if len(records) == ROWS_PER_BATCH or entries >= ENTRIES_PER_BATCH:
+            yield pa.RecordBatch.from_pylist(records, schema=schema)
+            records, entries = [], 0
+    if records:
         yield pa.RecordBatch.from_pylist(records, schema=schema)
 
 

@@ -14,7 +14,8 @@ from tagllm_cli.cli import app
 
 def tagllm(line: str | Sequence[str], endpoint: str | None = None, environment: Mapping[str, str] | None = None) -> Any:
     """Run a command line; of the developer's own environment, nothing about models counts."""
-    known = {"TAGLLM_MODEL": None, "TAGLLM_API_KEY": None, "TAGLLM_ENDPOINT": endpoint, **(environment or {})}
+    nothing = dict.fromkeys(("TAGLLM_MODEL", "TAGLLM_API_KEY", "TAGLLM_LLM_ENDPOINT", "TAGLLM_LLM_API_KEY"))
+    known = {**nothing, "TAGLLM_ENDPOINT": endpoint, **(environment or {})}
     words = shlex.split(line) if isinstance(line, str) else list(line)
     return CliRunner().invoke(app, words, prog_name="tagllm", env=known)
 

@@ -8,7 +8,9 @@ What it says about an image depends on the bytes that arrive and on the question
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -27,8 +29,9 @@ def stub_server(model: str = "stub", answer: Answer = rules.answer) -> FaultyPro
 
 
 def picture_of(url: str) -> Picture:
-    """The picture behind a data URL, as far as a rule looks at it: its `uuid` is a hash of what was sent."""
-    return Picture(PIL.Image.new("RGB", (1, 1)), hashlib.blake2b(url.encode(), digest_size=16).hexdigest())
+    """The picture behind a data URL; its `uuid` is a hash of what was sent."""
+    pixels = PIL.Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")
+    return Picture(pixels, hashlib.blake2b(url.encode(), digest_size=16).hexdigest())
 
 
 def _reply(question: Any, answer: Answer) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -234,6 +235,19 @@ def test_evaluate_shows_the_arms(tmp_path: Path, votes: int) -> None:
     overall, voted = report.overall()[1][0], tables[2][1][1][0]
     assert voted[:3] == ("1", overall[0], overall[1])
     assert any("--min-votes 2" in line for line in report.warnings) == (votes == 2)
+
+
+def test_evaluate_says_how_many_images_the_arms_are_compared_on(tmp_path: Path) -> None:
+    world = World(3, images=40)
+    rows = world.rows()
+    for image, status in ((3, Status.PARTIAL), (4, Status.FAILED), (5, Status.PENDING)):
+        labels = rows[image].labels if status is Status.PARTIAL else None
+        rows[image] = replace(rows[image], status=status, labels=labels)
+    table_of(tmp_path / "c.parquet", ARMS, world.labels, rows)
+    report = evaluate_table(tmp_path / "c.parquet", write_truth(tmp_path / "truth.csv", world))
+    assert report.arms is not None
+    assert (report.evaluation.images, report.arms.images) == (38, 37)
+    assert any(line.startswith("the arms are compared on 37 of 38 images: ") for line in report.warnings)
 
 
 def test_evaluate_of_a_label_table_says_nothing_about_arms(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tagllm_cli.arms import Group, Knowledge, cut, grow
+from tagllm_cli.arms import Group, Knowledge, cut, grow, keep
 from tagllm_cli.cooccurrence import Cooccurrence
 from tagllm_cli.errors import UsageError
 from tagllm_cli.grouping import affinity_by_parent
@@ -84,6 +84,32 @@ def test_an_arm_that_is_unknown_or_malformed_is_refused_with_the_known_ones(arm:
         "Arms of this vocabulary: mine, odd@1, cooccurring, disjoint, random; "
         "each also as NAME@SEED, a whole number such as random@1."
     )
+
+
+def test_two_names_of_one_arm_are_refused() -> None:
+    """Each of its answers would have two votes."""
+    with pytest.raises(UsageError, match="random and random@0 are one and the same arm"):
+        cut(["random", "disjoint", "random@0"], Knowledge(WRITTEN), 6)
+    own = replace(WRITTEN, groups={"random": WRITTEN.groups["mine"]})  # whose seeds are orders, as of every own arm
+    assert list(cut(["random", "random@0"], Knowledge(own), 6)) == ["random", "random@0"]
+
+
+def test_kept_groups_lose_what_was_removed_and_are_joined_by_what_is_new() -> None:
+    pinned = {
+        "disjoint": (Group("disjoint:0", ("a", "b")), Group("disjoint:1", ("c",)), Group("disjoint:2", ("d", "e"))),
+        "mine": (Group("mine:0", ("a", "b", "c", "d", "e")),),
+    }
+    now = Vocabulary("now", tuple(map(Label, "abdef")), {"mine": [["a", "b"], ["d", "e", "f"]]})
+    anew = cut(["disjoint", "mine"], Knowledge(now), 2)
+    kept = keep(pinned, anew, Knowledge(now), 2)
+    assert [(group.id, group.names) for group in kept["disjoint"]] == [
+        ("disjoint:0", ("a", "b")),
+        ("disjoint:1", ("f",)),
+        ("disjoint:2", ("d", "e")),
+    ]
+    assert kept["mine"] == anew["mine"]
+    fewer = Vocabulary("fewer", tuple(map(Label, "abde")))
+    assert keep(pinned, anew, Knowledge(fewer), 2)["disjoint"][1] == Group("disjoint:1", ())
 
 
 def test_the_affinity_is_made_once_and_only_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,9 @@
-"""The pure parts of calibration: what an answer says, what a draft is worth, what the pictures prove."""
+"""The pure parts of calibration: what an answer says, and what a draft is worth."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,7 +16,6 @@ from tagllm_cli.concepts import dialogue
 from tagllm_cli.concepts.dialogue import RELATIONS, Brief
 from tagllm_cli.concepts.drafts import MOST_WORDS, validated
 from tagllm_cli.concepts.rounds import brought_news
-from tagllm_cli.concepts.tryout import Limits, Trial, judge
 from tagllm_cli.json_answers import UnusableAnswerError
 from tagllm_cli.prompts import load_templates
 from tagllm_cli.schema import Label, Reply, Vocabulary
@@ -45,6 +44,10 @@ DESCRIPTION = "the small grey animal with round ears"
         ('<think>[{"label": "cat"}]</think>["cup", "dragon", 7]', {"cup": ()}),
         ('[{"label": "cat", "overlaps": "cup"}, {"label": "cat", "overlaps": ["cup"]}]', {"cat": ("cup",)}),
         ("[]", {}),
+        ('{"label": "cat", "overlaps": ["cup"]}', {"cat": ("cup",)}),
+        ('{"mouse": ["cat"], "Mice": "cup", "dragon": ["cup"]}', {"mouse": ("cat",)}),
+        ('{"label": "cat"}\n{"label": "cup", "overlaps": ["cat"]}', {"cat": (), "cup": ("cat",)}),
+        ('In the list [1] there are {two}: ["cat (animal)", "\\"salt, pepper\\""]', {"cat": (), "salt, pepper": ()}),
     ],
 )
 def test_a_search_names_labels_of_the_vocabulary_only(text: str, found: dict[str, tuple[str, ...]]) -> None:
@@ -110,9 +113,35 @@ def test_a_comparison_is_one_of_four_words(relation: str) -> None:
     assert dialogue.read_relation(Reply(f"**{relation.title()}**.")) == relation
 
 
-@pytest.mark.parametrize("text", ["narrower or broader", "yes", "sameness"])
+@pytest.mark.parametrize("text", ["narrower or broader", "yes", "sameness", "It is not the same.", "It isn’t broader"])
 def test_any_other_comparison_is_none(text: str) -> None:
     assert dialogue.read_relation(Reply(text)) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "wording", "asked"),
+    [
+        ("mouse", Wording("a Mouse, of mice the grey one"), "a ..., of ... the grey one"),
+        ("mouse", Wording("a mousetrap", synonyms=("field mouse",)), "a mousetrap"),
+        ("salt, pepper", Wording("salt, pepper or both", excludes=("cups",)), "... or both, but not cups"),
+    ],
+)
+def test_blind_naming_does_not_give_the_name_away(name: str, wording: Wording, asked: str) -> None:
+    text = dialogue.ask_blindly(TEMPLATES["concept_name"], wording, name, ["cat", name]).text
+    assert text.startswith(f'Which of these labels means {asked}? ("..." stands for the name itself.)\nLabels: cat, ')
+
+
+@pytest.mark.parametrize("text", ["<think>The same, or", "I'm sorry, I can't.", " "])
+def test_what_is_no_answer_says_nothing(text: str) -> None:
+    for read in (dialogue.read_relation, dialogue.read_meaning, dialogue.read_card):
+        with pytest.raises(UnusableAnswerError):
+            read(Reply(text))
+
+
+def test_a_part_of_an_answer_that_was_cut_off_is_no_answer() -> None:
+    with pytest.raises(UnusableAnswerError, match="cut off"):
+        dialogue.read_ambiguous(Reply('[{"label": "cat"}, {"label": "m', finish="length"), LEXICON)
+    assert dialogue.read_ambiguous(Reply('["cat"] That is', finish="length"), LEXICON) == {"cat": ()}
 
 
 def test_blind_naming_offers_the_label_and_what_it_is_like() -> None:
@@ -140,6 +169,17 @@ def test_a_draft_keeps_what_belongs_to_it() -> None:
     assert draft.note == "not labels, left out of similar: dragon"
 
 
+@pytest.mark.parametrize("name", ['"salt, pepper"', "Salt, Pepper (food)", "salt, pepper."])
+def test_a_draft_may_name_its_label_as_the_question_does(name: str) -> None:
+    assert validated({"label": name, "description": DESCRIPTION}, "salt, pepper", LEXICON)
+
+
+@pytest.mark.parametrize("about", ["cat", "dragon", ["mouse"], {"name": "mouse" * 99}, 3])
+def test_a_draft_about_something_else_is_none(about: object) -> None:
+    with pytest.raises(UnusableAnswerError, match=r"the draft is about .{1,80}, another label"):
+        validated({"label": about, "description": DESCRIPTION}, "mouse", LEXICON)
+
+
 def test_signs_count_as_words_where_there_are_no_spaces() -> None:
     assert validated({"description": "耳の丸い小さな灰色の動物"}, "mouse", LEXICON)
     with pytest.raises(UnusableAnswerError, match="has 2 words"):
@@ -160,100 +200,12 @@ def test_signs_count_as_words_where_there_are_no_spaces() -> None:
         ("salt, pepper", "2 words"),
         ("Hot-air  balloons", "2 words"),
         ("a hot air balloon", "no more than a name"),
+        ("a small \u202egrey animal", "marks that are no text"),
     ],
 )
 def test_what_is_no_description(description: str | None, why: str) -> None:
     with pytest.raises(UnusableAnswerError, match=why):
         validated({"label": "mouse", "description": description}, "mouse", LEXICON)
-
-
-def trials(*groups: tuple[int, bool, bool, bool | None, bool | None]) -> list[Trial]:
-    """So many pictures each of (bare, card, present, proposed)."""
-    return [
-        Trial(f"{number}-{place}.png", bare, card, proposed, present)
-        for number, (count, bare, card, present, proposed) in enumerate(groups)
-        for place in range(count)
-    ]
-
-
-RIGHT = (20, True, True, True, True)
-CORRECTED = (6, True, False, False, True)
-BROKEN = (True, False, True, True)
-
-
-@pytest.mark.parametrize(
-    ("broken", "kept"),
-    [(0, True), (2, True), (3, False), (6, False), (9, False)],  # 22 right yes: 2 are a tenth at most, 3 of 23 are not
-)
-def test_with_truth_a_card_must_correct_more_than_it_breaks(broken: int, kept: bool) -> None:
-    verdict = judge(trials(RIGHT, CORRECTED, (broken, *BROKEN)))
-    assert (verdict.kept, verdict.gain, verdict.errors) == (kept, 6 - broken, broken)
-    assert verdict.why.startswith(f"corrects 6 and breaks {broken} of {26 + broken} decisions")
-
-
-def test_a_rare_label_is_not_bought_with_no_to_everything() -> None:
-    """A net gain of 29, and every right yes is lost."""
-    verdict = judge(trials((1, *BROKEN), (30, True, False, False, True)))
-    assert (verdict.kept, verdict.gain) == (False, 29)
-    assert "1 of 1 that were rightly yes" in verdict.why
-
-
-def test_nor_with_wrong_yeses_elsewhere() -> None:
-    verdict = judge(trials(RIGHT, CORRECTED, (8, False, False, False, False), (2, False, True, False, False)))
-    assert "2 of 10 that were rightly no" in verdict.why
-    assert judge(trials(RIGHT, CORRECTED, (2, False, True, False, False)), Limits(lost=1.0)).kept
-
-
-@pytest.mark.parametrize("proposed", [True, None])
-@pytest.mark.parametrize(
-    ("groups", "kept"),
-    [
-        ([(10, True, True), (5, True, False)], True),
-        ([(15, True, False)], False),
-        ([(15, True, True)], False),
-        ([], True),
-    ],
-)
-def test_without_truth_some_may_turn_but_not_all(
-    groups: Sequence[tuple[int, bool, bool]], kept: bool, proposed: bool | None
-) -> None:
-    elsewhere = (8, False, False, None, None if proposed is None else False)
-    assert judge(trials(*((*group, None, proposed) for group in groups), elsewhere)).kept is kept
-
-
-def test_without_truth_no_stays_no_where_nothing_was_proposed() -> None:
-    turned = (5, True, False, None, True), (9, True, True, None, True)
-    assert judge(trials(*turned, (1, True, True, None, False))).kept
-    verdict = judge(trials(*turned, (3, False, False, None, False), (1, False, True, None, False)))
-    assert (verdict.kept, verdict.gain) == (False, None)
-    assert verdict.why == "says yes to 1 of 4 pictures where the label was never proposed"
-
-
-@pytest.mark.parametrize("answer", [True, False])
-def test_without_truth_one_answer_to_all_is_refused(answer: bool) -> None:
-    verdict = judge(trials((6, True, answer, None, True), (6, False, answer, None, True)))
-    assert verdict.why == f"says {'yes' if answer else 'no'} to all 12 proposed pictures"
-
-
-def test_without_truth_a_card_that_turns_everything_is_refused() -> None:
-    verdict = judge(trials((6, True, False, None, True), (6, False, True, None, True)))
-    assert verdict.why == "turns the decision on all 12 proposed pictures"
-
-
-def test_without_pictures_the_text_decides() -> None:
-    assert judge([]).kept
-
-
-TRIAL = st.builds(Trial, st.just("x"), st.booleans(), st.booleans(), st.none() | st.booleans(), st.booleans())
-
-
-@given(st.lists(TRIAL, min_size=1, max_size=60))
-def test_what_is_kept_has_fewer_errors_on_its_pictures(found: list[Trial]) -> None:
-    verdict = judge(found)
-    bare = sum(trial.bare != trial.present for trial in found)
-    card = sum(trial.card != trial.present for trial in found)
-    assert (verdict.gain, verdict.errors) == (bare - card, card)
-    assert not verdict.kept or card < bare
 
 
 def test_a_round_is_the_last_when_it_keeps_nothing_and_hears_nothing_new() -> None:

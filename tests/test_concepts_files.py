@@ -116,6 +116,19 @@ def test_a_rejected_revision_leaves_the_card(book: CardBook) -> None:
     assert (book.is_by_hand("1"), book.is_decided("1")) == (False, True)
 
 
+def test_what_somebody_else_wrote_in_the_meantime_stays(book: CardBook, tmp_path: Path) -> None:
+    path = tmp_path / "cards.yaml"
+    path.write_text("cards: [{name: '1', description: ours}]")
+    with pytest.raises(UsageError, match="was changed while cards were being written"):
+        book.record("1", attempt(1, "theirs"), waits=False)
+    assert "ours" in path.read_text()
+    book = CardBook(path, VOCABULARY)
+    book.record("null", attempt(1, "one"), waits=False)
+    path.unlink()
+    with pytest.raises(UsageError, match="was changed"):
+        book.record("null", attempt(2, "two"), waits=False)
+
+
 def test_a_file_that_cannot_be_written_stays(book: CardBook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     book.record("1", attempt(1, "one"), waits=False)
     before = (tmp_path / "cards.yaml").read_bytes()

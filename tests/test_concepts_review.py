@@ -15,8 +15,10 @@ import pytest
 
 from tagllm_cli.cards import load_cards
 from tagllm_cli.vocab import load_vocabulary
-from tests.concept_desk import RODENT, WINGED, WORDS, ConceptDesk
+from tests.command_line import one_object, tagllm
+from tests.concept_desk import RODENT, WINGED, WORDS, ConceptDesk, see
 from tests.scripted_llm import ScriptedLLM, card
+from tests.stub_server import stub_server
 
 SCRIPTS = {
     "mouse": [card("mouse", RODENT, ["cat"])],
@@ -33,7 +35,8 @@ class Terminal:
     """A person at a pseudo-terminal: reads what is drawn, types lines."""
 
     def __init__(self, command: list[str], environment: Mapping[str, str]) -> None:
-        known = {name: value for name, value in os.environ.items() if name not in ("VISUAL", "EDITOR")}
+        named = ("VISUAL", "EDITOR")
+        known = {key: value for key, value in os.environ.items() if key not in named and not key.startswith("TAGLLM_")}
         self._ours, theirs = pty.openpty()
         self.process = subprocess.Popen(
             command,
@@ -99,13 +102,26 @@ def server() -> Iterator[ScriptedLLM]:
 
 
 @pytest.fixture
-def sit_down(desk: ConceptDesk, server: ScriptedLLM) -> Iterator[Sit]:
+def command(desk: ConceptDesk, server: ScriptedLLM) -> Iterator[list[str]]:
+    """What a person types, but for `tagllm`: the LLM and the model that sees are servers."""
+    with stub_server("rules", see) as eyes:
+        options = {
+            "--out": desk.out,
+            "--table": desk.table,
+            "--truth": desk.truth,
+            "--llm-endpoint": server.url,
+            "--endpoint": eyes.url,
+        }
+        yield ["concepts", str(desk.vocabulary), *(str(word) for option in options.items() for word in option)]
+
+
+@pytest.fixture
+def sit_down(command: list[str]) -> Iterator[Sit]:
     """A person at a new terminal, with these variables in their environment."""
     people = []
 
     def sit(**environment: str) -> Terminal:
-        command = [sys.executable, "-m", "tests.concept_review", str(desk.root), server.url]
-        people.append(Terminal(command, environment))
+        people.append(Terminal([sys.executable, "-m", "tagllm_cli", *command, "--review"], environment))
         return people[-1]
 
     yield sit
@@ -122,7 +138,7 @@ def test_a_person_accepts_one_card_and_rejects_another(desk: ConceptDesk, sit_do
     person = sit_down()
     shown = person.decide("a")
     assert "mouse (card 1 of 2)" in shown
-    for fact in (RODENT, "similar", "what mouse looks like to me (broader)", "corrects 11 and breaks 0 of 36"):
+    for fact in (RODENT, "similar", "what mouse looks like to me (broader)", "corrects 12 and breaks 0 of 48"):
         assert fact in shown
     assert f"{desk.images}/052.png: yes -> no, people say no" in shown
     assert desk.file()["proposed"].keys() == {"mouse", "bat"}  # nothing is a card before the person has spoken
@@ -136,7 +152,9 @@ def test_a_person_accepts_one_card_and_rejects_another(desk: ConceptDesk, sit_do
     assert decisions(desk) == {"mouse": "accepted by a person", "bat": "rejected by a person"}
 
 
-def test_what_a_person_decided_is_not_proposed_again(desk: ConceptDesk, server: ScriptedLLM, sit_down: Sit) -> None:
+def test_what_a_person_decided_is_not_proposed_again(
+    desk: ConceptDesk, server: ScriptedLLM, sit_down: Sit, command: list[str]
+) -> None:
     person = sit_down()
     person.decide("a")
     person.decide("r")
@@ -145,7 +163,7 @@ def test_what_a_person_decided_is_not_proposed_again(desk: ConceptDesk, server: 
     code, last = sit_down().end()
     assert (code, MENU in last, len(server.questions)) == (0, False, questions)
     assert desk.out.read_bytes() == before
-    desk.write(server, seed=1)  # other pictures, and no review: a person's word stands
+    assert tagllm([*command, "--seed", "1"]).exit_code == 0  # other pictures, and no review: a person's word stands
     assert len(server.asked("draft")) == 2
     assert desk.out.read_bytes() == before
 
@@ -157,6 +175,8 @@ def test_an_edited_card_is_the_persons(desk: ConceptDesk, sit_down: Sit) -> None
     person.read_until("leave it): ")
     person.type(" . ")
     assert "'mouse' has no description" in person.read_until("leave it): ")
+    person.type("an animal\x1b[D")  # an arrow key
+    assert "the line holds keys that are no text" in person.read_until("leave it): ")
     person.type("")
     person.decide("e")
     person.read_until("leave it): ")
@@ -221,8 +241,9 @@ def test_an_interrupted_review_goes_on_at_the_next_card(
         person.type("q")
     else:
         os.kill(person.process.pid, how)
-    code, _ = person.end()
-    assert code == (0 if how is None else -how)
+    code, last = person.end()
+    assert ("interrupted; what was answered is kept" in last) is (how == signal.SIGINT)
+    assert code == {None: 0, signal.SIGINT: 130, signal.SIGKILL: -9}[how]
     assert list(desk.file()["cards"]) == ["mouse"]
     questions = len(server.questions)
     person = sit_down()
@@ -234,18 +255,33 @@ def test_an_interrupted_review_goes_on_at_the_next_card(
 
 def test_other_keys_decide_nothing(desk: ConceptDesk, sit_down: Sit) -> None:
     person = sit_down()
-    for line in ("x", "", "?"):
+    for line in ("x", "", "?", "again", "\x1b[A"):
         person.decide(line)
     person.decide("Quit")
     assert person.end()[0] == 0
     assert list(desk.file()["proposed"]) == ["mouse", "bat"]
 
 
-def test_without_a_review_what_waits_goes_on_waiting(desk: ConceptDesk, server: ScriptedLLM, sit_down: Sit) -> None:
+def test_without_a_review_what_waits_goes_on_waiting(desk: ConceptDesk, sit_down: Sit, command: list[str]) -> None:
     person = sit_down()
     person.decide("q")
     assert person.end()[0] == 0
     before = desk.out.read_bytes()
-    summary = desk.write(server, seed=1)
-    assert (summary.waiting, summary.next_command) == (("mouse", "bat"), "the same command with --review")
+    summary = one_object(tagllm([*command, "--seed", "1", "--json"]).stdout)
+    assert (summary["waiting"], summary["next"]) == (["mouse", "bat"], "the same command with --review")
     assert desk.out.read_bytes() == before
+
+
+def test_a_file_that_is_edited_during_the_review_stays_as_it_is(desk: ConceptDesk, sit_down: Sit) -> None:
+    person = sit_down()
+    person.decide("a")
+    person.read_until(MENU)
+    edited = desk.out.read_text() + "# a line of ours\n"
+    desk.out.write_text(edited)
+    person.type("a")
+    code, last = person.end()
+    assert (code, "was changed while cards were being written" in last) == (2, True)
+    assert desk.out.read_text() == edited
+    person = sit_down()
+    assert "bat (card 1 of 1)" in person.decide("a")
+    assert person.end()[0] == 0

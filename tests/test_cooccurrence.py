@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -50,6 +51,32 @@ def ochiai(held: np.ndarray) -> np.ndarray:
     affinity = counts / np.sqrt(np.outer(np.diag(counts), np.diag(counts)))
     np.fill_diagonal(affinity, 1)
     return affinity
+
+
+def test_a_table_that_lists_every_label_is_read_in_smaller_batches(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As the candidates of `--strategy binary` do: 10,000 labels of 16,384 rows would be gigabytes."""
+    sizes: list[int] = []
+    batches = pq.ParquetFile.iter_batches
+
+    def watched(self: pq.ParquetFile, batch_size: int, **chosen: object) -> object:
+        sizes.append(batch_size)
+        return batches(self, batch_size, **chosen)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", watched)
+    monkeypatch.setattr(cooccurrence, "ENTRIES_PER_BATCH", 30)
+    many, few = (vocabulary(*(f"label {number}" for number in range(count))) for count in (10, 1))
+    table = [
+        row(image, *(LabelEntry(name, None if label == image % 10 else NO) for label, name in enumerate(many.names)))
+        for image in range(20)
+    ]
+    path = write(tmp_path / "c.parquet", many, table, "candidates")
+    found = load_cooccurrence(path, many)
+    load_cooccurrence(write(tmp_path / "l.parquet", few, [row(0, *yes("label 0"))]), few)
+    assert sizes == [3, 30]
+    assert (found.affinity == np.eye(10)).all()
+    assert found.about == "c.parquet, 20 images"
 
 
 @pytest.mark.parametrize("batch", [1, 13, 16_384])

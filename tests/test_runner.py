@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +16,8 @@ from tagllm_cli.engines import EngineDiedError
 from tagllm_cli.errors import ModelError, TableError
 from tagllm_cli.evidence import Evidence
 from tagllm_cli.schema import Picture, Reply, Request
-from tests.jobs_kit import Desk
+from tagllm_cli.stages.binary import Binary
+from tests.jobs_kit import LABELS, Desk
 from tests.rules import RuleEngine
 
 EACH = 4
@@ -72,6 +74,31 @@ class Watched(RuleEngine):
         self.asks += 1
         self.at(self.asks)
         return await super().ask(picture, requests)
+
+
+@pytest.mark.parametrize("turns", range(12))
+def test_what_ends_while_an_engine_fails_is_not_waited_for_in_vain(
+    desk: Desk, caplog: pytest.LogCaptureFixture, turns: int
+) -> None:
+    """Whenever the others end after one has failed, nothing is left that asyncio has to complain about."""
+    failed = asyncio.Event()
+
+    class Failing(RuleEngine):
+        async def ask(self, picture: Picture | None, requests: Sequence[Request]) -> list[Reply]:
+            await super().ask(picture, requests)
+            if len(self.asked) == 2 * EACH:
+                failed.set()
+                raise EngineDiedError("the engine died", "Run it again.")
+            await failed.wait()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            return await super().ask(picture, requests)
+
+    desk.engine = Failing(capacity=2 * EACH)
+    with pytest.raises(EngineDiedError):
+        desk.candidates()
+    gc.collect()  # what asyncio says about a future that nobody asked, it says when the future goes
+    assert [record.message for record in caplog.records if record.name == "asyncio"] == []
 
 
 def test_an_engine_that_dies_loses_nothing_that_was_answered(desk: Desk) -> None:
@@ -179,6 +206,21 @@ def test_a_short_run_whose_answers_make_no_sense_is_warned_about(desk: Desk) -> 
     desk.engine.answer = nonsense
     (warning,) = desk.candidates(limit=10).warnings
     assert warning.startswith("the first answers look wrong: only 0 of the")
+
+
+def test_the_preflight_keeps_a_bounded_sample_of_every_image(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `binary`, thousands of labels are asked about one by one: their answers do not pile up in memory."""
+    monkeypatch.setattr(runner, "SAMPLE_REQUESTS", 3)
+    samples: list[list[str]] = []
+
+    def judge(self: Binary, answers: Sequence[tuple[Request, Reply]]) -> None:
+        samples.append([request.text for request, _ in answers])
+
+    monkeypatch.setattr(Binary, "complaint", judge)
+    desk.candidates({"strategy": "binary", "group_size": None}, limit=2)
+    (texts,) = samples
+    shown = [[name for name in LABELS if name in text] for text in texts]
+    assert shown == [["cat"], ["sheep"], ["spoon"]] * 2  # of two images, evenly over the eight labels
 
 
 def test_failed_images_do_not_hide_the_preflight(desk: Desk) -> None:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from tagllm_cli.labelling import RunOptions
     from tagllm_cli.models import ModelOptions
 
+# A few hundred short questions: one that hangs is not worth the patience that a million images have.
+LLM_PATIENCE: Mapping[str, Any] = {"timeout_s": 120.0, "retries": 2}
+
 
 def end(console: Console, error: TagllmError) -> NoReturn:
     """Leave with an error's exit code, its result being out already."""
@@ -42,12 +45,16 @@ def model_options(settings: Mapping[str, Any]) -> ModelOptions:
 
 
 def llm_options(settings: Mapping[str, Any]) -> ModelOptions:
-    """Return the server of the language model, if one is named; its API key is the other's where it has none."""
+    """Return the server of the language model, if one is named; its API key is the other's where it has none.
+
+    """
     from tagllm_cli.models import ModelOptions
 
+    url, name = settings["llm_endpoint"], settings["llm_model"]
+    if name and not url:
+        raise UsageError("--llm-model names a model of no server", "Add --llm-endpoint URL, or leave it out.")
     key = os.environ.get("TAGLLM_LLM_API_KEY") or os.environ.get("TAGLLM_API_KEY")
-    url = settings["llm_endpoint"]
-    return ModelOptions(model=settings["llm_model"] if url else None, endpoints=(url,) if url else (), api_key=key)
+    return ModelOptions(model=name, endpoints=(url,) if url else (), api_key=key, **LLM_PATIENCE)
 
 
 def run_options(settings: Mapping[str, Any]) -> RunOptions:

@@ -46,6 +46,7 @@ class CardBook:
         self.cards, self.proposed = dict(found.cards), dict(found.proposed)
         self.unwritten = dict(found.unwritten)
         self._header = _leading_comments(path) or _HEADER
+        self._known = _stamp(path)
 
     @property
     def last_round(self) -> int:
@@ -120,7 +121,15 @@ class CardBook:
         self.save()
 
     def save(self) -> None:
-        """Write the file, in the vocabulary's order. Raises UsageError where that is not possible."""
+        """Write the file, in the vocabulary's order.
+
+        Raises UsageError where that is not possible, or somebody changed the file in the meantime: theirs stays.
+        """
+        if _stamp(self._path) != self._known:
+            raise UsageError(
+                f"{self._path} was changed while cards were being written",
+                "It stays as it is. The same command goes on with it.",
+            )
         sections = {"cards": self.cards, "proposed": self.proposed, "unwritten": self.unwritten}
         blocks = []
         for section, entries in sections.items():
@@ -130,6 +139,7 @@ class CardBook:
             elif section == "cards":
                 blocks.append("cards: []\n")
         _replace(self._path, self._header + "\n".join(blocks))
+        self._known = _stamp(self._path)
 
     def _ordered(self, section: Mapping[str, Entry]) -> list[Entry]:
         return sorted(section.values(), key=lambda entry: self._position[entry.name])
@@ -192,6 +202,15 @@ def _leading_comments(path: Path) -> str:
     while head < len(lines) and (not lines[head].strip() or lines[head].startswith("#")):
         head += 1
     return "".join(lines[:head])
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """Return what tells one state of a file from another, None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _replace(path: Path, text: str) -> None:

@@ -9,22 +9,26 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from tagllm_cli.answers import Lexicon, parse_names, render_names
 from tagllm_cli.cards import Attempt, Wording
-from tagllm_cli.json_answers import UnusableAnswerError, read_json
+from tagllm_cli.json_answers import UnusableAnswerError, read_json, spoken
 from tagllm_cli.preflight import REFUSAL
 from tagllm_cli.prompts import Template
 from tagllm_cli.schema import Label, Reply, Request, Vocabulary
+from tagllm_cli.vocab import inflected
 
 RELATIONS = ("same", "narrower", "broader", "different")
 LABELS_PER_QUESTION = 50
 MAX_SIBLINGS = 20
 NAMES_IN_BLIND_NAMING = 8
 
-_THOUGHT = re.compile(r"^.*?</think>", re.DOTALL)
 _RELATION = re.compile(rf"\b({'|'.join(RELATIONS)})\b", re.IGNORECASE)
+_NEGATION = re.compile(r"\b(?:not|never|neither|hardly|\w+n['\u2019]t)\b", re.IGNORECASE)
+_ASIDE = re.compile(r"\s*\([^()]*\)$")
+_AROUND = " \t\"'`*.\u201c\u201d\u2018\u2019"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +62,27 @@ def ask_what_is_ambiguous(
 
 def read_ambiguous(reply: Reply, lexicon: Lexicon) -> dict[str, tuple[str, ...]]:
     """Return the labels that were named, each with the labels that it overlaps; names outside are left out."""
-    value = _json_of(reply)
-    if isinstance(value, dict):  # some wrap every list in an object
-        value = next((each for each in value.values() if isinstance(each, list)), None)
-    if not isinstance(value, list):
-        raise UnusableAnswerError("the answer is no JSON list")
     found: dict[str, tuple[str, ...]] = {}
-    for each in value:
+    for each in _entries(_json_of(reply), lexicon):
         entry = {"label": each} if isinstance(each, str) else each
-        name = _label(entry.get("label"), lexicon) if isinstance(entry, dict) else None
+        name = find_label(entry.get("label"), lexicon) if isinstance(entry, dict) else None
         if name is not None:
             others = _labels(entry.get("overlaps"), lexicon)
             found[name] = tuple(dict.fromkeys((*found.get(name, ()), *(other for other in others if other != name))))
     return found
+
+
+def _entries(value: object, lexicon: Lexicon) -> list[Any]:
+    """Return the list that was asked for, where it came as one object: a single entry, by label, or wrapped."""
+    if isinstance(value, dict):
+        if "label" in value:
+            return [value]
+        if any(find_label(key, lexicon) for key in value):
+            return [{"label": key, "overlaps": others} for key, others in value.items()]
+        value = next((each for each in value.values() if isinstance(each, list)), None)
+    if not isinstance(value, list):
+        raise UnusableAnswerError("the answer is no JSON list")
+    return value
 
 
 def ask_for_a_card(template: Template, vocabulary: Vocabulary, brief: Brief) -> Request:
@@ -107,9 +119,10 @@ def ask_to_compare(template: Template, name: str, wording: Wording, reading: str
 
 
 def read_relation(reply: Reply) -> str:
-    """Return one of RELATIONS; "" where the answer names none, or several."""
-    found = {word.lower() for word in _RELATION.findall(_spoken(reply))}
-    return found.pop() if len(found) == 1 else ""
+    """Return one of RELATIONS; "" where the answer names none, or several, or says what it is not."""
+    text = _spoken(reply)
+    found = {word.lower() for word in _RELATION.findall(text)}
+    return found.pop() if len(found) == 1 and not _NEGATION.search(text) else ""
 
 
 def names_to_choose_from(vocabulary: Vocabulary, name: str, similar: Sequence[str]) -> list[str]:
@@ -130,8 +143,14 @@ def names_to_choose_from(vocabulary: Vocabulary, name: str, similar: Sequence[st
 
 
 def ask_blindly(template: Template, wording: Wording, name: str, choice: Sequence[str]) -> Request:
-    """Return the question which of the labels a description belongs to."""
-    return template.request(description=wording.card(name).description, labels=render_names(choice, template.none))
+    """Return the question which of the labels a description belongs to, the name left out of it.
+
+    Else a description of anything would lead to the label, if only it says the word.
+    """
+    description = replace(wording, synonyms=()).card(name).description
+    forms = sorted({name, *inflected(name.casefold())}, key=len, reverse=True)
+    given_away = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, forms))})(?!\w)", re.IGNORECASE)
+    return template.request(description=given_away.sub("...", description), labels=render_names(choice, template.none))
 
 
 def read_naming(template: Template, reply: Reply, lexicon: Lexicon) -> tuple[str, ...]:
@@ -141,12 +160,25 @@ def read_naming(template: Template, reply: Reply, lexicon: Lexicon) -> tuple[str
 
 def one_line(text: str, most: int = 200) -> str:
     """Return a model's text as one line of at most so many characters, for prompts and for people."""
-    line = " ".join(_THOUGHT.sub("", text).split())
+    line = " ".join(text.split())
     return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
+def read_meaning(reply: Reply) -> str:
+    """Return what a bare name means to the model, as one line."""
+    return one_line(_spoken(reply))
+
+
+def find_label(value: object, lexicon: Lexicon) -> str | None:
+    """Return the label that a model wrote, also with the quotes or the category that the question showed it with."""
+    if not isinstance(value, str):
+        return None
+    bare = value.strip(_AROUND)
+    return lexicon.find(value) or lexicon.find(bare) or lexicon.find(_ASIDE.sub("", bare).strip(_AROUND))
+
+
 def _spoken(reply: Reply) -> str:
-    text = _THOUGHT.sub("", reply.text).strip()
+    text = spoken(reply)
     if REFUSAL.search(text):
         raise UnusableAnswerError(f"the LLM refuses: {one_line(text, 80)!r}")
     if not text:
@@ -159,12 +191,8 @@ def _json_of(reply: Reply) -> object:
     return read_json(reply)
 
 
-def _label(value: object, lexicon: Lexicon) -> str | None:
-    return lexicon.find(value) if isinstance(value, str) else None
-
-
 def _labels(value: object, lexicon: Lexicon) -> list[str]:
-    found = [_label(each, lexicon) for each in (value if isinstance(value, list) else [])]
+    found = [find_label(each, lexicon) for each in (value if isinstance(value, list) else [])]
     return [name for name in found if name is not None]
 
 

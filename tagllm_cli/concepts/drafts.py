@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tagllm_cli.answers import Lexicon
 from tagllm_cli.cards import Wording, phrase
+from tagllm_cli.concepts.dialogue import find_label, one_line
 from tagllm_cli.json_answers import UnusableAnswerError
 from tagllm_cli.preflight import REFUSAL
 from tagllm_cli.vocab import folded
@@ -19,7 +20,7 @@ MOST_PHRASE_WORDS = 8
 _NEXT_SENTENCE = re.compile(r"[.!?]\s+[A-Z]|\n\s*\S")
 _OPENING = re.compile(r"^here,? it means:?\s+", re.IGNORECASE)
 _WORD = re.compile(r"[\u3040-\u9fff]|[^\s\u3040-\u9fff]+")  # Chinese and Japanese have no spaces: a sign is a word
-_UNCLEAN = re.compile(r"[\x00-\x1f\x7f-\x9f{}<>`]")
+_UNCLEAN = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff{}<>`]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,8 @@ def validated(value: Mapping[str, object], name: str, lexicon: Lexicon, reading:
     kept, of the other lists up to five short phrases each. Raises UnusableAnswerError with the reason.
     """
     about = value.get("label")
-    if about is not None and (not isinstance(about, str) or lexicon.find(about) != name):
-        raise UnusableAnswerError(f"the draft is about {about!r}, another label")
+    if about is not None and find_label(about, lexicon) != name:
+        raise UnusableAnswerError(f"the draft is about {one_line(repr(about), 80)}, another label")
     description = _description(value.get("description"), lexicon)
     similar, strange = _similar(value.get("similar"), name, lexicon)
     synonyms = tuple(word for word in _phrases(value, "synonyms") if lexicon.find(word) in (None, name))
@@ -76,7 +77,7 @@ def _description(value: object, lexicon: Lexicon) -> str:
 def _similar(value: object, name: str, lexicon: Lexicon) -> tuple[tuple[str, ...], list[str]]:
     """Return the labels among the names, without the label itself, and the names that are none."""
     given = [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
-    found = {each: lexicon.find(each) for each in given}
+    found = {each: find_label(each, lexicon) for each in given}
     labels = dict.fromkeys(label for label in found.values() if label is not None and label != name)
     return tuple(labels)[:MOST_PHRASES], [phrase(each)[:40] for each, label in found.items() if label is None]
 

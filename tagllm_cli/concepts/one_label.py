@@ -123,9 +123,9 @@ class CardWriter:
             return ""
         try:
             reply = await self._circle.seer.say(self._circle.templates["meaning"].request(name=render_names([name])))
-        except UnansweredError:
+            return dialogue.read_meaning(reply)
+        except (UnansweredError, UnusableAnswerError):
             return ""
-        return dialogue.one_line(reply.text)
 
     async def _relation(self, draft: Draft) -> str:
         if not draft.reading:

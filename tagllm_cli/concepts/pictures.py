@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from tagllm_cli.answers import render_names
-from tagllm_cli.errors import TableError
+from tagllm_cli.errors import TableError, UsageError
 from tagllm_cli.schema import Decision, Image, Row, Status, Vocabulary
 from tagllm_cli.sources import Folder, open_source
 from tagllm_cli.tables import Table, open_table
@@ -103,8 +103,16 @@ def open_gallery(
         source = open_source(str(images))
         shown = (_Shown(image, None, None) for image in source.images())
         ids = [image.id for image in source.images()] if people else []
+    if people is not None:
+        matched = match_images(people, ids)
+        if not matched.keys or not match_names(people, vocabulary).in_vocabulary:
+            raise UsageError(
+                f"{truth} and the pictures share no {'label' if matched.keys else 'image'}",
+                "Name the truth that belongs to these pictures and this vocabulary.",
+            )
+        shown = _with_truth(shown, people, vocabulary, matched)
     sampler = _Sampler(vocabulary, size, seed)
-    for each in shown if people is None else _with_truth(shown, people, vocabulary, match_images(people, ids)):
+    for each in shown:
         sampler.add(each)
     return Gallery(source, sampler.samples(), sampler.confusions())
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 import shlex
 import subprocess
 import tempfile
@@ -22,6 +23,8 @@ from tagllm_cli.schema import Vocabulary
 from tagllm_cli.shipped import read_yaml
 
 _MENU = "[a]ccept [e]dit [r]eject [s]kip [q]uit: "
+_CHOICES = ("accept", "edit", "reject", "skip", "quit")
+_KEYS = re.compile(r"[\x00-\x1f\x7f]")  # arrow keys, say, where the terminal does not know them
 _ACCEPTED, _EDITED, _REJECTED = "accepted by a person", "edited by a person", "rejected by a person"
 
 
@@ -59,19 +62,20 @@ def _decide(book: CardBook, name: str, vocabulary: Vocabulary, console: Console,
     proposal, today = book.proposed[name].wording, datetime.date.today().isoformat()
     while True:
         answer = console.ask(_MENU)
-        choice = "q" if answer is None else answer.strip().lower()[:1]
-        if choice == "a":
+        typed = "quit" if answer is None else answer.strip().lower()
+        choice = next((word for word in _CHOICES if typed and word.startswith(typed)), "")
+        if choice == "accept":
             book.decide(name, proposal, _ACCEPTED, round_, today)
-        elif choice == "r":
+        elif choice == "reject":
             book.decide(name, None, _REJECTED, round_, today)
-        elif choice == "e":
+        elif choice == "edit":
             edited = _edited(name, proposal, vocabulary, console)
             if edited is None:
                 continue
             book.decide(name, edited, _EDITED, round_, today)
-        elif choice not in ("s", "q"):
+        elif not choice:
             continue
-        return choice != "q"
+        return choice != "quit"
 
 
 def _edited(name: str, proposal: Wording, vocabulary: Vocabulary, console: Console) -> Wording | None:
@@ -82,6 +86,8 @@ def _edited(name: str, proposal: Wording, vocabulary: Vocabulary, console: Conso
     description = console.ask("Here it means (empty: leave it): ")
     while description and description.strip():
         try:
+            if _KEYS.search(description):
+                raise ValueError("the line holds keys that are no text")
             return read_entry({"name": name, **said(proposal), "description": description}, vocabulary.names).wording
         except ValueError as error:
             console.explain(VocabularyError(str(error), "Say what the picture must show, in one phrase."))

@@ -45,6 +45,7 @@ class Rounds:
         self._writer = CardWriter(circle, book)
         self._lexicon = Lexicon(circle.vocabulary)
         self.unanswered: set[str] = set()  # labels of the last round about which a question got no answer
+        self.unsearched: set[str] = set()  # labels of the last round that nobody said anything about
         self.tried: set[str] = set()
 
     async def run(self, first: int, most: int) -> int:
@@ -53,7 +54,7 @@ class Rounds:
         A round that keeps no card and brings no draft that was not heard before is the last.
         """
         for number in range(first, first + most):
-            self.unanswered = set()
+            self.unanswered, self.unsearched = set(), set()
             overlaps = await self._find(number)
             targets = self._targets(number, overlaps)
             self.tried.update(targets)
@@ -86,6 +87,8 @@ class Rounds:
         try:
             return dialogue.read_ambiguous(await circle.llm.say(question), self._lexicon)
         except (UnansweredError, UnusableAnswerError) as error:
+            if isinstance(error, UnansweredError):
+                self.unsearched.update(label.name for label in labels)
             which = f"{labels[0].name} to {labels[-1].name}"
             self._console.warn(f"round {number}: no ambiguous names are known among {which}: {error}")
             return {}

@@ -3,8 +3,8 @@
 With people's labels a card must correct more decisions than it breaks, and lose at most `Limits.lost` (a tenth) of the
 yes answers that were right, and as many of the no answers. Without them nobody knows what is right; then a card must
 leave every no alone where the label was never proposed, and must not say the same to every proposed picture where the
-bare question told them apart, nor turn all of them. A card that changes no decision is not needed. Pictures that do not
-show the label at all prove nothing against a card.
+bare question told them apart, nor turn all of them, nor leave the model without a yes or no. A card that changes no
+decision is not needed. Pictures that do not show the label at all prove nothing against a card.
 """
 
 from __future__ import annotations
@@ -36,11 +36,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One picture's two decisions (True: yes), the bare name's and the card's. `proposed`, `present`: as in Exhibit."""
+    """One picture's two decisions, the bare name's and the card's: True is yes, None neither yes nor no, never right.
+
+    `proposed` and `present` are those of the Exhibit.
+    """
 
     uri: str
-    bare: bool
-    card: bool
+    bare: bool | None
+    card: bool | None
     proposed: bool | None = None
     present: bool | None = None
 
@@ -65,7 +68,7 @@ def judge(trials: Sequence[Trial], limits: Limits = Limits()) -> Verdict:
     changed = [trial for trial in trials if trial.bare != trial.card]
     disputed = tuple(map(_dispute, changed[:MOST_DISPUTED]))
     known = [trial for trial in trials if trial.present is not None]
-    kept, why = _by_truth(known, limits) if known else _by_restraint(trials)
+    kept, why = _by_truth(known, limits) if known else _by_restraint(trials, limits)
     gain = errors = None
     if known:
         errors = sum(trial.card != trial.present for trial in known)
@@ -78,7 +81,7 @@ def _by_truth(trials: Sequence[Trial], limits: Limits) -> tuple[bool, str]:
     if not changed:
         return False, f"not needed: it changes no decision on {len(trials)} pictures"
     corrected = sum(trial.card == trial.present for trial in changed)
-    broken = len(changed) - corrected
+    broken = sum(trial.bare == trial.present for trial in changed)
     counts = f"corrects {corrected} and breaks {broken} of {len(trials)} decisions"
     if corrected <= broken:
         return False, counts
@@ -90,12 +93,15 @@ def _by_truth(trials: Sequence[Trial], limits: Limits) -> tuple[bool, str]:
     return True, counts
 
 
-def _by_restraint(trials: Sequence[Trial]) -> tuple[bool, str]:
+def _by_restraint(trials: Sequence[Trial], limits: Limits) -> tuple[bool, str]:
     sides: dict[bool, list[Trial]] = {True: [], False: []}
     for trial in trials:
-        sides[trial.bare if trial.proposed is None else trial.proposed].append(trial)
+        sides[bool(trial.bare if trial.proposed is None else trial.proposed)].append(trial)
     proposed, others = sides[True], sides[False]
-    intruding = sum(trial.card and not trial.bare for trial in others)
+    silenced = sum(trial.card is None and trial.bare is not None for trial in trials)
+    if silenced > limits.lost * len(trials):
+        return False, f"leaves the model without a yes or no on {silenced} of {len(trials)} pictures"
+    intruding = sum(bool(trial.card and not trial.bare) for trial in others)
     if intruding:
         return False, f"says yes to {intruding} of {len(others)} pictures where the label was never proposed"
     if not proposed:
@@ -103,7 +109,7 @@ def _by_restraint(trials: Sequence[Trial]) -> tuple[bool, str]:
     changed = sum(trial.bare != trial.card for trial in proposed)
     if not changed:
         return False, f"not needed: it changes no decision on {len(trials)} pictures"
-    bare, said = {trial.bare for trial in proposed}, {trial.card for trial in proposed}
+    bare, said = {bool(trial.bare) for trial in proposed}, {bool(trial.card) for trial in proposed}
     if len(said) == 1 and (len(bare) == 2 or changed == len(proposed)):
         return False, f"says {_word(said.pop())} to all {len(proposed)} proposed pictures"
     if changed == len(proposed):
@@ -116,8 +122,8 @@ def _dispute(trial: Trial) -> str:
     return f"{trial.uri}: {_word(trial.bare)} -> {_word(trial.card)}{people}"
 
 
-def _word(answer: bool) -> str:
-    return "yes" if answer else "no"
+def _word(answer: bool | None) -> str:
+    return {True: "yes", False: "no", None: "neither"}[answer]
 
 
 class TryOut:
@@ -162,7 +168,7 @@ class TryOut:
         if failed:
             return str(failed[0])
         first, second = (
-            _is_yes(template, reply) for template, reply in zip((self._bare, self._with_card), replies, strict=True)
+            _decision(template, reply) for template, reply in zip((self._bare, self._with_card), replies, strict=True)
         )
         return Trial(exhibit.image.uri, first, second, exhibit.proposed, exhibit.present)
 
@@ -175,6 +181,7 @@ class TryOut:
         return f"{exhibit.image.uri}: {seen.failure}" if picture is None else (seen, picture)
 
 
-def _is_yes(template: Template, reply: Reply) -> bool:
-    """Tell whether a decision is yes; doubt about the question itself (little mass on yes and no) is none."""
-    return yes_no(reply.first_logprobs, template.yes, template.no).decision is Decision.YES
+def _decision(template: Template, reply: Reply) -> bool | None:
+    """Return whether a decision is yes; None where there is little mass on yes and no together."""
+    decision = yes_no(reply.first_logprobs, template.yes, template.no).decision
+    return None if decision is Decision.UNKNOWN else decision is Decision.YES

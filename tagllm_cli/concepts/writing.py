@@ -56,6 +56,7 @@ def write_concepts(settings: ConceptSettings, llm: Model, seer: Model | None, co
         rounds = Rounds(circle, book, console, only=settings.labels, waits=settings.review)
         count = asyncio.run(_go_through(rounds, first, settings.rounds, people))
         book.save()  # also where nothing was found: the next command names this file
+        evidence.commit()  # a review may be interrupted
         if settings.review:
             folder = None if gallery is None else gallery.source.root
             review(book, vocabulary, console, first + count - 1, folder)
@@ -144,9 +145,10 @@ def _stamp(path: Path | None) -> list[Any] | None:
 
 
 def _verdict(rounds: Rounds) -> TooManyFailedError | None:
-    if not rounds.tried or rounds.tried - rounds.unanswered:
+    silent = rounds.unanswered if rounds.tried else rounds.unsearched
+    if not silent or rounds.tried - silent:
         return None
     return TooManyFailedError(
-        f"no question about {len(rounds.unanswered):,} labels was answered",
+        f"no question about {len(silent):,} labels was answered",
         "The card file has the reasons; the same command asks again.",
     )
