@@ -45,9 +45,7 @@ def model_options(settings: Mapping[str, Any]) -> ModelOptions:
 
 
 def llm_options(settings: Mapping[str, Any]) -> ModelOptions:
-    """Return the server of the language model, if one is named; its API key is the other's where it has none.
-
-    """
+    """Return the server of the language model, if one is named; its API key is the other's where it has none."""
     from tagllm_cli.models import ModelOptions
 
     url, name = settings["llm_endpoint"], settings["llm_model"]
