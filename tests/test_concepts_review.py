@@ -145,7 +145,7 @@ def test_a_person_accepts_one_card_and_rejects_another(desk: ConceptDesk, sit_do
     assert "bat (card 2 of 2)" in person.decide("r")
     code, last = person.end()
     assert code == 0
-    assert "1 cards" in last
+    assert ": 1 card" in last
     file = desk.file()
     assert (list(file["cards"]), list(file["proposed"]), list(file["unwritten"])) == (["mouse"], [], ["bat"])
     assert (file["cards"]["mouse"]["author"], file["unwritten"]["bat"]["why"]) == ("scribe", "rejected by a person")

@@ -236,7 +236,7 @@ def test_a_model_that_only_looks_at_pictures_has_no_reading(desk: ConceptDesk) -
 def test_the_summary_says_what_there_is_and_what_comes_next(desk: ConceptDesk) -> None:
     with ScriptedLLM({**GOOD, "bat": ["nonsense"]}, WORDS) as server:
         first, second, third, last = desk.write(server, rounds=1).lines()
-    assert first == f"{desk.out}: 1 cards"
+    assert first == f"{desk.out}: 1 card"
     assert second == "no card: bat (the file says why)"
     assert third.startswith("1 round, questions: 5 to the llm, 74 to the model, ")
     assert last == f"next: tagllm disambiguate TABLE --concepts {desk.out} --out LABELS"

@@ -97,7 +97,9 @@ class ConceptSummary:
         rounds = f"{self.rounds} round{'' if self.rounds == 1 else 's'}"
         questions = ", ".join(f"{count:,} to the {whom}" for whom, count in self.asked.items())
         return [
-            f"{self.out}: {len(self.cards):,} cards" + (f" ({', '.join(others)})" if others else "") + described,
+            f"{self.out}: {len(self.cards):,} card{'' if len(self.cards) == 1 else 's'}"
+            + (f" ({', '.join(others)})" if others else "")
+            + described,
             f"no card: {self._unwritten()}",
             f"{rounds}, questions: {questions}, {self.seconds:.1f} s",
             f"next: {self.next_command}",
