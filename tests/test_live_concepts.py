@@ -42,7 +42,7 @@ def test_real_pictures_decide_which_cards_stay(live_server: LiveServer, tmp_path
     assert summary["cards"] == ["mouse", "football"]
     assert "breaks" in summary["unwritten"]["keyboard"]
 
-    measured = {}
+    measured: dict[str, Any] = {}
     for concepts in ("none", str(cards)):
         labels = tmp_path / f"labels-{len(measured)}.parquet"
         run(f"disambiguate {table} --concepts {concepts} --out {labels}", live_server)
