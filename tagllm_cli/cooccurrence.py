@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from tagllm_cli.errors import UsageError
 from tagllm_cli.grouping import affinity_by_parent
+from tagllm_cli.phrases import some
 from tagllm_cli.schema import Decision, Vocabulary
 from tagllm_cli.shipped import read_yaml
 from tagllm_cli.tables import Table, open_table
@@ -86,9 +87,9 @@ def load_cooccurrence(path: Path, vocabulary: Vocabulary) -> Cooccurrence:
         _fill(affinity, shown, affinity_by_parent(vocabulary))
     notes = []
     if unseen := [name for name, seen in zip(vocabulary.names, shown, strict=True) if not seen]:
-        notes.append(f"{path.name} never shows {_some(unseen)}: their parents say what they are related to")
+        notes.append(f"{path.name} never shows {some(unseen)}: their parents say what they are related to")
     if foreign := [name for name, label in zip(theirs, own, strict=True) if label < 0]:
-        notes.append(f"{vocabulary.name} lacks {_some(foreign)} of {path.name}: not used")
+        notes.append(f"{vocabulary.name} lacks {some(foreign)} of {path.name}: not used")
     return Cooccurrence(affinity, f"{path.name}, {shared:,} {what}", tuple(notes))
 
 
@@ -202,8 +203,3 @@ def _fill(affinity: npt.NDArray[np.float32], shown: npt.NDArray[np.bool_], paren
     for index in np.flatnonzero(~shown):
         affinity[index] = affinity[:, index] = np.minimum(parents[index] * factor, 1)
     np.fill_diagonal(affinity, 1)
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

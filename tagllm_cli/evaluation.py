@@ -9,6 +9,7 @@ from typing import Any
 
 from tagllm_cli.agreement import Agreement, measure_agreement
 from tagllm_cli.metrics import Evaluation, MissedGate, check_gates, evaluate_rows, parse_gates
+from tagllm_cli.phrases import some
 from tagllm_cli.tables import open_table
 from tagllm_cli.truth import load_truth
 
@@ -57,9 +58,9 @@ class Report:
         }
         lines = [f"{what}: {count:,}" for what, count in counted.items() if count]
         if found.labels_not_in_vocabulary:
-            lines.append(f"labels of the truth that the vocabulary lacks: {_some(found.labels_not_in_vocabulary)}")
+            lines.append(f"labels of the truth that the vocabulary lacks: {some(found.labels_not_in_vocabulary, 8)}")
         if found.labels_not_in_truth:
-            lines.append(f"labels of the vocabulary that the truth lacks: {_some(found.labels_not_in_truth)}")
+            lines.append(f"labels of the vocabulary that the truth lacks: {some(found.labels_not_in_truth, 8)}")
         if self.arms and self.arms.images < found.images:
             lines.append(
                 f"the arms are compared on {self.arms.images:,} of {found.images:,} images: "
@@ -147,8 +148,3 @@ def _voted(found: Agreement) -> tuple[str, Cells]:
         for each in found.votes
     ]
     return "candidates by the number of arms that must propose them", (columns, rows)
-
-
-def _some(names: Sequence[str], most: int = 8) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tagllm_cli.arms import PARENTS, Group, Knowledge, base_of, cut, grow, keep
 from tagllm_cli.errors import UsageError
 from tagllm_cli.imaging import IMAGING_VERSION
+from tagllm_cli.phrases import some
 from tagllm_cli.prompts import Template
 from tagllm_cli.schema import Vocabulary
 from tagllm_cli.tables import vocabulary_from_json, vocabulary_to_json
@@ -146,7 +147,9 @@ def first_notes(plan: Plan, wanted: Wanted) -> list[str]:
     if wanted.cooccurrence is None:
         return []
     written = [arm for arm in plan.arms if {arm, base_of(arm)} & plan.vocabulary.groups.keys()]
-    own = f"the groups of {_some(written)} are those of the vocabulary's author: --cooccurrence only places new labels"
+    own = (
+        f"the groups of {some(written, 3)} are those of the vocabulary's author: --cooccurrence only places new labels"
+    )
     return [*wanted.cooccurrence.notes, *([own] if written else [])]
 
 
@@ -187,7 +190,7 @@ def revise(pinned: Plan, wanted: Wanted) -> tuple[Plan, list[str]]:
     removed = [name for name in before if name not in now]
     arms, notes = _grown_arms(pinned, added, Knowledge(vocabulary, wanted.cooccurrence))
     if removed:
-        notes.append(f"{_some(removed)} removed: filtered without asking")
+        notes.append(f"{some(removed, 3)} removed: filtered without asking")
     if wanted.cooccurrence is not None:
         if wanted.cooccurrence.about != pinned.knowledge:
             notes.append(f"groups stay as they were pinned; --replan groups by {wanted.cooccurrence.about}")
@@ -245,7 +248,7 @@ def _fixed(pinned: Plan, wanted: Wanted) -> list[tuple[str, str, str]]:
         changed = [name for name, template in pinned.templates.items() if wanted.templates[name] != template]
         if changed:
             conflicts.append(
-                ("its own copy of the templates", f"another wording of {_some(changed)}", "(made with the first run)")
+                ("its own copy of the templates", f"another wording of {some(changed, 3)}", "(made with the first run)")
             )
     return conflicts
 
@@ -267,13 +270,13 @@ def _grown_arms(
     pinned: Plan, added: Sequence[str], knowledge: Knowledge
 ) -> tuple[Mapping[str, tuple[Group, ...]], list[str]]:
     """Bring new labels into what is asked; return the arms, and a line for people about what that asks."""
-    arms, some = pinned.arms, _some(added)
+    arms, names = pinned.arms, some(added, 3)
     if not added or not arms:
         return arms, []
     if pinned.strategy == "open":
-        return arms, [f"{some} added: found in the recorded answers, nothing is asked again"]
+        return arms, [f"{names} added: found in the recorded answers, nothing is asked again"]
     if pinned.strategy == "binary":
-        return arms, [f"{some} added: one question each"]
+        return arms, [f"{names} added: one question each"]
     if pinned.strategy == "all":
         (whole,) = arms["all"]
         fresh = [name for name in added if name not in whole.names]
@@ -281,8 +284,8 @@ def _grown_arms(
         touched = [[whole.id]] if fresh else []
     else:
         arms, touched = grow(arms, added, knowledge, pinned.group_size)
-    asked = [f"{_some(groups)} {'is' if len(groups) == 1 else 'are'} asked again" for groups in touched]
-    return arms, [f"{some} added: {each}" for each in asked]
+    asked = [f"{some(groups, 3)} {'is' if len(groups) == 1 else 'are'} asked again" for groups in touched]
+    return arms, [f"{names} added: {each}" for each in asked]
 
 
 def _numbered(ids: Mapping[str, int], names: Sequence[str]) -> dict[str, int]:
@@ -291,8 +294,3 @@ def _numbered(ids: Mapping[str, int], names: Sequence[str]) -> dict[str, int]:
     for name in names:
         numbered.setdefault(name, len(numbered))
     return numbered
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -8,8 +8,6 @@ to a part that is nonsense, a refusal or a failure is left out with the reason, 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +18,9 @@ from tagllm_cli.answers import Lexicon, render_names
 from tagllm_cli.cooccurrence import Scene
 from tagllm_cli.engines import Engine
 from tagllm_cli.errors import UsageError
+from tagllm_cli.in_place import replacing
 from tagllm_cli.json_answers import UnusableAnswerError, read_json
+from tagllm_cli.phrases import some
 from tagllm_cli.prompts import Template, load_templates
 from tagllm_cli.schema import Reply, Request, Vocabulary
 from tagllm_cli.vocab import folded, load_vocabulary
@@ -168,9 +168,9 @@ class _Gathered:
         lacking = [name for name in self._lexicon.position if name not in placed]
         notes = list(self._failed)
         if self._foreign:
-            notes.append(f"answers that are no labels were left out: {_some(list(self._foreign))}")
+            notes.append(f"answers that are no labels were left out: {some(list(self._foreign))}")
         if lacking:
-            notes.append(f"in no scene: {_some(lacking)}")
+            notes.append(f"in no scene: {some(lacking)}")
         return tuple(notes)
 
 
@@ -196,18 +196,6 @@ def write_scenes(path: Path, vocabulary: Vocabulary, scenes: Sequence[Scene], au
 
     entries = [{"name": scene.name, "labels": list(scene.labels)} for scene in scenes]
     content = {"vocabulary": vocabulary.name, "author": author, "scenes": entries}
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False, width=120)
-        temporary.write_text(_HEAD + text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}", "Choose another --out.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False, width=120)
+    with replacing(path) as fresh:
+        fresh.write_text(_HEAD + text, encoding="utf-8")

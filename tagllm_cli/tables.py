@@ -6,9 +6,7 @@ stage, source root, vocabulary and plan, each under a key that starts with `tagl
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -19,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tagllm_cli.errors import TableError
+from tagllm_cli.in_place import replacing
 from tagllm_cli.schema import SCHEMA_VERSION, Decision, Label, LabelEntry, Row, Status, Vocabulary, table_schema
 
 ROWS_PER_BATCH = 512
@@ -88,22 +87,10 @@ def open_table(path: Path) -> Table:
 def write_table(path: Path, info: TableInfo, rows: Iterable[Row]) -> None:
     """Write `rows` beside `path` and put the file in its place with one rename; a failure leaves the old table."""
     schema = table_schema().with_metadata(_metadata(info))
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            batches = _batches(iter(rows), schema)
-            while some := list(islice(batches, BATCHES_PER_ROW_GROUP)):
-                writer.write_table(pa.Table.from_batches(some, schema))
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
-    except OSError as error:
-        raise TableError(
-            f"cannot write {path}: {error.strerror or error}", "Free some space, or choose another --out."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    with replacing(path, TableError) as fresh, pq.ParquetWriter(fresh, schema, compression="zstd") as writer:
+        batches = _batches(iter(rows), schema)
+        while some := list(islice(batches, BATCHES_PER_ROW_GROUP)):
+            writer.write_table(pa.Table.from_batches(some, schema))
 
 
 def _batches(rows: Iterator[Row], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -206,11 +193,3 @@ def _label_entry(label: Mapping[str, Any]) -> LabelEntry:
         groups=tuple(label["groups"]),
         source=label["source"],
     )
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from typer.testing import CliRunner
 
 from tagllm_cli.cli import app
+from tests.jobs_kit import snapshot
 
 
 def tagllm(line: str | Sequence[str], endpoint: str | None = None, environment: Mapping[str, str] | None = None) -> Any:
@@ -25,3 +27,20 @@ def one_object(output: str) -> Any:
     value = json.loads(output)
     assert isinstance(value, dict)
     return value
+
+
+def check_error(line: str, message: str, endpoint: str | None) -> None:
+    """One line of what, one of what to do, exit code 2, nothing touched; with `--json` the same as one object."""
+    before = snapshot(Path())
+    result = tagllm(line, endpoint)
+    assert (result.exit_code, result.stdout) == (2, ""), result.output
+    what, advice = [line for line in result.stderr.splitlines() if "starting the engine" not in line]
+    assert what.startswith("error: ")
+    assert message in what
+    assert advice.endswith((".", "?"))
+    told = tagllm(f"{line} --json", endpoint)
+    error = one_object(told.stdout)["error"]
+    assert (told.exit_code, told.stderr) == (2, result.stderr)
+    assert error["kind"].endswith("Error")
+    assert (message.replace("\\udcff", "\udcff") in error["message"], error["hint"]) == (True, advice)
+    assert snapshot(Path()) == before

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tests.command_line import one_object, tagllm
+from tests.command_line import check_error, one_object, tagllm
 from tests.faulty_proxy import FaultyProxy
 from tests.image_files import encode, photo
-from tests.jobs_kit import paint, snapshot
+from tests.jobs_kit import paint
 from tests.stub_server import stub_server
 
 COMMANDS = ["", "candidates", "disambiguate", "evaluate", "export", "vocab", "vocab list", "vocab show", "vocab check"]
@@ -133,23 +133,6 @@ ERRORS = {
     "nope": "No such command 'nope'",
     "--nope": "No such option: --nope",
 }
-
-
-def check_error(line: str, message: str, endpoint: str | None) -> None:
-    """One line of what, one of what to do, exit code 2, nothing touched; with `--json` the same as one object."""
-    before = snapshot(Path())
-    result = tagllm(line, endpoint)
-    assert (result.exit_code, result.stdout) == (2, ""), result.output
-    what, advice = [line for line in result.stderr.splitlines() if "starting the engine" not in line]
-    assert what.startswith("error: ")
-    assert message in what
-    assert advice.endswith((".", "?"))
-    told = tagllm(f"{line} --json", endpoint)
-    error = one_object(told.stdout)["error"]
-    assert (told.exit_code, told.stderr) == (2, result.stderr)
-    assert error["kind"].endswith("Error")
-    assert (message.replace("\\udcff", "\udcff") in error["message"], error["hint"]) == (True, advice)
-    assert snapshot(Path()) == before
 
 
 @pytest.mark.parametrize("line", ERRORS)

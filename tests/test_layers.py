@@ -36,7 +36,7 @@ HOUSE = """
     formats shipped
     config
     console
-    schema
+    schema phrases in_place
     errors
 """
 FLOOR = {room: floor for floor, line in enumerate(HOUSE.splitlines()) for room in line.split()}

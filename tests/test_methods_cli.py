@@ -11,11 +11,10 @@ import pytest
 from tagllm_cli.schema import Decision, Picture, Reply, Request, Row
 from tagllm_cli.tables import open_table
 from tests import rules
-from tests.command_line import one_object, tagllm
+from tests.command_line import check_error, one_object, tagllm
 from tests.faulty_proxy import FaultyProxy
 from tests.jobs_kit import paint, snapshot
 from tests.stub_server import stub_server
-from tests.test_cli import check_error
 
 LABELS = ("cat", "dog", "cow", "sheep", "cup", "fork", "spoon", "plate")
 IMAGES = 6

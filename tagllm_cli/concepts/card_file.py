@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -14,6 +12,7 @@ import yaml
 
 from tagllm_cli.cards import LISTS, Attempt, CardFile, Entry, Wording, load_card_file, phrase
 from tagllm_cli.errors import UsageError
+from tagllm_cli.in_place import replacing
 from tagllm_cli.schema import Vocabulary
 
 PERSON = "person"
@@ -138,7 +137,8 @@ class CardBook:
                 blocks.append(f"{section}:\n" + "\n".join(texts))
             elif section == "cards":
                 blocks.append("cards: []\n")
-        _replace(self._path, self._header + "\n".join(blocks))
+        with replacing(self._path) as fresh:
+            fresh.write_text(self._header + "\n".join(blocks), encoding="utf-8")
         self._known = _stamp(self._path)
 
     def _ordered(self, section: Mapping[str, Entry]) -> list[Entry]:
@@ -211,21 +211,3 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _replace(path: Path, text: str) -> None:
-    """Put a file in place with one rename: a reader, and a run that was killed, find the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UsageError(
-            f"cannot write {path}: {error.strerror}", "Free some space, or choose another --out."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()

@@ -9,6 +9,7 @@ from typing import Any
 
 from tagllm_cli.concepts.card_file import CardBook
 from tagllm_cli.errors import TagllmError
+from tagllm_cli.phrases import some
 from tagllm_cli.schema import Vocabulary
 
 _SHOWN = 8
@@ -108,6 +109,4 @@ class ConceptSummary:
     def _unwritten(self) -> str:
         if not self.unwritten:
             return "none of the labels that were looked at"
-        names = list(self.unwritten)
-        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        return f"{', '.join(names[:_SHOWN])}{more} (the file says why)"
+        return f"{some(list(self.unwritten), _SHOWN)} (the file says why)"
