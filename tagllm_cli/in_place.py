@@ -1,4 +1,4 @@
-"""Putting a file in place with one rename: readers, and a run that was killed, find the old one or the whole new one."""
+"""Putting a file in place with one rename: readers, and a killed run, find the old one or the whole new one."""
 
 from __future__ import annotations
 
