@@ -28,9 +28,10 @@ test: $(READY) ## all tests, with coverage; a real vLLM answers in some
 quick: $(READY) ## the tests that need no model
 	$(RUN) -m pytest -m "not live"
 
-check: $(READY) ## lint, formatting, types
+check: $(READY) ## lint, formatting, imports between packages, types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	.venv/bin/lint-imports --no-cache
 	$(RUN) -m mypy
 
 format: $(READY) ## rewrite the sources as `make check` wants them

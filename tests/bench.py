@@ -65,13 +65,14 @@ def speed(chosen: argparse.Namespace) -> None:
 
 def raw(folder: str) -> dict[str, Any]:
     """Time `LLM.generate` over a folder's requests, prepared in memory; also tell how long the shared prefix is."""
-    from tagllm_cli.imaging import decode
-    from tagllm_cli.plan import DEFAULT_MAX_PIXELS, Wanted, new_plan
-    from tagllm_cli.prompts import load_templates
-    from tagllm_cli.schema import Request, Subject
-    from tagllm_cli.sources import open_source
-    from tagllm_cli.stages.candidates import Candidates
-    from tagllm_cli.vocab import load_vocabulary
+    from tagllm_cli.labeling.candidates import Candidates
+    from tagllm_cli.labeling.plan import DEFAULT_MAX_PIXELS, Wanted
+    from tagllm_cli.labeling.replan import new_plan
+    from tagllm_cli.labeling.templates import load_templates
+    from tagllm_cli.records import Request, Subject
+    from tagllm_cli.sources.decode import decode
+    from tagllm_cli.sources.registry import open_source
+    from tagllm_cli.vocabulary.load import load_vocabulary
 
     wanted = Wanted("candidates", load_vocabulary("scenes"), load_templates(), model="bench", model_digest=bytes(16))
     source = open_source(folder)
@@ -144,11 +145,11 @@ def memory(chosen: argparse.Namespace) -> None:
 
 def label(folder: str, out: str) -> dict[str, Any]:
     """Label a folder with synthetic answers in this process; return its peak resident memory in MB."""
-    from tagllm_cli.console import Console
-    from tagllm_cli.jobs import candidates_job
-    from tagllm_cli.labelling import RunOptions, run_job
-    from tagllm_cli.models import ModelOptions
-    from tests.rules import RuleEngine
+    from tagllm_cli.cli.console import Console
+    from tagllm_cli.engines.factory import ModelOptions
+    from tagllm_cli.pipeline.label.jobs import candidates_job
+    from tagllm_cli.pipeline.label.run import RunOptions, run_job
+    from tests.support.rule_engine import RuleEngine
 
     class Forgetful(RuleEngine):
         """Keeps no list of what it was asked: that would grow with the images."""

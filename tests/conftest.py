@@ -1,5 +1,5 @@
 """Fixtures that last for the whole session."""
 
-from tests.live import live_engine, live_server
+from tests.support.live import live_engine, live_server
 
 __all__ = ["live_engine", "live_server"]

@@ -17,16 +17,17 @@ import typer.main
 import yaml
 
 from tagllm_cli import errors
-from tagllm_cli.cli import app
-from tagllm_cli.engines import wire
-from tagllm_cli.imaging import decode
-from tagllm_cli.plan import DEFAULT_MAX_PIXELS
-from tagllm_cli.schema import Picture, Reply, Request, Status, table_schema
-from tagllm_cli.tables import open_table
-from tagllm_cli.vocab import builtin_vocabularies, load_vocabulary
-from tests import rules
-from tests.command_line import tagllm
-from tests.stub_server import picture_of, stub_server
+from tagllm_cli.cli.app import app
+from tagllm_cli.engines.http import protocol as wire
+from tagllm_cli.labeling.plan import DEFAULT_MAX_PIXELS
+from tagllm_cli.records import Picture, Reply, Request, Status
+from tagllm_cli.sources.decode import decode
+from tagllm_cli.store.schema import table_schema
+from tagllm_cli.store.table import open_table
+from tagllm_cli.vocabulary.load import builtin_vocabularies, load_vocabulary
+from tests.support import rule_engine as rules
+from tests.support.command_line import tagllm
+from tests.support.stub_server import picture_of, stub_server
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tagllm_cli.engines.arguments import parse_engine_args
 from tagllm_cli.engines.hub import commit_of
-from tagllm_cli.engines.model_files import is_remote, local_model
+from tagllm_cli.engines.local.arguments import parse_engine_args
+from tagllm_cli.engines.local.model_files import is_remote, local_model
 from tagllm_cli.errors import ModelError
 
 # Engine arguments that change answers; others (memory, batch sizes, parallelism) only change how fast they come.

@@ -13,9 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO
 
-from tagllm_cli.engines import Counters, Engine, check_pictures
+from tagllm_cli.engines.base import Counters, Engine, check_pictures
 from tagllm_cli.errors import UsageError
-from tagllm_cli.schema import Failure, Picture, Reply, Request, request_key
+from tagllm_cli.records import Failure, Picture, Reply, Request, request_key
 
 _CAPACITY = 256
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tagllm_cli.errors import SourceError
-from tagllm_cli.schema import Image
-from tagllm_cli.sources.files import ReadFailure, read_file
+from tagllm_cli.records import Image
+from tagllm_cli.sources.read import ReadFailure, read_file
 
 EXTENSIONS = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"])
 

@@ -15,13 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import tagllm_cli
-from tagllm_cli.console import Console
-from tagllm_cli.engines import Engine
+from tagllm_cli.cli.console import Console
+from tagllm_cli.engines.base import Engine
+from tagllm_cli.engines.factory import ModelOptions, identify
 from tagllm_cli.errors import InterruptedRunError, TagllmError
-from tagllm_cli.evaluation import evaluate_table
-from tagllm_cli.models import ModelOptions, identify
-from tagllm_cli.tables import open_table
-from tagllm_cli.vocab import load_vocabulary
+from tagllm_cli.evaluation.report import evaluate_table
+from tagllm_cli.store.table import open_table
+from tagllm_cli.vocabulary.load import load_vocabulary
 from tests.ablation.cells import VOCABULARY, Workshop
 from tests.ablation.claims import differences, doses, goals, response
 from tests.ablation.concept_files import write_cards

@@ -15,13 +15,13 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from tagllm_cli.console import Console
-from tagllm_cli.engines import Engine
+from tagllm_cli.cli.console import Console
+from tagllm_cli.engines.base import Engine
+from tagllm_cli.engines.factory import ModelOptions
 from tagllm_cli.errors import InterruptedRunError
-from tagllm_cli.jobs import candidates_job, disambiguate_job
-from tagllm_cli.labelling import Job, RunOptions, run_job
-from tagllm_cli.models import ModelOptions
-from tagllm_cli.plan import new_plan
+from tagllm_cli.labeling.replan import new_plan
+from tagllm_cli.pipeline.label.jobs import candidates_job, disambiguate_job
+from tagllm_cli.pipeline.label.run import Job, RunOptions, run_job
 from tests.ablation.design import Place
 from tests.ablation.pictures import Scenes
 

@@ -8,7 +8,7 @@ from random import Random
 
 import yaml
 
-from tagllm_cli.schema import Vocabulary
+from tagllm_cli.vocabulary.model import Vocabulary
 from tests.ablation.design import DESCRIPTION, PLACEBO, REPEATED, SHUFFLED, SIMILAR
 
 _SEED = 0

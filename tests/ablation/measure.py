@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tagllm_cli.metrics import Evaluation, evaluate_rows
-from tagllm_cli.schema import Decision, Row, Status
-from tagllm_cli.tables import open_table
-from tagllm_cli.truth import Truth, load_truth
+from tagllm_cli.evaluation.metrics import Evaluation, evaluate_rows
+from tagllm_cli.evaluation.truth import Truth, load_truth
+from tagllm_cli.records import Decision, Row, Status
+from tagllm_cli.store.table import open_table
 from tests.ablation.bootstrap import Array, Metric, samples
 from tests.ablation.cells import Cell, Cost
 from tests.demo.things import MEANS, NAMES

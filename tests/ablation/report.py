@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tagllm_cli.evaluation import Report
+from tagllm_cli.evaluation.report import Report
 from tests.ablation.bootstrap import Interval, f1, samples
 from tests.ablation.claims import Difference, Dose, Goal
 from tests.ablation.design import COLUMNS, MAIN, STRATEGIES, Place

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 
 import PIL.Image
 
-from tagllm_cli.engines import Counters, Engine
-from tagllm_cli.engines.inprocess import EngineSettings, InProcessEngine
-from tagllm_cli.schema import Picture, Reply, Request
+from tagllm_cli.engines.base import Counters, Engine
+from tagllm_cli.engines.local.engine import EngineSettings, InProcessEngine
+from tagllm_cli.records import Picture, Reply, Request
 
 T = TypeVar("T")
 Work = Callable[[], Coroutine[Any, Any, None]]

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tagllm_cli.console import Console
-from tagllm_cli.engines import Engine
+from tagllm_cli.cli.console import Console
+from tagllm_cli.engines.base import Engine
 from tests.ablation.cells import Cell, Workshop, make, recorded
 from tests.ablation.design import MAIN, PARTS, Place
 from tests.ablation.measure import Measured, measure

@@ -1,0 +1,157 @@
+"""The only room that draws in the terminal. Results go to stdout, everything else to stderr.
+
+Without a terminal lines are plain and tables have neither lines nor folded cells; with NO_COLOR nothing is styled; with
+`--json` stdout carries exactly one object. Text is printed as it is, but for characters that could steer a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console as RichConsole
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from tagllm_cli.cli.progress import RunWatcher
+
+if TYPE_CHECKING:
+    from tagllm_cli.errors import TagllmError
+
+
+# Names of files and answers of models may hold anything; lone surrogates stand for bytes that are not UTF-8.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_STATES = {"ok": "green", "warning": "yellow", "missing": "red"}
+
+
+class Console:
+    """Where a command says what it does (stderr) and what came out (stdout)."""
+
+    def __init__(self, *, json_output: bool = False, quiet: bool = False) -> None:
+        self._json, self._quiet = json_output, quiet
+        self._out, self._err = _rich(stderr=False), _rich(stderr=True)
+
+    def note(self, message: str) -> None:
+        """Say something in passing; `--quiet` leaves it out."""
+        if not self._quiet:
+            self._err.print(_text(message))
+
+    def warn(self, message: str) -> None:
+        """Say something that should not be missed."""
+        self._err.print(Text.assemble(("warning: ", "yellow"), _text(_one_line(message))))
+
+    def error(self, error: TagllmError) -> None:
+        """Print an error that nothing came out of: as the one object under `--json`, and for people."""
+        if self._json:
+            self._dump({"error": error.to_json()})
+        self.explain(error)
+
+    def explain(self, error: TagllmError) -> None:
+        """Print one line of what went wrong and one line of what to do, on stderr."""
+        self._err.print(Text.assemble(("error: ", "bold red"), _text(_one_line(error.message))))
+        if error.hint:
+            self._err.print(_text(_one_line(error.hint), "dim"))
+
+    def result(self, value: Mapping[str, Any], lines: Sequence[str]) -> None:
+        """Print what came out: `value` as one JSON object under `--json`, else the lines; `--quiet` leaves them out."""
+        if self._json:
+            self._dump(value)
+        elif not self._quiet:
+            for line in lines:
+                self._out.print(_text(line))
+
+    def table(
+        self, value: Mapping[str, Any], title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
+    ) -> None:
+        """Print a table for people, or `value` as one JSON object under `--json`. Columns of numbers align right."""
+        if self._json:
+            self._dump(value)
+            return
+        self._out.print(_text(title, "bold"))
+        numeric = [all(row[number][:1] in set("-0123456789") for row in rows) for number in range(len(columns))]
+        if not self._out.is_terminal:
+            for line in _aligned([columns, *rows], numeric):
+                self._out.print(_text(line))
+            return
+        drawn = RichTable(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+        for column, right in zip(columns, numeric, strict=True):
+            drawn.add_column(column, justify="right" if right else "left", overflow="fold")
+        for row in rows:
+            drawn.add_row(*(_text(cell, _STATES.get(cell, "")) for cell in row))
+        self._out.print(drawn, soft_wrap=False)
+
+    @property
+    def is_interactive(self) -> bool:
+        """Whether a person can be asked: what they type and what we draw both meet in a terminal."""
+        return sys.stdin.isatty() and sys.stderr.isatty()
+
+    def show(self, title: str, facts: Sequence[tuple[str, str]]) -> None:
+        """Show a person what a question is about: a title, and facts as (what, text). On stderr."""
+        self._err.print()
+        self._err.print(_text(_one_line(title), "bold"))
+        width = max((cell_len(what) for what, _ in facts), default=0)
+        for what, text in facts:
+            padding = " " * (width - cell_len(what))
+            self._err.print(Text.assemble(("  " + what + padding, "dim"), "  ", _text(_one_line(text))))
+
+    def ask(self, question: str) -> str | None:
+        """Return the line that a person types, "" where it is no text, None at the end of the input."""
+        self._err.print(_text(question), end="")
+        self._err.file.flush()
+        try:
+            return input()
+        except UnicodeDecodeError:
+            return ""
+        except EOFError:
+            self._err.print()
+            return None
+
+    @contextmanager
+    def watching(self, verb: str, images: int) -> Iterator[RunWatcher]:
+        """Show the progress of a run over so many images."""
+        watcher = RunWatcher(self._err, verb, images, quiet=self._quiet)
+        try:
+            yield watcher
+        finally:
+            watcher.finish()
+
+    def _dump(self, value: Mapping[str, Any]) -> None:
+        text = json.dumps(value, ensure_ascii=False, indent=2)
+        try:
+            text.encode(sys.stdout.encoding or "utf-8")
+        except UnicodeEncodeError:
+            text = json.dumps(value, indent=2)
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+
+def _rich(*, stderr: bool) -> RichConsole:
+    # soft_wrap: the terminal wraps, so that a path or a command that is copied from it has no line breaks.
+    plain = bool(os.environ.get("NO_COLOR"))
+    return RichConsole(stderr=stderr, soft_wrap=True, highlight=False, color_system=None if plain else "auto")
+
+
+def _text(text: str, style: str = "") -> Text:
+    # Not markup: brackets and :names: in a text mean nothing to us.
+    return Text(_UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text), style)
+
+
+def _aligned(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> Iterator[str]:
+    """Yield a line for each row, however long, for `grep` and for logs; columns marked `right` align right."""
+    cells = [[_one_line(cell) for cell in row] for row in rows]
+    widths = [max(cell_len(row[number]) for row in cells) for number in range(len(right))]
+    for row in cells:
+        padding = [" " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)]
+        columns = zip(row, padding, right, strict=True)
+        yield "  ".join(space + cell if right_ else cell + space for cell, space, right_ in columns).rstrip()
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

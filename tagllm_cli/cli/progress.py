@@ -1,0 +1,107 @@
+"""Progress of a run: a live bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rich.console import Console as RichConsole
+from rich.console import RenderableType
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from tagllm_cli.engines.base import Counters
+    from tagllm_cli.pipeline.label.scheduler import Tally
+
+
+PLAIN_SECONDS = 10.0  # without a terminal: a line of progress this often
+
+
+class RunWatcher:
+    """Progress of one run: a live bar on a terminal, a plain line now and then elsewhere."""
+
+    def __init__(self, console: RichConsole, verb: str, images: int, *, quiet: bool) -> None:
+        self._console, self._verb, self._images, self._quiet = console, verb, images, quiet
+        self._began = self._said = time.monotonic()
+        self._tokens_before = 0
+        self._bar: _Bar | None = None
+
+    def starting(self) -> None:
+        """The engine is about to load."""
+        if self._quiet:
+            return
+        if not self._console.is_terminal or self._console.is_dumb_terminal:
+            self._console.print(f"{self._verb}: starting the engine for {self._images:,} images")
+            return
+        self._bar = _Bar(self._console, "starting the engine", self._images)
+        self._bar.start()
+
+    def progress(self, tally: Tally, counters: Counters) -> None:
+        """An image is done."""
+        now = time.monotonic()
+        if tally.images == 1:  # the engine's start-up is not the images' speed
+            self._began = self._said = now
+            self._tokens_before = counters.prompt_tokens + counters.output_tokens
+        if self._quiet or (not self._bar and now - self._said < PLAIN_SECONDS):
+            return
+        self._said = now
+        facts = self._facts(tally, counters, now - self._began)
+        if self._bar:
+            self._bar.show(self._verb, tally.images, facts)
+            return
+        left = (self._images - tally.images) * (now - self._began) / max(1, tally.images - 1)
+        self._console.print(f"{self._verb}: {tally.images:,}/{self._images:,}  {facts}  ETA {_clock(left)}")
+
+    def finish(self) -> None:
+        """Leave the terminal as it was."""
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
+
+    def _facts(self, tally: Tally, counters: Counters, seconds: float) -> str:
+        seconds = max(seconds, 0.1)
+        tokens = counters.prompt_tokens + counters.output_tokens - self._tokens_before
+        cached = counters.cached_tokens / max(1, counters.prompt_tokens)
+        failed = tally.failed_images + tally.failed_requests
+        parts = [
+            f"{(tally.images - 1) / seconds:.1f} images/s",
+            f"{tally.asked:,} requests",
+            f"{tokens / seconds:,.0f} tokens/s",
+            f"{cached:.0%} cached",
+            *([f"{failed:,} failed"] if failed else []),
+        ]
+        return "  ".join(parts)
+
+
+class _Bar(Progress):
+    """A bar with the facts in a line of their own, so that both fit into 80 columns."""
+
+    def __init__(self, console: RichConsole, verb: str, images: int) -> None:
+        super().__init__(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+        )
+        self._facts = ""
+        self._one = self.add_task(verb, total=images)
+
+    def show(self, verb: str, images: int, facts: str) -> None:
+        """Move the bar to so many images."""
+        self._facts = facts
+        self.update(self._one, description=verb, completed=images)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.tasks and self._facts:
+            yield Text(f"  {self._facts}", style="dim", no_wrap=True, overflow="ellipsis")
+
+
+def _clock(seconds: float) -> str:
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

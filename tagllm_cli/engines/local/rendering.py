@@ -1,0 +1,84 @@
+"""Requests as vLLM's engine wants them: the model's own chat template, the image's placeholder, tokens, pixels.
+
+vLLM's renderer does the work, as in `LLM.chat`, so that every multimodal model it serves gets its own form. Two things
+are done once instead of once per request: a text is rendered and tokenized once whatever the image (a run asks the same
+few questions about every image), and an image is preprocessed once whatever the text (its `uuid` is the key of vLLM's
+cache).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from typing import Any
+
+from tagllm_cli.engines.base import CHAT_TEMPLATE_KWARGS
+from tagllm_cli.records import Picture, Request
+
+_TEXTS_KEPT = 16_384
+
+
+class PromptRenderer:
+    """Turns (picture, request) into the input of `AsyncLLM.generate`.
+
+    Args:
+        renderer: vLLM's renderer for the loaded model (`AsyncLLM.renderer`).
+    """
+
+    def __init__(self, renderer: Any) -> None:
+        from vllm.renderers import ChatParams
+
+        self._renderer = renderer
+        self._chat = ChatParams(
+            chat_template_kwargs={
+                "add_generation_prompt": True,
+                "continue_final_message": False,
+                "tokenize": type(renderer).__name__ == "MistralRenderer",  # whose template gives token ids only
+                **CHAT_TEMPLATE_KWARGS,
+            }
+        )
+        # The chat template writes the special tokens itself.
+        self._tokens = renderer.default_chat_tok_params.with_kwargs(add_special_tokens=False)
+        self._texts: OrderedDict[tuple[str, str, bool], dict[str, Any]] = OrderedDict()
+
+    async def render(self, picture: Picture | None, request: Request) -> Any:
+        """Return the engine's input for one request; vLLM's own errors come through (ValueError and others)."""
+        prompt = await self._text(picture, request)
+        if picture is not None and request.with_image:
+            if prompt["multi_modal_data"].keys() != {"image"}:
+                # A model that takes images as something else (as chunks of a video, say): nothing to share.
+                _, (rendered,) = await self._renderer.render_chat_async(
+                    [conversation(picture, request)], self._chat, self._tokens
+                )
+                return rendered
+            images = {"multi_modal_data": {"image": [picture.pixels]}, "multi_modal_uuids": {"image": [picture.uuid]}}
+            prompt = {**prompt, **images}
+        return await self._renderer.process_for_engine_async(dict(prompt), time.time())
+
+    async def _text(self, picture: Picture | None, request: Request) -> dict[str, Any]:
+        """Return the request rendered and tokenized, with the places of image and uuid as vLLM names them."""
+        key = (request.system, request.text, request.with_image)
+        known = self._texts.get(key)
+        if known is not None:
+            self._texts.move_to_end(key)
+            return known
+        _, prompt = await self._renderer.render_messages_async(conversation(picture, request), self._chat)
+        tokens = dict(await self._renderer.tokenize_prompt_async(prompt, self._tokens))
+        if "multi_modal_data" in tokens:  # keep the names, not the first image
+            tokens["multi_modal_data"] = dict.fromkeys(tokens["multi_modal_data"])
+        self._texts[key] = tokens
+        if len(self._texts) > _TEXTS_KEPT:
+            self._texts.popitem(last=False)
+        return tokens
+
+
+def conversation(picture: Picture | None, request: Request) -> list[dict[str, Any]]:
+    """Return the canonical messages: system if there is any, then the user's image before the text."""
+    messages: list[dict[str, Any]] = []
+    if request.system:
+        messages.append({"role": "system", "content": request.system})
+    content: Any = request.text
+    if picture is not None and request.with_image:
+        image = {"type": "image_pil", "image_pil": picture.pixels, "uuid": picture.uuid}
+        content = [image, {"type": "text", "text": request.text}]
+    return [*messages, {"role": "user", "content": content}]

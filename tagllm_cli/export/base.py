@@ -1,0 +1,187 @@
+"""Label tables as what training tools read: one module per format, each with `export(table, out, settings)`.
+
+All formats agree on what an example is (`Examples`) and on how an output is put in place (`replacing`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tagllm_cli.errors import TableError, UsageError
+from tagllm_cli.records import Decision, LabelEntry, Row
+from tagllm_cli.store.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class ExportSettings:
+    """What counts as a label of an image, and where the images are.
+
+    `threshold` in [0, 1] takes the labels with at least that score; None takes the decisions `yes`. A person's decision
+    stands in any case. An undecided label is exported as present with `include_unknown` only. `root` is where the
+    images are now, for the format that copies them (None: where the table says); `embed` copies them into it.
+    """
+
+    root: Path | None = None
+    threshold: float | None = None
+    include_unknown: bool = False
+    embed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ExportSummary:
+    """What an export wrote, and why it left images out, counted by reason (`failed`, `pending`, ...)."""
+
+    files: tuple[Path, ...]
+    images: int
+    labels: int
+    unknown: int
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values under stable keys."""
+        return {
+            "files": [str(path) for path in self.files],
+            "images": self.images,
+            "labels": self.labels,
+            "unknown": self.unknown,
+            "left_out": dict(self.left_out),
+        }
+
+    def lines(self) -> list[str]:
+        """Return the same for people."""
+        lines = [f"exported {self.images:,} images with {self.labels:,} labels: {', '.join(map(str, self.files))}"]
+        if self.unknown:
+            lines.append(f"{self.unknown:,} labels are undecided")
+        lines += [f"left out {count:,} images: {reason}" for reason, count in self.left_out.items()]
+        return lines
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """An answered image. `labels` and `unknown` are ascending positions in the vocabulary; scores lie in [0, 1]."""
+
+    row: Row
+    labels: tuple[int, ...]
+    scores: tuple[float, ...]
+    unknown: tuple[int, ...]
+
+
+class Examples:
+    """The answered images of a table, in its order, counted as they are read.
+
+    Images that failed or are pending are left out: nothing is known about them, which is not the same as no labels.
+    Raises UsageError for a candidate table without a threshold, since nothing in it is decided.
+    """
+
+    def __init__(self, table: Table, settings: ExportSettings) -> None:
+        threshold = settings.threshold
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise UsageError(f"the threshold {threshold} is not between 0 and 1")
+        if table.info.stage != "labels" and threshold is None:
+            hint = "Run `tagllm disambiguate` on it, or give a --threshold for the share of arms."
+            raise UsageError(f"{table.path} is a candidate table: nothing in it is decided", hint)
+        self._table = table
+        self._settings = settings
+        self._position = {name: index for index, name in enumerate(table.info.vocabulary.names)}
+        self._images = self._labels = self._unknown = 0
+        self._left_out: Counter[str] = Counter()
+
+    def __iter__(self) -> Iterator[Example]:
+        for row in self._table.rows():
+            if row.labels is None:
+                self._left_out[row.status.value] += 1
+                continue
+            entries = {self._place(entry): entry for entry in row.labels}
+            unknown = {place for place, entry in entries.items() if entry.decision == Decision.UNKNOWN}
+            present = {place for place, entry in entries.items() if self._is_present(entry)}
+            labels = tuple(sorted(present | unknown if self._settings.include_unknown else present))
+            scores = tuple(round(entries[place].score, 6) for place in labels)
+            example = Example(row, labels, scores, tuple(sorted(unknown - set(labels))))
+            self._count(example, 1)
+            yield example
+
+    def drop(self, example: Example, reason: str) -> None:
+        """Take an example back that cannot be exported after all."""
+        self._count(example, -1)
+        self._left_out[reason] += 1
+
+    def summary(self, files: Iterable[Path]) -> ExportSummary:
+        """Return the counts of what was read so far."""
+        return ExportSummary(
+            tuple(files), self._images, self._labels, self._unknown, dict(sorted(self._left_out.items()))
+        )
+
+    def _place(self, entry: LabelEntry) -> int:
+        if entry.name not in self._position:
+            raise TableError(f"{self._table.path} has the label {entry.name!r}, which its own vocabulary lacks")
+        return self._position[entry.name]
+
+    def _is_present(self, entry: LabelEntry) -> bool:
+        threshold = self._settings.threshold
+        if threshold is None or entry.source == "human":
+            return entry.decision == Decision.YES
+        return entry.decision != Decision.UNKNOWN and entry.score >= threshold
+
+    def _count(self, example: Example, times: int) -> None:
+        self._images += times
+        self._labels += times * len(example.labels)
+        self._unknown += times * len(example.unknown)
+
+
+def starts_with(signature: bytes) -> Callable[[Path], bool]:
+    """Return a test for `replacing`: is this a file that begins as our exports do?"""
+
+    def is_ours(path: Path) -> bool:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return file.read(len(signature)) == signature
+
+    return is_ours
+
+
+@contextlib.contextmanager
+def replacing(out: Path, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
+    """Yield a path for a new file or folder, and put what was written there in the place of `out` at the end.
+
+    What `out` held before must be nothing, empty, or `is_ours`, an earlier export; else UsageError is raised before
+    anything is written. An exception leaves `out` as it was. A file is replaced by one rename, a folder by two.
+    """
+    out = Path(os.path.realpath(out))  # a symbolic link stays, and its target is replaced
+    try:
+        if os.path.lexists(out) and not _is_empty(out) and not is_ours(out):
+            raise UsageError(f"{out} holds something else than an export in this format", "Choose another --out.")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".tagllm-export-", dir=out.parent) as room:
+            new, old = Path(room, "new"), Path(room, "old")
+            yield new
+            _sync(new)
+            if out.is_dir():
+                out.rename(old)
+            try:
+                new.rename(out)
+            except OSError:
+                if old.exists():
+                    old.rename(out)
+                raise
+    except OSError as error:
+        raise UsageError(f"cannot write {out}: {error.strerror or error}", "Choose another --out.") from error
+
+
+def _is_empty(path: Path) -> bool:
+    if path.is_dir():
+        return not any(path.iterdir())
+    return path.is_file() and path.stat().st_size == 0
+
+
+def _sync(path: Path) -> None:
+    for file in (each for each in (path, *path.rglob("*")) if each.is_file()):
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())

@@ -1,0 +1,66 @@
+"""COCO instances JSON, for tools that read categories from it: an annotation per label, boxed by the whole image.
+
+Images carry `file_name` (the path below the source root) and `image_id` (the table's id); annotations carry `score`.
+Category ids are 1 to L in the vocabulary's order.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+from tagllm_cli.export.base import Example, Examples, ExportSettings, ExportSummary, replacing, starts_with
+from tagllm_cli.store.table import Table
+from tagllm_cli.vocabulary.model import Vocabulary
+
+_SIGNATURE = b'{"info": {"description": "tagllm: '
+
+
+def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
+    """Write one JSON file in ASCII. Memory does not grow with the table: annotations wait on disk for the images."""
+    examples = Examples(table, settings)
+    with (
+        replacing(out, starts_with(_SIGNATURE)) as new,
+        new.open("w", encoding="ascii") as file,
+        TemporaryFile("w+", encoding="ascii", dir=new.parent) as annotations,
+    ):
+        file.write(_head(table.info.vocabulary))
+        written = 0
+        for number, example in enumerate(examples, 1):
+            file.write(_item(_image(number, example), first=number == 1))
+            for label, score in zip(example.labels, example.scores, strict=True):
+                written += 1
+                annotation = {"id": written, "image_id": number, "category_id": label + 1, "score": score}
+                annotations.write(_item({**annotation, **_box(example)}, first=written == 1))
+        file.write('\n],\n"annotations": [')
+        annotations.seek(0)
+        shutil.copyfileobj(annotations, file)
+        file.write("\n]}\n")
+    return examples.summary([out])
+
+
+def _head(vocabulary: Vocabulary) -> str:
+    info = {"description": "tagllm: image-level labels, boxed by the whole image", "vocabulary": vocabulary.name}
+    categories = [
+        {"id": number, "name": label.name, "supercategory": label.parent or ""}
+        for number, label in enumerate(vocabulary.labels, 1)
+    ]
+    return f'{{"info": {json.dumps(info)},\n"licenses": [],\n"categories": {json.dumps(categories)},\n"images": ['
+
+
+def _item(value: Mapping[str, Any], *, first: bool) -> str:
+    return f"{'' if first else ','}\n{json.dumps(value)}"
+
+
+def _image(number: int, example: Example) -> dict[str, Any]:
+    row = example.row
+    return {"id": number, "file_name": row.uri, "width": row.width, "height": row.height, "image_id": row.image_id}
+
+
+def _box(example: Example) -> dict[str, Any]:
+    width, height = example.row.width, example.row.height
+    return {"bbox": [0, 0, width, height], "area": width * height, "iscrowd": 0, "segmentation": []}

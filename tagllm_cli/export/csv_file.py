@@ -1,0 +1,35 @@
+"""CSV with one line per image: `image_id,labels,scores`, lists divided by `|`.
+
+One line per image, because a line per label would lose the images without labels, and a column per label grows with
+the vocabulary. fastai reads it with `label_delim="|"`, pandas with `labels.str.get_dummies("|")`, which is one-hot.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from tagllm_cli.errors import UsageError
+from tagllm_cli.export.base import Examples, ExportSettings, ExportSummary, replacing, starts_with
+from tagllm_cli.store.table import Table
+
+SEPARATOR = "|"
+
+_HEADER = ("image_id", "labels", "scores")
+
+
+def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
+    """Write one CSV file in UTF-8. Raises UsageError for label names that hold the separator."""
+    names = table.info.vocabulary.names
+    if divided := [name for name in names if SEPARATOR in name]:
+        message = f"the label {divided[0]!r} holds {SEPARATOR!r}, which divides labels in this format"
+        raise UsageError(message, "Use --format jsonl.")
+    examples = Examples(table, settings)
+    signature = ",".join(_HEADER).encode() + b"\n"
+    with replacing(out, starts_with(signature)) as new, new.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(_HEADER)
+        for example in examples:
+            labels = SEPARATOR.join(names[label] for label in example.labels)
+            writer.writerow((example.row.image_id, labels, SEPARATOR.join(map(str, example.scores))))
+    return examples.summary([out])

@@ -1,0 +1,137 @@
+"""A folder that `datasets.load_dataset(out)` reads: `image`, `image_id`, `labels`, `scores` and `unknown`, in Parquet.
+
+`labels` and `unknown` are lists of `ClassLabel` in the vocabulary's order. By default the images' own bytes are copied
+in, so that the folder can be moved, uploaded or mounted elsewhere and names no path of this machine; it then weighs
+what the images weigh. With `embed` off it holds absolute paths instead: small, and only good where the images are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tagllm_cli.errors import UsageError
+from tagllm_cli.export.base import Example, Examples, ExportSettings, ExportSummary, replacing
+from tagllm_cli.records import Image, Row
+from tagllm_cli.sources.registry import Folder, ReadFailure, open_source
+from tagllm_cli.store.table import Table
+
+# A row group is what is in memory at a time, here and in `datasets`. The Hub likes shards of about 500 MB.
+GROUP_ROWS, GROUP_BYTES, SHARD_BYTES = 1000, 32 << 20, 500 << 20
+
+# Encoded images are not compressed again, and statistics about them are of no use.
+_AS_THEY_ARE = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+_SHARD = re.compile(r"train-\d{5}-of-\d{5}\.parquet")
+_MARK = b"tagllm.export"
+
+
+def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
+    """Write the folder. Images that cannot be read, or that changed since they were labelled, are left out and counted.
+
+    Raises UsageError where the source root is no folder, or where not one image could be read below it.
+    """
+    examples = Examples(table, settings)
+    folder = open_source(str(settings.root or table.info.root))
+    with replacing(out, _is_ours) as new:
+        data = new / "data"
+        data.mkdir(parents=True)
+        shards = _write_shards(data, _schema(table.info.vocabulary.names), _records(examples, folder, settings.embed))
+        summary = examples.summary([])
+        if not summary.images and len(table) > summary.left_out.get("failed", 0) + summary.left_out.get("pending", 0):
+            message = f"not one image of the table can be read below {folder.root}"
+            raise UsageError(message, "Say with --root where the images are now.")
+        names = [f"train-{number:05}-of-{len(shards):05}.parquet" for number in range(len(shards))]
+        for shard, name in zip(shards, names, strict=True):
+            shard.rename(data / name)
+    return examples.summary(out / "data" / name for name in names)
+
+
+def _records(examples: Examples, folder: Folder, embed: bool) -> Iterator[dict[str, Any]]:
+    for example in examples:
+        row = example.row
+        try:
+            picture = _picture(row, folder, embed)
+        except ReadFailure as failure:
+            examples.drop(example, failure.kind)
+        else:
+            yield {"image": picture, "image_id": row.image_id, **_labels(example)}
+
+
+def _picture(row: Row, folder: Folder, embed: bool) -> dict[str, Any]:
+    if not embed:
+        return {"bytes": None, "path": str(folder.root / row.uri)}
+    data = folder.read(Image(row.image_id, row.uri, size=0, mtime_ns=0))
+    if hashlib.blake2b(data, digest_size=16).digest() != row.fingerprint:
+        raise ReadFailure("changed", "the labels are about other bytes")
+    return {"bytes": data, "path": Path(row.uri).name}
+
+
+def _labels(example: Example) -> dict[str, Sequence[float]]:
+    return {"labels": example.labels, "scores": example.scores, "unknown": example.unknown}
+
+
+def _groups(records: Iterator[dict[str, Any]]) -> Iterator[tuple[list[dict[str, Any]], int]]:
+    """Yield row groups with their weight in bytes."""
+    group: list[dict[str, Any]] = []
+    weight = 0
+    for record in records:
+        group.append(record)
+        weight += len(record["image"]["bytes"] or b"")
+        if len(group) == GROUP_ROWS or weight >= GROUP_BYTES:
+            yield group, weight
+            group, weight = [], 0
+    if group:
+        yield group, weight
+
+
+def _write_shards(folder: Path, schema: pa.Schema, records: Iterator[dict[str, Any]]) -> list[Path]:
+    shards: list[Path] = []
+    groups = _groups(records)
+    group = next(groups, None)
+    while group or not shards:  # without any image, one shard without row groups
+        shards.append(folder / f"{len(shards)}.parquet")
+        written = 0
+        with pq.ParquetWriter(shards[-1], schema, **_AS_THEY_ARE) as writer:
+            while group and written < SHARD_BYTES:
+                writer.write_table(pa.Table.from_pylist(group[0], schema=schema))
+                written += group[1]
+                group = next(groups, None)
+    return shards
+
+
+def _schema(names: Sequence[str]) -> pa.Schema:
+    listed = {"feature": {"names": list(names), "_type": "ClassLabel"}, "_type": "Sequence"}
+    features = {
+        "image": {"_type": "Image"},
+        "image_id": {"dtype": "string", "_type": "Value"},
+        "labels": listed,
+        "scores": {"feature": {"dtype": "float32", "_type": "Value"}, "_type": "Sequence"},
+        "unknown": listed,
+    }
+    types = {
+        "image": pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+        "image_id": pa.string(),
+        "labels": pa.list_(pa.int64()),
+        "scores": pa.list_(pa.float32()),
+        "unknown": pa.list_(pa.int64()),
+    }
+    return pa.schema(types.items(), {"huggingface": json.dumps({"info": {"features": features}}), _MARK: b"hf"})
+
+
+def _is_ours(path: Path) -> bool:
+    files = (each for each in path.rglob("*") if not each.is_dir())
+    return path.is_dir() and all(file.parent == path / "data" and _is_shard(file) for file in files)
+
+
+def _is_shard(file: Path) -> bool:
+    try:
+        return bool(_SHARD.fullmatch(file.name)) and _MARK in (pq.read_schema(file).metadata or {})
+    except pa.ArrowException:
+        return False

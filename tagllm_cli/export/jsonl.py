@@ -1,0 +1,35 @@
+"""JSON Lines, one object per image, for everything that has no format of its own.
+
+Saved as `metadata.jsonl` beside the images it is an `imagefolder` of `datasets`: `file_name` is the path below the
+source root. `unknown` lists undecided labels, which a loss should leave out rather than take for absent.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tagllm_cli.export.base import Examples, ExportSettings, ExportSummary, replacing, starts_with
+from tagllm_cli.store.table import Table
+
+_SIGNATURE = b'{"image_id": '
+
+
+def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
+    """Write one file in UTF-8, labels in the vocabulary's order."""
+    names = table.info.vocabulary.names
+    examples = Examples(table, settings)
+    with replacing(out, starts_with(_SIGNATURE)) as new, new.open("w", encoding="utf-8") as file:
+        for example in examples:
+            row = example.row
+            line = {
+                "image_id": row.image_id,
+                "file_name": row.uri,
+                "width": row.width,
+                "height": row.height,
+                "labels": [names[label] for label in example.labels],
+                "scores": example.scores,
+                "unknown": [names[label] for label in example.unknown],
+            }
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    return examples.summary([out])

@@ -1,0 +1,123 @@
+"""Candidate generation by list questions: structured group-wise prompting, high recall in few requests.
+
+The vocabulary is cut into groups, in one or several ways (arms). Each request shows the image and one group; the arms'
+answers are united. Source: TagLLM (Xie et al., arXiv 2602.20972), section on structured group-wise prompting. Its
+baselines ask one list question: about the whole vocabulary (`all`), or about anything at all (`open`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+from tagllm_cli.labeling.answers.parse_list import Lexicon, Parsed, parse_names, render_names
+from tagllm_cli.labeling.answers.sanity_check import ListAnswers, complain_about_lists
+from tagllm_cli.labeling.plan import STRATEGIES, Plan
+from tagllm_cli.labeling.rows import Said, make_row, why_failed
+from tagllm_cli.records import Decision, LabelEntry, Reply, Request, Row, Subject
+from tagllm_cli.vocabulary.model import Label, Vocabulary
+
+TRUNCATED = "length"
+
+
+class Candidates:
+    """The stage under a pinned plan whose questions are answered with a list, that is, of any strategy but `binary`.
+
+    `min_votes` is the number of arms that must propose a label.
+    """
+
+    def __init__(self, plan: Plan, min_votes: int = 1) -> None:
+        self._plan = plan
+        self._min_votes = min_votes
+        self._template = plan.templates[STRATEGIES[plan.strategy]]
+        self._names_labels = plan.strategy != "open"
+        self._lexicon = Lexicon(plan.vocabulary)
+        self._names = frozenset(plan.vocabulary.names)
+        asked = dict.fromkeys(name for groups in plan.arms.values() for group in groups for name in group.names)
+        removed = tuple(Label(name) for name in asked if name not in self._names)
+        self._removed = Lexicon(Vocabulary("removed", removed))
+        self._position = {name: index for index, name in enumerate(plan.vocabulary.names)}
+
+    @cached_property
+    def _askers(self) -> Mapping[Request, tuple[tuple[str, str, frozenset[str]], ...]]:
+        """Map each distinct request to the (arm, group id, live names) that cite it: an equal group is asked once."""
+        askers: dict[Request, tuple[tuple[str, str, frozenset[str]], ...]] = {}
+        for arm, groups in self._plan.arms.items():
+            for group in groups:
+                live = self._names.intersection(group.names)
+                if live or not self._names_labels:
+                    request = self._ask(group.names)
+                    askers[request] = (*askers.get(request, ()), (arm, group.id, live))
+        return askers
+
+    def _ask(self, names: Sequence[str]) -> Request:
+        if not self._names_labels:
+            return self._template.request()
+        return self._template.request(labels=render_names(names, self._template.none))
+
+    @cached_property
+    def _requests(self) -> tuple[Request, ...]:
+        return tuple(self._askers)
+
+    def requests(self, subject: Subject) -> Sequence[Request]:
+        """Return one request for every distinct group of every arm; the same for each image."""
+        return self._requests
+
+    def row(self, subject: Subject, replies: Sequence[Reply | None]) -> Row:
+        """Unite the arms' answers into candidates; a group that failed leaves its unproposed labels `unknown`."""
+        return make_row(subject, replies, self._unite, _why_failed)
+
+    def _unite(self, replies: Sequence[Reply]) -> Said:
+        arms: dict[str, dict[str, None]] = {}
+        groups: dict[str, dict[str, None]] = {}
+        doubtful: set[str] = set()
+        unmatched: dict[str, None] = {}
+        for request, reply in zip(self._requests, replies, strict=True):
+            askers = self._askers[request]
+            if _why_failed(reply):
+                doubtful.update(*(names for _, _, names in askers))
+                continue
+            parsed = self._parse(reply)
+            # A removed label is still in the question: naming it is no news from outside the vocabulary.
+            unmatched.update(dict.fromkeys(text for text in parsed.unmatched if self._removed.find(text) is None))
+            for name in parsed.labels:
+                for arm, group, _ in askers:
+                    arms.setdefault(name, {})[arm] = None
+                    groups.setdefault(name, {})[group] = None
+        proposed = {name for name, voters in arms.items() if len(voters) >= self._min_votes}
+        entries = tuple(
+            LabelEntry(
+                name,
+                None if name in proposed else Decision.UNKNOWN,
+                score=len(arms.get(name, ())) / len(self._plan.arms),
+                arms=tuple(arms.get(name, ())),
+                groups=tuple(groups.get(name, ())),
+            )
+            for name in sorted(proposed | doubtful, key=self._position.__getitem__)
+        )
+        return entries, tuple(unmatched)
+
+    def _parse(self, reply: Reply) -> Parsed:
+        return parse_names(reply.text, self._lexicon, self._template.none)
+
+    def complaint(self, replies: Sequence[tuple[Request, Reply]]) -> str | None:
+        """Judge a first sample: answers must end, be neither refusals nor reasoning, and keep to names in the question.
+
+        Where the question names none (`open`), most that is seen may well be outside the vocabulary.
+        """
+        answers = [reply for _, reply in replies if reply.failure is None]
+        parsed = [self._parse(reply) for reply in answers]
+        return complain_about_lists(
+            ListAnswers(
+                texts=tuple(reply.text for reply in answers),
+                truncated=sum(reply.finish == TRUNCATED for reply in answers),
+                mapped=sum(len(each.labels) for each in parsed),
+                unmatched=sum(len(each.unmatched) for each in parsed),
+                names_given=self._names_labels,
+            )
+        )
+
+
+def _why_failed(reply: Reply) -> str | None:
+    # A list that was cut off is not a short list: what would have followed is unknown.
+    return why_failed(reply) or ("truncated: the answer was cut off" if reply.finish == TRUNCATED else None)

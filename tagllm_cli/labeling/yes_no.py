@@ -1,0 +1,66 @@
+"""One yes/no question about one label, with what the dataset means by it, and the decision from its probabilities.
+
+The decision comes from the log-probabilities of the first answer token, unguided, so that a model's doubt about the
+question itself stays visible as mass outside yes and no.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tagllm_cli.labeling.answers.parse_list import render_names
+from tagllm_cli.labeling.answers.parse_yes_no import YesNo, yes_no
+from tagllm_cli.labeling.answers.sanity_check import complain_about_yes_no
+from tagllm_cli.labeling.plan import Plan
+from tagllm_cli.labeling.templates import Template
+from tagllm_cli.records import Reply, Request
+from tagllm_cli.vocabulary.cards import Card
+
+TOP_LOGPROBS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """When a probability decides: `yes` above `threshold`; `unknown` below `min_mass` on yes and no. Both in [0, 1]."""
+
+    threshold: float = 0.5
+    min_mass: float = 0.5
+
+
+class YesNoQuestions:
+    """The question about each label of a plan's vocabulary; `cards` maps a label to its card (no card: bare)."""
+
+    def __init__(self, plan: Plan, cards: Mapping[str, Card], thresholds: Thresholds) -> None:
+        self._plan = plan
+        self._thresholds = thresholds
+        self._templates: dict[Request, Template] = {}
+        self.requests: Mapping[str, Request] = {
+            name: self._ask(name, cards.get(name)) for name in plan.vocabulary.names
+        }
+
+    def _ask(self, name: str, card: Card | None) -> Request:
+        rendered = render_names([name])
+        if card is None or not card.description:
+            template = self._plan.templates["verify"]
+            request = template.request(TOP_LOGPROBS, name=rendered)
+        else:
+            template = self._plan.templates["verify_card"]
+            similar = render_names(card.similar)
+            request = template.request(TOP_LOGPROBS, name=rendered, description=card.description, similar=similar)
+        self._templates[request] = template
+        return request
+
+    def verdict(self, request: Request, reply: Reply) -> YesNo:
+        """Return what an answer to one of the questions decides."""
+        template, limits = self._templates[request], self._thresholds
+        return yes_no(
+            reply.first_logprobs, template.yes, template.no, min_mass=limits.min_mass, threshold=limits.threshold
+        )
+
+    def complaint(self, replies: Sequence[tuple[Request, Reply]]) -> str | None:
+        """Judge a first sample: the probability must fall on yes and no."""
+        answers = [(request, reply) for request, reply in replies if reply.failure is None]
+        masses = [self.verdict(request, reply).mass for request, reply in answers]
+        tokens = [reply.first_logprobs for _, reply in answers]
+        return complain_about_yes_no(tokens, masses, [reply.text for _, reply in answers])

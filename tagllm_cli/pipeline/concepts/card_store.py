@@ -1,0 +1,213 @@
+"""The card file while cards are being written: who owns a card, what was tried, and every change at once on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tagllm_cli.errors import UsageError
+from tagllm_cli.store.atomic import replacing
+from tagllm_cli.vocabulary.cards import LISTS, Attempt, CardFile, Entry, Wording, load_card_file, phrase
+from tagllm_cli.vocabulary.model import Vocabulary
+
+PERSON = "person"
+_WIDTH = 110
+_HEADER = """\
+# Concept cards: what this dataset means by a label. Edit what you like: a card that a person wrote or changed is never
+# overwritten. Delete a card, or a label under `unwritten`, with its history to have it written anew. Comments are kept
+# here, at the head of the file, and nowhere else.
+"""
+
+
+class CardBook:
+    """The cards of one file. What is not in memory alone: every method that changes something has written it.
+
+    Args:
+        path: the card file; it need not exist.
+        vocabulary: whose labels the cards are about.
+    """
+
+    def __init__(self, path: Path, vocabulary: Vocabulary) -> None:
+        """Read the file. Raises VocabularyError where there is one that is no card file."""
+        found = load_card_file(path, vocabulary) if path.exists() else CardFile()
+        self._path = path
+        self._position = {name: index for index, name in enumerate(vocabulary.names)}
+        self._described = {
+            label.name: Wording(phrase(label.description), label.similar)
+            for label in vocabulary.labels
+            if phrase(label.description)
+        }
+        self.cards, self.proposed = dict(found.cards), dict(found.proposed)
+        self.unwritten = dict(found.unwritten)
+        self._header = _leading_comments(path) or _HEADER
+        self._known = _stamp(path)
+
+    @property
+    def last_round(self) -> int:
+        """The last round that any label went through, 0 for none."""
+        return max((attempt.round for name in self._position for attempt in self.history(name)), default=0)
+
+    def history(self, name: str) -> tuple[Attempt, ...]:
+        """Return everything that was tried for a label, oldest first."""
+        for section in (self.proposed, self.cards, self.unwritten):
+            if name in section:
+                return section[name].history
+        return ()
+
+    def is_by_hand(self, name: str) -> bool:
+        """Tell whether a person wrote the label's card, or changed it in the file."""
+        entry = self.cards.get(name)
+        if entry is None:
+            return False
+        kept = _kept(entry.history)
+        return not entry.author or not kept or entry.wording != kept[-1]
+
+    def is_decided(self, name: str) -> bool:
+        """Tell whether the label is a person's affair: by a card, a decision in a review, or the vocabulary's words."""
+        reviewed = any(attempt.author == PERSON for attempt in self.history(name))
+        return reviewed or name in self._described or self.is_by_hand(name)
+
+    def wording_before(self, name: str, round_: int) -> Wording | None:
+        """Return what the label's card said when this round began, None where there was none.
+
+        The same whenever it is asked, so that a round that goes on after an interruption asks the same questions.
+        """
+        if self.is_by_hand(name):
+            return self.cards[name].wording
+        kept = _kept(attempt for attempt in self.history(name) if attempt.round < round_)
+        return kept[-1] if kept else self._described.get(name)
+
+    def record(self, name: str, attempt: Attempt, *, waits: bool) -> None:
+        """Add an attempt to a label's history. A kept one becomes its card, or a proposal that `waits` for a person."""
+        history = (*self.history(name), attempt)
+        if attempt.kept:
+            (self.proposed if waits else self.cards)[name] = Entry(name, attempt.wording, attempt.author, history)
+            self.unwritten.pop(name, None)
+        elif name in self.proposed or name in self.cards:
+            section = self.proposed if name in self.proposed else self.cards
+            section[name] = replace(section[name], history=history)
+        else:
+            self.unwritten[name] = Entry(name, history=history, why=attempt.why, round=attempt.round)
+        self.save()
+
+    def leave(self, name: str, why: str, round_: int) -> None:
+        """Say why a label has no card although nothing was tried: a question got no answer. It is asked again."""
+        if name not in self.proposed and name not in self.cards:
+            self.unwritten[name] = Entry(name, history=self.history(name), why=why, round=round_)
+            self.save()
+
+    def decide(self, name: str, wording: Wording | None, why: str, round_: int, date: str) -> None:
+        """Settle a proposal as a person did: `wording` (as proposed, or edited) becomes the card, None rejects it.
+
+        `round_` is the last round before the person spoke, so that none of those rounds asks anything else for it.
+        """
+        proposal = self.proposed.pop(name)
+        edited = wording is not None and wording != proposal.wording
+        shown = proposal.wording if wording is None else wording
+        attempt = Attempt(round_, PERSON, shown, wording is not None, why, date)
+        history = (*proposal.history, attempt)
+        if wording is not None:
+            self.cards[name] = Entry(name, wording, PERSON if edited else proposal.author, history)
+        elif name in self.cards:
+            self.cards[name] = replace(self.cards[name], history=history)
+        else:
+            self.unwritten[name] = Entry(name, history=history, why=why, round=attempt.round)
+        self.save()
+
+    def save(self) -> None:
+        """Write the file, in the vocabulary's order.
+
+        Raises UsageError where that is not possible, or somebody changed the file in the meantime: theirs stays.
+        """
+        if _stamp(self._path) != self._known:
+            raise UsageError(
+                f"{self._path} was changed while cards were being written",
+                "It stays as it is. The same command goes on with it.",
+            )
+        sections = {"cards": self.cards, "proposed": self.proposed, "unwritten": self.unwritten}
+        blocks = []
+        for section, entries in sections.items():
+            texts = [_text(entry) for entry in self._ordered(entries)]
+            if texts:
+                blocks.append(f"{section}:\n" + "\n".join(texts))
+            elif section == "cards":
+                blocks.append("cards: []\n")
+        with replacing(self._path) as fresh:
+            fresh.write_text(self._header + "\n".join(blocks), encoding="utf-8")
+        self._known = _stamp(self._path)
+
+    def _ordered(self, section: Mapping[str, Entry]) -> list[Entry]:
+        return sorted(section.values(), key=lambda entry: self._position[entry.name])
+
+
+def said(wording: Wording) -> dict[str, Any]:
+    """Return what a card says as plain values for YAML, empty lists left out."""
+    lists = {key: list(getattr(wording, key)) for key in LISTS}
+    return {"description": wording.description, **{key: value for key, value in lists.items() if value}}
+
+
+def _kept(history: Iterable[Attempt]) -> list[Wording]:
+    """Return what was kept one after the other; a person who rejects takes the last one away."""
+    kept: list[Wording] = []
+    for attempt in history:
+        if attempt.kept:
+            kept.append(attempt.wording)
+        elif attempt.author == PERSON and kept:
+            kept.pop()
+    return kept
+
+
+@lru_cache(maxsize=20_000)  # the file is written after every label: only what is new is laid out again
+def _text(entry: Entry) -> str:
+    values = {
+        "name": entry.name,
+        **(said(entry.wording) if entry.wording.description else {}),
+        "author": entry.author,
+        "why": entry.why,
+        "round": entry.round,
+        "history": _history(entry),
+    }
+    filled = {key: value for key, value in values.items() if value}
+    return yaml.safe_dump([filled], allow_unicode=True, sort_keys=False, width=_WIDTH)
+
+
+def _history(entry: Entry) -> list[dict[str, Any]]:
+    entries = []
+    for attempt in entry.history:
+        facts = {"date": attempt.date, "reading": attempt.reading, "relation": attempt.relation}
+        values = {
+            "round": attempt.round,
+            "author": attempt.author,
+            **said(attempt.wording),
+            "kept": attempt.kept,
+            "why": attempt.why,
+            **facts,
+            "disputed": list(attempt.disputed),
+        }
+        entries.append({key: value for key, value in values.items() if value or key == "kept"})
+    return entries
+
+
+def _leading_comments(path: Path) -> str:
+    """Return the comment lines at the head of a file: YAML's writer knows no comments, and these would be lost."""
+    if not path.exists():
+        return ""
+    lines = path.read_text(encoding="utf-8-sig").splitlines(keepends=True)
+    head = 0
+    while head < len(lines) and (not lines[head].strip() or lines[head].startswith("#")):
+        head += 1
+    return "".join(lines[:head])
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """Return what tells one state of a file from another, None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns

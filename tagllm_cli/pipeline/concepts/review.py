@@ -1,0 +1,129 @@
+"""A person decides about proposed cards, one after the other; every decision is in the card file at once.
+
+Whoever is interrupted goes on at the next undecided card with the same command.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+import shlex
+import subprocess
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from tagllm_cli.cli.console import Console
+from tagllm_cli.errors import TagllmError, VocabularyError
+from tagllm_cli.pipeline.concepts.card_store import CardBook, said
+from tagllm_cli.resources import read_yaml
+from tagllm_cli.vocabulary.cards import Entry, Wording, read_entry
+from tagllm_cli.vocabulary.model import Vocabulary
+
+_MENU = "[a]ccept [e]dit [r]eject [s]kip [q]uit: "
+_CHOICES = ("accept", "edit", "reject", "skip", "quit")
+_KEYS = re.compile(r"[\x00-\x1f\x7f]")  # arrow keys, say, where the terminal does not know them
+_ACCEPTED, _EDITED, _REJECTED = "accepted by a person", "edited by a person", "rejected by a person"
+
+
+def review(book: CardBook, vocabulary: Vocabulary, console: Console, round_: int, folder: Path | None = None) -> None:
+    """Ask about every proposed card in the vocabulary's order, until all were shown or the person quits.
+
+    `round_` is the round that was the last, `folder` is where the disputed pictures lie. The end of the input is taken
+    for quitting.
+    """
+    names = [name for name in vocabulary.names if name in book.proposed]
+    for number, name in enumerate(names, 1):
+        console.show(f"{name} (card {number} of {len(names)})", facts(book.proposed[name], folder))
+        if not _decide(book, name, vocabulary, console, round_):
+            return
+
+
+def facts(entry: Entry, folder: Path | None) -> list[tuple[str, str]]:
+    """Return what a person should know about a proposed card, as (what, text)."""
+    wording = entry.wording
+    lists = [(key, getattr(wording, key)) for key in ("similar", "synonyms", "includes", "excludes")]
+    shown = [("here it means", wording.description), *((key, ", ".join(texts)) for key, texts in lists if texts)]
+    attempt = next((attempt for attempt in reversed(entry.history) if attempt.kept), None)
+    if attempt is None:
+        return shown
+    relation = f" ({attempt.relation})" if attempt.relation else ""
+    if attempt.reading:
+        shown.append(("the model thinks", f"{attempt.reading}{relation}"))
+    shown.append(("try-out", attempt.why))
+    paths = [each if folder is None else str(folder / each) for each in attempt.disputed]
+    return [*shown, *(("disputed", path) for path in paths)]
+
+
+def _decide(book: CardBook, name: str, vocabulary: Vocabulary, console: Console, round_: int) -> bool:
+    """Ask until there is a decision, and save it; False where the person quits."""
+    proposal, today = book.proposed[name].wording, datetime.date.today().isoformat()
+    while True:
+        answer = console.ask(_MENU)
+        typed = "quit" if answer is None else answer.strip().lower()
+        choice = next((word for word in _CHOICES if typed and word.startswith(typed)), "")
+        if choice == "accept":
+            book.decide(name, proposal, _ACCEPTED, round_, today)
+        elif choice == "reject":
+            book.decide(name, None, _REJECTED, round_, today)
+        elif choice == "edit":
+            edited = _edited(name, proposal, vocabulary, console)
+            if edited is None:
+                continue
+            book.decide(name, edited, _EDITED, round_, today)
+        elif not choice:
+            continue
+        return choice != "quit"
+
+
+def _edited(name: str, proposal: Wording, vocabulary: Vocabulary, console: Console) -> Wording | None:
+    """Return the person's wording, None where there is none after all."""
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
+    if editor:
+        return _edited_in(editor, name, proposal, vocabulary, console)
+    description = console.ask("Here it means (empty: leave it): ")
+    while description and description.strip():
+        try:
+            if _KEYS.search(description):
+                raise ValueError("the line holds keys that are no text")
+            return read_entry({"name": name, **said(proposal), "description": description}, vocabulary.names).wording
+        except ValueError as error:
+            console.explain(VocabularyError(str(error), "Say what the picture must show, in one phrase."))
+            description = console.ask("Here it means (empty: leave it): ")
+    return None
+
+
+def _edited_in(editor: str, name: str, proposal: Wording, vocabulary: Vocabulary, console: Console) -> Wording | None:
+    """Open the card as YAML in the person's editor; explain what is wrong with it, and open it again if they like."""
+    with tempfile.TemporaryDirectory(prefix="tagllm-") as folder:
+        path = Path(folder) / "card.yaml"
+        path.write_text(yaml.safe_dump(said(proposal), allow_unicode=True, sort_keys=False), encoding="utf-8")
+        while True:
+            try:
+                subprocess.run([*shlex.split(editor), str(path)], check=True)
+                wording = _read(path, name, vocabulary)
+            except (OSError, ValueError, subprocess.CalledProcessError) as error:
+                console.explain(
+                    VocabularyError(f"the editor {editor!r} failed: {error}", "Set EDITOR to one that runs.")
+                )
+                return None
+            except TagllmError as error:
+                console.explain(error)
+                if (console.ask("[e]dit again, or leave it [Enter]: ") or "").strip().lower()[:1] != "e":
+                    return None
+                continue
+            return None if wording == proposal else wording
+
+
+def _read(path: Path, name: str, vocabulary: Vocabulary) -> Wording:
+    content = read_yaml(path)
+    try:
+        if not isinstance(content, dict):
+            raise ValueError("it is not a mapping")
+        return read_entry({"name": name, **content}, vocabulary.names).wording
+    except ValueError as error:
+        raise VocabularyError(
+            f"the card: {error}", "Its keys: description, similar, synonyms, includes, excludes."
+        ) from error

@@ -1,0 +1,167 @@
+"""From what a user typed to the job that `labelling` runs: files are read and checked before anything is written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from tagllm_cli.engines.factory import Identity, ModelOptions, identify, make_engine
+from tagllm_cli.errors import TableError, UsageError
+from tagllm_cli.labeling.binary import Binary
+from tagllm_cli.labeling.candidates import Candidates
+from tagllm_cli.labeling.disambiguate import Disambiguate, Thresholds
+from tagllm_cli.labeling.groups.cooccurrence import load_cooccurrence
+from tagllm_cli.labeling.plan import Plan, Wanted
+from tagllm_cli.labeling.stage import Stage
+from tagllm_cli.labeling.templates import load_templates
+from tagllm_cli.pipeline.label.run import Job, RunOptions
+from tagllm_cli.records import Decision, Failure, Image, Seen, Status, Subject
+from tagllm_cli.sources.registry import Folder, open_source
+from tagllm_cli.store.table import Table, open_table
+from tagllm_cli.vocabulary.cards import Card, cards_of, load_cards
+from tagllm_cli.vocabulary.load import load_vocabulary
+from tagllm_cli.vocabulary.model import Vocabulary
+
+
+def candidates_job(
+    source: str,
+    vocabulary: str,
+    out: Path,
+    model: ModelOptions,
+    options: RunOptions,
+    *,
+    arms: tuple[str, ...] | None = None,
+    group_size: int | None = None,
+    min_votes: int = 1,
+    strategy: str | None = None,
+    cooccurrence: Path | None = None,
+    threshold: float = 0.5,
+) -> Job:
+    """Return the job of `tagllm candidates`. Raises UsageError for anything that cannot be used.
+
+    `strategy` is one of plan.STRATEGIES (None: as pinned, else groups), `cooccurrence` a table or a file of scenes that
+    groups are made by, `threshold` in [0, 1] the probability above which `binary` proposes a label.
+    """
+    folder = Folder.rooted(Path(source)) if options.offline else open_source(source)
+    known = load_vocabulary(vocabulary)
+    counted = None if cooccurrence is None else load_cooccurrence(cooccurrence, known)
+    wanted = _wanted("candidates", known, model, options)
+    wanted = replace(wanted, strategy=strategy, arms=arms, group_size=group_size, cooccurrence=counted)
+    return Job(
+        command="candidates",
+        out=out,
+        root=str(folder.root),
+        wanted=wanted,
+        source=folder,
+        subjects=lambda: map(Subject, folder.images()),
+        stage=lambda plan: _candidate_stage(plan, min_votes, threshold),
+        engine=lambda plan: make_engine(model, out.with_suffix(".vllm.log"), plan.model),
+        next_command=_disambiguation(out, model),
+        derivation={"min_votes": min_votes, "threshold": threshold},
+    )
+
+
+def _candidate_stage(plan: Plan, min_votes: int, threshold: float) -> Stage:
+    if min_votes > len(plan.arms):
+        arms = ", ".join(plan.arms)
+        raise UsageError(
+            f"--min-votes {min_votes} asks for more arms than the table has ({arms})",
+            f"Ask for at most {len(plan.arms)}; more --arms are a new plan, with --replan.",
+        )
+    return Binary(plan, Thresholds(threshold)) if plan.strategy == "binary" else Candidates(plan, min_votes)
+
+
+def disambiguate_job(
+    table: Path,
+    out: Path,
+    model: ModelOptions,
+    options: RunOptions,
+    *,
+    concepts: str | None = None,
+    root: Path | None = None,
+    thresholds: Thresholds = Thresholds(),  # noqa: B008 (frozen)
+) -> Job:
+    """Return the job of `tagllm disambiguate`. Raises UsageError for anything that cannot be used.
+
+    `concepts` is a card file, which comes before the vocabulary's own descriptions, or "none" for bare questions.
+    """
+    candidates = open_table(table)
+    if candidates.info.stage != "candidates":
+        raise TableError(f"{table} is a label table already", "Give the table that `tagllm candidates` wrote.")
+    if out.exists() and out.samefile(table):
+        raise TableError("--out is the candidate table itself", "Choose another --out.")
+    vocabulary = candidates.info.vocabulary
+    cards = _cards(concepts, vocabulary)
+    folder = Folder.rooted(root or Path(candidates.info.root))
+    if not options.offline and not folder.root.is_dir():
+        raise TableError(
+            f"the images of {table} are not at {folder.root} any more", "Say where they are now with --root."
+        )
+    return Job(
+        command="disambiguate",
+        out=out,
+        root=str(folder.root),
+        wanted=_wanted("labels", vocabulary, model, options),
+        source=folder,
+        subjects=lambda: _subjects(candidates),
+        stage=lambda plan: Disambiguate(plan, cards, thresholds),
+        engine=lambda plan: make_engine(model, out.with_suffix(".vllm.log"), plan.model),
+        next_command=f"tagllm evaluate {shlex.quote(str(out))} --truth TRUTH",
+        derivation={**asdict(thresholds), "cards": _digest(cards)},
+        expects_same_bytes=True,
+    )
+
+
+def _disambiguation(out: Path, model: ModelOptions) -> str:
+    """Return the command that goes on from a candidate table, with the model that made it."""
+    labels = out.with_name("labels.parquet" if out.stem == "candidates" else f"labels-{out.stem}.parquet")
+    words = ["tagllm", "disambiguate", str(out), "--out", str(labels)]
+    words += ["--model", model.model] if model.model else []
+    words += [word for url in model.endpoints for word in ("--endpoint", url)]
+    return shlex.join(words)
+
+
+def _subjects(candidates: Table) -> Iterator[Subject]:
+    """Turn candidate rows into subjects; a failed row stays failed, a pending one has nothing to ask about yet."""
+    for row in candidates.rows():
+        image = Image(row.image_id, row.uri, 0, 0)
+        failure = None
+        if row.status is Status.FAILED:
+            kind, _, message = (row.error or "failed").partition(": ")
+            failure = Failure(kind, message)
+        seen = Seen(row.fingerprint, row.width, row.height, failure) if row.fingerprint or failure else None
+        # What an exhaustive table says no to is no candidate, and what is absent means no.
+        proposed = row.labels and tuple(entry for entry in row.labels if entry.decision is not Decision.NO)
+        yield Subject(image, seen, proposed)
+
+
+def _cards(concepts: str | None, vocabulary: Vocabulary) -> Mapping[str, Card]:
+    if concepts == "none":
+        return {}
+    own = cards_of(vocabulary)
+    return own if concepts is None else {**own, **load_cards(Path(concepts), vocabulary)}
+
+
+def _digest(cards: Mapping[str, Card]) -> str:
+    """Return a hex digest of what the cards say, whatever their order; `none` where there is none."""
+    if not cards:
+        return "none"
+    said = [(card.name, card.description, card.similar) for _, card in sorted(cards.items())]
+    return hashlib.blake2b(json.dumps(said).encode(), digest_size=16).hexdigest()
+
+
+def _wanted(stage: str, vocabulary: Vocabulary, model: ModelOptions, options: RunOptions) -> Wanted:
+    identity = Identity(None, None) if options.offline else identify(model)
+    return Wanted(
+        stage=stage,
+        vocabulary=vocabulary,
+        templates=load_templates(model.prompts),
+        model=identity.name,
+        model_digest=identity.digest,
+        own_templates=model.prompts is not None,
+        max_pixels=model.max_pixels,
+    )

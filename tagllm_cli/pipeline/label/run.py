@@ -1,0 +1,279 @@
+"""Labelling one table: pin the plan, list the images, ask what is missing, derive the table.
+
+    plan (pinned) + listing -> evidence -> runner (only what is missing) -> evidence -> table
+
+`candidates` and `disambiguate` differ in the job that they bring, and in nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import heapq
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import tagllm_cli
+from tagllm_cli.cli.console import Console
+from tagllm_cli.engines.base import Counters, Engine
+from tagllm_cli.errors import InterruptedRunError, OfflineError, SourceError, TableError, TooManyFailedError
+from tagllm_cli.labeling.plan import Plan, Wanted
+from tagllm_cli.labeling.replan import first_notes, new_plan, renew, revise
+from tagllm_cli.labeling.stage import Stage
+from tagllm_cli.pipeline.label.pending import Questions, Survey, survey, unsettled
+from tagllm_cli.pipeline.label.scheduler import Runner, Settings, Source, Tally
+from tagllm_cli.pipeline.label.summary import DryRun, RowCounts, Summary
+from tagllm_cli.records import Failure, Reply, Row, Subject
+from tagllm_cli.store.evidence import Evidence, Listing
+from tagllm_cli.store.table import TableInfo, open_table, write_table
+
+# More than this share of the images gone at once looks like a disk that is not mounted.
+GONE_SHARE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What one command labels: the images, what is wanted of them, and how a plan becomes a stage.
+
+    `derivation` holds the settings that change the table without asking anything (votes, thresholds).
+    """
+
+    command: str
+    out: Path
+    root: str
+    wanted: Wanted
+    source: Source
+    subjects: Callable[[], Iterator[Subject]]
+    stage: Callable[[Plan], Stage]
+    engine: Callable[[Plan], Engine]
+    next_command: str
+    derivation: Mapping[str, Any]
+    expects_same_bytes: bool = False
+
+    @property
+    def evidence(self) -> Path:
+        """The evidence file, beside the table."""
+        return self.out.with_name(self.out.name.removesuffix(".parquet") + ".evidence")
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How much to do and when to stop: the options that every labelling command shares.
+
+    `max_failed_rate` is the share of rows in [0, 1] that may be failed or partial before the run ends with exit code 3.
+    """
+
+    limit: int | None = None
+    sample: int | None = None
+    seed: int = 0
+    dry_run: bool = False
+    offline: bool = False
+    missing_unknown: bool = False
+    replan: bool = False
+    by_hash: bool = False
+    allow_gone: bool = False
+    max_failed_rate: float = 0.05
+    preflight: bool = True
+
+    @property
+    def complete(self) -> bool:
+        """Whether a listing under these options shows every image of the source."""
+        return self.limit is None and self.sample is None
+
+
+def run_job(job: Job, options: RunOptions, console: Console) -> Summary | DryRun:
+    """Bring the job's table up to date. Raises UsageError, nothing touched, where the input cannot be used."""
+    began = time.monotonic()
+    _check_out(job)
+    with Evidence(_evidence_path(job, options)) as evidence:
+        plan, notes = _pin(job, evidence, options)
+        listing = _list(job, evidence, options)
+        stage, questions = job.stage(plan), Questions(plan.context())
+        if options.dry_run or options.offline or options.replan:
+            found = survey(stage, evidence, questions, listed_only=not (options.complete or options.offline))
+            if options.dry_run:
+                evidence.rollback()
+                for note in notes:
+                    console.note(note)
+                return DryRun(listing, found)
+            if options.replan:
+                notes.append(f"--replan: {found.requests:,} requests about {found.images:,} images are to be asked")
+            if options.offline and not options.missing_unknown:
+                _refuse(found)
+        for note in notes:
+            console.note(note)
+        tally, counters = Tally(), Counters()
+        if not options.offline:
+            tally, counters = _ask(job, plan, stage, evidence, questions, options, console)
+        counts = _derive(job, plan, stage, evidence, questions, options)
+        verdict = _verdict(counts, tally, options)
+        seconds = time.monotonic() - began
+        summary = Summary(job.command, job.out, counts, tally, counters, listing, seconds, job.next_command, verdict)
+        if tally.images:
+            evidence.end_run(summary.to_json())
+        return summary
+
+
+def _evidence_path(job: Job, options: RunOptions) -> Path | None:
+    if options.dry_run and not job.evidence.exists():
+        return None
+    if options.offline and not job.evidence.exists():
+        raise OfflineError(f"there is no evidence at {job.evidence}", "Run once without --offline.")
+    return job.evidence
+
+
+def _check_out(job: Job) -> None:
+    """Refuse to replace anything but our own table of the same stage."""
+    if job.out.is_dir():
+        raise TableError(f"{job.out} is a folder", "Name a file, such as labels.parquet.")
+    if job.out.suffix == ".evidence":
+        raise TableError("--out names the table, not its evidence", f"Try --out {job.out.with_suffix('.parquet')}.")
+    if job.out.exists():
+        stage = open_table(job.out).info.stage
+        if stage != job.wanted.stage:
+            raise TableError(f"{job.out} is a table of another kind ({stage})", "Choose another --out.")
+        if not job.evidence.exists():
+            raise TableError(
+                f"{job.out} is there, but its evidence {job.evidence.name} is not",
+                "Put the evidence back, or choose another --out.",
+            )
+
+
+def _pin(job: Job, evidence: Evidence, options: RunOptions) -> tuple[Plan, list[str]]:
+    """Return the plan to follow: the pinned one brought up to date, or a new one."""
+    record = evidence.meta("plan")
+    pinned = None if record is None else Plan.from_json(record)
+    if pinned is not None and pinned.stage != job.wanted.stage:
+        raise TableError(f"{job.evidence} belongs to a table of another kind ({pinned.stage})", "Choose another --out.")
+    wanted = job.wanted
+    if pinned is not None and wanted.model is None:
+        wanted = replace(wanted, model=pinned.model, model_digest=pinned.model_digest)
+    if pinned is not None and options.replan:
+        plan, notes = renew(pinned, wanted)
+    elif pinned is None or not evidence.has_replies():
+        plan = new_plan(wanted, {} if pinned is None else pinned.label_ids)
+        notes = first_notes(plan, wanted)
+    else:
+        plan, notes = revise(pinned, wanted)
+    if json.dumps(plan.to_json(), sort_keys=True) != json.dumps(record, sort_keys=True):
+        evidence.set_meta("plan", plan.to_json())
+    return plan, notes
+
+
+def _list(job: Job, evidence: Evidence, options: RunOptions) -> Listing:
+    """List the source and merge it into the evidence, uncommitted; offline the record stands as it is."""
+    if options.offline:
+        count = evidence.count_images()
+        return Listing(total=count, new=0, changed=0, gone=0, known=count)
+    evidence.list_images(_chosen(job.subjects(), options))
+    listing = evidence.compare(complete=options.complete)
+    if listing.total == 0:
+        raise SourceError(f"there are no images in {job.root}", "Known endings: jpg, png, webp, gif, bmp, tiff.")
+    if listing.gone > GONE_SHARE * listing.known and not options.allow_gone:
+        raise SourceError(
+            f"{listing.gone:,} of {listing.known:,} images on record are gone from {job.root}",
+            "If that is meant, say --allow-gone; else look whether the disk is mounted.",
+        )
+    evidence.merge(complete=options.complete, by_hash=options.by_hash)
+    return listing
+
+
+def _chosen(subjects: Iterator[Subject], options: RunOptions) -> Iterator[tuple[int, Subject]]:
+    """Number the subjects and keep those that --sample and --limit choose, with their place in the whole source."""
+    numbered = enumerate(subjects)
+    if options.sample is not None:
+        # The smallest hashes: the same images for a seed, whatever else comes or goes.
+        chosen = heapq.nsmallest(options.sample, numbered, key=lambda pair: _rank(pair[1].image.id, options.seed))
+        numbered = iter(sorted(chosen, key=lambda pair: pair[0]))  # type: ignore[assignment]
+    return islice(numbered, options.limit)
+
+
+def _rank(image_id: str, seed: int) -> bytes:
+    return hashlib.blake2b(f"{seed}\0{image_id}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+def _ask(
+    job: Job,
+    plan: Plan,
+    stage: Stage,
+    evidence: Evidence,
+    questions: Questions,
+    options: RunOptions,
+    console: Console,
+) -> tuple[Tally, Counters]:
+    """Ask what is missing, if anything is."""
+    listed_only = not options.complete
+    images = sum(1 for _ in unsettled(stage, evidence, questions, listed_only=listed_only))
+    if not images:
+        return Tally(), Counters()
+    settings = Settings(plan.context(), plan.max_pixels, job.expects_same_bytes, options.preflight)
+    evidence.start_run(job.command, tagllm_cli.__version__)
+    with console.watching(job.command, images) as watcher:
+        runner = Runner(stage, evidence, job.source, lambda: job.engine(plan), settings, watcher)
+        tally = asyncio.run(runner.run(listed_only=listed_only))
+    return tally, runner.counters
+
+
+def _refuse(found: Survey) -> None:
+    if found.requests:
+        raise OfflineError(
+            f"{found.requests:,} answers about {found.images:,} images are missing, and --offline asks nothing",
+            "Run once without --offline, or take them as unknown with --missing unknown.",
+        )
+
+
+def _derive(
+    job: Job, plan: Plan, stage: Stage, evidence: Evidence, questions: Questions, options: RunOptions
+) -> RowCounts:
+    """Write the table from the evidence, unless the one that is there already shows it."""
+    info = TableInfo(job.wanted.stage, job.root, plan.vocabulary, {**plan.to_json(), **job.derivation})
+    # Another version of the tool may read the same answers otherwise.
+    settings = json.dumps([tagllm_cli.__version__, job.derivation, job.root, options.missing_unknown], sort_keys=True)
+    evidence.commit()
+    current = {"revision": evidence.revision, "settings": settings}
+    last = evidence.meta("table") or {}
+    shown = {**current, "file": _stamp(job.out), "counts": last.get("counts")}
+    # Offline nothing records that other questions count now (other cards, say): the table is made anew in any case.
+    if last == shown and not options.offline:
+        return RowCounts(**last["counts"])
+    counts = RowCounts()
+    unasked = Reply(failure=Failure("missing", "not on record")) if options.missing_unknown else None
+
+    def rows() -> Iterator[Row]:
+        for subject, _ in evidence.subjects():
+            fingerprint = subject.seen.fingerprint if subject.seen else b""
+            replies = evidence.replies(questions.keys(stage.requests(subject), fingerprint))
+            row = stage.row(subject, [unasked if reply is None else reply for reply in replies])
+            counts.add(row)
+            yield row
+
+    write_table(job.out, info, rows())
+    evidence.set_meta("table", {**current, "file": _stamp(job.out), "counts": counts.to_json()}, revises=False)
+    return counts
+
+
+def _stamp(path: Path) -> list[int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _verdict(counts: RowCounts, tally: Tally, options: RunOptions) -> InterruptedRunError | TooManyFailedError | None:
+    if tally.interrupted:
+        return InterruptedRunError("interrupted; what was answered is kept", "The same command goes on from here.")
+    answered = counts.total - counts.pending
+    bad = counts.failed + counts.partial
+    if bad > options.max_failed_rate * answered:
+        return TooManyFailedError(
+            f"{bad:,} of {answered:,} images failed in whole or in part, "
+            f"more than --max-failed-rate {options.max_failed_rate:g} allows",
+            "The table's `error` column has the reasons; the same command tries failed requests again.",
+        )
+    return None

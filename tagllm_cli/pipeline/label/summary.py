@@ -1,0 +1,159 @@
+"""What a labelling command tells at its end: records for programs (`to_json`), lines for people."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tagllm_cli.engines.base import Counters
+from tagllm_cli.errors import TagllmError
+from tagllm_cli.pipeline.label.pending import Survey
+from tagllm_cli.pipeline.label.scheduler import Tally
+from tagllm_cli.records import Decision, Row, Status
+from tagllm_cli.store.evidence import Listing
+
+
+@dataclass(slots=True)
+class RowCounts:
+    """Rows by status, and labels: `labels` are candidates, or decisions `yes`; `unknown` are decisions `unknown`."""
+
+    ok: int = 0
+    partial: int = 0
+    failed: int = 0
+    pending: int = 0
+    labels: int = 0
+    unknown: int = 0
+    unmatched: int = 0
+
+    @property
+    def total(self) -> int:
+        """All rows."""
+        return self.ok + self.partial + self.failed + self.pending
+
+    def add(self, row: Row) -> None:
+        """Count one row."""
+        setattr(self, row.status.value, getattr(self, row.status.value) + 1)
+        for entry in row.labels or ():
+            self.labels += entry.decision in (None, Decision.YES)
+            self.unknown += entry.decision is Decision.UNKNOWN
+        self.unmatched += len(row.unmatched or ())
+
+    def to_json(self) -> dict[str, int]:
+        """Return the counts by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A finished run. `error` is set when it ended with an exit code other than 0."""
+
+    command: str
+    out: Path
+    rows: RowCounts
+    tally: Tally
+    counters: Counters
+    listing: Listing
+    seconds: float
+    next_command: str
+    error: TagllmError | None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should look at, though the run did not stop for it."""
+        return () if self.tally.warning is None else (f"the first answers look wrong: {self.tally.warning}",)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the summary as plain JSON values."""
+        tally = self.tally
+        asked = {
+            "images": tally.images,
+            "opened": tally.opened,
+            "requests": tally.asked,
+            "failed_requests": tally.failed_requests,
+        }
+        tokens = {
+            "prompt": self.counters.prompt_tokens,
+            "cached": self.counters.cached_tokens,
+            "output": self.counters.output_tokens,
+        }
+        return {
+            "command": self.command,
+            "table": str(self.out),
+            "rows": self.rows.to_json(),
+            "source": asdict(self.listing),
+            "asked": asked,
+            "tokens": tokens,
+            "seconds": round(self.seconds, 3),
+            "seconds_asking": round(tally.seconds, 3),
+            "next": self.next_command,
+            "warning": self.tally.warning,
+            "error": None if self.error is None else self.error.to_json(),
+        }
+
+    def lines(self) -> list[str]:
+        """Return four lines for people: rows, labels, requests, and what to run next."""
+        rows = self.rows
+        others = [
+            f"{count:,} {status.value}"
+            for status in Status
+            if status is not Status.OK and (count := getattr(rows, status.value))
+        ]
+        state = ", ".join([f"{rows.ok:,} ok", *others])
+        labels = "candidates" if self.command == "candidates" else "labels"
+        mean = rows.labels / max(1, rows.ok + rows.partial)
+        unsure = f", {rows.unknown:,} unknown" if rows.unknown else ""
+        strange = f", {rows.unmatched:,} answers outside the vocabulary" if rows.unmatched else ""
+        return [
+            f"{self.out}: {rows.total:,} images ({state})",
+            f"{rows.labels:,} {labels}, {mean:.2f} per image{unsure}{strange}",
+            self._requests(),
+            f"next: {self.next_command}",
+        ]
+
+    def _requests(self) -> str:
+        tally = self.tally
+        if not tally.asked:
+            if tally.interrupted:
+                return "interrupted before the first answer"
+            opened = f"; {tally.opened:,} images opened, {tally.failed_images:,} failed" if tally.opened else ""
+            return f"nothing to ask: every answer was on record{opened} ({self.seconds:.1f} s)"
+        cached = self.counters.cached_tokens / max(1, self.counters.prompt_tokens)
+        failed = f", {tally.failed_requests:,} failed" if tally.failed_requests else ""
+        tokens = f"{self.counters.prompt_tokens:,} prompt tokens ({cached:.0%} from the cache)"
+        return f"{tally.asked:,} requests about {tally.images:,} images{failed}, {tokens}, {self.seconds:.1f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What a run would ask, and one rendered question."""
+
+    listing: Listing
+    survey: Survey
+    error: None = None
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain JSON values."""
+        found, example = self.survey, self.survey.example
+        return {
+            "source": asdict(self.listing),
+            "images": found.images,
+            "requests": found.requests,
+            "known": found.known,
+            "reasons": dict(found.reasons),
+            "example": None if example is None else {"system": example.system, "text": example.text},
+        }
+
+    def lines(self) -> list[str]:
+        """Return the report for people."""
+        found, example = self.survey, self.survey.example
+        change = f"{self.listing.new:,} new, {self.listing.changed:,} changed, {self.listing.gone:,} gone"
+        lines = [
+            f"{self.listing.total:,} images in the source ({change})",
+            f"{found.requests:,} requests about {found.images:,} images would be asked; {found.known:,} are on record",
+            *(f"  {count:,} images: {reason}" for reason, count in found.reasons.items()),
+        ]
+        if example is not None:
+            lines += ["one question:", *(f"  | {line}" for line in f"{example.system}\n{example.text}".split("\n"))]
+        return lines

@@ -1,0 +1,203 @@
+"""An LLM is asked which labels are often seen together; its scenes become a file that grouping reads.
+
+Long vocabularies are asked about in parts. The parts are dealt out like cards, so that each holds something of every
+scene, and those after the first are told the scenes that the first found: scenes of one name are one scene. The answer
+to a part that is nonsense, a refusal or a failure is left out with the reason, and the others count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tagllm_cli.engines.base import Engine
+from tagllm_cli.errors import UsageError
+from tagllm_cli.labeling.answers.parse_json import UnusableAnswerError, read_json
+from tagllm_cli.labeling.answers.parse_list import Lexicon, render_names
+from tagllm_cli.labeling.groups.cooccurrence import Scene
+from tagllm_cli.labeling.templates import Template, load_templates
+from tagllm_cli.records import Reply, Request
+from tagllm_cli.store.atomic import replacing
+from tagllm_cli.text import some
+from tagllm_cli.vocabulary.forms import folded
+from tagllm_cli.vocabulary.load import load_vocabulary
+from tagllm_cli.vocabulary.model import Vocabulary
+
+LABELS_PER_QUESTION = 100
+MAX_NAME = 80  # characters of a scene's name
+
+_HEAD = "# Labels that are often seen together. Edit it freely; `tagllm candidates --cooccurrence` groups by it.\n"
+
+
+@dataclass(frozen=True, slots=True)
+class SceneReport:
+    """What was written: so many scenes, which hold `placed` of the vocabulary's labels; `notes` are sentences."""
+
+    vocabulary: str
+    out: Path
+    scenes: int
+    placed: int
+    labels: int
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain JSON values."""
+        return {
+            "vocabulary": self.vocabulary,
+            "out": str(self.out),
+            "scenes": self.scenes,
+            "placed": self.placed,
+            "labels": self.labels,
+            "notes": list(self.notes),
+        }
+
+    def lines(self) -> list[str]:
+        """Return what came out for people, with the command to run next."""
+        words = ["tagllm", "candidates", "SOURCE", "--vocab", self.vocabulary, "--cooccurrence", str(self.out)]
+        return [
+            f"{self.out}: {self.scenes:,} scenes with {self.placed:,} of {self.labels:,} labels of {self.vocabulary}",
+            f"next: {shlex.join(words)} --out TABLE",
+        ]
+
+
+def scenes_file(
+    vocabulary_name: str, out: Path, engine_factory: Callable[[], Engine], prompts: Path | None, author: str = ""
+) -> SceneReport:
+    """Ask a model for the scenes of a vocabulary and write them to `out`, which must be new: people edit such files.
+
+    Args:
+        vocabulary_name: name of a built-in vocabulary, or path of a file.
+        out: YAML file to write.
+        engine_factory: makes the engine that is asked, not started; it is closed in any case.
+        prompts: folder of templates that replace built-in ones.
+        author: the model's name, for the file; empty: the engine's version.
+
+    Raises:
+        UsageError: a file that cannot be used, or no scene came out.
+        EndpointError, ModelError: the model cannot be reached or loaded.
+    """
+    vocabulary, templates = load_vocabulary(vocabulary_name), load_templates(prompts)
+    if out.suffix.lower() not in (".yaml", ".yml"):
+        raise UsageError(f"{out} is no name for a file of scenes", "Name a YAML file, such as scenes.yaml.")
+    if out.exists():
+        raise UsageError(f"{out} exists already", "It may have been edited: choose another --out, or delete it.")
+    if not out.parent.is_dir():
+        raise UsageError(f"there is no folder {out.parent}", "Make it first, or choose another --out.")
+    engine = engine_factory()
+    scenes, notes = asyncio.run(_asked(engine, vocabulary, templates))
+    if not scenes:
+        raise UsageError(
+            f"no scene came out: {notes[0]}", f"Ask another model, or write {out.name} by hand: `scenes:` is a list."
+        )
+    write_scenes(out, vocabulary, scenes, author or engine.version)
+    placed = {name for scene in scenes for name in scene.labels}
+    return SceneReport(vocabulary_name, out, len(scenes), len(placed), len(vocabulary.names), notes)
+
+
+async def _asked(
+    engine: Engine, vocabulary: Vocabulary, templates: Mapping[str, Template]
+) -> tuple[tuple[Scene, ...], tuple[str, ...]]:
+    try:
+        await engine.start()
+        return await propose_scenes(engine, vocabulary, templates)
+    finally:
+        await engine.close()
+
+
+async def propose_scenes(
+    engine: Engine, vocabulary: Vocabulary, templates: Mapping[str, Template]
+) -> tuple[tuple[Scene, ...], tuple[str, ...]]:
+    """Return the scenes that a model names, their labels in the vocabulary's order, and sentences on what is missing.
+
+    `engine` was started. A label may be in several scenes; the order of the scenes does not depend on timing. Raises
+    EndpointError or EngineDiedError where nothing more can be asked.
+    """
+    count = -(-len(vocabulary.names) // LABELS_PER_QUESTION)
+    parts = [vocabulary.names[start::count] for start in range(count)]
+    gathered = _Gathered(vocabulary)
+
+    def question(part: Sequence[str]) -> Request:
+        known = render_names(gathered.names)
+        return templates["scenes"].request(labels=render_names(part), about=vocabulary.about, scenes=known)
+
+    replies = await engine.ask(None, [question(parts[0])])
+    gathered.take(f"question 1 of {count}", replies[0])
+    others = await engine.ask(None, [question(part) for part in parts[1:]]) if count > 1 else []
+    for number, reply in enumerate(others, 2):
+        gathered.take(f"question {number} of {count}", reply)
+    return gathered.scenes(), gathered.notes()
+
+
+class _Gathered:
+    """The scenes of all answers so far, those of one name together."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._lexicon = Lexicon(vocabulary)
+        self._names: dict[str, str] = {}  # as first written, by folded name
+        self._labels: dict[str, set[str]] = {}
+        self._foreign: dict[str, None] = {}  # a set in order
+        self._failed: list[str] = []
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._names.values())
+
+    def take(self, where: str, reply: Reply) -> None:
+        """Add what an answer says, or why it says nothing."""
+        try:
+            found = _read_scenes(reply)
+        except UnusableAnswerError as error:
+            self._failed.append(f"{where} came to nothing: {error}")
+            return
+        for scene in found:
+            labels = {each: self._lexicon.find(each) for each in scene.labels}
+            self._foreign.update(dict.fromkeys(each for each, name in labels.items() if name is None))
+            known = {name for name in labels.values() if name is not None}
+            if known:
+                key = folded(scene.name)
+                self._names.setdefault(key, scene.name)
+                self._labels.setdefault(key, set()).update(known)
+
+    def scenes(self) -> tuple[Scene, ...]:
+        return tuple(Scene(name, self._lexicon.ordered(self._labels[key])) for key, name in self._names.items())
+
+    def notes(self) -> tuple[str, ...]:
+        placed = {name for labels in self._labels.values() for name in labels}
+        lacking = [name for name in self._lexicon.position if name not in placed]
+        notes = list(self._failed)
+        if self._foreign:
+            notes.append(f"answers that are no labels were left out: {some(list(self._foreign))}")
+        if lacking:
+            notes.append(f"in no scene: {some(lacking)}")
+        return tuple(notes)
+
+
+def _read_scenes(reply: Reply) -> list[Scene]:
+    """Return the scenes of an answer with the labels as they were written; what is no scene is left out."""
+    value = read_json(reply)
+    if isinstance(value, dict):  # some wrap every list in an object
+        value = next((each for each in value.values() if isinstance(each, list)), [])
+    scenes = []
+    for entry in value if isinstance(value, list) else []:
+        name, labels = (entry.get("scene"), entry.get("labels")) if isinstance(entry, dict) else (None, None)
+        name = " ".join(name.split())[:MAX_NAME].strip() if isinstance(name, str) else ""
+        if name and isinstance(labels, list):
+            scenes.append(Scene(name, tuple(label for label in labels if isinstance(label, str))))
+    if not scenes:
+        raise UnusableAnswerError("the answer names no scene")
+    return scenes
+
+
+def write_scenes(path: Path, vocabulary: Vocabulary, scenes: Sequence[Scene], author: str) -> None:
+    """Write a file of scenes, put in place with one rename. Raises UsageError where it cannot be written."""
+    import yaml
+
+    entries = [{"name": scene.name, "labels": list(scene.labels)} for scene in scenes]
+    content = {"vocabulary": vocabulary.name, "author": author, "scenes": entries}
+    text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False, width=120)
+    with replacing(path) as fresh:
+        fresh.write_text(_HEAD + text, encoding="utf-8")

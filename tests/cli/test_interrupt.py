@@ -1,0 +1,66 @@
+"""Ctrl-C and SIGTERM: exit code 130, a table whose rest is pending, and the same command goes on from there."""
+
+from __future__ import annotations
+
+import os
+import signal
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import pytest
+
+from tests.support.label_process import command, processes
+from tests.support.workspace import Desk
+
+IMAGES = 10
+ANSWERED = 4
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path, IMAGES)
+
+
+def start(desk: Desk, step: str, drain_s: float = 0.1) -> tuple[BaseProcess, Event]:
+    """Run `tagllm candidates` in a process of its own whose engine hangs at a step; return it and when it does."""
+    words = ["candidates", str(desk.images), "--vocab", str(desk.vocabulary), "--out", str(desk.out), "--quiet"]
+    words += ["--replay", "nothing", "--model-id", "rules", "--group-size", "5"]
+    context = processes()
+    reached = context.Event()
+    process = context.Process(target=command, args=(words, reached, step, ANSWERED, drain_s))
+    process.start()
+    return process, reached
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("step", "answered"), [("start", 0), ("ask", ANSWERED)])
+def test_a_signal_ends_the_run_with_a_table_whose_rest_is_pending(
+    desk: Desk, number: signal.Signals, step: str, answered: int
+) -> None:
+    process, reached = start(desk, step)
+    assert reached.wait(60)
+    os.kill(process.pid or 0, number)
+    process.join(60)
+    assert process.exitcode == 130
+    statuses = list(desk.statuses().values())
+    assert statuses == ["ok"] * answered + ["pending"] * (IMAGES - answered)
+
+    process, _ = start(desk, "never")
+    process.join(60)
+    assert process.exitcode == 0
+    interrupted = desk.out.read_bytes()
+    for path in desk.out.parent.iterdir():
+        path.unlink()
+    desk.candidates()
+    assert desk.out.read_bytes() == interrupted
+
+
+def test_who_does_not_want_to_wait_signals_again(desk: Desk) -> None:
+    process, reached = start(desk, "ask", drain_s=1000.0)
+    assert reached.wait(60)
+    while process.is_alive():
+        os.kill(process.pid or 0, signal.SIGINT)
+        process.join(0.2)
+    assert process.exitcode == 130
+    assert desk.candidates().tally.asked == (IMAGES - ANSWERED) * 4

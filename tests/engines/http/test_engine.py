@@ -1,0 +1,283 @@
+"""The endpoint engine against a server on loopback that misbehaves by script."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import Any
+
+import PIL.Image
+import pytest
+
+from tagllm_cli.engines.http import protocol as wire
+from tagllm_cli.engines.http.engine import EndpointEngine, EndpointSettings
+from tagllm_cli.errors import EndpointError
+from tagllm_cli.records import Picture, Reply, Request
+from tests.support.asking import CAT, LIST, ask, echo, picture, run, settings
+from tests.support.faulty_proxy import Fault, FaultyProxy, completion, cut_off, half_json, refuse, reset, slow
+
+KEY = "sk-very-secret"
+
+
+def first(fault: Fault, times: int = 1) -> Callable[[int, str], Fault | None]:
+    """Let the first `times` questions go wrong."""
+    return lambda number, path: fault if 1 <= number <= times else None
+
+
+def test_replies_come_in_the_order_of_the_requests_with_tokens_and_logprobs():
+    with FaultyProxy(lambda number, path: slow(0.05) if number == 1 else None, answer=echo) as server:
+
+        async def work(engine: EndpointEngine) -> tuple[list[Reply], Any, str]:
+            return await engine.ask(picture(), [LIST, CAT]), engine.counters(), engine.model
+
+        replies, counters, model = run(settings(server), work)
+    assert [reply.text for reply in replies] == ["echo Which of: cat, dog?", "echo Is a cat visible?"]
+    assert replies[0].first_logprobs == {}
+    assert replies[1].first_logprobs == {"yes": -0.1, "no": -2.5}
+    assert (replies[0].prompt_tokens, replies[0].cached_tokens, replies[0].output_tokens) == (100, 64, 3)
+    assert (counters.prompt_tokens, counters.cached_tokens, counters.output_tokens, counters.requests) == (
+        200,
+        128,
+        6,
+        2,
+    )
+    assert model == "demo"
+
+
+def test_a_question_is_system_then_image_then_text_and_greedy():
+    with FaultyProxy(answer=echo) as server:
+        ask(settings(server), [CAT])
+    question = server.questions[0].json
+    system, user = question["messages"]
+    assert system == {"role": "system", "content": "You label images."}
+    assert [part["type"] for part in user["content"]] == ["image_url", "text"]
+    assert (question["temperature"], question["max_tokens"], question["top_logprobs"]) == (0.0, 1, 20)
+    assert question["repetition_penalty"] == 1.0
+    assert "seed" not in question
+
+
+def test_the_files_own_bytes_travel_and_pixels_become_a_png():
+    buffer = io.BytesIO()
+    picture(7).pixels.save(buffer, "JPEG")
+    with FaultyProxy() as server:
+        run(settings(server), lambda engine: engine.ask(picture(7, buffer.getvalue()), [LIST]))
+        ask(settings(server), shade=9)
+    urls = [seen.json["messages"][-1]["content"][0]["image_url"]["url"] for seen in server.questions]
+    assert urls[0] == "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    head, _, data = urls[1].partition(",")
+    assert head == "data:image/png;base64"
+    assert PIL.Image.open(io.BytesIO(base64.b64decode(data))).tobytes() == picture(9).pixels.tobytes()
+
+
+def test_an_image_is_encoded_once_for_all_of_its_requests(monkeypatch: pytest.MonkeyPatch):
+    encoded: list[str] = []
+    encode = wire.encode_image
+
+    def counted(shown: Picture) -> bytes:
+        encoded.append(shown.uuid)
+        return encode(shown)
+
+    monkeypatch.setattr(wire, "encode_image", counted)
+    with FaultyProxy() as server:
+        ask(settings(server), [LIST] * 5)
+    assert encoded == ["picture-0"]
+    assert len(server.questions) == 5
+
+
+def test_a_question_without_an_image_and_without_a_system_text_is_one_message():
+    with FaultyProxy(answer=echo) as server:
+        replies = run(
+            settings(server), lambda engine: engine.ask(None, [Request("", "What is a cat?", with_image=False)])
+        )
+    assert replies[0].text == "echo What is a cat?"
+    assert server.questions[0].json["messages"] == [{"role": "user", "content": "What is a cat?"}]
+
+
+def test_a_question_about_an_image_needs_one():
+    with FaultyProxy() as server, pytest.raises(ValueError, match="without one"):
+        run(settings(server), lambda engine: engine.ask(None, [LIST]))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(refuse(429), id="429"),
+        pytest.param(refuse(429, retry_after="0"), id="429-retry-after"),
+        pytest.param(refuse(408), id="408"),
+        pytest.param(refuse(500), id="500"),
+        pytest.param(refuse(503, retry_after=formatdate(usegmt=True)), id="503-date"),
+        pytest.param(Fault(502, (), b"<html>Bad Gateway</html>"), id="502-html"),
+        pytest.param(half_json(), id="half-json"),
+        pytest.param(Fault(200, (), b'{"error": {"message": "later"}}'), id="error-with-200"),
+        pytest.param(cut_off(), id="cut-off"),
+        pytest.param(reset(), id="reset"),
+        pytest.param(slow(2.0), id="slow"),
+    ],
+)
+def test_trouble_that_passes_is_asked_again(fault: Fault):
+    with FaultyProxy(first(fault)) as server:
+        replies = ask(settings(server, timeout_s=0.3))
+    assert (replies[0].text, replies[0].failure) == ("cat", None)
+    assert len(server.questions) == 2
+
+
+def test_retry_after_is_obeyed_by_all_requests_of_that_server():
+    with FaultyProxy(first(refuse(429, retry_after="0.3"))) as server:
+
+        async def work(engine: EndpointEngine) -> None:
+            await engine.ask(picture(1), [LIST])
+            await engine.ask(picture(2), [LIST])
+
+        run(settings(server), work)
+    times = [seen.time for seen in server.questions]
+    assert len(times) == 3
+    assert times[1] - times[0] >= 0.3
+
+
+def test_retry_after_is_not_obeyed_beyond_reason():
+    with FaultyProxy(first(refuse(503, retry_after="3600"))) as server:
+        begun = time.monotonic()
+        replies = ask(settings(server, max_wait_s=0.1))
+    assert replies[0].failure is None
+    assert 0.1 <= time.monotonic() - begun < 3
+
+
+def test_pauses_double_up_to_the_longest():
+    engine = EndpointEngine(EndpointSettings(("x",), backoff_s=0.5, max_wait_s=3.0), jitter=lambda: 1.0)
+    assert [engine._pause(attempt, None) for attempt in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
+    assert engine._pause(0, 2.0) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "kind"),
+    [
+        (400, "cannot identify image file", "rejected"),
+        (400, "This model's maximum context length is 8192 tokens. However, you requested 9000.", "too_long"),
+        (413, "Payload Too Large", "rejected"),
+        (404, "The model `demo` does not exist.", "rejected"),
+        (422, "Unprocessable", "rejected"),
+    ],
+)
+def test_a_refusal_is_one_requests_failure_at_once(status: int, message: str, kind: str):
+    with FaultyProxy(first(refuse(status, message)), answer=echo) as server:
+        replies = ask(settings(server, concurrency=1), [LIST, CAT])
+    assert replies[0].failure is not None
+    assert (replies[0].failure.kind, message in replies[0].failure.message) == (kind, True)
+    assert replies[1].text == "echo Is a cat visible?"
+    assert len(server.questions) == 2
+
+
+def test_trouble_that_does_not_pass_is_one_requests_failure():
+    def only_lists(number: int, path: str) -> Fault | None:
+        return refuse(500, "CUDA error") if number and "Which" in str(server.questions[-1].body) else None
+
+    with FaultyProxy(only_lists, answer=echo) as server:
+        replies = ask(settings(server, retries=3, concurrency=1), [LIST, CAT])
+    assert replies[0].failure is not None
+    assert replies[0].failure.kind == "endpoint_failed"
+    assert "HTTP 500: CUDA error" in replies[0].failure.message
+    assert replies[1].text == "echo Is a cat visible?"
+    assert len(server.questions) == 4 + 1
+
+
+@pytest.mark.parametrize(("key", "words"), [(KEY, "refuses the API key"), (None, "wants an API key")])
+def test_a_refused_key_ends_the_run_without_naming_it(key: str | None, words: str):
+    with (
+        FaultyProxy(lambda number, path: refuse(401, f"Incorrect API key: {KEY}")) as server,
+        pytest.raises(EndpointError, match=words) as caught,
+    ):
+        ask(settings(server, api_key=key))
+    assert KEY not in caught.value.message + caught.value.hint
+
+
+def test_the_key_is_sent_and_never_shown():
+    def fault(number: int, path: str) -> Fault | None:
+        return refuse(400, f"bad request by {KEY}") if number else None
+
+    with FaultyProxy(fault) as server:
+        chosen = settings(server, api_key=KEY)
+        replies = ask(chosen)
+    assert {seen.headers["authorization"] for seen in server.seen} == {f"Bearer {KEY}"}
+    assert KEY not in repr(chosen)
+    assert KEY not in repr(replies)
+
+
+@pytest.mark.parametrize("form", ["{}", "{}/", "{}/v1", "{}/v1/", "{}/v1/chat/completions", "{}/v1/models"])
+@pytest.mark.parametrize("scheme", ["http://", ""])
+def test_every_form_of_the_address_will_do(form: str, scheme: str):
+    with FaultyProxy() as server:
+        replies = ask(settings(form.format(server.url.replace("http://", scheme))))
+    assert replies[0].text == "cat"
+
+
+def test_an_api_at_the_root_is_found():
+    def fault(number: int, path: str) -> Fault | None:
+        listed = b'{"data": [{"id": "root-model"}]}'
+        if path == "/models":
+            return Fault(200, (), listed)
+        return Fault(200, (), json.dumps(completion("cat")).encode()) if path == "/chat/completions" else None
+
+    with FaultyProxy(lambda number, path: refuse(404) if path.startswith("/v1") else fault(number, path)) as server:
+        assert ask(settings(server))[0].text == "cat"
+
+
+def test_of_several_models_one_must_be_named():
+    with FaultyProxy(models=("a", "b")) as server:
+        with pytest.raises(EndpointError, match="2 models: a, b") as caught:
+            ask(settings(server))
+        assert caught.value.hint == "Name one with --model."
+        ask(settings(server, model="b"))
+        with pytest.raises(EndpointError, match="does not serve c"):
+            ask(settings(server, model="c"))
+    assert server.questions[0].json["model"] == "b"
+
+
+def test_an_address_that_serves_something_else_is_told():
+    with (
+        FaultyProxy(lambda number, path: Fault(200, (), b"<html>Welcome</html>")) as server,
+        pytest.raises(EndpointError, match="not an OpenAI-compatible API"),
+    ):
+        ask(settings(server))
+
+
+def test_no_server_at_all_is_told_with_the_address_but_not_the_password():
+    with FaultyProxy() as server:
+        port = server.port
+    with pytest.raises(EndpointError, match=f"no endpoint answers: http://127.0.0.1:{port}: ConnectError") as caught:
+        ask(settings(f"http://me:pass@127.0.0.1:{port}"))
+    assert "pass" not in caught.value.message
+
+
+def test_trouble_while_starting_passes_too():
+    answers = iter([refuse(500), reset(), half_json()])
+    with FaultyProxy(lambda number, path: next(answers, None) if path == "/v1/models" else None) as server:
+        assert ask(settings(server))[0].text == "cat"
+
+
+@pytest.mark.parametrize("refusal", [None, refuse(400, "logprobs are not available on this server")])
+def test_a_server_without_logprobs_ends_the_run(refusal: Fault | None):
+    with (
+        FaultyProxy(lambda number, path: refusal if number else None) as server,
+        pytest.raises(EndpointError, match="gives no log-probabilities"),
+    ):
+        ask(settings(server), [CAT])
+
+
+def test_many_faults_lose_nothing_and_mix_nothing_up():
+    faults = [None, refuse(429, retry_after="0"), refuse(500), half_json(), reset(), cut_off(), None]
+    with FaultyProxy(lambda number, path: faults[number % len(faults)] if number else None, answer=echo) as server:
+
+        async def work(engine: EndpointEngine) -> list[list[Reply]]:
+            return await asyncio.gather(
+                *(engine.ask(picture(i), [Request("", f"{i} {k}") for k in range(4)]) for i in range(20))
+            )
+
+        answers = run(settings(server, retries=30, concurrency=8, max_wait_s=0.01), work)
+    assert [[reply.text for reply in replies] for replies in answers] == [
+        [f"echo {i} {k}" for k in range(4)] for i in range(20)
+    ]

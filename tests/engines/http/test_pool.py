@@ -1,0 +1,121 @@
+"""Which server is asked: how images are spread, how a dead server is left out and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from tagllm_cli.engines.http.engine import EndpointEngine
+from tagllm_cli.errors import EndpointError
+from tagllm_cli.records import Reply
+from tests.support.asking import LIST, ask, picture, run, settings
+from tests.support.faulty_proxy import FaultyProxy, completion, slow
+
+
+def test_no_more_requests_are_in_flight_than_allowed():
+    running, most = 0, 0
+
+    def answer(question: Any) -> dict[str, Any]:
+        nonlocal most
+        most = max(most, running)
+        return completion("cat")
+
+    class Counting(FaultyProxy):
+        async def _converse(self, *streams: Any) -> None:
+            nonlocal running
+            running += 1
+            try:
+                await asyncio.sleep(0.01)
+                await super()._converse(*streams)
+            finally:
+                running -= 1
+
+    with Counting(answer=answer) as server:
+        ask(settings(server, concurrency=3), [LIST] * 12)
+    assert most == 3
+
+
+def test_an_image_stays_on_one_server_and_images_are_spread():
+    with (
+        FaultyProxy(lambda n, p: slow(0.02) if n else None) as one,
+        FaultyProxy(lambda n, p: slow(0.02) if n else None) as two,
+    ):
+
+        async def work(engine: EndpointEngine) -> int:
+            await asyncio.gather(*(engine.ask(picture(shade), [LIST] * 3) for shade in range(8)))
+            return engine.capacity
+
+        capacity = run(settings(one, two, concurrency=16), work)
+    assert capacity == 32
+    shown = [{str(seen.json["messages"][-1]["content"][0]) for seen in server.questions} for server in (one, two)]
+    assert [len(images) for images in shown] == [4, 4]
+    assert not shown[0] & shown[1]
+    assert [len(server.questions) for server in (one, two)] == [12, 12]
+
+
+def test_a_dead_server_is_left_out_and_comes_back():
+    with FaultyProxy() as one, FaultyProxy() as two:
+
+        async def work(engine: EndpointEngine) -> list[Reply]:
+            one.down()
+            replies = [reply for shade in range(4) for reply in await engine.ask(picture(shade), [LIST] * 3)]
+            only_two = len(two.questions)
+            one.up()
+            server = next(server for server in engine._pool.servers if server.url == one.url)
+            while not server.is_up:
+                await asyncio.sleep(0.01)
+            await asyncio.gather(*(engine.ask(picture(shade), [LIST] * 3) for shade in range(4, 8)))
+            assert only_two == 12
+            return replies
+
+        replies = run(settings(one, two), work)
+    assert all(reply.text == "cat" for reply in replies)
+    assert len(one.questions) == 6
+    assert len(two.questions) == 18
+
+
+def test_a_server_that_starts_late_joins():
+    with FaultyProxy() as one, FaultyProxy() as two:
+        two.down()
+
+        async def work(engine: EndpointEngine) -> None:
+            two.up()
+            server = next(server for server in engine._pool.servers if server.url == two.url)
+            while not server.is_up:
+                await asyncio.sleep(0.01)
+            await asyncio.gather(*(engine.ask(picture(shade), [LIST]) for shade in range(4)))
+
+        run(settings(one, two), work)
+    assert len(two.questions) == 2
+
+
+def test_a_run_ends_when_no_server_comes_back():
+    with FaultyProxy() as server:
+
+        async def work(engine: EndpointEngine) -> None:
+            server.down()
+            await engine.ask(picture(), [LIST])
+
+        begun = time.monotonic()
+        with pytest.raises(EndpointError, match="no endpoint has answered for"):
+            run(settings(server, give_up_s=0.3), work)
+        assert time.monotonic() - begun < 3
+
+
+def test_a_run_waits_for_a_server_that_comes_back():
+    with FaultyProxy() as server:
+
+        async def work(engine: EndpointEngine) -> list[Reply]:
+            server.down()
+            asked = asyncio.create_task(engine.ask(picture(), [LIST] * 5))
+            only = engine._pool.servers[0]
+            while only.is_up:
+                await asyncio.sleep(0.01)
+            server.up()
+            return await asked
+
+        replies = run(settings(server), work)
+    assert [reply.text for reply in replies] == ["cat"] * 5

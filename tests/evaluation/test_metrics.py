@@ -1,0 +1,236 @@
+"""Evaluation against scikit-learn on random data, and what is compared with what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, precision_recall_fscore_support
+
+from tagllm_cli.errors import UsageError
+from tagllm_cli.evaluation import metrics
+from tagllm_cli.evaluation.metrics import Evaluation, check_gates, evaluate_rows, parse_gates
+from tagllm_cli.evaluation.truth import Truth
+from tagllm_cli.records import Decision, LabelEntry, Row, Status
+from tagllm_cli.vocabulary.model import Label, Vocabulary
+
+YES, NO, UNKNOWN = Decision.YES, Decision.NO, Decision.UNKNOWN
+
+
+def vocabulary(*names: str) -> Vocabulary:
+    return Vocabulary("test", tuple(Label(name) for name in names))
+
+
+def row(image: str, *entries: LabelEntry, status: Status = Status.OK) -> Row:
+    answered = status in (Status.OK, Status.PARTIAL)
+    return Row(image, image, b"", 4, 4, status, None, entries if answered else None)
+
+
+def truth(labels: Mapping[str, Sequence[str]], *names: str, exhaustive: bool = True, **more: Any) -> Truth:
+    return Truth({image: frozenset(present) for image, present in labels.items()}, names, exhaustive, **more)
+
+
+class Problem:
+    """Random scores, decisions and truth, with labels that are never or always true, never or always predicted."""
+
+    def __init__(self, seed: int, images: int = 200, labels: int = 12) -> None:
+        random = np.random.default_rng(seed)
+        self.names = [f"label {number}" for number in range(labels)]
+        self.true = random.random((images, labels)) < random.random(labels) * 0.6
+        self.scores = np.where(random.random((images, labels)) < 0.6, random.random((images, labels)), 0)
+        self.scores = np.round(self.scores, 1).astype(np.float32)  # many ties
+        self.said = self.scores > 0.4
+        for label, column in enumerate((False, True, False, True)):
+            target = self.true if label < 2 else self.said
+            target[:, label] = column
+        self.scores[:, 3] = np.maximum(self.scores[:, 3], 0.1)
+        self.scores[:, 4] = 0
+        self.said[:, 4] = False
+
+    def rows(self) -> list[Row]:
+        # A label with score 0 is left out of the list, as in a table.
+        return [
+            row(
+                f"{image}.jpg",
+                *(
+                    LabelEntry(name, YES if said else NO, score=float(score))
+                    for name, said, score in zip(self.names, self.said[image], self.scores[image], strict=True)
+                    if score
+                ),
+            )
+            for image in range(len(self.true))
+        ]
+
+    def truth(self) -> Truth:
+        present = {
+            f"{image}.jpg": [name for name, true in zip(self.names, line, strict=True) if true]
+            for image, line in enumerate(self.true)
+        }
+        return truth(present, *self.names)
+
+
+@pytest.mark.parametrize("cells", [1, 700, 4_000_000])
+@pytest.mark.parametrize(("seed", "labels"), [(0, 12), (1, 12), (2, 5), (3, 40)])
+def test_everything_agrees_with_scikit_learn(
+    monkeypatch: pytest.MonkeyPatch, seed: int, labels: int, cells: int
+) -> None:
+    monkeypatch.setattr(metrics, "DENSE_CELLS", cells)
+    problem = Problem(seed, labels=labels)
+    found = evaluate_rows(problem.rows(), vocabulary(*problem.names), problem.truth())
+    true, said = problem.true, problem.said & (problem.scores > 0)
+    precision, recall, f1, support = precision_recall_fscore_support(true, said, average=None, zero_division=0)
+    supported = support > 0
+    assert [label.precision for label in found.labels] == pytest.approx(precision)
+    assert [label.recall for label in found.labels] == pytest.approx(recall)
+    assert [label.f1 for label in found.labels] == pytest.approx(f1)
+    assert [label.support for label in found.labels] == support.tolist()
+    assert [label.predicted for label in found.labels] == said.sum(axis=0).tolist()
+    aps = [average_precision_score(true[:, label], problem.scores[:, label]) for label in np.flatnonzero(supported)]
+    assert [label.ap for label in found.labels if label.support] == pytest.approx(aps, abs=1e-5)
+    assert {label.ap for label in found.labels if not label.support} == {None}
+    overall = precision_recall_fscore_support(true, said, average="micro", zero_division=0)[:3]
+    assert (found.op, found.or_, found.of1) == pytest.approx(overall)
+    cp, cr = precision[supported].mean(), recall[supported].mean()
+    assert (found.cp, found.cr, found.cf1) == pytest.approx((cp, cr, 2 * cp * cr / (cp + cr)))
+    assert found.map == pytest.approx(np.mean(aps), abs=1e-5)
+    assert found.mean_predicted == pytest.approx(said.sum() / len(said))
+    assert found.mean_true == pytest.approx(true.sum() / len(true))
+
+
+def test_human_labels_are_judged_only_when_asked() -> None:
+    problem = Problem(5)
+    human = (np.random.default_rng(5).random(problem.true.shape) < 0.3) & (problem.scores > 0)
+
+    def sourced(image: int, entry: LabelEntry) -> LabelEntry:
+        return replace(entry, source="human" if human[image, problem.names.index(entry.name)] else "model")
+
+    rows = [
+        row(each.image_id, *(sourced(image, entry) for entry in each.labels or ()))
+        for image, each in enumerate(problem.rows())
+    ]
+    found = evaluate_rows(rows, vocabulary(*problem.names), problem.truth())
+    said = problem.said & (problem.scores > 0)
+    for label, scores in enumerate(found.labels):
+        judged = ~human[:, label]
+        true, predicted, ranked = (values[judged, label] for values in (problem.true, said, problem.scores))
+        assert scores.support == true.sum()
+        assert scores.predicted == predicted.sum()
+        assert scores.precision * scores.predicted == pytest.approx((true & predicted).sum())
+        if scores.support:
+            assert scores.ap == pytest.approx(average_precision_score(true, ranked), abs=1e-5)
+    assert found.human == human.sum()
+    everything = evaluate_rows(rows, vocabulary(*problem.names), problem.truth(), include_human=True)
+    assert everything == evaluate_rows(problem.rows(), vocabulary(*problem.names), problem.truth())
+    assert everything.human == 0
+
+
+def test_unknown_counts_as_no_and_is_reported() -> None:
+    rows = [row("1", LabelEntry("cat", UNKNOWN, score=1.0), LabelEntry("dog", YES, score=0.9), status=Status.PARTIAL)]
+    found = evaluate_rows(rows, vocabulary("cat", "dog"), truth({"1": ["cat", "dog"]}, "cat", "dog"))
+    assert (found.op, found.or_, found.unknown, found.partial) == (1.0, 0.5, 1, 1)
+
+
+def test_what_the_truth_does_not_know_is_not_judged() -> None:
+    rows = [row("1", LabelEntry("cat", YES, score=1.0)), row("2", LabelEntry("cat", YES, score=1.0))]
+    human = truth({"1": [], "2": ["cat"]}, "cat", unknown={"1": frozenset({"cat"})})
+    found = evaluate_rows(rows, vocabulary("cat"), human)
+    assert (found.op, found.labels[0].predicted) == (1.0, 1)
+
+
+def test_candidate_tables_are_measured_by_what_was_proposed() -> None:
+    rows = [
+        row("1", LabelEntry("cat", score=1.0), LabelEntry("dog", score=0.5)),
+        row("2", LabelEntry("cat", score=0.5), LabelEntry("dog", UNKNOWN)),
+    ]
+    human = truth({"1": ["cat"], "2": ["dog"]}, "cat", "dog")
+    found = evaluate_rows(rows, vocabulary("cat", "dog"), human, stage="candidates")
+    assert (found.stage, found.or_) == ("candidates", 0.5)
+    assert found.op == pytest.approx(1 / 3)
+    assert (found.mean_predicted, found.mean_true, found.unknown) == (1.5, 1.0, 1)
+
+
+def test_failed_and_pending_images_are_left_out_and_counted() -> None:
+    rows = [
+        row("1", LabelEntry("cat", YES, score=1.0)),
+        row("2", status=Status.FAILED),
+        row("3", status=Status.PENDING),
+        row("4", LabelEntry("cat", YES, score=1.0)),
+        row("5", status=Status.PENDING),
+    ]
+    human = truth({key: ["cat"] for key in "12369"}, "cat")
+    found = evaluate_rows(rows, vocabulary("cat"), human)
+    assert (found.images, found.failed, found.pending, found.of1) == (1, 1, 2, 1.0)
+    assert (found.images_not_in_truth, found.images_not_in_table) == (2, 2)
+
+
+def test_labels_outside_a_truth_that_lists_its_labels_are_named_and_not_judged() -> None:
+    rows = [row("1", LabelEntry("cat", YES, score=1.0), LabelEntry("dog", YES, score=1.0))]
+    listed = evaluate_rows(rows, vocabulary("cat", "dog"), truth({"1": ["Cat", "zebra"]}, "Cat", "zebra"))
+    assert (listed.op, listed.or_) == (1.0, 1.0)
+    assert (listed.labels_not_in_truth, listed.labels_not_in_vocabulary) == (("dog",), ("zebra",))
+    assert [label.name for label in listed.labels] == ["cat"]
+    unlisted = evaluate_rows(rows, vocabulary("cat", "dog"), truth({"1": ["cat"]}, "cat", exhaustive=False))
+    assert (unlisted.op, unlisted.cp, unlisted.labels_not_in_truth) == (0.5, 1.0, ("dog",))
+
+
+def test_two_names_of_the_truth_may_be_one_label() -> None:
+    rows = [row("1", LabelEntry("tv", YES, score=1.0))]
+    found = evaluate_rows(rows, vocabulary("tv"), truth({"1": ["TV", "Tv"]}, "TV", "Tv"))
+    assert (found.labels[0].support, found.of1) == (1, 1.0)
+
+
+def test_nothing_true_and_nothing_said_is_zero_without_a_warning() -> None:
+    found = evaluate_rows([row("1")], vocabulary("cat"), truth({"1": []}, "cat"))
+    assert [getattr(found, "or_" if name == "or" else name) for name in metrics.GATES] == [0.0] * 7
+
+
+@pytest.mark.parametrize(
+    ("rows", "human", "said"),
+    [
+        ([row("1")], truth({"2": []}, "cat"), "share no image: the table has '1', the truth has '2'"),
+        ([row("1")], truth({"1": []}, "zebra"), "share no label: the table has 'cat', the truth has 'zebra'"),
+        ([row("1")], truth({"1": []}, exhaustive=False), "share no label: the table has 'cat', the truth has none"),
+        ([], truth({"1": []}, "cat"), "share no image: the table has none"),
+        ([row("1", status=Status.FAILED)], truth({"1": []}, "cat"), "failed or is pending"),
+    ],
+)
+def test_nothing_in_common_is_a_usage_error(rows: list[Row], human: Truth, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        evaluate_rows(rows, vocabulary("cat"), human)
+
+
+def evaluated() -> Evaluation:
+    problem = Problem(7)
+    return evaluate_rows(problem.rows(), vocabulary(*problem.names), problem.truth())
+
+
+def test_json_has_stable_keys_and_plain_values() -> None:
+    found = evaluated()
+    value = found.to_json()
+    assert json.loads(json.dumps(value, allow_nan=False)) == value
+    keys = "stage op or of1 cp cr cf1 map images mean_predicted mean_true partial failed pending images_not_in_truth"
+    more = "images_not_in_table unknown human labels_not_in_truth labels_not_in_vocabulary labels"
+    assert list(value) == f"{keys} {more}".split()
+    assert list(value["labels"][0]) == ["name", "precision", "recall", "f1", "ap", "support", "predicted"]
+    assert value["or"] == round(found.or_, 6)
+
+
+def test_gates_are_missed_below_their_value_only() -> None:
+    found = evaluated()
+    assert check_gates(found, [f"of1={found.of1!r}", "map=0"]) == []
+    missed = check_gates(found, ["cp=0", " OF1 = 1.0", "or=0.999"])
+    assert [(gate.metric, gate.least, gate.value) for gate in missed] == [
+        ("of1", 1.0, found.of1),
+        ("or", 0.999, found.or_),
+    ]
+    assert str(missed[0]) == f"of1 is {found.of1:.4f}, below 1"
+
+
+@pytest.mark.parametrize("spec", ["f1=0.9", "of1", "of1=", "of1=high", "of1=90", "of1=-0.1", "of1=nan", "=0.5", ""])
+def test_gates_that_are_none_are_usage_errors(spec: str) -> None:
+    with pytest.raises(UsageError):
+        parse_gates([spec])

@@ -1,0 +1,133 @@
+"""Templates: strict about files, keys and variables, and blind to what a value contains."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tagllm_cli.errors import VocabularyError
+from tagllm_cli.labeling.templates import Template, load_templates
+
+NAMES = [
+    "all",
+    "concept_compare",
+    "concept_draft",
+    "concept_find",
+    "concept_name",
+    "group",
+    "meaning",
+    "open",
+    "scenes",
+    "verify",
+    "verify_card",
+]
+TEMPLATES = load_templates()
+VERIFY = "system: S\nimage: true\ntext: Is there {{ name }}?\nmax_tokens: 1\nyes: [yes]\nno: [no]\n"
+OPEN = "system: S\nimage: true\ntext: What is there?\nmax_tokens: 9\nnone: [none]\n"
+
+
+def test_builtin_templates() -> None:
+    assert sorted(TEMPLATES) == NAMES
+    assert TEMPLATES["group"].none == ("none",)
+    pictured = {"all", "group", "open", "verify", "verify_card"}
+    assert {name for name in NAMES if TEMPLATES[name].image} == pictured
+    for name in ("verify", "verify_card"):
+        # In YAML's usual rules the keys and forms `yes` and `no` would be booleans.
+        assert {"yes", "true"} <= set(TEMPLATES[name].yes)
+        assert {"no", "false"} <= set(TEMPLATES[name].no)
+        assert TEMPLATES[name].max_tokens == 1
+
+
+def test_a_request_carries_everything_that_decides_the_answer() -> None:
+    request = TEMPLATES["verify_card"].request(20, name="bat", description="an animal", similar="bird")
+    assert request.text == (
+        "Category: bat. Here it means an animal. Not to be confused with bird.\n"
+        "Is it visible in the image? Answer yes or no."
+    )
+    assert (request.system, request.with_image) == (TEMPLATES["verify_card"].system, True)
+    assert (request.max_tokens, request.top_logprobs) == (1, 20)
+    assert "confused" not in TEMPLATES["verify_card"].request(name="bat", description="x", similar="").text
+
+
+@given(st.text() | st.sampled_from(["{{ 7 * 7 }}", "{% raw %}", "{# x #}", "{{ labels }}", "{{ self }}", "<b>&amp;\n"]))
+def test_a_value_is_put_in_as_it_is(value: str) -> None:
+    before, after = TEMPLATES["group"].text.split("{{ labels }}")
+    assert TEMPLATES["group"].request(labels=value).text == before + value + after
+
+
+@pytest.mark.parametrize("variables", [{}, {"labels": "a"}, {"name": "a", "similar": "b"}])
+def test_missing_and_unknown_variables_are_refused(variables: dict[str, str]) -> None:
+    with pytest.raises(TypeError, match=r"template 'verify' takes \['name'\], not "):
+        TEMPLATES["verify"].request(0, **variables)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_template_survives_json(name: str) -> None:
+    assert Template.from_json(json.loads(json.dumps(asdict(TEMPLATES[name])))) == TEMPLATES[name]
+
+
+def test_own_files_replace_builtin_ones_one_by_one(tmp_path: Path) -> None:
+    (tmp_path / "verify.yaml").write_text(VERIFY)
+    (tmp_path / "README.md").write_text("notes")
+    (tmp_path / ".hidden").write_text("")
+    templates = load_templates(tmp_path)
+    assert templates["verify"] == Template("verify", "S", "Is there {{ name }}?", True, 1, yes=("yes",), no=("no",))
+    assert {name: templates[name] for name in NAMES if name != "verify"} == {
+        name: TEMPLATES[name] for name in NAMES if name != "verify"
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("system: S", "systen: S", "'systen' is not a key of this template"),
+        ("system: S", "system: '{{ name }}'", "'system' must be text without variables"),
+        ("text: Is there {{ name }}?", "text: ' '", "'text' is missing or empty"),
+        ("{{ name }}", "{{ nam }}", "'text' uses {{ nam }}; this template has {{ name }}"),
+        ("{{ name }}", "{{ name }} {{ range(9) }}", "'text' uses {{ range }}; this template has {{ name }}"),
+        ("{{ name }}", "it", "'text' does not use {{ name }}"),
+        ("{{ name }}", "{{ name", "'text', line 1 "),
+        ("{{ name }}", "{{ name | shout }}", "'text'"),
+        ("{{ name }}", "{{ name.title.x }}", "'text' cannot be put together"),
+        ("{{ name }}", "{{ name.__class__.mro() }}", "'text' cannot be put together"),
+        ("image: true", "image: maybe", "'image' must be true or false"),
+        ("max_tokens: 1", "max_tokens: 0", "'max_tokens' must be a whole number from 1"),
+        ("max_tokens: 1", "max_tokens: many", "'max_tokens' must be a whole number from 1"),
+        ("yes: [yes]", "none: [none]", "'none' is not a key of this template"),
+        ("yes: [yes]", "yes: ja", "'yes' must be a list of the answers"),
+        ("no: [no]", "no: [no, YES]", "'no' lists 'yes', which 'yes' lists too"),
+        (VERIFY, "- a list", "the file is not a mapping"),
+    ],
+)
+def test_a_wrong_template_names_file_and_key(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in VERIFY
+    (tmp_path / "verify.yaml").write_text(VERIFY.replace(old, new))
+    with pytest.raises(VocabularyError) as caught:
+        load_templates(tmp_path)
+    assert f"{tmp_path / 'verify.yaml'}: {message}" in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+def test_a_template_that_fails_on_one_value_only_is_still_our_error(tmp_path: Path) -> None:
+    (tmp_path / "verify.yaml").write_text(VERIFY.replace("{{ name }}", "{{ name }}{{ 1 // (name != 'cat') }}"))
+    template = load_templates(tmp_path)["verify"]
+    assert template.request(name="dog").text == "Is there dog1?"
+    with pytest.raises(VocabularyError, match="template 'verify', text: "):
+        template.request(name="cat")
+
+
+@pytest.mark.parametrize("name", ["verfy.yaml", "verify.yml", "verify.txt"])
+def test_an_unknown_file_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(OPEN)
+    with pytest.raises(VocabularyError, match=rf"{name} is no template that tagllm knows"):
+        load_templates(tmp_path)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(VocabularyError, match="nowhere cannot be read: No such file"):
+        load_templates(tmp_path / "nowhere")

@@ -1,0 +1,287 @@
+"""A person at a terminal decides about proposed cards: every decision is kept, and the place too."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tagllm_cli.vocabulary.cards import load_cards
+from tagllm_cli.vocabulary.load import load_vocabulary
+from tests.support.command_line import one_object, tagllm
+from tests.support.concept_workspace import RODENT, WINGED, WORDS, ConceptDesk, see
+from tests.support.scripted_llm import ScriptedLLM, card
+from tests.support.stub_server import stub_server
+
+SCRIPTS = {
+    "mouse": [card("mouse", RODENT, ["cat"])],
+    "bat": [card("bat", WINGED)],
+    "cat": [card("cat", "the animal that purrs")],
+}
+MENU = "[q]uit: "
+# Both are real programs that take the file's path as their last argument.
+SAYS_MORE = f"{sys.executable} -c \"import sys; open(sys.argv[1], 'a').write('excludes: [toys]\\n')\""
+SPOILS = f"{sys.executable} -c \"import sys; open(sys.argv[1], 'w').write('colour: grey\\n')\""
+
+
+class Terminal:
+    """A person at a pseudo-terminal: reads what is drawn, types lines."""
+
+    def __init__(self, command: list[str], environment: Mapping[str, str]) -> None:
+        named = ("VISUAL", "EDITOR")
+        known = {key: value for key, value in os.environ.items() if key not in named and not key.startswith("TAGLLM_")}
+        self._ours, theirs = pty.openpty()
+        self.process = subprocess.Popen(
+            command,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={**known, "TERM": "dumb", "NO_COLOR": "1", **environment},
+            start_new_session=True,
+        )
+        os.close(theirs)
+        self.drawn = ""
+
+    def read_until(self, text: str) -> str:
+        """Wait until the text is drawn, and return everything drawn since the last time."""
+        while text not in self.drawn:
+            assert self._read(), f"{text!r} never came after {self.drawn!r}"
+        before, _, self.drawn = self.drawn.partition(text)
+        return before + text
+
+    def type(self, line: str) -> None:
+        """Type a line and Enter."""
+        os.write(self._ours, f"{line}\n".encode())
+
+    def decide(self, choice: str) -> str:
+        """Wait for the menu, choose, and return what was shown before it."""
+        shown = self.read_until(MENU)
+        self.type(choice)
+        return shown
+
+    def end(self) -> tuple[int, str]:
+        """Wait for the end; return the exit code and what was drawn last."""
+        while self._read():
+            pass
+        return self.process.wait(), self.drawn
+
+    def leave(self) -> None:
+        """End the process, if a test has not, and give the terminal back."""
+        self.process.kill()
+        self.process.wait()
+        os.close(self._ours)
+
+    def _read(self) -> bool:
+        try:
+            chunk = os.read(self._ours, 65536)
+        except OSError:  # EIO: the last one who held the other end is gone
+            return False
+        self.drawn += chunk.decode()
+        return bool(chunk)
+
+
+Sit = Callable[..., Terminal]
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> ConceptDesk:
+    return ConceptDesk(tmp_path / "desk")
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedLLM]:
+    with ScriptedLLM(SCRIPTS, WORDS, find='[{"label": "mouse"}, {"label": "bat"}]') as scripted:
+        yield scripted
+
+
+@pytest.fixture
+def command(desk: ConceptDesk, server: ScriptedLLM) -> Iterator[list[str]]:
+    """What a person types, but for `tagllm`: the LLM and the model that sees are servers."""
+    with stub_server("rules", see) as eyes:
+        options = {
+            "--out": desk.out,
+            "--table": desk.table,
+            "--truth": desk.truth,
+            "--llm-endpoint": server.url,
+            "--endpoint": eyes.url,
+        }
+        yield ["concepts", str(desk.vocabulary), *(str(word) for option in options.items() for word in option)]
+
+
+@pytest.fixture
+def sit_down(command: list[str]) -> Iterator[Sit]:
+    """A person at a new terminal, with these variables in their environment."""
+    people = []
+
+    def sit(**environment: str) -> Terminal:
+        people.append(Terminal([sys.executable, "-m", "tagllm_cli", *command, "--review"], environment))
+        return people[-1]
+
+    yield sit
+    for person in people:
+        person.leave()
+
+
+def decisions(desk: ConceptDesk) -> dict[str, Any]:
+    """The last word of each label's history."""
+    return {name: entry["history"][-1]["why"] for section in desk.file().values() for name, entry in section.items()}
+
+
+def test_a_person_accepts_one_card_and_rejects_another(desk: ConceptDesk, sit_down: Sit) -> None:
+    person = sit_down()
+    shown = person.decide("a")
+    assert "mouse (card 1 of 2)" in shown
+    for fact in (RODENT, "similar", "what mouse looks like to me (broader)", "corrects 12 and breaks 0 of 48"):
+        assert fact in shown
+    assert f"{desk.images}/052.png: yes -> no, people say no" in shown
+    assert desk.file()["proposed"].keys() == {"mouse", "bat"}  # nothing is a card before the person has spoken
+    assert "bat (card 2 of 2)" in person.decide("r")
+    code, last = person.end()
+    assert code == 0
+    assert ": 1 card" in last
+    file = desk.file()
+    assert (list(file["cards"]), list(file["proposed"]), list(file["unwritten"])) == (["mouse"], [], ["bat"])
+    assert (file["cards"]["mouse"]["author"], file["unwritten"]["bat"]["why"]) == ("scribe", "rejected by a person")
+    assert decisions(desk) == {"mouse": "accepted by a person", "bat": "rejected by a person"}
+
+
+def test_what_a_person_decided_is_not_proposed_again(
+    desk: ConceptDesk, server: ScriptedLLM, sit_down: Sit, command: list[str]
+) -> None:
+    person = sit_down()
+    person.decide("a")
+    person.decide("r")
+    assert person.end()[0] == 0
+    questions, before = len(server.questions), desk.out.read_bytes()
+    code, last = sit_down().end()
+    assert (code, MENU in last, len(server.questions)) == (0, False, questions)
+    assert desk.out.read_bytes() == before
+    assert tagllm([*command, "--seed", "1"]).exit_code == 0  # other pictures, and no review: a person's word stands
+    assert len(server.asked("draft")) == 2
+    assert desk.out.read_bytes() == before
+
+
+def test_an_edited_card_is_the_persons(desk: ConceptDesk, sit_down: Sit) -> None:
+    """Without an editor a line is asked for; an empty one goes back to the question."""
+    person = sit_down()
+    person.decide("e")
+    person.read_until("leave it): ")
+    person.type(" . ")
+    assert "'mouse' has no description" in person.read_until("leave it): ")
+    person.type("an animal\x1b[D")  # an arrow key
+    assert "the line holds keys that are no text" in person.read_until("leave it): ")
+    person.type("")
+    person.decide("e")
+    person.read_until("leave it): ")
+    person.type("an animal, and never a device.")
+    person.decide("q")
+    assert person.end()[0] == 0
+    mouse = desk.file()["cards"]["mouse"]
+    assert (mouse["description"], mouse["similar"], mouse["author"]) == (
+        "an animal, and never a device",
+        ["cat"],
+        "person",
+    )
+    assert [attempt["author"] for attempt in mouse["history"]] == ["scribe", "person"]
+
+
+def test_an_editor_gets_the_card_as_yaml(desk: ConceptDesk, sit_down: Sit) -> None:
+    person = sit_down(EDITOR=SAYS_MORE)
+    person.decide("e")
+    person.decide("s")
+    code, last = person.end()
+    assert (code, "1 waiting for a person" in last) == (0, True)
+    card_of = load_cards(desk.out, load_vocabulary(str(desk.vocabulary)))
+    assert card_of["mouse"].description == f"{RODENT}, but not toys"
+    assert list(desk.file()["proposed"]) == ["bat"]
+
+
+@pytest.mark.parametrize(
+    ("editor", "message", "again"),
+    [
+        (SPOILS, "the card: unknown key 'colour'", "e"),
+        ("false", "the editor 'false' failed", None),
+        ("no-such-editor", "the editor 'no-such-editor' failed", None),
+        ("true", "", None),  # nothing was changed: nothing is decided
+    ],
+)
+def test_an_edit_that_cannot_be_used_is_explained_and_asked_again(
+    desk: ConceptDesk, server: ScriptedLLM, sit_down: Sit, editor: str, message: str, again: str | None
+) -> None:
+    person = sit_down(VISUAL=editor, EDITOR="true")
+    person.decide("e")
+    if again:
+        for answer in (again, ""):
+            assert message in person.read_until("[Enter]: ")
+            person.type(answer)
+        assert MENU not in person.drawn
+        message = ""
+    assert message in person.decide("q")
+    assert person.end()[0] == 0
+    assert list(desk.file()["proposed"]) == ["mouse", "bat"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, None])
+def test_an_interrupted_review_goes_on_at_the_next_card(
+    desk: ConceptDesk, server: ScriptedLLM, sit_down: Sit, how: signal.Signals | None
+) -> None:
+    person = sit_down()
+    person.decide("a")
+    person.read_until("bat (card 2 of 2)")
+    person.read_until(MENU)
+    if how is None:
+        person.type("\x04")  # the end of the input, after what was not typed to the end
+        person.type("q")
+    else:
+        os.kill(person.process.pid, how)
+    code, last = person.end()
+    assert ("interrupted; what was answered is kept" in last) is (how == signal.SIGINT)
+    assert code == {None: 0, signal.SIGINT: 130, signal.SIGKILL: -9}[how]
+    assert list(desk.file()["cards"]) == ["mouse"]
+    questions = len(server.questions)
+    person = sit_down()
+    assert "bat (card 1 of 1)" in person.decide("a")
+    assert person.end()[0] == 0
+    assert list(desk.file()["cards"]) == ["mouse", "bat"]
+    assert len(server.questions) == questions
+
+
+def test_other_keys_decide_nothing(desk: ConceptDesk, sit_down: Sit) -> None:
+    person = sit_down()
+    for line in ("x", "", "?", "again", "\x1b[A"):
+        person.decide(line)
+    person.decide("Quit")
+    assert person.end()[0] == 0
+    assert list(desk.file()["proposed"]) == ["mouse", "bat"]
+
+
+def test_without_a_review_what_waits_goes_on_waiting(desk: ConceptDesk, sit_down: Sit, command: list[str]) -> None:
+    person = sit_down()
+    person.decide("q")
+    assert person.end()[0] == 0
+    before = desk.out.read_bytes()
+    summary = one_object(tagllm([*command, "--seed", "1", "--json"]).stdout)
+    assert (summary["waiting"], summary["next"]) == (["mouse", "bat"], "the same command with --review")
+    assert desk.out.read_bytes() == before
+
+
+def test_a_file_that_is_edited_during_the_review_stays_as_it_is(desk: ConceptDesk, sit_down: Sit) -> None:
+    person = sit_down()
+    person.decide("a")
+    person.read_until(MENU)
+    edited = desk.out.read_text() + "# a line of ours\n"
+    desk.out.write_text(edited)
+    person.type("a")
+    code, last = person.end()
+    assert (code, "was changed while cards were being written" in last) == (2, True)
+    assert desk.out.read_text() == edited
+    person = sit_down()
+    assert "bat (card 1 of 1)" in person.decide("a")
+    assert person.end()[0] == 0

@@ -1,0 +1,106 @@
+"""Killed at any moment and run again: the same tables, byte for byte, as if nothing had happened."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.support.label_process import label, processes, record
+from tests.support.workspace import Desk
+
+IMAGES = 150
+EACH = 4  # questions about an image in the first stage
+KILLS = 50
+DELAY_S = 0.002
+TOGETHER = 4
+
+
+@dataclass(frozen=True)
+class World:
+    """Pictures, recorded answers, and what an undisturbed run makes of them in how many seconds of processor time."""
+
+    root: Path
+    tables: dict[str, bytes]
+    candidate_answers: int
+    answers: int
+    seconds: float
+
+
+def run(root: Path, outs: Sequence[Path], die_after: Sequence[float | None]) -> list[int | None]:
+    """Label into each folder in a process of its own, a few at a time; return exit codes, negative for a signal."""
+    codes: list[int | None] = []
+    for start in range(0, len(outs), TOGETHER):
+        started = []
+        for out, moment in list(zip(outs, die_after, strict=True))[start : start + TOGETHER]:
+            arguments = (str(root), str(out), str(root / "answers.jsonl"), DELAY_S, moment)
+            started.append(processes().Process(target=label, args=arguments))
+            started[-1].start()
+        for process in started:
+            process.join(120)
+            codes.append(process.exitcode)
+    return codes
+
+
+def answers_on_record(out: Path, copy: Path) -> int:
+    """Count answers in a copy of what lies in `out`: looking into an SQLite file of a killed process changes it."""
+    if not out.exists():
+        return 0
+    shutil.copytree(out, copy)
+    found = 0
+    for path in copy.glob("*.evidence"):
+        with closing(sqlite3.connect(path)) as database:
+            if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'reply'").fetchone():
+                found += database.execute("SELECT count(*) FROM reply").fetchone()[0]
+    return found
+
+
+def tables(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(out.iterdir()) if path.suffix != ".evidence"}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    root = tmp_path_factory.mktemp("world")
+    Desk(root, IMAGES)
+    record(root, root / "answers.jsonl")
+    outs = [root / f"undisturbed-{number}" for number in range(TOGETHER)]
+    assert run(root, outs, [None] * len(outs)) == [0] * len(outs)
+    seconds = min(float(Path(f"{out}.seconds").read_text()) for out in outs)
+    answers = answers_on_record(outs[0], root / "looked at")
+    assert all(tables(out) == tables(outs[0]) for out in outs)
+    return World(root, tables(outs[0]), IMAGES * EACH, answers, seconds)
+
+
+def test_the_undisturbed_run_labels_every_image(world: World) -> None:
+    assert sorted(world.tables) == ["c.parquet", "l.parquet"]
+    assert world.answers > world.candidate_answers
+
+
+def test_killed_at_fifty_moments_and_run_again_the_tables_are_the_same(world: World, tmp_path: Path) -> None:
+    rng = Random(3)
+    outs: list[Path] = []
+    died = 0
+    while died < KILLS and len(outs) < 3 * KILLS:  # again for those that were done before their moment came
+        more = [tmp_path / f"{len(outs) + number}" for number in range(KILLS - died)]
+        moments = [world.seconds * (number + rng.random()) / len(more) for number in range(len(more))]
+        died += run(world.root, more, moments).count(-signal.SIGKILL)
+        outs += more
+    assert died == KILLS
+    left = [answers_on_record(out, tmp_path / f"{out.name}-copy") for out in outs]
+    files = [{path.name for path in out.iterdir()} if out.exists() else set() for out in outs]
+
+    assert run(world.root, outs, [None] * len(outs)) == [0] * len(outs)
+    assert [out.name for out in outs if tables(out) != world.tables] == []
+    # The moments were spread over the whole life of both stages.
+    assert any(not names for names in files), "before there was a file"
+    assert any(0 < answers < world.candidate_answers for answers in left), "while candidates were asked for"
+    assert any(".c.parquet.new" in names for names in files), "while the candidate table was written"
+    assert any(world.candidate_answers < answers < world.answers for answers in left), "in the second stage"

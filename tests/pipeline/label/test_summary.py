@@ -1,0 +1,103 @@
+"""What a labelling command tells at its end, and what a dry run tells before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tagllm_cli.engines.base import Counters
+from tagllm_cli.errors import InterruptedRunError
+from tagllm_cli.pipeline.label.scheduler import Tally
+from tagllm_cli.pipeline.label.summary import RowCounts, Summary
+from tagllm_cli.records import Decision, LabelEntry, Row, Status
+from tagllm_cli.store.evidence import Listing
+from tests.support.workspace import LABELS, Desk, snapshot
+
+EACH = 4
+IMAGES = 12
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path, IMAGES)
+
+
+def row(status: Status, labels: tuple[LabelEntry, ...] | None = None, unmatched: tuple[str, ...] | None = None) -> Row:
+    return Row("a", "a", b"f", 1, 1, status, None, labels, unmatched)
+
+
+def counts() -> RowCounts:
+    """Two images that are ok, one that is partial, one pending."""
+    found = RowCounts()
+    decided = tuple(LabelEntry("x", decision) for decision in (None, Decision.YES, Decision.NO, Decision.UNKNOWN))
+    for each in (
+        row(Status.OK, decided, ("unicorn",)),
+        row(Status.OK, ()),
+        row(Status.PARTIAL, ()),
+        row(Status.PENDING),
+    ):
+        found.add(each)
+    return found
+
+
+def summary(tally: Tally, counters: Counters = Counters(), error: InterruptedRunError | None = None) -> Summary:  # noqa: B008 (frozen)
+    return Summary(
+        "candidates", Path("c.parquet"), counts(), tally, counters, Listing(4, 1, 0, 0, 3), 1.25, "tagllm next", error
+    )
+
+
+def test_rows_are_counted_by_what_they_say() -> None:
+    assert counts() == RowCounts(ok=2, partial=1, failed=0, pending=1, labels=2, unknown=1, unmatched=1)
+    assert counts().total == 4
+
+
+def test_four_lines_for_people() -> None:
+    tally = Tally(images=3, asked=12, failed_requests=1)
+    assert summary(tally, Counters(1200, 900, 60, 12)).lines() == [
+        "c.parquet: 4 images (2 ok, 1 partial, 1 pending)",
+        "2 candidates, 0.67 per image, 1 unknown, 1 answers outside the vocabulary",
+        "12 requests about 3 images, 1 failed, 1,200 prompt tokens (75% from the cache), 1.2 s",
+        "next: tagllm next",
+    ]
+
+
+def test_a_run_without_requests_says_why() -> None:
+    assert summary(Tally()).lines()[2] == "nothing to ask: every answer was on record (1.2 s)"
+    looked = summary(Tally(images=5, opened=5, failed_images=2)).lines()[2]
+    assert looked == "nothing to ask: every answer was on record; 5 images opened, 2 failed (1.2 s)"
+    assert summary(Tally(interrupted=True)).lines()[2] == "interrupted before the first answer"
+
+
+def test_the_same_for_programs() -> None:
+    error = InterruptedRunError("interrupted", "Go on.")
+    value = summary(Tally(images=3, asked=12, seconds=0.5), Counters(1200, 900, 60, 12), error).to_json()
+    assert value["rows"]["pending"] == 1
+    assert value["asked"] == {"images": 3, "opened": 0, "requests": 12, "failed_requests": 0}
+    assert value["tokens"] == {"prompt": 1200, "cached": 900, "output": 60}
+    assert (value["seconds"], value["seconds_asking"]) == (1.25, 0.5)
+    assert value["error"] == {"kind": "InterruptedRunError", "message": "interrupted", "hint": "Go on."}
+
+
+def test_a_dry_run_writes_nothing_and_says_what_the_run_then_asks(desk: Desk) -> None:
+    def check(*, images: int, requests: int, known: int, reasons: dict[str, int]) -> None:
+        before = snapshot(desk.out.parents[1])
+        report = desk.dry_run()
+        assert snapshot(desk.out.parents[1]) == before
+        found = report.survey
+        assert (found.images, found.requests, found.known, dict(found.reasons)) == (images, requests, known, reasons)
+        assert found.example is not None
+        assert any("Categories: " in line for line in report.lines())
+        summary = desk.candidates()
+        assert (summary.tally.images, summary.tally.asked) == (images, requests)
+
+    new, other = "new, changed or not opened yet", "asked otherwise before"
+    check(images=IMAGES, requests=IMAGES * EACH, known=0, reasons={new: IMAGES})
+    check(images=0, requests=0, known=IMAGES * EACH, reasons={})
+    desk.write_vocabulary([*LABELS, "bowl"])
+    desk.paint(100, "new.png")
+    reasons = {other: IMAGES, new: 1}
+    check(images=IMAGES + 1, requests=2 * IMAGES + EACH, known=2 * IMAGES, reasons=reasons)
+    (desk.images / "broken.png").write_bytes(b"no picture")
+    desk.candidates()
+    assert dict(desk.dry_run().survey.reasons) == {"failed earlier and could not be looked at": 1}

@@ -1,0 +1,230 @@
+"""Every mode, orientation and frame that files come in, as upright RGB pixels within the budget."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import ExifTags, Image
+
+from tagllm_cli.records import Picture
+from tagllm_cli.sources.decode import decode, fit
+from tests.support.image_files import encode, photo, png
+
+ROOMY = 1_000_000
+# How an upright array lies in a file of each EXIF orientation, told by where row 0 and column 0 are to be seen.
+LYING = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, 1),
+    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: np.rot90(a, -1),
+}
+
+
+def look(data: bytes, max_pixels: int = ROOMY) -> Picture:
+    """Return the decoded picture of bytes that must be good."""
+    seen, picture = decode(data, max_pixels)
+    assert picture is not None, seen.failure
+    assert picture.pixels.mode == "RGB"
+    assert picture.pixels.info == {}
+    return picture
+
+
+def array(picture: Picture) -> np.ndarray:
+    return np.asarray(picture.pixels)
+
+
+def colour(data: bytes) -> list[int]:
+    """Return the colour in the middle of the picture."""
+    pixels = array(look(data))
+    return pixels[pixels.shape[0] // 2, pixels.shape[1] // 2].tolist()
+
+
+def exif(orientation: object) -> Image.Exif:
+    tags = Image.Exif()
+    tags[ExifTags.Base.Orientation] = orientation
+    return tags
+
+
+def plain(mode: str, value: float | tuple[int, ...]) -> Image.Image:
+    return Image.new(mode, (8, 6), value)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        pytest.param(encode(plain("RGB", (200, 100, 50)), "PNG"), [200, 100, 50], id="RGB"),
+        pytest.param(encode(plain("L", 77), "PNG"), [77, 77, 77], id="grey"),
+        pytest.param(encode(plain("1", 1), "PNG"), [255, 255, 255], id="1-bit PNG"),
+        pytest.param(encode(plain("1", 0), "TIFF", compression="group4"), [0, 0, 0], id="1-bit fax TIFF"),
+        pytest.param(encode(plain("LA", (0, 128)), "PNG"), [127, 127, 127], id="grey with alpha"),
+        pytest.param(encode(plain("RGBA", (255, 0, 0, 0)), "PNG"), [255, 255, 255], id="clear"),
+        pytest.param(encode(plain("RGBA", (255, 0, 0, 51)), "WEBP", lossless=True), [255, 204, 204], id="WebP alpha"),
+        pytest.param(encode(plain("RGBA", (255, 0, 0, 51)), "TIFF"), [255, 204, 204], id="TIFF alpha"),
+        pytest.param(encode(plain("RGB", (9, 9, 9)).quantize(2), "PNG"), [9, 9, 9], id="palette"),
+        pytest.param(
+            png(1, 1, 8, 3, b"\1", PLTE=b"123\7\0\0", tRNS=b"\xff\0"), [255, 255, 255], id="palette, one clear"
+        ),
+        pytest.param(
+            png(1, 1, 8, 3, b"\1", PLTE=b"123\0\0\0", tRNS=b"\0\x80"), [127, 127, 127], id="palette, half clear"
+        ),
+        pytest.param(encode(plain("P", 3), "GIF", transparency=3), [255, 255, 255], id="GIF, clear"),
+        pytest.param(png(1, 1, 8, 2, bytes([1, 2, 3]), tRNS=b"\0\1\0\2\0\3"), [255, 255, 255], id="RGB, one clear"),
+        pytest.param(png(1, 1, 16, 0, b"\x80\x12"), [128, 128, 128], id="16-bit grey PNG"),
+        pytest.param(png(1, 1, 16, 2, b"\x80\x12\x40\x13\x20\x14"), [128, 64, 32], id="16-bit RGB PNG"),
+        pytest.param(png(1, 1, 16, 6, b"\x80\x12\x40\x13\x20\x14\0\0"), [255, 255, 255], id="16-bit RGBA PNG"),
+        pytest.param(png(1, 1, 2, 0, b"\x40"), [85, 85, 85], id="2-bit grey PNG"),
+        pytest.param(encode(plain("I;16", 0x8012), "TIFF"), [128, 128, 128], id="16-bit TIFF"),
+        pytest.param(encode(plain("I;16B", 0x8012), "TIFF"), [128, 128, 128], id="16-bit TIFF, big-endian"),
+        pytest.param(encode(plain("I", 100), "TIFF"), [100, 100, 100], id="32-bit TIFF of 8-bit values"),
+        pytest.param(encode(plain("I", 32768), "TIFF"), [127, 127, 127], id="32-bit TIFF of 16-bit values"),
+        pytest.param(encode(plain("I", -5), "TIFF"), [0, 0, 0], id="32-bit TIFF below 0"),
+        pytest.param(encode(plain("F", 0.5), "TIFF"), [127, 127, 127], id="float TIFF up to 1"),
+        pytest.param(encode(plain("F", 200.0), "TIFF"), [200, 200, 200], id="float TIFF up to 255"),
+        pytest.param(encode(plain("F", 1e9), "TIFF"), [255, 255, 255], id="float TIFF, any range"),
+        pytest.param(encode(plain("F", float("nan")), "TIFF"), [0, 0, 0], id="float TIFF, not a number"),
+        pytest.param(encode(plain("CMYK", (0, 255, 255, 0)), "TIFF"), [255, 0, 0], id="CMYK TIFF"),
+        pytest.param(encode(plain("LAB", (255, 128, 128)), "TIFF"), [255, 255, 255], id="Lab TIFF"),
+        pytest.param(encode(plain("YCbCr", (76, 85, 255)), "TIFF"), [254, 0, 0], id="YCbCr TIFF"),
+        pytest.param(encode(plain("RGB", (200, 100, 50)), "BMP"), [200, 100, 50], id="BMP"),
+    ],
+)
+def test_modes(data: bytes, expected: list[int]) -> None:
+    assert np.abs(np.subtract(colour(data), expected)).max() <= 1
+
+
+def test_cmyk_jpeg() -> None:
+    data = encode(plain("CMYK", (0, 255, 255, 0)), "JPEG", quality=100)
+    assert np.abs(np.subtract(colour(data), (255, 0, 0))).max() <= 4
+    assert look(data).encoded is None
+
+
+@pytest.mark.parametrize("form", ["GIF", "TIFF", "WEBP", "PNG", "MPO"])
+def test_the_first_frame_is_the_picture(form: str) -> None:
+    first, second = Image.new("RGB", (32, 24), "red"), Image.new("RGB", (32, 24), "blue")
+    data = encode(first, form, save_all=True, append_images=[second, second.rotate(90)])
+    red, _, blue = colour(data)
+    assert (red > 240, blue < 15) == (True, True)
+    assert look(data).encoded is None
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", LYING)
+def test_orientations(form: str, orientation: int) -> None:
+    upright = photo(96, 64)
+    lying = Image.fromarray(np.ascontiguousarray(LYING[orientation](np.asarray(upright))))
+    options = {"lossless": True} if form == "WEBP" else {"quality": 95} if form == "JPEG" else {}
+    data = encode(lying, form, exif=exif(orientation), **options)
+    for budget, size in ((ROOMY, (96, 64)), (96 * 64 // 4, (48, 32))):
+        seen, picture = decode(data, budget)
+        assert picture is not None
+        assert ((seen.width, seen.height), picture.pixels.size) == ((96, 64), size)
+        expected = np.asarray(upright.resize(size, Image.Resampling.LANCZOS), dtype=int)
+        assert np.abs(array(picture) - expected).mean() < 2.5
+        assert (picture.encoded is None) == (orientation != 1 or form == "TIFF" or budget != ROOMY)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535, None])
+def test_an_orientation_that_means_nothing_is_upright(orientation: int | None) -> None:
+    tags = exif(orientation).tobytes() if orientation is not None else b"Exif\0\0MM\0*garbage and more"
+    assert look(encode(photo(), "JPEG", exif=tags)).pixels.size == (96, 72)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_huge_metadata(form: str) -> None:
+    tags = exif(6)
+    tags[ExifTags.Base.ImageDescription] = "x" * (60_000 if form == "JPEG" else 5_000_000)
+    assert look(encode(photo(), form, exif=tags)).pixels.size == (72, 96)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("profile", [b"", b"not a profile", b"\0" * 100_000])
+def test_colour_profiles_are_ignored(form: str, profile: bytes) -> None:
+    with_profile, without = encode(photo(), form, icc_profile=profile), encode(photo(), form)
+    assert (array(look(with_profile)) == array(look(without))).all()
+
+
+def test_a_picture_encoded_again_has_no_metadata() -> None:
+    data = encode(photo(), "JPEG", exif=exif(6), icc_profile=b"profile", comment=b"comment")
+    again = Image.open(io.BytesIO(encode(look(data).pixels, "JPEG")))
+    assert dict(again.getexif()) == {}
+    assert not {"icc_profile", "comment", "exif"} & set(again.info)
+
+
+@pytest.mark.parametrize(("form", "mime"), [("JPEG", "image/jpeg"), ("PNG", "image/png"), ("WEBP", "image/webp")])
+def test_a_file_that_shows_just_the_picture_can_be_sent_as_it_is(form: str, mime: str) -> None:
+    data = encode(photo(), form)
+    picture = look(data)
+    assert (picture.encoded, picture.mime) == (data, mime)
+    assert (np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) == array(picture)).all()
+    assert look(data, 1000).encoded is None
+
+
+@pytest.mark.parametrize(
+    ("form", "mode"), [("JPEG", "L"), ("PNG", "L"), ("PNG", "P"), ("PNG", "RGBA"), ("WEBP", "RGBA")]
+)
+def test_a_file_that_has_to_be_converted_is_not_sent(form: str, mode: str) -> None:
+    image = photo().convert(mode)
+    if mode == "RGBA":
+        image.putalpha(200)
+    assert look(encode(image, form)).encoded is None
+
+
+@pytest.mark.parametrize("form", ["GIF", "BMP", "TIFF"])
+def test_other_formats_are_encoded_anew(form: str) -> None:
+    assert look(encode(photo(), form)).encoded is None
+
+
+def test_the_reduced_decoding_of_jpeg_shows_the_same() -> None:
+    whole = photo(1601, 1203)  # not a multiple of 8
+    data = encode(whole, "JPEG", quality=90)
+    for budget in (1_000_000, 200_000, 50_000, 300):
+        picture = look(data, budget)
+        reference = whole.resize(picture.pixels.size, Image.Resampling.LANCZOS)
+        error = array(picture).astype(float) - np.asarray(reference)
+        assert (error**2).mean() < 1.0, budget
+    assert Image.open(io.BytesIO(data)).draft("RGB", (300, 200)) == ("RGB", (0, 0, 400.25, 300.75))
+
+
+def test_fingerprint_and_uuid() -> None:
+    data = encode(photo(), "PNG")
+    seen, picture = decode(data, ROOMY)
+    assert seen.fingerprint == hashlib.blake2b(data, digest_size=16).digest()
+    assert (seen.width, seen.height) == (96, 72)
+    assert decode(b"no image", ROOMY)[0].fingerprint == hashlib.blake2b(b"no image", digest_size=16).digest()
+    others = [look(data, 1000), look(encode(photo(seed=1), "PNG"))]
+    assert picture is not None
+    assert len({picture.uuid, *(other.uuid for other in others)}) == 3
+    assert look(data).uuid == picture.uuid
+
+
+sides = st.integers(1, 100_000)
+
+
+@given(width=sides, height=sides, max_pixels=st.integers(1, 4_000_000))
+def test_fit(width: int, height: int, max_pixels: int) -> None:
+    new_width, new_height = fit((width, height), max_pixels)
+    assert 1 <= new_width <= width
+    assert 1 <= new_height <= height
+    assert new_width * new_height <= max_pixels
+    if width * height <= max_pixels:
+        assert (new_width, new_height) == (width, height)
+    elif min(new_width, new_height) > 1:
+        # Each side is at most one pixel short of the exact scale.
+        scale = (max_pixels / (width * height)) ** 0.5
+        assert width * scale - new_width < 1.001
+        assert height * scale - new_height < 1.001
+
+
+def test_extreme_aspects() -> None:
+    assert look(encode(Image.new("RGB", (5000, 1)), "PNG"), 100).pixels.size == (100, 1)
+    assert look(encode(Image.new("RGB", (1, 5000)), "JPEG"), 100).pixels.size == (1, 100)
+    assert look(encode(photo(), "JPEG"), 1).pixels.size == (1, 1)

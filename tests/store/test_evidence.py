@@ -1,0 +1,239 @@
+"""The evidence: what is recorded is there again, and a listing reopens what changed and nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tagllm_cli.errors import TableError
+from tagllm_cli.records import Failure, Image, LabelEntry, Reply, Seen, Subject
+from tagllm_cli.store import evidence as module
+from tagllm_cli.store.evidence import Evidence, Listing
+from tests.support.workspace import evidence_rows, snapshot
+
+SEEN = Seen(b"f" * 16, 30, 20)
+BROKEN = Seen(b"b" * 16, failure=Failure("truncated_file", "JPEG that ends too early"))
+UNREADABLE = Seen(b"", failure=Failure("unreadable", "Permission denied"))
+CAT = LabelEntry("cat", score=0.5, arms=("disjoint",), groups=("disjoint:1",))
+
+
+def image(name: str, size: int = 100, mtime_ns: int = 1) -> Subject:
+    return Subject(Image(name, name, size, mtime_ns))
+
+
+def take_in(evidence: Evidence, *subjects: Subject, complete: bool = True, by_hash: bool = False) -> Listing:
+    evidence.list_images(enumerate(subjects))
+    listing = evidence.compare(complete=complete)
+    evidence.merge(complete=complete, by_hash=by_hash)
+    return listing
+
+
+def known(evidence: Evidence) -> dict[str, Any]:
+    """Return (seen, proposed, settled) of each image, in the order of the source."""
+    return {subject.image.id: (subject.seen, subject.proposed, mark) for subject, mark in evidence.subjects()}
+
+
+@pytest.fixture
+def evidence(tmp_path: Path) -> Iterator[Evidence]:
+    with Evidence(tmp_path / "a.evidence") as opened:
+        yield opened
+
+
+@pytest.fixture
+def three(evidence: Evidence) -> Evidence:
+    """Three images on record: one answered, one broken, one that could not be read."""
+    take_in(evidence, image("a"), image("b"), image("c"))
+    for name, seen in (("a", SEEN), ("b", BROKEN), ("c", UNREADABLE)):
+        evidence.set_seen(name, seen)
+    evidence.set_settled("a", b"mark")
+    evidence.commit()
+    return evidence
+
+
+def test_answers_come_back_as_they_were(evidence: Evidence) -> None:
+    answer = Reply("cat, dog", "stop", {"yes": -0.1234, " no": -math.inf, "да": -2.5}, 60, 30, 5)
+    failure = Reply(failure=Failure("timeout", "no answer in 60 s"))
+    evidence.record(b"k1", answer)
+    evidence.record(b"k2", failure)
+    assert evidence.replies([b"k2", b"k3", b"k1"]) == [failure, None, answer]
+    assert evidence.answered([b"k2", b"k3", b"k1"]) == {b"k1"}
+
+
+def test_the_first_answer_wins_and_takes_the_place_of_a_failure(evidence: Evidence) -> None:
+    first, second = Reply("first"), Reply("second")
+    failures = [Reply(failure=Failure("timeout", str(number))) for number in range(2)]
+    for reply in failures:
+        evidence.record(b"k", reply)
+    assert evidence.replies([b"k"]) == failures[1:]
+    for reply in (first, second, failures[0]):
+        evidence.record(b"k", reply)
+    assert evidence.replies([b"k"]) == [first]
+
+
+def test_more_keys_than_one_query_takes(evidence: Evidence) -> None:
+    keys = [number.to_bytes(16, "big") for number in range(2 * module.KEYS + 1)]
+    for key in keys[::2]:
+        evidence.record(key, Reply(key.hex()))
+    assert evidence.answered(keys) == set(keys[::2])
+    found = evidence.replies(keys)
+    assert [None if reply is None else reply.text for reply in found] == [
+        None if number % 2 else key.hex() for number, key in enumerate(keys)
+    ]
+
+
+def test_half_a_character_can_be_recorded(evidence: Evidence) -> None:
+    evidence.record(b"k", Reply("cat \ud83d", first_logprobs={"\ud83d": -1.0}))
+    evidence.record(b"f", Reply(failure=Failure("bad_answer", "\udcff")))
+    answer, failure = evidence.replies([b"k", b"f"])
+    assert answer == Reply("cat ?", first_logprobs={"\ud83d": -1.0})
+    assert failure == Reply(failure=Failure("bad_answer", "?"))
+
+
+def test_a_listing_is_compared_and_taken_in(three: Evidence) -> None:
+    listing = take_in(three, image("b"), image("d"), image("a", size=101))
+    assert listing == Listing(total=3, new=1, changed=1, gone=1, known=3)
+    assert known(three) == {"b": (BROKEN, None, None), "d": (None, None, None), "a": (None, None, None)}
+
+
+def test_what_is_unchanged_is_not_reopened(three: Evidence) -> None:
+    before, revision = known(three), three.revision
+    assert take_in(three, image("a"), image("b"), image("c")) == Listing(total=3, new=0, changed=0, gone=0, known=3)
+    three.commit()
+    assert (known(three), three.revision) == (before, revision)
+
+
+def test_a_moved_place_in_the_source_reopens_nothing(three: Evidence) -> None:
+    assert take_in(three, image("c"), image("a"), image("b")).changed == 0
+    assert list(known(three)) == ["c", "a", "b"]
+    assert known(three)["a"] == (SEEN, None, b"mark")
+
+
+@pytest.mark.parametrize("changed", [image("a", size=101), image("a", mtime_ns=2)], ids=["size", "time"])
+def test_another_size_or_time_reopens_one_image(three: Evidence, changed: Subject) -> None:
+    assert take_in(three, changed, image("b"), image("c")).changed == 1
+    assert known(three) == {"a": (None, None, None), "b": (BROKEN, None, None), "c": (UNREADABLE, None, None)}
+
+
+def test_by_hash_every_listed_image_is_opened(three: Evidence) -> None:
+    listing = take_in(three, image("a"), image("b"), complete=False, by_hash=True)
+    assert (listing.changed, listing.gone) == (0, 0)
+    assert known(three) == {"a": (None, None, None), "b": (None, None, None), "c": (UNREADABLE, None, None)}
+
+
+def test_a_partial_listing_takes_nothing_away(three: Evidence) -> None:
+    assert take_in(three, image("b"), complete=False) == Listing(total=1, new=0, changed=0, gone=0, known=3)
+    assert list(known(three)) == ["a", "b", "c"]
+    assert [subject.image.id for subject, _ in three.subjects(listed_only=True)] == ["b"]
+
+
+def test_an_image_listed_twice_counts_once(evidence: Evidence) -> None:
+    assert take_in(evidence, image("a"), image("a", size=5)) == Listing(1, 1, 0, 0, 0)
+    assert list(known(evidence)) == ["a"]
+
+
+FOUND = Subject(Image("a", "a", 0, 0), SEEN, (CAT,))
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        replace(FOUND, proposed=()),
+        replace(FOUND, proposed=None),
+        replace(FOUND, proposed=(replace(CAT, arms=("cooccurring",)),)),
+        replace(FOUND, seen=replace(SEEN, fingerprint=b"g" * 16)),
+        replace(FOUND, seen=BROKEN, proposed=None),
+    ],
+    ids=["fewer", "none", "arms", "bytes", "failed"],
+)
+def test_an_earlier_table_that_says_otherwise_reopens_an_image(evidence: Evidence, now: Subject) -> None:
+    take_in(evidence, FOUND)
+    evidence.set_settled("a", b"mark")
+    assert take_in(evidence, FOUND).changed == 0
+    assert known(evidence) == {"a": (SEEN, (CAT,), b"mark")}
+    assert take_in(evidence, now).changed == 1
+    assert known(evidence) == {"a": (now.seen, now.proposed, None)}
+
+
+@pytest.mark.parametrize("ours", [BROKEN, UNREADABLE, replace(SEEN, failure=Failure("changed", "other bytes"))])
+def test_what_an_earlier_table_saw_and_we_did_not_is_tried_again(evidence: Evidence, ours: Seen) -> None:
+    take_in(evidence, FOUND)
+    evidence.set_seen("a", ours)
+    assert take_in(evidence, FOUND).changed == 1
+    assert known(evidence) == {"a": (SEEN, (CAT,), None)}
+
+
+def test_new_findings_about_an_image_unsettle_it(three: Evidence) -> None:
+    three.set_seen("a", UNREADABLE)
+    assert known(three)["a"] == (UNREADABLE, None, None)
+
+
+def test_pages_go_on_where_they_were_while_rows_are_written(evidence: Evidence) -> None:
+    count = 2 * module.PAGE + 10
+    take_in(evidence, *(image(f"{number:05d}") for number in range(count)))
+    ids: list[str] = []
+    for subject, _ in evidence.subjects():
+        evidence.set_seen(subject.image.id, SEEN)
+        evidence.set_settled(subject.image.id, b"mark")
+        if len(ids) % 1500 == 0:
+            evidence.commit()
+        ids.append(subject.image.id)
+    assert ids == [f"{number:05d}" for number in range(count)]
+
+
+def test_the_revision_counts_commits_that_a_table_could_show(three: Evidence) -> None:
+    start = three.revision
+    three.commit()
+    three.set_meta("table", {"rows": 3}, revises=False)
+    three.start_run("candidates", "1.0")
+    three.end_run({"rows": 3})
+    three.commit()
+    assert three.revision == start
+    changes = (
+        lambda: three.set_meta("plan", {}),
+        lambda: three.set_seen("c", SEEN),
+        lambda: three.set_settled("c", b"m"),
+        lambda: three.record(b"k", Reply("cat")),
+        lambda: three.record(b"f", Reply(failure=Failure("timeout", ""))),
+        lambda: take_in(three, image("a"), image("b")),
+    )
+    for number, change in enumerate(changes, start=1):
+        change()
+        three.commit()
+        assert three.revision == start + number
+
+
+def test_an_exception_undoes_what_was_not_committed(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.evidence"
+
+    def fail() -> None:
+        with Evidence(path) as evidence:
+            evidence.set_meta("plan", {"labels": 2})
+            take_in(evidence, image("a"))
+            raise TableError("unusable")
+
+    with pytest.raises(TableError, match="unusable"):
+        fail()
+    assert snapshot(tmp_path) == {}
+    with Evidence(path) as evidence:
+        evidence.set_meta("plan", {"labels": 1})
+    before = snapshot(tmp_path)
+    with pytest.raises(TableError, match="unusable"):
+        fail()
+    assert snapshot(tmp_path) == before
+
+
+def test_a_run_is_reported_with_its_times(tmp_path: Path) -> None:
+    path = tmp_path / "a.evidence"
+    for number in range(2):
+        with Evidence(path) as evidence:
+            evidence.start_run("candidates", "0.1.0")
+            evidence.record(bytes([number]), Reply("cat"))
+            evidence.end_run({"rows": number})
+    reports = evidence_rows(path, "SELECT id, command, version, ended >= started, report FROM run")
+    assert reports == [(1, "candidates", "0.1.0", 1, '{"rows": 0}'), (2, "candidates", "0.1.0", 1, '{"rows": 1}')]
+    assert evidence_rows(path, "SELECT hex(key), run FROM reply") == [("00", 1), ("01", 2)]

@@ -1,0 +1,55 @@
+"""Asking servers on loopback through an endpoint engine, without a user's patience."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import PIL.Image
+
+from tagllm_cli.engines.http.engine import EndpointEngine, EndpointSettings
+from tagllm_cli.records import Picture, Reply, Request
+from tests.support.faulty_proxy import FaultyProxy, completion
+
+CAT = Request("You label images.", "Is a cat visible?", max_tokens=1, top_logprobs=20)
+LIST = Request("You label images.", "Which of: cat, dog?", max_tokens=64)
+
+
+def picture(shade: int = 0, encoded: bytes | None = None) -> Picture:
+    image = PIL.Image.new("RGB", (8, 6), (shade, 10, 20))
+    return Picture(image, f"picture-{shade}", encoded, "image/jpeg" if encoded else "image/png")
+
+
+def settings(*servers: FaultyProxy | str, **options: Any) -> EndpointSettings:
+    """Settings with the pauses of a test: a thousandth of a second where a user's are half a second."""
+    urls = tuple(server if isinstance(server, str) else server.url for server in servers)
+    return EndpointSettings(
+        urls, **{"backoff_s": 0.001, "pause_s": 0.02, "give_up_s": 5.0, "timeout_s": 5.0, **options}
+    )
+
+
+def run(chosen: EndpointSettings, work: Callable[[EndpointEngine], Any]) -> Any:
+    """Start an engine, await `work(engine)`, close it."""
+
+    async def body() -> Any:
+        engine = EndpointEngine(chosen, jitter=lambda: 0.0)
+        try:
+            await engine.start()
+            return await work(engine)
+        finally:
+            await engine.close()
+
+    return asyncio.run(body())
+
+
+def ask(chosen: EndpointSettings, requests: Sequence[Request] = (LIST,), shade: int = 0) -> list[Reply]:
+    replies: list[Reply] = run(chosen, lambda engine: engine.ask(picture(shade), requests))
+    return replies
+
+
+def echo(question: Any) -> dict[str, Any]:
+    """Answer with the question's own text, and log-probabilities where they are wanted."""
+    content = question["messages"][-1]["content"]
+    text = content if isinstance(content, str) else content[-1]["text"]
+    return completion(f"echo {text}", {"yes": -0.1, "no": -2.5} if question.get("logprobs") else None)

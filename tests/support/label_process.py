@@ -1,0 +1,134 @@
+"""Labelling in a process of its own, to be killed or interrupted; forked from one that has everything imported."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import multiprocessing
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from multiprocessing.context import ForkServerContext
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+from tagllm_cli.cli import app as cli
+from tagllm_cli.cli.console import Console
+from tagllm_cli.engines.factory import ModelOptions
+from tagllm_cli.engines.replay import RecordingEngine, ReplayEngine, load_recording
+from tagllm_cli.pipeline.label import jobs
+from tagllm_cli.pipeline.label import scheduler as runner
+from tagllm_cli.pipeline.label.jobs import candidates_job, disambiguate_job
+from tagllm_cli.pipeline.label.run import Job, RunOptions, run_job
+from tagllm_cli.records import Picture, Reply, Request
+from tests.support.rule_engine import RuleEngine
+
+OPTIONS = RunOptions()
+
+
+def processes() -> ForkServerContext:
+    """Return a context whose processes start in milliseconds."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.support.label_process", "pandas"])  # pyarrow imports pandas on first use
+    return context
+
+
+def both_stages(root: Path, out: Path, recording: Path) -> tuple[Job, Callable[[], Job]]:
+    """Return the candidates job over `root`/images, and how to make the disambiguation job once there is a table."""
+    model = ModelOptions(replay=recording, model_id="rules")
+    vocabulary = str(root / "vocabulary.yaml")
+    first = candidates_job(str(root / "images"), vocabulary, out / "c.parquet", model, OPTIONS, group_size=5)
+    return first, lambda: disambiguate_job(out / "c.parquet", out / "l.parquet", model, OPTIONS)
+
+
+def record(root: Path, recording: Path) -> None:
+    """Run both stages with a synthetic engine and write its answers down."""
+    first, second = both_stages(root, recording.parent / "recorded", recording)
+    for make in (lambda: first, second):
+        run_job(
+            replace(make(), engine=lambda plan: RecordingEngine(RuleEngine(), recording)), OPTIONS, Console(quiet=True)
+        )
+
+
+def label(root: str, out: str, recording: str, delay_s: float, die_after: float | None) -> None:
+    """Run both stages on recorded answers, and leave the seconds of processor time that it took in `out`.seconds.
+
+    With `die_after` the kernel kills this process when it has used so many. Commits are frequent, for their sake.
+    """
+    runner.COMMIT_SECONDS = 0.002
+    if die_after is not None:
+        kill_after(die_after)
+    began = time.process_time()
+    answers = load_recording(Path(recording))
+    first, second = both_stages(Path(root), Path(out), Path(recording))
+    for make in (lambda: first, second):
+        job = replace(make(), engine=lambda plan: ReplayEngine(answers, delay_s))
+        summary = run_job(job, OPTIONS, Console(quiet=True))
+        assert summary.error is None, summary.error
+    Path(f"{out}.seconds").write_text(str(time.process_time() - began))
+
+
+class _SignalEvent(ctypes.Structure):
+    """`struct sigevent` of timer_create(2), with room for its union."""
+
+    _fields_ = (
+        ("value", ctypes.c_void_p),
+        ("signal", ctypes.c_int),
+        ("notify", ctypes.c_int),
+        ("rest", ctypes.c_char * 48),
+    )
+
+
+class _Interval(ctypes.Structure):
+    """`struct itimerspec`: the period (none here), then the time until the first event."""
+
+    _fields_ = tuple((name, ctypes.c_long) for name in ("every_s", "every_ns", "first_s", "first_ns"))
+
+
+def kill_after(seconds: float) -> None:
+    """Let the kernel send SIGKILL to this process once it has used so much processor time from now on.
+
+    Processor time, so that the moment does not depend on how busy the machine is; the kernel, so that it may be in the
+    middle of anything: of a write, a commit or a rename.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    timer, event = ctypes.c_void_p(), _SignalEvent(signal=signal.SIGKILL)
+    nanoseconds = int((time.process_time() + seconds) * 1e9)
+    when = _Interval(0, 0, *divmod(nanoseconds, 1_000_000_000))
+    absolute = 1
+    if libc.timer_create(time.CLOCK_PROCESS_CPUTIME_ID, ctypes.byref(event), ctypes.byref(timer)) or libc.timer_settime(
+        timer, absolute, ctypes.byref(when), None
+    ):
+        raise OSError(ctypes.get_errno(), "no timer")
+
+
+class Tardy(RuleEngine):
+    """Sets `reached` at the step that it then hangs in: `start`, or the `ask` after `answered` others."""
+
+    def __init__(self, reached: Event, step: str, answered: int) -> None:
+        super().__init__(capacity=1)
+        self._reached, self._step, self._left = reached, step, answered
+
+    async def start(self) -> None:
+        if self._step == "start":
+            await self._hang()
+
+    async def ask(self, picture: Picture | None, requests: Sequence[Request]) -> list[Reply]:
+        if self._left == 0 and self._step == "ask":
+            await self._hang()
+        self._left -= 1
+        return await super().ask(picture, requests)
+
+    async def _hang(self) -> None:
+        self._reached.set()
+        await asyncio.Event().wait()
+
+
+def command(arguments: Sequence[str], reached: Event, step: str, answered: int, drain_s: float) -> None:
+    """Run a `tagllm` command line whose engine is a tardy one; this process ends with its exit code."""
+    runner.DRAIN_SECONDS = drain_s
+    vars(jobs)["make_engine"] = lambda model, log_file, earlier: Tardy(reached, step, answered)
+    sys.argv[1:] = arguments
+    cli.main()

@@ -1,0 +1,255 @@
+"""Vocabularies: the built-in ones, the formats of a user's own, and what a check finds."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from tagllm_cli import resources as shipped
+from tagllm_cli.errors import VocabularyError
+from tagllm_cli.labeling.answers.parse_list import Lexicon
+from tagllm_cli.labeling.groups.partition import affinity_by_parent, cooccurring
+from tagllm_cli.vocabulary.load import Problem, builtin_vocabularies, check_vocabulary, load_vocabulary
+from tagllm_cli.vocabulary.model import Label, Vocabulary
+
+YAML = """
+name: pets
+about: Animals at home.
+parents: [animal]
+labels:
+  - name: dog
+    parent: animal
+    synonyms: [hound]
+    description: >-
+      a domestic animal
+      that barks
+    similar: [cat]
+  - cat
+  - {name: kitten, parent: cat}
+groups:
+  pairs: [[dog, cat], [kitten]]
+"""
+
+
+def written(folder: Path, text: str, name: str = "own.yaml") -> str:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def kinds(problems: list[Problem]) -> dict[str, str]:
+    return {problem.kind: problem.message for problem in reversed(problems)}
+
+
+@pytest.mark.parametrize("name", ["coco", "objects365", "scenes", "voc"])
+def test_builtin_vocabulary_has_no_problem(name: str) -> None:
+    vocabulary = load_vocabulary(name)
+    assert check_vocabulary(name) == []
+    assert vocabulary.name == name
+    assert vocabulary.about
+    assert all(label.parent for label in vocabulary.labels)
+    assert all(label.description and not label.description.endswith(".") for label in vocabulary.labels)
+
+
+def test_builtin_names_are_listed() -> None:
+    assert builtin_vocabularies() == ("coco", "objects365", "scenes", "voc")
+
+
+def test_every_written_form_of_a_builtin_vocabulary_finds_its_label() -> None:
+    for name in builtin_vocabularies():
+        vocabulary = load_vocabulary(name)
+        lexicon = Lexicon(vocabulary)
+        forms = [(form, label.name) for label in vocabulary.labels for form in (label.name, *label.synonyms)]
+        lost = [(form, label) for form, label in forms if lexicon.find(form.upper()) != label]
+        assert lost == []
+
+
+def test_datasets_keep_their_order_and_spelling() -> None:
+    coco, objects, voc = (load_vocabulary(name).names for name in ("coco", "objects365", "voc"))
+    assert (len(coco), len(objects), len(voc)) == (80, 365, 20)
+    assert (coco[0], coco[11], coco[79]) == ("person", "stop sign", "toothbrush")
+    assert (objects[0], objects[12], objects[350], objects[364]) == (
+        "Person",
+        "Cabinet/shelf",
+        "Noddles",
+        "Table Tennis",
+    )
+    assert (voc[0], voc[19]) == ("aeroplane", "tvmonitor")
+
+
+def test_parents_of_objects365_make_scene_like_groups() -> None:
+    vocabulary = load_vocabulary("objects365")
+    parent = {label.name: label.parent for label in vocabulary.labels}
+    groups = cooccurring(vocabulary.names, affinity_by_parent(vocabulary), 12)
+    mixed = sum(len({parent[name] for name in group}) for group in groups) / len(groups)
+    assert mixed < 2
+    assert 12 <= len(set(parent.values())) <= 18
+
+
+def test_a_yaml_file_is_read_in_full(tmp_path: Path) -> None:
+    vocabulary = load_vocabulary(written(tmp_path, YAML))
+    assert vocabulary == Vocabulary(
+        name="pets",
+        about="Animals at home.",
+        labels=(
+            Label("dog", "animal", ("hound",), "a domestic animal that barks", ("cat",)),
+            Label("cat"),
+            Label("kitten", "cat"),
+        ),
+        groups={"pairs": [["dog", "cat"], ["kitten"]]},
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("pets.txt", "# pets\ncat\n\n  no \r\nC# book\n1\n"),
+        ("pets.json", '["cat", "no", "C# book", "1"]'),
+        ("pets.JSON", '{"labels": ["cat", {"name": "no"}, "C# book", "1"]}'),
+        ("pets.yml", "- cat\n- no\n- 'C# book'\n- name: 1\n  parent: null\n"),
+        ("pets.yaml", "\ufefflabels: [cat, no, C# book, 1]\n"),
+    ],
+)
+def test_every_format_gives_the_same_labels(tmp_path: Path, name: str, text: str) -> None:
+    vocabulary = load_vocabulary(written(tmp_path, text, name))
+    assert vocabulary == Vocabulary("pets", tuple(map(Label, ("cat", "no", "C# book", "1"))))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        ("[cat, dog, cat]", "duplicate", "'cat' stands 2 times"),
+        ("[cat, ' ']", "empty_name", "a label without a name, about number 2 (null needs quotes)"),
+        ("[cat, null]", "empty_name", "a label without a name, about number 2 (null needs quotes)"),
+        ("[cat, {name: dog, colour: red}]", "unknown_key", "'dog' has an unknown key 'colour' (known: "),
+        ("{labels: [cat], label: x}", "unknown_key", "the file has an unknown key 'label'"),
+        ("{labels: []}", "structure", "`labels` is not a list of at least one label"),
+        ("just text", "structure", "the file holds neither a list of labels nor a mapping"),
+        (f"[cat, {'[' * 800}{']' * 800}]", "structure", "label 2 is neither a name nor a mapping"),
+        ("[cat, [dog]]", "structure", "label 2 is neither a name nor a mapping"),
+        ("[{name: cat, synonyms: kitty}]", "structure", "'cat': `synonyms` is not a list of texts"),
+        ("[{name: cat, description: [x]}]", "structure", "'cat': `description` is not text"),
+        ("{labels: [cat], groups: [[cat]]}", "structure", "`groups` does not map each arm to a list of lists"),
+        ("[{name: cat, parent: pet}]", "unknown_parent", "'cat' has the parent 'pet', which is neither"),
+        ("[{name: a, parent: b}, {name: b, parent: a}]", "parent_cycle", "'a' is its own parent or ancestor"),
+        ("[{name: cat, similar: [dog]}]", "unknown_similar", "'cat' is called similar to 'dog', which is no label"),
+        ("[{name: cat, similar: [cat]}]", "unknown_similar", "'cat' is called similar to itself"),
+        ("{labels: [a, b], groups: {x: [[a]]}}", "missing_in_group", "'b' is in no group of 'x'"),
+        ("{labels: [a], groups: {x: [[a], [a]]}}", "repeated_in_group", "'a' stands 2 times in the groups of 'x'"),
+        ("{labels: [a], groups: {x: [[a, c]]}}", "unknown_in_group", "groups of 'x' name 'c', which is no label"),
+        (f"[{'x' * 201}]", "long_name", "has 201 characters, more than 200"),
+    ],
+)
+def test_a_fatal_problem_is_found_and_stops_loading(tmp_path: Path, text: str, kind: str, message: str) -> None:
+    spec = written(tmp_path, text)
+    problems = check_vocabulary(spec)
+    assert message in kinds(problems)[kind]
+    assert problems[0].fatal
+    with pytest.raises(VocabularyError) as caught:
+        load_vocabulary(spec)
+    assert message in caught.value.message
+    assert "\n" not in caught.value.message
+    assert spec in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        ("[Hot dog, hot-dog]", "alike", "'hot-dog' differs from 'Hot dog' only in case, spaces or hyphens"),
+        ("[{name: cup, synonyms: [Mug]}, mug]", "colliding_synonym", "synonym 'Mug' of 'cup' also belongs to 'mug'"),
+        (
+            "[{name: cup, synonyms: [mug]}, {name: jug, synonyms: [mug]}]",
+            "colliding_synonym",
+            "synonym 'mug' of 'jug' also belongs to 'cup': it means neither",
+        ),
+        ('["two\\nlines"]', "control_character", r"'two\nlines' holds a control character"),
+    ],
+)
+def test_a_doubtful_name_is_reported_and_can_be_used(tmp_path: Path, text: str, kind: str, message: str) -> None:
+    spec = written(tmp_path, text)
+    problems = check_vocabulary(spec)
+    assert [problem.kind for problem in problems] == [kind]
+    assert message in problems[0].message
+    assert load_vocabulary(spec).labels
+
+
+def test_a_category_may_bear_the_name_of_a_label(tmp_path: Path) -> None:
+    assert check_vocabulary(written(tmp_path, "{parents: [person], labels: [{name: person, parent: person}]}")) == []
+
+
+def test_half_a_surrogate_pair_is_refused(tmp_path: Path) -> None:
+    spec = written(tmp_path, '["\\ud800"]', "own.json")
+    assert [problem.kind for problem in check_vocabulary(spec)] == ["not_text"]
+
+
+def test_the_first_problems_are_named_and_the_rest_counted(tmp_path: Path) -> None:
+    spec = written(
+        tmp_path, json.dumps([{"name": f"label {number}", "parent": "x"} for number in range(5)]), "own.json"
+    )
+    with pytest.raises(VocabularyError, match=r"'label 0'.*'label 2'.* \(and 2 more\)$"):
+        load_vocabulary(spec)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("own.yaml", b"labels: [cat\n", "own.yaml, line 2: did not find expected"),
+        ("own.yaml", b"labels: [cat]\nlabels: [dog]\n", "own.yaml, line 1: the key 'labels' stands twice"),
+        ("own.yaml", b"- !!python/object:os.system x\n", "could not determine a constructor"),
+        ("own.yaml", b"\x01", "own.yaml is not valid YAML"),
+        ("own.json", b'["cat",]', "own.json, line 1: "),
+        ("own.json", b"[" * 100_000, "own.json is not usable JSON"),
+        ("own.txt", b"caf\xe9", "own.txt is not UTF-8 text (byte 3)"),
+    ],
+)
+def test_a_file_that_cannot_be_parsed_is_one_clear_line(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(VocabularyError) as caught:
+        check_vocabulary(str(path))
+    assert message in caught.value.message
+    assert "\n" not in caught.value.message
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("spec", "hint"), [("cocoo", "Did you mean 'coco'?"), ("pictures/", "Built in: coco, objects365, scenes, voc.")]
+)
+def test_an_unknown_name_gets_a_suggestion(spec: str, hint: str) -> None:
+    with pytest.raises(VocabularyError) as caught:
+        load_vocabulary(spec)
+    assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize("spec", ["missing.yaml", "nul\0.txt"])
+def test_a_missing_file_is_named(tmp_path: Path, spec: str) -> None:
+    with pytest.raises(VocabularyError, match="cannot be read"):
+        load_vocabulary(str(tmp_path / spec))
+
+
+def test_a_folder_is_no_vocabulary(tmp_path: Path) -> None:
+    (tmp_path / "labels.yaml").mkdir()
+    with pytest.raises(VocabularyError, match=r"labels\.yaml cannot be read: Is a directory"):
+        load_vocabulary(str(tmp_path / "labels.yaml"))
+
+
+def test_ten_thousand_labels_load_in_about_a_second(tmp_path: Path) -> None:
+    entries = (f"- {{name: thing {number}, synonyms: [object {number}]}}" for number in range(10_000))
+    spec = written(tmp_path, "\n".join(entries))
+    start = time.process_time()
+    Lexicon(load_vocabulary(spec))
+    assert time.process_time() - start < 4
+
+
+@pytest.mark.parametrize("kind", ["prompts", "vocab"])
+def test_data_is_found_in_a_checkout_and_in_a_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    assert any(shipped.folder(kind).glob("*.yaml"))  # type: ignore[arg-type]
+    package = tmp_path / "tagllm_cli"
+    (package / "data" / kind).mkdir(parents=True)
+    monkeypatch.setattr(shipped, "__file__", str(package / "resources.py"))
+    assert shipped.folder(kind) == package.resolve() / "data" / kind  # type: ignore[arg-type]
