@@ -57,7 +57,7 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ImageInfo:
     """What opening an image found out: a 16-byte hash of its encoded bytes and its upright size, or why there is none.
 
     `fingerprint` is empty when the bytes could not be read at all; `width` and `height` are pixels after EXIF
@@ -71,7 +71,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class DecodedImage:
     """A decoded image, upright RGB within the pixel budget, ready for an engine.
 
     `uuid` is a content hash that includes the pixel budget. `encoded` are the file's own bytes where they show exactly
@@ -113,7 +113,7 @@ def request_key(question: bytes, fingerprint: bytes) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class Response:
     """What an engine answered, or why it did not.
 
     `finish` is the engine's finish reason (`stop`, `length`, ...). `first_logprobs` maps the text of each likely first
@@ -148,7 +148,7 @@ class LabelEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class Item:
     """What is known about one image before a stage asks about it.
 
     `seen` is None until the image was opened. `proposed` holds the candidates of an earlier table; None where there is
@@ -156,7 +156,7 @@ class Subject:
     """
 
     image: Image
-    seen: Seen | None = None
+    info: ImageInfo | None = None
     proposed: tuple[LabelEntry, ...] | None = None
 
 
@@ -177,12 +177,12 @@ class Row:
     @classmethod
     def of(
         cls,
-        subject: Subject,
+        item: Item,
         status: Status,
         error: str | None = None,
         labels: tuple[LabelEntry, ...] | None = None,
         unmatched: tuple[str, ...] | None = None,
     ) -> Row:
         """Return the row of a subject, with what was seen of its image."""
-        image, seen = subject.image, subject.seen or Seen(b"")
-        return cls(image.id, image.uri, seen.fingerprint, seen.width, seen.height, status, error, labels, unmatched)
+        image, info = item.image, item.info or ImageInfo(b"")
+        return cls(image.id, image.uri, info.fingerprint, info.width, info.height, status, error, labels, unmatched)

@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,18 +66,20 @@ def speed(chosen: argparse.Namespace) -> None:
 def raw(folder: str) -> dict[str, Any]:
     """Time `LLM.generate` over a folder's requests, prepared in memory; also tell how long the shared prefix is."""
     from tagllm_cli.labeling.candidates import Candidates
-    from tagllm_cli.labeling.plan import DEFAULT_MAX_PIXELS, Wanted
+    from tagllm_cli.labeling.plan import DEFAULT_MAX_PIXELS, PlanOptions
     from tagllm_cli.labeling.replan import new_plan
     from tagllm_cli.labeling.templates import load_templates
-    from tagllm_cli.records import Request, Subject
+    from tagllm_cli.records import Item, Request
     from tagllm_cli.sources.decode import decode
     from tagllm_cli.sources.registry import open_source
     from tagllm_cli.vocabulary.load import load_vocabulary
 
-    wanted = Wanted("candidates", load_vocabulary("scenes"), load_templates(), model="bench", model_digest=bytes(16))
+    plan_options = PlanOptions(
+        "candidates", load_vocabulary("scenes"), load_templates(), model="bench", model_digest=bytes(16)
+    )
     source = open_source(folder)
     images = list(source.images())
-    requests = Candidates(new_plan(wanted)).requests(Subject(images[0]))
+    requests = Candidates(new_plan(plan_options)).requests(Item(images[0]))
     pictures = [decode(source.read(image), DEFAULT_MAX_PIXELS)[1] for image in images]
 
     from transformers import AutoTokenizer
@@ -154,9 +156,10 @@ def label(folder: str, out: str) -> dict[str, Any]:
     class Forgetful(RuleEngine):
         """Keeps no list of what it was asked: that would grow with the images."""
 
-        async def ask(self, picture: Any, requests: Any) -> Any:
+        async def ask(self, picture: Any, requests: Any) -> AsyncGenerator[Any]:
             self.asked.clear()
-            return await super().ask(picture, requests)
+            async for pair in super().ask(picture, requests):
+                yield pair
 
     options = RunOptions(preflight=False)
     job = candidates_job(

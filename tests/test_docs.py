@@ -20,7 +20,7 @@ from tagllm_cli import errors
 from tagllm_cli.cli.app import app
 from tagllm_cli.engines.http import protocol as wire
 from tagllm_cli.labeling.plan import DEFAULT_MAX_PIXELS
-from tagllm_cli.records import Picture, Reply, Request, Status
+from tagllm_cli.records import DecodedImage, Request, Response, Status
 from tagllm_cli.sources.decode import decode
 from tagllm_cli.store.schema import table_schema
 from tagllm_cli.store.table import open_table
@@ -90,7 +90,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield place
 
 
-def scribe(picture: Picture | None, request: Request) -> Reply:
+def scribe(picture: DecodedImage | None, request: Request) -> Response:
     """Answer what an LLM is asked about names as the README's card has it, and everything else by the rule."""
     said = {
         "could be misunderstood": [{"label": "mouse", "overlaps": ["remote"]}],
@@ -103,10 +103,10 @@ def scribe(picture: Picture | None, request: Request) -> Reply:
     }
     for question, value in said.items():
         if question in request.text:
-            return Reply(json.dumps(value))
+            return Response(json.dumps(value))
     if "is the model's idea the same" in request.text:
-        return Reply("broader")
-    return Reply("mouse") if "Which of these labels means" in request.text else rules.answer(picture, request)
+        return Response("broader")
+    return Response("mouse") if "Which of these labels means" in request.text else rules.answer(picture, request)
 
 
 @pytest.fixture(scope="module")

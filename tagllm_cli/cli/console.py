@@ -20,7 +20,7 @@ from rich.console import Console as RichConsole
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from tagllm_cli.cli.progress import RunWatcher
+from tagllm_cli.cli.progress import ProgressDisplay
 
 if TYPE_CHECKING:
     from tagllm_cli.errors import TagllmError
@@ -114,13 +114,13 @@ class Console:
             return None
 
     @contextmanager
-    def watching(self, verb: str, images: int) -> Iterator[RunWatcher]:
+    def watching(self, verb: str, images: int) -> Iterator[ProgressDisplay]:
         """Show the progress of a run over so many images."""
-        watcher = RunWatcher(self._err, verb, images, quiet=self._quiet)
+        display = ProgressDisplay(self._err, verb, images, quiet=self._quiet)
         try:
-            yield watcher
+            yield display
         finally:
-            watcher.finish()
+            display.finish()
 
     def _dump(self, value: Mapping[str, Any]) -> None:
         text = json.dumps(value, ensure_ascii=False, indent=2)

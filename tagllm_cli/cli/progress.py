@@ -12,14 +12,14 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from tagllm_cli.engines.base import Counters
-    from tagllm_cli.pipeline.label.scheduler import Tally
+    from tagllm_cli.engines.base import Usage
+    from tagllm_cli.pipeline.label.scheduler import RunStats
 
 
 PLAIN_SECONDS = 10.0  # without a terminal: a line of progress this often
 
 
-class RunWatcher:
+class ProgressDisplay:
     """Progress of one run: a live bar on a terminal, a plain line now and then elsewhere."""
 
     def __init__(self, console: RichConsole, verb: str, images: int, *, quiet: bool) -> None:
@@ -38,21 +38,21 @@ class RunWatcher:
         self._bar = _Bar(self._console, "starting the engine", self._images)
         self._bar.start()
 
-    def progress(self, tally: Tally, counters: Counters) -> None:
+    def update(self, stats: RunStats, usage: Usage) -> None:
         """An image is done."""
         now = time.monotonic()
-        if tally.images == 1:  # the engine's start-up is not the images' speed
+        if stats.images == 1:  # the engine's start-up is not the images' speed
             self._began = self._said = now
-            self._tokens_before = counters.prompt_tokens + counters.output_tokens
+            self._tokens_before = usage.prompt_tokens + usage.output_tokens
         if self._quiet or (not self._bar and now - self._said < PLAIN_SECONDS):
             return
         self._said = now
-        facts = self._facts(tally, counters, now - self._began)
+        facts = self._facts(stats, usage, now - self._began)
         if self._bar:
-            self._bar.show(self._verb, tally.images, facts)
+            self._bar.show(self._verb, stats.images, facts)
             return
-        left = (self._images - tally.images) * (now - self._began) / max(1, tally.images - 1)
-        self._console.print(f"{self._verb}: {tally.images:,}/{self._images:,}  {facts}  ETA {_clock(left)}")
+        left = (self._images - stats.images) * (now - self._began) / max(1, stats.images - 1)
+        self._console.print(f"{self._verb}: {stats.images:,}/{self._images:,}  {facts}  ETA {_clock(left)}")
 
     def finish(self) -> None:
         """Leave the terminal as it was."""
@@ -60,14 +60,14 @@ class RunWatcher:
             self._bar.stop()
             self._bar = None
 
-    def _facts(self, tally: Tally, counters: Counters, seconds: float) -> str:
+    def _facts(self, stats: RunStats, usage: Usage, seconds: float) -> str:
         seconds = max(seconds, 0.1)
-        tokens = counters.prompt_tokens + counters.output_tokens - self._tokens_before
-        cached = counters.cached_tokens / max(1, counters.prompt_tokens)
-        failed = tally.failed_images + tally.failed_requests
+        tokens = usage.prompt_tokens + usage.output_tokens - self._tokens_before
+        cached = usage.cached_tokens / max(1, usage.prompt_tokens)
+        failed = stats.failed_images + stats.failed_requests
         parts = [
-            f"{(tally.images - 1) / seconds:.1f} images/s",
-            f"{tally.asked:,} requests",
+            f"{(stats.images - 1) / seconds:.1f} images/s",
+            f"{stats.asked:,} requests",
             f"{tokens / seconds:,.0f} tokens/s",
             f"{cached:.0%} cached",
             *([f"{failed:,} failed"] if failed else []),

@@ -6,14 +6,16 @@ Nothing heavy is imported here; vLLM and torch are loaded by `InProcessEngine.st
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tagllm_cli.errors import TagllmError
-from tagllm_cli.records import Picture, Reply, Request
+from tagllm_cli.records import DecodedImage, Request, Response
 
 # Hybrid models would otherwise spend an answer's tokens on thinking aloud; other templates ignore this.
 CHAT_TEMPLATE_KWARGS: Mapping[str, Any] = {"enable_thinking": False}
@@ -27,7 +29,7 @@ class EngineDiedError(TagllmError):
 
 
 @dataclass(frozen=True, slots=True)
-class Counters:
+class Usage:
     """What an engine has done since `start`: tokens and answered requests.
 
     `cached_tokens` is the part of `prompt_tokens` that came from the engine's prefix cache.
@@ -38,14 +40,14 @@ class Counters:
     output_tokens: int = 0
     requests: int = 0
 
-    def plus(self, reply: Reply) -> Counters:
+    def plus(self, response: Response) -> Usage:
         """Return these counters with one more reply; a failed one brings no tokens and is not counted."""
-        if reply.failure is not None:
+        if response.failure is not None:
             return self
-        return Counters(
-            self.prompt_tokens + reply.prompt_tokens,
-            self.cached_tokens + reply.cached_tokens,
-            self.output_tokens + reply.output_tokens,
+        return Usage(
+            self.prompt_tokens + response.prompt_tokens,
+            self.cached_tokens + response.cached_tokens,
+            self.output_tokens + response.output_tokens,
             self.requests + 1,
         )
 
@@ -67,8 +69,12 @@ class Engine(Protocol):
         """Load the model or reach the servers; raises ModelError or EndpointError."""
         ...
 
-    async def ask(self, picture: Picture | None, requests: Sequence[Request]) -> list[Reply]:
-        """Return one reply per request, in order; what fails alone is a `Reply.failure`.
+    def ask(
+        self, decoded_image: DecodedImage | None, requests: Sequence[Request]
+    ) -> AsyncGenerator[tuple[Request, Response]]:
+        """Yield each request with its response as it arrives; a request that fails alone has a `Response.failure`.
+
+        Close the generator (`contextlib.aclosing`) to cancel what is still in flight.
 
         Raises:
             EngineDiedError, EndpointError: nothing more can be asked.
@@ -76,7 +82,7 @@ class Engine(Protocol):
         """
         ...
 
-    def counters(self) -> Counters:
+    def usage(self) -> Usage:
         """Return tokens and requests since `start`."""
         ...
 
@@ -85,9 +91,36 @@ class Engine(Protocol):
         ...
 
 
-def check_pictures(picture: Picture | None, requests: Sequence[Request]) -> None:
+async def ask_all(engine: Engine, decoded_image: DecodedImage | None, requests: Sequence[Request]) -> list[Response]:
+    """Return one response per request, in order, when all have arrived. Raises what `Engine.ask` raises."""
+    async with aclosing(engine.ask(decoded_image, requests)) as answered:
+        responses = {request: response async for request, response in answered}
+    return [responses[request] for request in requests]
+
+
+async def as_answered(
+    asked: Iterable[tuple[Request, Coroutine[Any, Any, Response]]],
+) -> AsyncGenerator[tuple[Request, Response]]:
+    """Run one coroutine per request at once and yield (request, response) as each ends.
+
+    When one raises, those that have ended are yielded first, then the error is raised and the others are cancelled.
+    """
+    tasks = {asyncio.ensure_future(answer): request for request, answer in asked}
+    waiting = set(tasks)
+    try:
+        while waiting:
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in sorted(done, key=lambda task: task.exception() is not None):
+                yield tasks[task], task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def check_decoded_image(decoded_image: DecodedImage | None, requests: Sequence[Request]) -> None:
     """Raise ValueError if a request is about an image and there is none: the model would answer all the same."""
-    if picture is None and any(request.with_image for request in requests):
+    if decoded_image is None and any(request.with_image for request in requests):
         raise ValueError("a request about an image was asked without one")
 
 

@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO
 
-from tagllm_cli.engines.base import Counters, Engine, check_pictures
+from tagllm_cli.engines.base import Engine, Usage, check_decoded_image
 from tagllm_cli.errors import UsageError
-from tagllm_cli.records import Failure, Picture, Reply, Request, request_key
+from tagllm_cli.records import DecodedImage, Failure, Request, Response, request_key
 
 _CAPACITY = 256
 
 
-def recording_key(picture: Picture | None, request: Request) -> bytes:
+def recording_key(decoded_image: DecodedImage | None, request: Request) -> bytes:
     """Return the 16-byte key of an answer: the question, and the picture's `uuid` if it is shown."""
-    shown = picture.uuid if picture is not None and request.with_image else ""
+    shown = decoded_image.uuid if decoded_image is not None and request.with_image else ""
     return request_key(request.digest(b""), shown.encode())
 
 
-def load_recording(path: Path) -> dict[bytes, Reply]:
+def load_recording(path: Path) -> dict[bytes, Response]:
     """Return the answers of a recording; of two answers to a question the first counts, as in the evidence.
 
     A last line without its end (the recorder was killed) is left out.
@@ -34,7 +35,7 @@ def load_recording(path: Path) -> dict[bytes, Reply]:
     Raises:
         UsageError: no such file, or not a recording.
     """
-    answers: dict[bytes, Reply] = {}
+    answers: dict[bytes, Response] = {}
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
@@ -42,7 +43,7 @@ def load_recording(path: Path) -> dict[bytes, Reply]:
     for number, line in enumerate(lines[:-1], start=1):
         try:
             entry = json.loads(line)
-            answers.setdefault(bytes.fromhex(entry.pop("key")), Reply(**entry))
+            answers.setdefault(bytes.fromhex(entry.pop("key")), Response(**entry))
         except (ValueError, TypeError, KeyError, AttributeError):
             raise UsageError(f"{path}, line {number}: not a recorded answer", "Give a recording of answers.") from None
     return answers
@@ -59,28 +60,32 @@ class ReplayEngine:
     version = "replay"
     capacity = _CAPACITY
 
-    def __init__(self, answers: Mapping[bytes, Reply], delay_s: float = 0.0) -> None:
+    def __init__(self, answers: Mapping[bytes, Response], delay_s: float = 0.0) -> None:
         self._answers = answers
         self._delay_s = delay_s
-        self._counters = Counters()
+        self._usage = Usage()
 
     async def start(self) -> None:
         """Nothing to load."""
 
-    async def ask(self, picture: Picture | None, requests: Sequence[Request]) -> list[Reply]:
-        """Return the recorded replies; what is not recorded is a failure of kind `not_recorded`."""
-        check_pictures(picture, requests)
+    async def ask(
+        self, decoded_image: DecodedImage | None, requests: Sequence[Request]
+    ) -> AsyncGenerator[tuple[Request, Response]]:
+        """Yield the recorded responses; what is not recorded is a failure of kind `not_recorded`."""
+        check_decoded_image(decoded_image, requests)
         if self._delay_s:
             await asyncio.sleep(self._delay_s)
-        missing = Reply(failure=Failure("not_recorded", "this question was not asked when the answers were recorded"))
-        replies = [self._answers.get(recording_key(picture, request), missing) for request in requests]
-        for reply in replies:
-            self._counters = self._counters.plus(reply)
-        return replies
+        missing = Response(
+            failure=Failure("not_recorded", "this question was not asked when the answers were recorded")
+        )
+        for request in requests:
+            response = self._answers.get(recording_key(decoded_image, request), missing)
+            self._usage = self._usage.plus(response)
+            yield request, response
 
-    def counters(self) -> Counters:
+    def usage(self) -> Usage:
         """Return the recorded tokens of what was asked."""
-        return self._counters
+        return self._usage
 
     async def close(self) -> None:
         """Nothing to end."""
@@ -118,23 +123,25 @@ class RecordingEngine:
             raise UsageError(f"{self._path} cannot be written: {error.strerror}", "Choose another --record.") from None
         await self._engine.start()
 
-    async def ask(self, picture: Picture | None, requests: Sequence[Request]) -> list[Reply]:
-        """Return the engine's replies, written down."""
-        replies = await self._engine.ask(picture, requests)
+    async def ask(
+        self, decoded_image: DecodedImage | None, requests: Sequence[Request]
+    ) -> AsyncGenerator[tuple[Request, Response]]:
+        """Yield the engine's responses, each recorded first."""
         if self._file is None:
             raise RuntimeError("the engine was not started")
-        for request, reply in zip(requests, replies, strict=True):
-            if reply.failure is None:
-                entry = asdict(reply)
-                del entry["failure"]
-                line = json.dumps({"key": recording_key(picture, request).hex(), **entry}, ensure_ascii=False)
-                self._file.write(line + "\n")
-        self._file.flush()
-        return replies
+        async with aclosing(self._engine.ask(decoded_image, requests)) as answered:
+            async for request, response in answered:
+                if response.failure is None:
+                    entry = asdict(response)
+                    del entry["failure"]
+                    line = json.dumps({"key": recording_key(decoded_image, request).hex(), **entry}, ensure_ascii=False)
+                    self._file.write(line + "\n")
+                    self._file.flush()
+                yield request, response
 
-    def counters(self) -> Counters:
+    def usage(self) -> Usage:
         """Return the counters of the engine that answers."""
-        return self._engine.counters()
+        return self._engine.usage()
 
     async def close(self) -> None:
         """Close the recording and the engine that answers."""

@@ -107,14 +107,14 @@ def measure_agreement(table: Table, truth: Truth) -> Agreement | None:
     ids = [image for batch in _batches(table, "image_id") for image in batch.column("image_id").to_pylist()]
     keys = match_images(truth, ids).keys
     unjudged = match.not_in_truth if truth.exhaustive else ()
-    tally = _Tally(len(arms), np.array([name not in unjudged for name in names]))
+    stats = _Tally(len(arms), np.array([name not in unjudged for name in names]))
     position = {name: index for index, name in enumerate(names)}
     labels = {name: position[own] for name, own in match.in_vocabulary.items()}
     for batch in _batches(table, "image_id", "status", *_PROPOSED):
         batch, images = _compared(batch, keys)
         true, unknown = (_cells(images, marked, labels, len(names)) for marked in (truth.labels, truth.unknown))
-        tally.add(len(images), true, unknown, *_proposals(batch, names, arms))
-    return _summed(arms, tally) if tally.images and labels else None
+        stats.add(len(images), true, unknown, *_proposals(batch, names, arms))
+    return _summed(arms, stats) if stats.images and labels else None
 
 
 def _batches(table: Table, *columns: str) -> Iterator[pyarrow.RecordBatch]:
@@ -189,20 +189,20 @@ class _Tally:
             self.votes[kind] += np.bincount(votes.sum(axis=1), minlength=self.votes.shape[1])
 
 
-def _summed(arms: Sequence[str], tally: _Tally) -> Agreement:
-    false, true = tally.cells
-    wrong, hits = tally.proposed
+def _summed(arms: Sequence[str], stats: _Tally) -> Agreement:
+    false, true = stats.cells
+    wrong, hits = stats.proposed
     found, there = hits.sum(axis=1), int(true.sum())
-    missed_by_both = there - found[:, None] - found + tally.shared[1]
+    missed_by_both = there - found[:, None] - found + stats.shared[1]
     return Agreement(
-        tally.images,
+        stats.images,
         arms=tuple(
             ArmScores(name, said, _ratio(right, said) or 0.0, _ratio(right, there) or 0.0)
             for name, said, right in zip(arms, (wrong + hits).sum(axis=1).tolist(), found.tolist(), strict=True)
         ),
-        wrong=_shared_errors(arms, false, wrong, tally.shared[0]),
+        wrong=_shared_errors(arms, false, wrong, stats.shared[0]),
         missed=_shared_errors(arms, true, true - hits, missed_by_both),
-        votes=tuple(_at_votes(tally, least) for least in range(1, len(arms) + 1)),
+        votes=tuple(_at_votes(stats, least) for least in range(1, len(arms) + 1)),
     )
 
 
@@ -227,10 +227,10 @@ def _shared_errors(arms: Sequence[str], cells: _Counts, errors: _Counts, both: _
     return tuple(pairs)
 
 
-def _at_votes(tally: _Tally, least: int) -> VoteScores:
-    wrong, right = tally.votes[:, least:].sum(axis=1).tolist()
-    recall = _ratio(right, int(tally.cells[1].sum())) or 0.0
-    return VoteScores(least, _ratio(right, wrong + right) or 0.0, recall, (wrong + right) / tally.images)
+def _at_votes(stats: _Tally, least: int) -> VoteScores:
+    wrong, right = stats.votes[:, least:].sum(axis=1).tolist()
+    recall = _ratio(right, int(stats.cells[1].sum())) or 0.0
+    return VoteScores(least, _ratio(right, wrong + right) or 0.0, recall, (wrong + right) / stats.images)
 
 
 def _ratio(part: float, whole: float) -> float | None:

@@ -202,7 +202,7 @@ def _read(rows: Iterable[Row], vocabulary: Vocabulary, stage: str) -> _Entries:
     ids, statuses = [], []
     places, labels, scores, flags = array("q"), array("q"), array("f"), array("b")
     position = {name: index for index, name in enumerate(vocabulary.names)}
-    wanted = Decision.YES if stage == "labels" else None
+    plan_options = Decision.YES if stage == "labels" else None
     for index, row in enumerate(rows):
         ids.append(row.image_id)
         statuses.append(row.status)
@@ -210,7 +210,7 @@ def _read(rows: Iterable[Row], vocabulary: Vocabulary, stage: str) -> _Entries:
             places.append(index)
             labels.append(position[entry.name])
             scores.append(entry.score)
-            said = _PREDICTED * (entry.decision == wanted) + _UNKNOWN * (entry.decision == Decision.UNKNOWN)
+            said = _PREDICTED * (entry.decision == plan_options) + _UNKNOWN * (entry.decision == Decision.UNKNOWN)
             flags.append(said + _HUMAN * (entry.source == "human"))
     return _Entries(ids, statuses, vocabulary.names, *map(np.array, (places, labels, scores, flags)))
 

@@ -57,11 +57,11 @@ def _records(examples: Examples, folder: Folder, embed: bool) -> Iterator[dict[s
     for example in examples:
         row = example.row
         try:
-            picture = _picture(row, folder, embed)
+            decoded_image = _picture(row, folder, embed)
         except ReadFailure as failure:
             examples.drop(example, failure.kind)
         else:
-            yield {"image": picture, "image_id": row.image_id, **_labels(example)}
+            yield {"image": decoded_image, "image_id": row.image_id, **_labels(example)}
 
 
 def _picture(row: Row, folder: Folder, embed: bool) -> dict[str, Any]:

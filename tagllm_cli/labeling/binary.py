@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from tagllm_cli.labeling.plan import Plan
 from tagllm_cli.labeling.rows import Said, make_row, why_failed
 from tagllm_cli.labeling.yes_no import Thresholds, YesNoQuestions
-from tagllm_cli.records import Decision, LabelEntry, Reply, Request, Row, Subject
+from tagllm_cli.records import Decision, Item, LabelEntry, Request, Response, Row
 
 
 class Binary:
@@ -21,27 +21,27 @@ class Binary:
         self._questions = YesNoQuestions(plan, {}, thresholds)
         self._requests = tuple(dict.fromkeys(self._questions.requests.values()))
 
-    def requests(self, subject: Subject) -> Sequence[Request]:
+    def requests(self, item: Item) -> Sequence[Request]:
         """Return one request for every label; the same for each image."""
         return self._requests
 
-    def row(self, subject: Subject, replies: Sequence[Reply | None]) -> Row:
+    def row(self, item: Item, responses: Sequence[Response | None]) -> Row:
         """List every label with its probability: decision null for a candidate, `no`, or `unknown` where it failed."""
-        return make_row(subject, replies, self._read)
+        return make_row(item, responses, self._read)
 
-    def _read(self, replies: Sequence[Reply]) -> Said:
-        answers = dict(zip(self._requests, replies, strict=True))
+    def _read(self, responses: Sequence[Response]) -> Said:
+        answers = dict(zip(self._requests, responses, strict=True))
         asked = self._questions.requests.items()
         return tuple(self._entry(name, request, answers[request]) for name, request in asked), ()
 
-    def _entry(self, name: str, request: Request, reply: Reply) -> LabelEntry:
-        if why_failed(reply):
+    def _entry(self, name: str, request: Request, response: Response) -> LabelEntry:
+        if why_failed(response):
             return LabelEntry(name, Decision.UNKNOWN)
-        said = self._questions.verdict(request, reply)
+        said = self._questions.verdict(request, response)
         if said.decision is Decision.YES:
             return LabelEntry(name, None, said.probability, said.mass, said.probability or 0.0, self._arms)
         return LabelEntry(name, said.decision, said.probability, said.mass, said.probability or 0.0)
 
-    def complaint(self, replies: Sequence[tuple[Request, Reply]]) -> str | None:
+    def complaint(self, responses: Sequence[tuple[Request, Response]]) -> str | None:
         """Judge a first sample: the probability must fall on yes and no."""
-        return self._questions.complaint(replies)
+        return self._questions.complaint(responses)

@@ -14,7 +14,7 @@ from tagllm_cli.labeling.answers.parse_list import Lexicon, Parsed, parse_names,
 from tagllm_cli.labeling.answers.sanity_check import ListAnswers, complain_about_lists
 from tagllm_cli.labeling.plan import STRATEGIES, Plan
 from tagllm_cli.labeling.rows import Said, make_row, why_failed
-from tagllm_cli.records import Decision, LabelEntry, Reply, Request, Row, Subject
+from tagllm_cli.records import Decision, Item, LabelEntry, Request, Response, Row
 from tagllm_cli.vocabulary.model import Label, Vocabulary
 
 TRUNCATED = "length"
@@ -59,25 +59,25 @@ class Candidates:
     def _requests(self) -> tuple[Request, ...]:
         return tuple(self._askers)
 
-    def requests(self, subject: Subject) -> Sequence[Request]:
+    def requests(self, item: Item) -> Sequence[Request]:
         """Return one request for every distinct group of every arm; the same for each image."""
         return self._requests
 
-    def row(self, subject: Subject, replies: Sequence[Reply | None]) -> Row:
+    def row(self, item: Item, responses: Sequence[Response | None]) -> Row:
         """Unite the arms' answers into candidates; a group that failed leaves its unproposed labels `unknown`."""
-        return make_row(subject, replies, self._unite, _why_failed)
+        return make_row(item, responses, self._unite, _why_failed)
 
-    def _unite(self, replies: Sequence[Reply]) -> Said:
+    def _unite(self, responses: Sequence[Response]) -> Said:
         arms: dict[str, dict[str, None]] = {}
         groups: dict[str, dict[str, None]] = {}
         doubtful: set[str] = set()
         unmatched: dict[str, None] = {}
-        for request, reply in zip(self._requests, replies, strict=True):
+        for request, response in zip(self._requests, responses, strict=True):
             askers = self._askers[request]
-            if _why_failed(reply):
+            if _why_failed(response):
                 doubtful.update(*(names for _, _, names in askers))
                 continue
-            parsed = self._parse(reply)
+            parsed = self._parse(response)
             # A removed label is still in the question: naming it is no news from outside the vocabulary.
             unmatched.update(dict.fromkeys(text for text in parsed.unmatched if self._removed.find(text) is None))
             for name in parsed.labels:
@@ -97,20 +97,20 @@ class Candidates:
         )
         return entries, tuple(unmatched)
 
-    def _parse(self, reply: Reply) -> Parsed:
-        return parse_names(reply.text, self._lexicon, self._template.none)
+    def _parse(self, response: Response) -> Parsed:
+        return parse_names(response.text, self._lexicon, self._template.none)
 
-    def complaint(self, replies: Sequence[tuple[Request, Reply]]) -> str | None:
+    def complaint(self, responses: Sequence[tuple[Request, Response]]) -> str | None:
         """Judge a first sample: answers must end, be neither refusals nor reasoning, and keep to names in the question.
 
         Where the question names none (`open`), most that is seen may well be outside the vocabulary.
         """
-        answers = [reply for _, reply in replies if reply.failure is None]
-        parsed = [self._parse(reply) for reply in answers]
+        answers = [response for _, response in responses if response.failure is None]
+        parsed = [self._parse(response) for response in answers]
         return complain_about_lists(
             ListAnswers(
-                texts=tuple(reply.text for reply in answers),
-                truncated=sum(reply.finish == TRUNCATED for reply in answers),
+                texts=tuple(response.text for response in answers),
+                truncated=sum(response.finish == TRUNCATED for response in answers),
                 mapped=sum(len(each.labels) for each in parsed),
                 unmatched=sum(len(each.unmatched) for each in parsed),
                 names_given=self._names_labels,
@@ -118,6 +118,6 @@ class Candidates:
         )
 
 
-def _why_failed(reply: Reply) -> str | None:
+def _why_failed(response: Response) -> str | None:
     # A list that was cut off is not a short list: what would have followed is unknown.
-    return why_failed(reply) or ("truncated: the answer was cut off" if reply.finish == TRUNCATED else None)
+    return why_failed(response) or ("truncated: the answer was cut off" if response.finish == TRUNCATED else None)

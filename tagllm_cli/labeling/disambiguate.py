@@ -11,7 +11,7 @@ from dataclasses import replace
 from tagllm_cli.labeling.plan import Plan
 from tagllm_cli.labeling.rows import Said, make_row, why_failed
 from tagllm_cli.labeling.yes_no import Thresholds, YesNoQuestions
-from tagllm_cli.records import Decision, LabelEntry, Reply, Request, Row, Subject
+from tagllm_cli.records import Decision, Item, LabelEntry, Request, Response, Row
 from tagllm_cli.vocabulary.cards import Card
 
 __all__ = ["Disambiguate", "Thresholds"]
@@ -29,33 +29,33 @@ class Disambiguate:
         self._position = {name: index for index, name in enumerate(plan.vocabulary.names)}
         self._questions = YesNoQuestions(plan, cards, thresholds)
 
-    def _live(self, subject: Subject) -> list[LabelEntry]:
-        entries = [entry for entry in subject.proposed or () if entry.name in self._position]
+    def _live(self, item: Item) -> list[LabelEntry]:
+        entries = [entry for entry in item.proposed or () if entry.name in self._position]
         return sorted(entries, key=lambda entry: self._position[entry.name])
 
-    def requests(self, subject: Subject) -> Sequence[Request]:
+    def requests(self, item: Item) -> Sequence[Request]:
         """Return one request for each candidate that the vocabulary still has."""
-        return tuple(dict.fromkeys(self._questions.requests[entry.name] for entry in self._live(subject)))
+        return tuple(dict.fromkeys(self._questions.requests[entry.name] for entry in self._live(item)))
 
-    def row(self, subject: Subject, replies: Sequence[Reply | None]) -> Row:
+    def row(self, item: Item, responses: Sequence[Response | None]) -> Row:
         """Decide every candidate; a request that failed leaves its label `unknown`."""
 
-        def read(replies: Sequence[Reply]) -> Said:
-            answers = dict(zip(self.requests(subject), replies, strict=True))
-            return tuple(self._decide(entry, answers) for entry in self._live(subject)), ()
+        def read(responses: Sequence[Response]) -> Said:
+            answers = dict(zip(self.requests(item), responses, strict=True))
+            return tuple(self._decide(entry, answers) for entry in self._live(item)), ()
 
         # Candidates that are pending themselves are not the same as no candidates.
-        return make_row(subject, [None] if subject.proposed is None else replies, read)
+        return make_row(item, [None] if item.proposed is None else responses, read)
 
-    def _decide(self, entry: LabelEntry, answers: Mapping[Request, Reply]) -> LabelEntry:
+    def _decide(self, entry: LabelEntry, answers: Mapping[Request, Response]) -> LabelEntry:
         request = self._questions.requests[entry.name]
-        reply = answers[request]
-        if why_failed(reply):
+        response = answers[request]
+        if why_failed(response):
             return replace(entry, decision=Decision.UNKNOWN)
-        said = self._questions.verdict(request, reply)
+        said = self._questions.verdict(request, response)
         score = entry.score if said.probability is None else said.probability
         return replace(entry, decision=said.decision, probability=said.probability, mass=said.mass, score=score)
 
-    def complaint(self, replies: Sequence[tuple[Request, Reply]]) -> str | None:
+    def complaint(self, responses: Sequence[tuple[Request, Response]]) -> str | None:
         """Judge a first sample: the probability must fall on yes and no."""
-        return self._questions.complaint(replies)
+        return self._questions.complaint(responses)

@@ -29,7 +29,7 @@ STRATEGIES = {"groups": "group", "open": "open", "all": "all", "binary": "verify
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class PlanOptions:
     """What a command asks for; None means: as pinned, else the default."""
 
     stage: str

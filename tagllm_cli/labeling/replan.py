@@ -21,62 +21,62 @@ from tagllm_cli.labeling.plan import (
     DEFAULT_STRATEGY,
     STRATEGIES,
     Plan,
-    Wanted,
+    PlanOptions,
 )
 
 
-def new_plan(wanted: Wanted, label_ids: Mapping[str, int] | None = None) -> Plan:
+def new_plan(plan_options: PlanOptions, label_ids: Mapping[str, int] | None = None) -> Plan:
     """Make the first plan of a table, or a new one that keeps the `label_ids` given so far.
 
     Raises UsageError where no model is named, for an arm or strategy that does not exist, and where groups are asked
     for under a strategy that has none.
     """
-    if wanted.model is None or wanted.model_digest is None:
+    if plan_options.model is None or plan_options.model_digest is None:
         raise UsageError("no model is named", "Give --model NAME_OR_FOLDER, or --endpoint URL of a running server.")
-    strategy, size = _strategy(wanted), wanted.group_size or DEFAULT_GROUP_SIZE
-    asks_for_candidates = wanted.stage == "candidates"
+    strategy, size = _strategy(plan_options), plan_options.group_size or DEFAULT_GROUP_SIZE
+    asks_for_candidates = plan_options.stage == "candidates"
     templates = (STRATEGIES[strategy],) if asks_for_candidates else ("verify", "verify_card")
-    knowledge = Knowledge(wanted.vocabulary, wanted.cooccurrence)
+    knowledge = Knowledge(plan_options.vocabulary, plan_options.cooccurrence)
     return Plan(
-        stage=wanted.stage,
-        vocabulary=wanted.vocabulary,
-        label_ids=_numbered(label_ids or {}, wanted.vocabulary.names),
-        templates={name: wanted.templates[name] for name in templates},
-        model=wanted.model,
-        model_digest=wanted.model_digest,
+        stage=plan_options.stage,
+        vocabulary=plan_options.vocabulary,
+        label_ids=_numbered(label_ids or {}, plan_options.vocabulary.names),
+        templates={name: plan_options.templates[name] for name in templates},
+        model=plan_options.model,
+        model_digest=plan_options.model_digest,
         imaging=IMAGING_VERSION,
-        max_pixels=wanted.max_pixels or DEFAULT_MAX_PIXELS,
+        max_pixels=plan_options.max_pixels or DEFAULT_MAX_PIXELS,
         group_size=size,
-        arms=_first_arms(strategy, wanted, knowledge, size) if asks_for_candidates else {},
+        arms=_first_arms(strategy, plan_options, knowledge, size) if asks_for_candidates else {},
         strategy=strategy,
         knowledge=knowledge.about,
     )
 
 
-def first_notes(plan: Plan, wanted: Wanted) -> list[str]:
+def first_notes(plan: Plan, plan_options: PlanOptions) -> list[str]:
     """Return what people should know about a new plan, a line each."""
-    if wanted.cooccurrence is None:
+    if plan_options.cooccurrence is None:
         return []
     written = [arm for arm in plan.arms if {arm, base_of(arm)} & plan.vocabulary.groups.keys()]
     own = (
         f"the groups of {some(written, 3)} are those of the vocabulary's author: --cooccurrence only places new labels"
     )
-    return [*wanted.cooccurrence.notes, *([own] if written else [])]
+    return [*plan_options.cooccurrence.notes, *([own] if written else [])]
 
 
-def renew(pinned: Plan, wanted: Wanted) -> tuple[Plan, list[str]]:
+def renew(pinned: Plan, plan_options: PlanOptions) -> tuple[Plan, list[str]]:
     """Make a new plan under `--replan`; return it with a line for people about everything that they did not give.
 
     What the command does not give stays as it is pinned: strategy and pixel budget, and where groups stay groups, the
     arms and the group size. Groups are cut anew, and templates taken anew. Only groups that a file made which is not
     given again stay: new labels join them, removed ones leave. Raises UsageError as `new_plan` does.
     """
-    kept = _kept(pinned, wanted)
-    plan = new_plan(replace(wanted, **kept), pinned.label_ids)
+    kept = _kept(pinned, plan_options)
+    plan = new_plan(replace(plan_options, **kept), pinned.label_ids)
     texts = {key: ",".join(value) if key == "arms" else str(value) for key, value in kept.items()}
     notes = [f"--replan keeps --{key.replace('_', '-')} {text}" for key, text in texts.items()]
-    if not plan.arms or plan.strategy != DEFAULT_STRATEGY or wanted.cooccurrence or pinned.knowledge == PARENTS:
-        return plan, [*notes, *first_notes(plan, wanted)]
+    if not plan.arms or plan.strategy != DEFAULT_STRATEGY or plan_options.cooccurrence or pinned.knowledge == PARENTS:
+        return plan, [*notes, *first_notes(plan, plan_options)]
     if plan.arms.keys() == pinned.arms.keys() and plan.group_size == pinned.group_size:
         arms = keep(pinned.arms, plan.arms, Knowledge(plan.vocabulary), plan.group_size)
         notes.append(f"--replan keeps the groups made by {pinned.knowledge}; give --cooccurrence to make others")
@@ -85,37 +85,41 @@ def renew(pinned: Plan, wanted: Wanted) -> tuple[Plan, list[str]]:
     return plan, notes
 
 
-def revise(pinned: Plan, wanted: Wanted) -> tuple[Plan, list[str]]:
+def revise(pinned: Plan, plan_options: PlanOptions) -> tuple[Plan, list[str]]:
     """Bring a pinned plan up to a vocabulary that may have changed; return it with one line per change for people.
 
     Raises UsageError where the command asks for what only `--replan` may change.
     """
-    for what, asked, have in _fixed(pinned, wanted):
+    for what, asked, have in _fixed(pinned, plan_options):
         raise UsageError(
             f"this table is pinned to {what} {have}; the command asks for {asked}",
             "`--replan` asks again under a new plan (`--replan --dry-run` says how much); or choose another --out.",
         )
-    vocabulary = wanted.vocabulary
+    vocabulary = plan_options.vocabulary
     before, now = dict.fromkeys(pinned.vocabulary.names), dict.fromkeys(vocabulary.names)
     added = [name for name in now if name not in before]
     removed = [name for name in before if name not in now]
-    arms, notes = _grown_arms(pinned, added, Knowledge(vocabulary, wanted.cooccurrence))
+    arms, notes = _grown_arms(pinned, added, Knowledge(vocabulary, plan_options.cooccurrence))
     if removed:
         notes.append(f"{some(removed, 3)} removed: filtered without asking")
-    if wanted.cooccurrence is not None:
-        if wanted.cooccurrence.about != pinned.knowledge:
-            notes.append(f"groups stay as they were pinned; --replan groups by {wanted.cooccurrence.about}")
-        notes += wanted.cooccurrence.notes if added else ()
+    if plan_options.cooccurrence is not None:
+        if plan_options.cooccurrence.about != pinned.knowledge:
+            notes.append(f"groups stay as they were pinned; --replan groups by {plan_options.cooccurrence.about}")
+        notes += plan_options.cooccurrence.notes if added else ()
     ids = _numbered(pinned.label_ids, added)
     return replace(pinned, vocabulary=vocabulary, label_ids=ids, arms=arms), notes
 
 
-def _strategy(wanted: Wanted, pinned: str = DEFAULT_STRATEGY) -> str:
+def _strategy(plan_options: PlanOptions, pinned: str = DEFAULT_STRATEGY) -> str:
     """Return the strategy that is wanted, else the one that is pinned; groups may only be asked for where they are."""
-    strategy = wanted.strategy or pinned
+    strategy = plan_options.strategy or pinned
     if strategy not in STRATEGIES:
         raise UsageError(f"there is no strategy {strategy!r}", f"Strategies: {', '.join(STRATEGIES)}.")
-    given = {"--arms": wanted.arms, "--group-size": wanted.group_size, "--cooccurrence": wanted.cooccurrence}
+    given = {
+        "--arms": plan_options.arms,
+        "--group-size": plan_options.group_size,
+        "--cooccurrence": plan_options.cooccurrence,
+    }
     for option, value in given.items():
         if value is not None and strategy != DEFAULT_STRATEGY:
             raise UsageError(
@@ -125,38 +129,38 @@ def _strategy(wanted: Wanted, pinned: str = DEFAULT_STRATEGY) -> str:
     return strategy
 
 
-def _kept(pinned: Plan, wanted: Wanted) -> dict[str, Any]:
+def _kept(pinned: Plan, plan_options: PlanOptions) -> dict[str, Any]:
     """Return what is not given and pinned to something else than a new table would have."""
     usual: dict[str, Any] = {"strategy": DEFAULT_STRATEGY, "arms": _usual_arms(pinned.vocabulary)}
     usual |= {"group_size": DEFAULT_GROUP_SIZE, "max_pixels": DEFAULT_MAX_PIXELS}
     have: dict[str, Any] = {"strategy": pinned.strategy, "max_pixels": pinned.max_pixels}
-    if pinned.arms and pinned.strategy == (wanted.strategy or pinned.strategy) == DEFAULT_STRATEGY:
+    if pinned.arms and pinned.strategy == (plan_options.strategy or pinned.strategy) == DEFAULT_STRATEGY:
         have |= {"arms": tuple(pinned.arms), "group_size": pinned.group_size}
-    return {key: value for key, value in have.items() if getattr(wanted, key) is None and value != usual[key]}
+    return {key: value for key, value in have.items() if getattr(plan_options, key) is None and value != usual[key]}
 
 
-def _fixed(pinned: Plan, wanted: Wanted) -> list[tuple[str, str, str]]:
+def _fixed(pinned: Plan, plan_options: PlanOptions) -> list[tuple[str, str, str]]:
     """List what is asked for and may not change: (what, as asked, as pinned)."""
     conflicts = []
-    if wanted.model_digest is not None and wanted.model_digest != pinned.model_digest:
-        asked, have = str(wanted.model), pinned.model
+    if plan_options.model_digest is not None and plan_options.model_digest != pinned.model_digest:
+        asked, have = str(plan_options.model), pinned.model
         if asked == have:
             asked, have = (
                 f"{name} ({digest.hex()[:8]})"
-                for name, digest in ((asked, wanted.model_digest), (have, pinned.model_digest))
+                for name, digest in ((asked, plan_options.model_digest), (have, pinned.model_digest))
             )
         conflicts.append(("the model", asked, have))
-    strategy = _strategy(wanted, pinned.strategy)
+    strategy = _strategy(plan_options, pinned.strategy)
     if strategy != pinned.strategy:
         conflicts.append(("--strategy", strategy, pinned.strategy))
-    if wanted.max_pixels is not None and wanted.max_pixels != pinned.max_pixels:
-        conflicts.append(("--max-pixels", str(wanted.max_pixels), str(pinned.max_pixels)))
-    if wanted.group_size is not None and wanted.group_size != pinned.group_size:
-        conflicts.append(("--group-size", str(wanted.group_size), str(pinned.group_size)))
-    if wanted.arms is not None and set(wanted.arms) != set(pinned.arms) and pinned.stage == "candidates":
-        conflicts.append(("--arms", ",".join(wanted.arms), ",".join(pinned.arms)))
-    if wanted.own_templates:
-        changed = [name for name, template in pinned.templates.items() if wanted.templates[name] != template]
+    if plan_options.max_pixels is not None and plan_options.max_pixels != pinned.max_pixels:
+        conflicts.append(("--max-pixels", str(plan_options.max_pixels), str(pinned.max_pixels)))
+    if plan_options.group_size is not None and plan_options.group_size != pinned.group_size:
+        conflicts.append(("--group-size", str(plan_options.group_size), str(pinned.group_size)))
+    if plan_options.arms is not None and set(plan_options.arms) != set(pinned.arms) and pinned.stage == "candidates":
+        conflicts.append(("--arms", ",".join(plan_options.arms), ",".join(pinned.arms)))
+    if plan_options.own_templates:
+        changed = [name for name, template in pinned.templates.items() if plan_options.templates[name] != template]
         if changed:
             conflicts.append(
                 ("its own copy of the templates", f"another wording of {some(changed, 3)}", "(made with the first run)")
@@ -164,10 +168,12 @@ def _fixed(pinned: Plan, wanted: Wanted) -> list[tuple[str, str, str]]:
     return conflicts
 
 
-def _first_arms(strategy: str, wanted: Wanted, knowledge: Knowledge, size: int) -> Mapping[str, tuple[Group, ...]]:
-    vocabulary = wanted.vocabulary
+def _first_arms(
+    strategy: str, plan_options: PlanOptions, knowledge: Knowledge, size: int
+) -> Mapping[str, tuple[Group, ...]]:
+    vocabulary = plan_options.vocabulary
     if strategy == "groups":
-        return cut(wanted.arms or _usual_arms(vocabulary), knowledge, size)
+        return cut(plan_options.arms or _usual_arms(vocabulary), knowledge, size)
     if strategy == "binary":
         return {strategy: ()}
     return {strategy: (Group(f"{strategy}:0", vocabulary.names if strategy == "all" else ()),)}

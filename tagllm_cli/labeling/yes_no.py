@@ -14,7 +14,7 @@ from tagllm_cli.labeling.answers.parse_yes_no import YesNo, yes_no
 from tagllm_cli.labeling.answers.sanity_check import complain_about_yes_no
 from tagllm_cli.labeling.plan import Plan
 from tagllm_cli.labeling.templates import Template
-from tagllm_cli.records import Reply, Request
+from tagllm_cli.records import Request, Response
 from tagllm_cli.vocabulary.cards import Card
 
 TOP_LOGPROBS = 20
@@ -51,16 +51,16 @@ class YesNoQuestions:
         self._templates[request] = template
         return request
 
-    def verdict(self, request: Request, reply: Reply) -> YesNo:
+    def verdict(self, request: Request, response: Response) -> YesNo:
         """Return what an answer to one of the questions decides."""
         template, limits = self._templates[request], self._thresholds
         return yes_no(
-            reply.first_logprobs, template.yes, template.no, min_mass=limits.min_mass, threshold=limits.threshold
+            response.first_logprobs, template.yes, template.no, min_mass=limits.min_mass, threshold=limits.threshold
         )
 
-    def complaint(self, replies: Sequence[tuple[Request, Reply]]) -> str | None:
+    def complaint(self, responses: Sequence[tuple[Request, Response]]) -> str | None:
         """Judge a first sample: the probability must fall on yes and no."""
-        answers = [(request, reply) for request, reply in replies if reply.failure is None]
-        masses = [self.verdict(request, reply).mass for request, reply in answers]
-        tokens = [reply.first_logprobs for _, reply in answers]
-        return complain_about_yes_no(tokens, masses, [reply.text for _, reply in answers])
+        answers = [(request, response) for request, response in responses if response.failure is None]
+        masses = [self.verdict(request, response).mass for request, response in answers]
+        tokens = [response.first_logprobs for _, response in answers]
+        return complain_about_yes_no(tokens, masses, [response.text for _, response in answers])

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tagllm_cli.engines.base import Engine
+from tagllm_cli.engines.base import Engine, ask_all
 from tagllm_cli.errors import UsageError
 from tagllm_cli.labeling.answers.parse_json import UnusableAnswerError, read_json
 from tagllm_cli.labeling.answers.parse_list import Lexicon, render_names
 from tagllm_cli.labeling.groups.cooccurrence import Scene
 from tagllm_cli.labeling.templates import Template, load_templates
-from tagllm_cli.records import Reply, Request
+from tagllm_cli.records import Request, Response
 from tagllm_cli.store.atomic import replacing
 from tagllm_cli.text import some
 from tagllm_cli.vocabulary.forms import folded
@@ -124,11 +124,11 @@ async def propose_scenes(
         known = render_names(gathered.names)
         return templates["scenes"].request(labels=render_names(part), about=vocabulary.about, scenes=known)
 
-    replies = await engine.ask(None, [question(parts[0])])
-    gathered.take(f"question 1 of {count}", replies[0])
-    others = await engine.ask(None, [question(part) for part in parts[1:]]) if count > 1 else []
-    for number, reply in enumerate(others, 2):
-        gathered.take(f"question {number} of {count}", reply)
+    responses = await ask_all(engine, None, [question(parts[0])])
+    gathered.take(f"question 1 of {count}", responses[0])
+    others = await ask_all(engine, None, [question(part) for part in parts[1:]]) if count > 1 else []
+    for number, response in enumerate(others, 2):
+        gathered.take(f"question {number} of {count}", response)
     return gathered.scenes(), gathered.notes()
 
 
@@ -146,10 +146,10 @@ class _Gathered:
     def names(self) -> tuple[str, ...]:
         return tuple(self._names.values())
 
-    def take(self, where: str, reply: Reply) -> None:
+    def take(self, where: str, response: Response) -> None:
         """Add what an answer says, or why it says nothing."""
         try:
-            found = _read_scenes(reply)
+            found = _read_scenes(response)
         except UnusableAnswerError as error:
             self._failed.append(f"{where} came to nothing: {error}")
             return
@@ -176,9 +176,9 @@ class _Gathered:
         return tuple(notes)
 
 
-def _read_scenes(reply: Reply) -> list[Scene]:
+def _read_scenes(response: Response) -> list[Scene]:
     """Return the scenes of an answer with the labels as they were written; what is no scene is left out."""
-    value = read_json(reply)
+    value = read_json(response)
     if isinstance(value, dict):  # some wrap every list in an object
         value = next((each for each in value.values() if isinstance(each, list)), [])
     scenes = []

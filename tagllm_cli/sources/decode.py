@@ -14,7 +14,7 @@ from io import BytesIO
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, JpegImagePlugin
 
-from tagllm_cli.records import Failure, Picture, Seen
+from tagllm_cli.records import DecodedImage, Failure, ImageInfo
 from tagllm_cli.sources.formats import diagnose, recognise
 
 # Goes into every request's identity: raise it when the same bytes come out as other pixels.
@@ -52,22 +52,24 @@ class _Decoded:
     mime: str | None
 
 
-def decode(data: bytes, max_pixels: int) -> tuple[Seen, Picture | None]:
+def decode(data: bytes, max_pixels: int) -> tuple[ImageInfo, DecodedImage | None]:
     """Decode a file's bytes to upright RGB of at most `max_pixels` (at least 1) pixels, keeping the aspect.
 
-    Returns what was seen and the picture. Bytes that cannot be decoded make no picture and a `Seen.failure` of kind
+    Returns what was seen and the picture. Bytes that cannot be decoded make no picture and an
+    `ImageInfo.failure` of kind
     `empty_file`, `not_an_image`, `unsupported_format`, `truncated_file`, `corrupt_file`, `bad_size` (no area) or
-    `too_large` (more than MAX_DECLARED_PIXELS, or than there is memory for). `Seen.fingerprint` is set in any case.
+    `too_large` (more than MAX_DECLARED_PIXELS, or than there is memory for).
+    `ImageInfo.fingerprint` is set in any case.
     """
     fingerprint = hashlib.blake2b(data, digest_size=16).digest()
     decoded = _decode(data, max_pixels)
     if isinstance(decoded, Failure):
-        return Seen(fingerprint, failure=decoded), None
-    seen = Seen(fingerprint, *decoded.size)
+        return ImageInfo(fingerprint, failure=decoded), None
+    info = ImageInfo(fingerprint, *decoded.size)
     uuid = f"{fingerprint.hex()}-{IMAGING_VERSION}-{max_pixels}"
     if decoded.mime is None:
-        return seen, Picture(decoded.pixels, uuid)
-    return seen, Picture(decoded.pixels, uuid, data, decoded.mime)
+        return info, DecodedImage(decoded.pixels, uuid)
+    return info, DecodedImage(decoded.pixels, uuid, data, decoded.mime)
 
 
 def fit(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
@@ -107,8 +109,8 @@ def _picture(image: ImageFile.ImageFile, max_pixels: int) -> _Decoded:
     size = image.size
     box = None
     if isinstance(image, JpegImagePlugin.JpegImageFile):
-        wanted = [math.ceil(side * DRAFT_MARGIN) for side in fit(size, max_pixels)]
-        drafted = image.draft("RGB", (wanted[0], wanted[1]))
+        plan_options = [math.ceil(side * DRAFT_MARGIN) for side in fit(size, max_pixels)]
+        drafted = image.draft("RGB", (plan_options[0], plan_options[1]))
         box = drafted[1] if drafted else None
     image.load()
     target = fit(size, max_pixels)

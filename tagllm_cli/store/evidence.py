@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tagllm_cli.records import Failure, Image, LabelEntry, Reply, Seen, Subject
+from tagllm_cli.records import Failure, Image, ImageInfo, Item, LabelEntry, Response
 from tagllm_cli.store.sqlite import Layout, SQLiteFile
 
 PAGE = 500  # rows in memory at a time
@@ -115,13 +115,13 @@ class Evidence:
 
     # -- images ---------------------------------------------------------------------------------------------------
 
-    def list_images(self, subjects: Iterable[tuple[int, Subject]]) -> None:
+    def list_images(self, items: Iterable[tuple[int, Item]]) -> None:
         """Take in a listing of (position in the source, subject), in a temporary table; nothing is merged yet."""
         self._file.query("DELETE FROM listed")
-        stream = iter(subjects)
+        stream = iter(items)
         statement = f"INSERT OR IGNORE INTO listed ({_COLUMNS}) VALUES ({', '.join('?' * 11)})"
         while chunk := list(islice(stream, PAGE)):
-            self._file.insert(statement, [_image_values(position, subject) for position, subject in chunk])
+            self._file.insert(statement, [_image_values(position, item) for position, item in chunk])
 
     def compare(self, *, complete: bool) -> Listing:
         """Count how the listing differs from the record. Only a complete listing knows what is gone."""
@@ -154,7 +154,7 @@ class Evidence:
             run("DELETE FROM image WHERE id NOT IN (SELECT id FROM listed)")
         self._revised |= self._file.changes != before
 
-    def subjects(self, *, listed_only: bool = False) -> Iterator[tuple[Subject, bytes | None]]:
+    def iter_items(self, *, listed_only: bool = False) -> Iterator[tuple[Item, bytes | None]]:
         """Yield (subject, settled mark) in source order, a page in memory at a time; safe against writes in between."""
         only = "AND id IN (SELECT id FROM listed)" if listed_only else ""
         query = f"""SELECT {_COLUMNS}, settled FROM image WHERE (position, id) > (?, ?) {only}
@@ -162,19 +162,19 @@ class Evidence:
         last: tuple[int, str] = (-1, "")
         while page := self._file.query(query, last):
             for values in page:
-                yield _subject(values), values[11]
+                yield _item(values), values[11]
             last = (page[-1][1], page[-1][0])
 
     def count_images(self) -> int:
         """Return the number of images on record."""
         return self._count("image")
 
-    def set_seen(self, image_id: str, seen: Seen) -> None:
+    def set_info(self, image_id: str, info: ImageInfo) -> None:
         """Record what opening an image found out; what was settled about it no longer is."""
         self._file.query(
             """UPDATE image SET fingerprint = ?, width = ?, height = ?, error_kind = ?, error = ?, settled = NULL
                WHERE id = ?""",
-            (seen.fingerprint, seen.width, seen.height, *_failure_values(seen.failure), image_id),
+            (info.fingerprint, info.width, info.height, *_failure_values(info.failure), image_id),
         )
         self._revised = True
 
@@ -185,7 +185,7 @@ class Evidence:
 
     # -- requests -------------------------------------------------------------------------------------------------
 
-    def has_replies(self) -> bool:
+    def has_responses(self) -> bool:
         """Tell whether anything was answered yet: until then, no plan is worth pinning."""
         return bool(self._file.query("SELECT 1 FROM reply LIMIT 1"))
 
@@ -193,13 +193,13 @@ class Evidence:
         """Return those of the requests that have an answer."""
         return frozenset(found[0] for found in self._by_key("SELECT key FROM reply", keys))
 
-    def replies(self, keys: Sequence[bytes]) -> list[Reply | None]:
+    def responses(self, keys: Sequence[bytes]) -> list[Response | None]:
         """Return what is on record for each request: an answer, a failure, or None where it was not asked yet."""
         answers = "SELECT key, text, finish, logprobs, prompt_tokens, cached_tokens, output_tokens FROM reply"
-        found = {key: _reply(values) for key, *values in self._by_key(answers, keys)}
+        found = {key: _response(values) for key, *values in self._by_key(answers, keys)}
         if lacking := [key for key in keys if key not in found]:
             failures = self._by_key("SELECT key, kind, message FROM failed_request", lacking)
-            found.update({key: Reply(failure=Failure(kind, message)) for key, kind, message in failures})
+            found.update({key: Response(failure=Failure(kind, message)) for key, kind, message in failures})
         return [found.get(key) for key in keys]
 
     def _by_key(self, select: str, keys: Sequence[bytes]) -> Iterator[Any]:
@@ -207,19 +207,19 @@ class Evidence:
             some = keys[start : start + KEYS]
             yield from self._file.query(f"{select} WHERE key IN ({', '.join('?' * len(some))})", some)
 
-    def record(self, key: bytes, reply: Reply) -> None:
+    def record(self, key: bytes, response: Response) -> None:
         """Record an answer (the first one wins) or a failure (kept until an answer comes)."""
         self._revised = True
-        if reply.failure is not None:
-            values = (key, *_failure_values(reply.failure), self._run)
+        if response.failure is not None:
+            values = (key, *_failure_values(response.failure), self._run)
             self._file.query("INSERT OR REPLACE INTO failed_request VALUES (?, ?, ?, ?)", values)
             return
-        logprobs = {token: round(value, 4) for token, value in reply.first_logprobs.items()}
+        logprobs = {token: round(value, 4) for token, value in response.first_logprobs.items()}
         encoded = json.dumps(logprobs, separators=(",", ":")) if logprobs else None
-        tokens = (reply.prompt_tokens, reply.cached_tokens, reply.output_tokens)
+        tokens = (response.prompt_tokens, response.cached_tokens, response.output_tokens)
         self._file.query(
             "INSERT OR IGNORE INTO reply VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (key, _text(reply.text), reply.finish, encoded, *tokens, self._run),
+            (key, _text(response.text), response.finish, encoded, *tokens, self._run),
         )
         self._file.query("DELETE FROM failed_request WHERE key = ?", (key,))
 
@@ -240,36 +240,36 @@ class Evidence:
         return int(self._file.query(f"SELECT count(*) FROM {what}")[0][0])
 
 
-def _image_values(position: int, subject: Subject) -> tuple[Any, ...]:
-    image, seen = subject.image, subject.seen
+def _image_values(position: int, item: Item) -> tuple[Any, ...]:
+    image, info = item.image, item.info
     proposed = None
-    if subject.proposed is not None:
-        entries = [(entry.name, entry.score, entry.arms, entry.groups) for entry in subject.proposed]
+    if item.proposed is not None:
+        entries = [(entry.name, entry.score, entry.arms, entry.groups) for entry in item.proposed]
         proposed = json.dumps(entries, ensure_ascii=False, separators=(",", ":"))
     found: tuple[Any, ...] = (None, None, None, None, None)
-    if seen is not None:
-        found = (seen.fingerprint or None, seen.width, seen.height, *_failure_values(seen.failure))
+    if info is not None:
+        found = (info.fingerprint or None, info.width, info.height, *_failure_values(info.failure))
     return (image.id, position, image.uri, image.size, image.mtime_ns, *found, proposed)
 
 
-def _subject(values: Sequence[Any]) -> Subject:
+def _item(values: Sequence[Any]) -> Item:
     id_, _, uri, size, mtime_ns, fingerprint, width, height, error_kind, error, proposed, _ = values
-    seen = None
+    info = None
     if fingerprint is not None or error_kind is not None:
         failure = Failure(error_kind, error) if error_kind is not None else None
-        seen = Seen(fingerprint or b"", width or 0, height or 0, failure)
+        info = ImageInfo(fingerprint or b"", width or 0, height or 0, failure)
     entries = None
     if proposed is not None:
         entries = tuple(
             LabelEntry(name, score=score, arms=tuple(arms), groups=tuple(groups))
             for name, score, arms, groups in json.loads(proposed)
         )
-    return Subject(Image(id_, uri, size, mtime_ns), seen, entries)
+    return Item(Image(id_, uri, size, mtime_ns), info, entries)
 
 
-def _reply(values: Sequence[Any]) -> Reply:
+def _response(values: Sequence[Any]) -> Response:
     text, finish, logprobs, *tokens = values
-    return Reply(text, finish, json.loads(logprobs) if logprobs else {}, *tokens)
+    return Response(text, finish, json.loads(logprobs) if logprobs else {}, *tokens)
 
 
 def _failure_values(failure: Failure | None) -> tuple[str | None, str | None]:

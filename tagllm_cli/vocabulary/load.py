@@ -223,9 +223,9 @@ def _reference_problems(vocabulary: Vocabulary, parents: Sequence[str]) -> Itera
                 reason = "itself" if other == label.name else f"{other!r}, which is no label"
                 yield Problem("unknown_similar", label.name, f"{label.name!r} is called similar to {reason}")
         # A category may bear a label's name, as COCO's person does: it has no parent of its own.
-        above, seen = label.parent, {label.name}
-        while above in parent_of and above not in parents and above not in seen:
-            seen.add(above)
+        above, info = label.parent, {label.name}
+        while above in parent_of and above not in parents and above not in info:
+            info.add(above)
             above = parent_of[above]
         if above == label.name and above not in parents:
             yield Problem("parent_cycle", label.name, f"{label.name!r} is its own parent or ancestor")

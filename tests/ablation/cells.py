@@ -97,7 +97,7 @@ class Workshop:
 
 
 def _named(job: Job, name: str, *decisive: str) -> Job:
-    plan = json.dumps(new_plan(job.wanted).to_json(), sort_keys=True)
+    plan = json.dumps(new_plan(job.plan_options).to_json(), sort_keys=True)
     digest = hashlib.blake2b("\n".join((plan, *decisive)).encode(), digest_size=4).hexdigest()
     return replace(job, out=job.out.with_name(f"{name}-{digest}.parquet"))
 

@@ -7,14 +7,14 @@ import math
 import os
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from tagllm_cli.engines.base import Counters
+from tagllm_cli.engines.base import Usage
 from tagllm_cli.labeling.plan import DEFAULT_MAX_PIXELS
-from tagllm_cli.records import Picture, Reply, Request
+from tagllm_cli.records import DecodedImage, Request, Response
 from tagllm_cli.sources.decode import decode
 from tagllm_cli.vocabulary.load import load_vocabulary
 from tests.demo.scenes import Dials, draw
@@ -46,14 +46,17 @@ class DemoEye:
     async def start(self) -> None:
         self.started += 1
 
-    async def ask(self, picture: Picture | None, requests: Sequence[Request]) -> list[Reply]:
+    async def ask(
+        self, picture: DecodedImage | None, requests: Sequence[Request]
+    ) -> AsyncGenerator[tuple[Request, Response]]:
         assert picture is not None
         if picture.uuid not in self._shown:
             self._look()
         self.asked += len(requests)
         if self.dies_after is not None and self.asked > self.dies_after:
             os.kill(os.getpid(), signal.SIGKILL)
-        return [self._answer(picture.uuid, request) for request in requests]
+        for request in requests:
+            yield request, self._answer(picture.uuid, request)
 
     def _look(self) -> None:
         for truth in self.root.glob("*/truth.json"):
@@ -64,7 +67,7 @@ class DemoEye:
                 placed = draw(image["id"], Dials(**world["info"]["dials"])).placed
                 self._shown[picture.uuid] = frozenset(thing.thing for thing in placed)
 
-    def _answer(self, uuid: str, request: Request) -> Reply:
+    def _answer(self, uuid: str, request: Request) -> Response:
         shown = self._shown[uuid]
         names = {THINGS[thing].name for thing in shown}
         asked = re.search(r"Category: (.+?)\.(?: Here it means (.+?)\.)?[ \n]", request.text)
@@ -72,18 +75,18 @@ class DemoEye:
             listed = re.search(r"Categories: (.*)$", request.text)
             options = listed.group(1).split(", ") if listed else NAMES
             slips = Random(f"{uuid} {request.text}")
-            seen = [name for name in options if (name in names) != (slips.random() < 0.03)]
-            return Reply(", ".join(seen) or "none", prompt_tokens=200, cached_tokens=64, output_tokens=5)
+            info = [name for name in options if (name in names) != (slips.random() < 0.03)]
+            return Response(", ".join(info) or "none", prompt_tokens=200, cached_tokens=64, output_tokens=5)
         name, description = asked.groups()
         thing = self._described.get(description or "")
         if thing is None and description and self.trusts_any_card:
             thing = MEANS.get(name, name)
         yes = 0.9 if (name in names if thing is None else thing in shown) else 0.1
         logprobs = {"yes": math.log(yes), "no": math.log(1 - yes)}
-        return Reply("yes" if yes > 0.5 else "no", "stop", logprobs, prompt_tokens=100, cached_tokens=64)
+        return Response("yes" if yes > 0.5 else "no", "stop", logprobs, prompt_tokens=100, cached_tokens=64)
 
-    def counters(self) -> Counters:
-        return Counters()
+    def usage(self) -> Usage:
+        return Usage()
 
     async def close(self) -> None:
         self.closed += 1

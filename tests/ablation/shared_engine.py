@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import PIL.Image
 
-from tagllm_cli.engines.base import Counters, Engine
+from tagllm_cli.engines.base import Engine, Usage, ask_all
 from tagllm_cli.engines.local.engine import EngineSettings, InProcessEngine
-from tagllm_cli.records import Picture, Reply, Request
+from tagllm_cli.records import DecodedImage, Request, Response
 
 T = TypeVar("T")
 Work = Callable[[], Coroutine[Any, Any, None]]
@@ -68,7 +68,7 @@ class Guest:
 
     def __init__(self, host: SharedEngine) -> None:
         self._host = host
-        self._counters = Counters()
+        self._usage = Usage()
 
     @property
     def version(self) -> str:
@@ -84,16 +84,18 @@ class Guest:
         """See that the engine is up and remembers nothing."""
         await self._host.prepare()
 
-    async def ask(self, picture: Picture | None, requests: Sequence[Request]) -> list[Reply]:
+    async def ask(
+        self, picture: DecodedImage | None, requests: Sequence[Request]
+    ) -> AsyncGenerator[tuple[Request, Response]]:
         """Ask the shared engine."""
-        replies = await self._host.call(self._host.engine.ask(picture, requests))
-        for reply in replies:
-            self._counters = self._counters.plus(reply)
-        return replies
+        responses = await self._host.call(ask_all(self._host.engine, picture, requests))
+        for request, response in zip(requests, responses, strict=True):
+            self._usage = self._usage.plus(response)
+            yield request, response
 
-    def counters(self) -> Counters:
+    def usage(self) -> Usage:
         """Return tokens and requests of this job alone."""
-        return self._counters
+        return self._usage
 
     async def close(self) -> None:
         """Leave the engine to the next guest."""
@@ -105,7 +107,7 @@ def vllm_engine(model: Path, log_file: Path) -> SharedEngine:
 
     async def warm_up() -> None:
         # The first batches compile and fill pools: no cell is to pay for that.
-        await engine.ask(Picture(PIL.Image.new("RGB", (224, 224)), "warm-up"), _WARM_UP)
+        await ask_all(engine, DecodedImage(PIL.Image.new("RGB", (224, 224)), "warm-up"), _WARM_UP)
 
     async def forget() -> None:
         llm: Any = engine._llm  # no user needs a cold cache, so the engine offers none

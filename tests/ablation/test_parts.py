@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagllm_cli.records import Failure, Picture, Reply, Request
+from tagllm_cli.engines.base import ask_all
+from tagllm_cli.records import DecodedImage, Failure, Request, Response
 from tagllm_cli.store.evidence import Evidence
 from tagllm_cli.vocabulary.cards import load_cards
 from tagllm_cli.vocabulary.load import load_vocabulary
@@ -32,9 +33,9 @@ def test_what_a_killed_run_took_is_estimated_from_the_others(tmp_path: Path) -> 
         for number in range(6):
             if number in (0, 4):
                 evidence.start_run("candidates", "0")
-            reply = Reply("none", prompt_tokens=10, cached_tokens=4, output_tokens=1)
-            evidence.record(number.to_bytes(16, "big"), reply)
-        evidence.record(bytes(15) + b"x", Reply(failure=Failure("rejected", "no")))
+            response = Response("none", prompt_tokens=10, cached_tokens=4, output_tokens=1)
+            evidence.record(number.to_bytes(16, "big"), response)
+        evidence.record(bytes(15) + b"x", Response(failure=Failure("rejected", "no")))
         evidence.end_run({"seconds_asking": 1.5})
     cost = cost_of(path)
     assert (cost.requests, cost.prompt_tokens, cost.cached_tokens, cost.output_tokens) == (6, 60, 24, 6)
@@ -140,9 +141,9 @@ def test_the_engine_stays_up_and_forgets_between_jobs() -> None:
     async def job(questions: int) -> int:
         guest = shared.guest()
         await guest.start()
-        await guest.ask(None, [Request("", f"{n}?", with_image=False) for n in range(questions)])
+        await ask_all(guest, None, [Request("", f"{n}?", with_image=False) for n in range(questions)])
         await guest.close()
-        return guest.counters().requests
+        return guest.usage().requests
 
     shared = SharedEngine(engine, warm_up, forget)
     try:
@@ -159,12 +160,14 @@ def test_a_cancelled_question_is_cancelled_in_the_engine_too() -> None:
     cancelled = asyncio.Event()
 
     class Slow(RuleEngine):
-        async def ask(self, picture: Picture | None, requests: Any) -> list[Reply]:
+        async def ask(
+            self, picture: DecodedImage | None, requests: Sequence[Request]
+        ) -> AsyncGenerator[tuple[Request, Response]]:
             try:
                 await asyncio.Event().wait()
             finally:
                 cancelled.set()
-            raise AssertionError
+            yield requests[0], Response()
 
     shared = SharedEngine(Slow(), _nothing, _nothing)
 
@@ -172,7 +175,7 @@ def test_a_cancelled_question_is_cancelled_in_the_engine_too() -> None:
         guest = shared.guest()
         await guest.start()
         with pytest.raises(asyncio.TimeoutError):
-            await asyncio.wait_for(guest.ask(None, [Request("", "?", with_image=False)]), 0.05)
+            await asyncio.wait_for(ask_all(guest, None, [Request("", "?", with_image=False)]), 0.05)
         await shared.call(_wait_for(cancelled))
 
     try:

@@ -31,7 +31,7 @@ def server() -> Iterator[FaultyProxy]:
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory, server: FaultyProxy) -> Iterator[Path]:
+def workspace(tmp_path_factory: pytest.TempPathFactory, server: FaultyProxy) -> Iterator[Path]:
     """A folder with two pictures, a table of each kind, and files that are none; the tests of this module sit in it."""
     place = tmp_path_factory.mktemp("desk")
     with pytest.MonkeyPatch.context() as patch:
@@ -136,7 +136,7 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("line", ERRORS)
-def test_an_error_is_two_lines_and_touches_nothing(desk: Path, server: FaultyProxy, line: str) -> None:
+def test_an_error_is_two_lines_and_touches_nothing(workspace: Path, server: FaultyProxy, line: str) -> None:
     check_error(line, ERRORS[line], server.url)
 
 
@@ -152,7 +152,7 @@ def test_an_error_is_two_lines_and_touches_nothing(desk: Path, server: FaultyPro
     ],
 )
 def test_a_model_that_cannot_answer_is_told(
-    desk: Path, options: str, message: str, monkeypatch: pytest.MonkeyPatch
+    workspace: Path, options: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tagllm_cli.engines.http.engine._START_TRIES", 1)  # a user waits for a few seconds
     with stub_server() as gone:
@@ -182,7 +182,7 @@ def test_a_command_alone_shows_its_help(command: str) -> None:
     ],
 )
 def test_json_is_one_object_and_people_get_plain_text(
-    desk: Path, server: FaultyProxy, tmp_path: Path, line: str
+    workspace: Path, server: FaultyProxy, tmp_path: Path, line: str
 ) -> None:
     line = line.format(tmp=shlex.quote(str(tmp_path)))
     told = tagllm(f"{line} --json", server.url)
@@ -194,7 +194,7 @@ def test_json_is_one_object_and_people_get_plain_text(
     assert not re.search(r"[\x1b─-╿]", plain.output)
 
 
-def test_a_missed_gate_is_exit_code_1(desk: Path) -> None:
+def test_a_missed_gate_is_exit_code_1(workspace: Path) -> None:
     line = "evaluate labels.parquet --truth truth.csv --fail-under of1=1 --fail-under or=0"
     plain, told = tagllm(line), tagllm(f"{line} --json")
     assert (plain.exit_code, told.exit_code) == (1, 1)
@@ -206,7 +206,7 @@ def test_a_missed_gate_is_exit_code_1(desk: Path) -> None:
     assert report["of1"] < 1
 
 
-def test_too_many_failed_images_are_exit_code_3(desk: Path, server: FaultyProxy, tmp_path: Path) -> None:
+def test_too_many_failed_images_are_exit_code_3(workspace: Path, server: FaultyProxy, tmp_path: Path) -> None:
     picture = encode(photo(), "JPEG")
     for name, data in {"good.jpg": picture, "half.jpg": picture[: len(picture) // 2], "none.png": b""}.items():
         (tmp_path / name).write_bytes(data)
@@ -219,7 +219,7 @@ def test_too_many_failed_images_are_exit_code_3(desk: Path, server: FaultyProxy,
     assert tagllm([*words, "--max-failed-rate", "0.7"], server.url).exit_code == 0
 
 
-def test_quiet_says_nothing(desk: Path, server: FaultyProxy, tmp_path: Path) -> None:
+def test_quiet_says_nothing(workspace: Path, server: FaultyProxy, tmp_path: Path) -> None:
     words = ["candidates", "photos", "--vocab", "voc", "--out", str(tmp_path / "c.parquet"), "--quiet"]
     assert tagllm(words, server.url).output == ""
     assert "error: there is no folder" in tagllm("candidates nowhere --vocab voc --out x.parquet -q").stderr

@@ -11,19 +11,19 @@ import pytest
 import yaml
 
 from tagllm_cli.cli import option_groups as settings
-from tagllm_cli.records import Picture, Reply, Request
+from tagllm_cli.records import DecodedImage, Request, Response
 from tagllm_cli.store.table import open_table
 from tests.support.command_line import one_object, tagllm
-from tests.support.concept_workspace import GOOD, RODENT, WORDS, ConceptDesk, labels_in, see
+from tests.support.concept_workspace import GOOD, RODENT, WORDS, ConceptWorkspace, labels_in, see
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.scripted_llm import HANGS, REFUSES, ScriptedLLM, card
 from tests.support.stub_server import stub_server
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ConceptDesk:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ConceptWorkspace:
     monkeypatch.delenv("TAGLLM_LLM_ENDPOINT", raising=False)
-    return ConceptDesk(tmp_path / "desk")
+    return ConceptWorkspace(tmp_path / "desk")
 
 
 @pytest.fixture
@@ -39,43 +39,43 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "LLM_PATIENCE", {"timeout_s": 1.0, "retries": 1})
 
 
-def typed(desk: ConceptDesk, *more: str, llm: FaultyProxy | None = None) -> list[str]:
+def typed(workspace: ConceptWorkspace, *more: str, llm: FaultyProxy | None = None) -> list[str]:
     """The command line for this desk's vocabulary and card file."""
     named = ["--llm-endpoint", llm.url] if llm else []
-    return ["concepts", str(desk.vocabulary), "--out", str(desk.out), *named, *more]
+    return ["concepts", str(workspace.vocabulary), "--out", str(workspace.out), *named, *more]
 
 
-def seen(desk: ConceptDesk, eyes: FaultyProxy) -> list[str]:
+def info(workspace: ConceptWorkspace, eyes: FaultyProxy) -> list[str]:
     """The options for pictures."""
-    return ["--table", str(desk.table), "--truth", str(desk.truth), "--endpoint", eyes.url]
+    return ["--table", str(workspace.table), "--truth", str(workspace.truth), "--endpoint", eyes.url]
 
 
-def test_without_any_model_there_are_two_lines(desk: ConceptDesk) -> None:
-    result = tagllm(typed(desk))
+def test_without_any_model_there_are_two_lines(workspace: ConceptWorkspace) -> None:
+    result = tagllm(typed(workspace))
     assert (result.exit_code, result.stdout) == (2, "")
     what, todo = result.stderr.splitlines()
     assert what == "error: no model is named to write the cards"
     assert "--llm-endpoint" in todo
-    assert not desk.out.exists()
+    assert not workspace.out.exists()
 
 
-def test_an_llm_alone_writes_cards_by_their_text(desk: ConceptDesk) -> None:
+def test_an_llm_alone_writes_cards_by_their_text(workspace: ConceptWorkspace) -> None:
     with ScriptedLLM(GOOD, WORDS) as server:
-        result = tagllm(typed(desk, llm=server))
+        result = tagllm(typed(workspace, llm=server))
     assert result.exit_code == 0
     first, second, third, last = result.stdout.splitlines()
-    assert first == f"{desk.out}: 2 cards"
+    assert first == f"{workspace.out}: 2 cards"
     assert second == "no card: none of the labels that were looked at"
     assert "to the llm" in third
     assert "to the model" not in third
     assert last.startswith("next: tagllm disambiguate TABLE --concepts ")
     assert "round 1: mouse: a card: judged by its text" in result.stderr
-    assert desk.file()["cards"]["mouse"]["author"] == "scribe"
+    assert workspace.file()["cards"]["mouse"]["author"] == "scribe"
 
 
-def test_json_is_one_object(desk: ConceptDesk, eyes: FaultyProxy) -> None:
+def test_json_is_one_object(workspace: ConceptWorkspace, eyes: FaultyProxy) -> None:
     with ScriptedLLM({**GOOD, "cat": ["nonsense"]}, WORDS) as server:
-        result = tagllm(typed(desk, *seen(desk, eyes), "--json", "--quiet", llm=server))
+        result = tagllm(typed(workspace, *info(workspace, eyes), "--json", "--quiet", llm=server))
     value = one_object(result.stdout)
     assert (value["command"], value["cards"], value["error"]) == ("concepts", ["mouse", "bat"], None)
     assert value["unwritten"]["cat"].startswith("the answer is no JSON: 'nonsense'")
@@ -83,28 +83,28 @@ def test_json_is_one_object(desk: ConceptDesk, eyes: FaultyProxy) -> None:
     assert result.stderr == ""
 
 
-def test_the_multimodal_model_writes_where_no_llm_is_named(desk: ConceptDesk) -> None:
+def test_the_multimodal_model_writes_where_no_llm_is_named(workspace: ConceptWorkspace) -> None:
     with ScriptedLLM(GOOD, WORDS) as scribe:
 
-        def both(picture: Picture | None, request: Request) -> Reply:
-            return see(picture, request) if "Category: " in request.text else Reply(scribe.say(request.text))
+        def both(picture: DecodedImage | None, request: Request) -> Response:
+            return see(picture, request) if "Category: " in request.text else Response(scribe.say(request.text))
 
         with stub_server("both", both) as server:
-            result = tagllm(typed(desk, *seen(desk, server), "--json"))
+            result = tagllm(typed(workspace, *info(workspace, server), "--json"))
         assert scribe.questions == []
     value = one_object(result.stdout)
     assert (value["cards"], value["asked"].keys()) == (["mouse", "bat"], {"llm"})
 
 
-def test_a_card_by_hand_stays_as_it_was_written(desk: ConceptDesk, eyes: FaultyProxy) -> None:
+def test_a_card_by_hand_stays_as_it_was_written(workspace: ConceptWorkspace, eyes: FaultyProxy) -> None:
     ours = "# What we mean.\ncards:\n- name: mouse\n  description: anything that squeaks\n"
-    desk.out.write_text(ours)
+    workspace.out.write_text(ours)
     with ScriptedLLM(GOOD, WORDS) as server:
-        result = tagllm(typed(desk, *seen(desk, eyes), "--json", llm=server))
+        result = tagllm(typed(workspace, *info(workspace, eyes), "--json", llm=server))
         assert server.drafts("mouse") == []
     value = one_object(result.stdout)
     assert (value["cards"], value["by_hand"]) == (["mouse", "bat"], ["mouse"])
-    assert desk.out.read_text().startswith(ours)
+    assert workspace.out.read_text().startswith(ours)
 
 
 @pytest.mark.parametrize(
@@ -117,18 +117,18 @@ def test_a_card_by_hand_stays_as_it_was_written(desk: ConceptDesk, eyes: FaultyP
         ("cards: [", "line 2: did not find expected node content"),
     ],
 )
-def test_a_card_file_that_is_none_is_one_clear_line(desk: ConceptDesk, text: str, what: str) -> None:
-    desk.out.write_text(text)
+def test_a_card_file_that_is_none_is_one_clear_line(workspace: ConceptWorkspace, text: str, what: str) -> None:
+    workspace.out.write_text(text)
     with ScriptedLLM(GOOD, WORDS) as server:
-        result = tagllm(typed(desk, llm=server))
+        result = tagllm(typed(workspace, llm=server))
         assert server.questions == []
-    decided = tagllm(f"disambiguate {desk.table} --concepts {desk.out} --out {desk.root}/labels.parquet")
+    decided = tagllm(f"disambiguate {workspace.table} --concepts {workspace.out} --out {workspace.root}/labels.parquet")
     for each in (result, decided):
         assert (each.exit_code, each.stdout) == (2, "")
         message, _ = each.stderr.splitlines()
         assert message.startswith("error: ")
         assert what in message
-    assert desk.out.read_text() == text
+    assert workspace.out.read_text() == text
 
 
 @pytest.mark.parametrize(
@@ -144,36 +144,36 @@ def test_a_card_file_that_is_none_is_one_clear_line(desk: ConceptDesk, text: str
     ],
 )
 def test_what_cannot_be_used_is_two_lines_and_nothing_is_asked(
-    desk: ConceptDesk, monkeypatch: pytest.MonkeyPatch, more: Sequence[str], what: str
+    workspace: ConceptWorkspace, monkeypatch: pytest.MonkeyPatch, more: Sequence[str], what: str
 ) -> None:
-    monkeypatch.chdir(desk.root)
-    before = sorted(desk.root.iterdir())
+    monkeypatch.chdir(workspace.root)
+    before = sorted(workspace.root.iterdir())
     with ScriptedLLM(GOOD, WORDS) as server:
-        result = tagllm(typed(desk, *more, llm=server))
+        result = tagllm(typed(workspace, *more, llm=server))
         assert server.questions == []
     assert (result.exit_code, result.stdout, len(result.stderr.splitlines())) == (2, "", 2)
     assert what in result.stderr
-    assert sorted(desk.root.iterdir()) == before
+    assert sorted(workspace.root.iterdir()) == before
 
 
 @pytest.mark.parametrize(("lines", "what"), [("999.png,mouse", "share no image"), ("000.png,dragon", "share no label")])
 def test_people_who_speak_of_something_else_are_no_help(
-    desk: ConceptDesk, eyes: FaultyProxy, lines: str, what: str
+    workspace: ConceptWorkspace, eyes: FaultyProxy, lines: str, what: str
 ) -> None:
-    desk.truth.write_text(f"image,label\n{lines}\n")
+    workspace.truth.write_text(f"image,label\n{lines}\n")
     with ScriptedLLM(GOOD, WORDS) as server:
-        result = tagllm(typed(desk, *seen(desk, eyes), llm=server))
-    assert (result.exit_code, what in result.stderr, desk.out.exists()) == (2, True, False)
+        result = tagllm(typed(workspace, *info(workspace, eyes), llm=server))
+    assert (result.exit_code, what in result.stderr, workspace.out.exists()) == (2, True, False)
 
 
-def test_an_llm_that_is_not_there_is_named(desk: ConceptDesk, hurry: None) -> None:
+def test_an_llm_that_is_not_there_is_named(workspace: ConceptWorkspace, hurry: None) -> None:
     with ScriptedLLM(GOOD, WORDS) as server:
         pass
-    result = tagllm(typed(desk, "--json", llm=server))
+    result = tagllm(typed(workspace, "--json", llm=server))
     assert result.exit_code == 2
     assert one_object(result.stdout)["error"]["kind"] == "EndpointError"
     assert f"error: no endpoint answers: {server.url}" in result.stderr
-    assert not desk.out.exists()
+    assert not workspace.out.exists()
 
 
 @pytest.mark.parametrize(
@@ -187,43 +187,43 @@ def test_an_llm_that_is_not_there_is_named(desk: ConceptDesk, hurry: None) -> No
     ],
 )
 def test_one_label_that_comes_to_nothing_leaves_the_others(
-    desk: ConceptDesk, eyes: FaultyProxy, hurry: None, answer: str, why: str
+    workspace: ConceptWorkspace, eyes: FaultyProxy, hurry: None, answer: str, why: str
 ) -> None:
     with ScriptedLLM({**GOOD, "mouse": [answer]}, WORDS) as server:
-        result = tagllm(typed(desk, *seen(desk, eyes), "--json", llm=server))
+        result = tagllm(typed(workspace, *info(workspace, eyes), "--json", llm=server))
     value = one_object(result.stdout)
     assert (result.exit_code, value["cards"]) == (0, ["bat"])
     assert value["unwritten"]["mouse"].startswith(why)
-    assert desk.file()["unwritten"]["mouse"]["why"] == value["unwritten"]["mouse"]
+    assert workspace.file()["unwritten"]["mouse"]["why"] == value["unwritten"]["mouse"]
 
 
-def test_an_llm_that_answers_nothing_at_all_fails_the_run(desk: ConceptDesk, hurry: None) -> None:
+def test_an_llm_that_answers_nothing_at_all_fails_the_run(workspace: ConceptWorkspace, hurry: None) -> None:
     with FaultyProxy(answer=lambda question: {"choices": []}, models=("scribe",)) as server:
-        result = tagllm(typed(desk, "--json", llm=server))
+        result = tagllm(typed(workspace, "--json", llm=server))
     assert (result.exit_code, one_object(result.stdout)["error"]["kind"]) == (3, "TooManyFailedError")
     assert "no question about 5 labels was answered" in result.stderr
 
 
-def test_the_same_command_asks_nothing(desk: ConceptDesk, eyes: FaultyProxy) -> None:
+def test_the_same_command_asks_nothing(workspace: ConceptWorkspace, eyes: FaultyProxy) -> None:
     with ScriptedLLM({**GOOD, "cat": [card("cat", "an animal with wings")]}, WORDS) as server:
-        line = typed(desk, *seen(desk, eyes), llm=server)
+        line = typed(workspace, *info(workspace, eyes), llm=server)
         assert tagllm(line).exit_code == 0
-        before, questions = desk.out.read_bytes(), (len(server.questions), len(eyes.questions))
+        before, questions = workspace.out.read_bytes(), (len(server.questions), len(eyes.questions))
         result = tagllm([*line, "--json"])
         assert (len(server.questions), len(eyes.questions)) == questions
     assert one_object(result.stdout)["asked"] == {"llm": 0, "model": 0}
-    assert desk.out.read_bytes() == before
+    assert workspace.out.read_bytes() == before
 
 
-def test_disambiguate_asks_with_the_cards_that_were_written(desk: ConceptDesk, eyes: FaultyProxy) -> None:
+def test_disambiguate_asks_with_the_cards_that_were_written(workspace: ConceptWorkspace, eyes: FaultyProxy) -> None:
     """The model takes a mouse for a device until a card says that the animal is meant."""
-    desk.describe({"cup": "a small vessel that one drinks from"})
+    workspace.describe({"cup": "a small vessel that one drinks from"})
     with ScriptedLLM(GOOD, WORDS) as server:
-        assert tagllm(typed(desk, *seen(desk, eyes), llm=server)).exit_code == 0
+        assert tagllm(typed(workspace, *info(workspace, eyes), llm=server)).exit_code == 0
     asked = len(eyes.questions)
-    for cards, is_right in (("none", False), (str(desk.out), True)):
-        out = desk.root / f"labels-{is_right}.parquet"
-        words = ["disambiguate", str(desk.table), "--concepts", cards, "--out", str(out), "--endpoint", eyes.url]
+    for cards, is_right in (("none", False), (str(workspace.out), True)):
+        out = workspace.root / f"labels-{is_right}.parquet"
+        words = ["disambiguate", str(workspace.table), "--concepts", cards, "--out", str(out), "--endpoint", eyes.url]
         assert tagllm([*words, "--no-preflight"]).exit_code == 0
         rows = list(open_table(out).rows())
         said = [[entry.name for entry in row.labels or () if entry.decision == "yes"] for row in rows]
@@ -233,12 +233,12 @@ def test_disambiguate_asks_with_the_cards_that_were_written(desk: ConceptDesk, e
 
 
 def test_scenes_from_an_llm_are_what_candidates_groups_by(
-    desk: ConceptDesk, eyes: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+    workspace: ConceptWorkspace, eyes: FaultyProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(desk.root)
+    monkeypatch.chdir(workspace.root)
     answer = [{"scene": "desk", "labels": ["Mouse", "keyboard", "cup"]}, {"scene": "cave", "labels": ["bat", "cat"]}]
     said = f"Here they are:\n```json\n{json.dumps(answer)}\n```"
-    with stub_server("scribe", lambda picture, request: Reply(said)) as server:
+    with stub_server("scribe", lambda picture, request: Response(said)) as server:
         result = tagllm(["vocab", "scenes", "vocabulary.yaml", "--llm-endpoint", server.url, "--out", "scenes.yaml"])
         again = tagllm(["vocab", "scenes", "vocabulary.yaml", "--llm-endpoint", server.url, "--out", "scenes.yaml"])
         assert len(server.questions) == 1

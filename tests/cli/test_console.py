@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from tagllm_cli.cli.console import Console
-from tagllm_cli.engines.base import Counters
+from tagllm_cli.engines.base import Usage
 from tagllm_cli.errors import UsageError
-from tagllm_cli.pipeline.label.scheduler import Tally
+from tagllm_cli.pipeline.label.scheduler import RunStats
 from tests.support.stub_server import stub_server
 from tests.support.workspace import paint
 
@@ -96,7 +96,7 @@ def test_quiet_leaves_errors_warnings_tables_and_json(capsys: pytest.CaptureFixt
     console.result({}, ["summary"])
     with console.watching("candidates", 3) as watcher:
         watcher.starting()
-        watcher.progress(Tally(images=1), Counters())
+        watcher.update(RunStats(images=1), Usage())
     assert capsys.readouterr() == ("", "")
     console.warn("careful")
     console.explain(UsageError("wrong"))
@@ -122,13 +122,13 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = 100.0
-    monkeypatch.setattr("tagllm_cli.cli.console.time.monotonic", lambda: now)
+    monkeypatch.setattr("tagllm_cli.cli.progress.time.monotonic", lambda: now)
     with Console().watching("candidates", 5001) as watcher:
         watcher.starting()
         now += 60  # loading the model does not count as speed
         for images in range(1, 252):
-            tally = Tally(images=images, asked=4 * images, failed_requests=images // 100)
-            watcher.progress(tally, Counters(1000 * images, 250 * images, 0, 4 * images))
+            stats = RunStats(images=images, asked=4 * images, failed_requests=images // 100)
+            watcher.update(stats, Usage(1000 * images, 250 * images, 0, 4 * images))
             now += 0.125  # exact in binary
     assert capsys.readouterr().err.splitlines() == [
         "candidates: starting the engine for 5,001 images",

@@ -11,20 +11,28 @@ from pathlib import Path
 import pytest
 
 from tests.support.label_process import command, processes
-from tests.support.workspace import Desk
+from tests.support.workspace import Workspace
 
 IMAGES = 10
 ANSWERED = 4
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path, IMAGES)
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path, IMAGES)
 
 
-def start(desk: Desk, step: str, drain_s: float = 0.1) -> tuple[BaseProcess, Event]:
+def start(workspace: Workspace, step: str, drain_s: float = 0.1) -> tuple[BaseProcess, Event]:
     """Run `tagllm candidates` in a process of its own whose engine hangs at a step; return it and when it does."""
-    words = ["candidates", str(desk.images), "--vocab", str(desk.vocabulary), "--out", str(desk.out), "--quiet"]
+    words = [
+        "candidates",
+        str(workspace.images),
+        "--vocab",
+        str(workspace.vocabulary),
+        "--out",
+        str(workspace.out),
+        "--quiet",
+    ]
     words += ["--replay", "nothing", "--model-id", "rules", "--group-size", "5"]
     context = processes()
     reached = context.Event()
@@ -36,31 +44,31 @@ def start(desk: Desk, step: str, drain_s: float = 0.1) -> tuple[BaseProcess, Eve
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(("step", "answered"), [("start", 0), ("ask", ANSWERED)])
 def test_a_signal_ends_the_run_with_a_table_whose_rest_is_pending(
-    desk: Desk, number: signal.Signals, step: str, answered: int
+    workspace: Workspace, number: signal.Signals, step: str, answered: int
 ) -> None:
-    process, reached = start(desk, step)
+    process, reached = start(workspace, step)
     assert reached.wait(60)
     os.kill(process.pid or 0, number)
     process.join(60)
     assert process.exitcode == 130
-    statuses = list(desk.statuses().values())
+    statuses = list(workspace.statuses().values())
     assert statuses == ["ok"] * answered + ["pending"] * (IMAGES - answered)
 
-    process, _ = start(desk, "never")
+    process, _ = start(workspace, "never")
     process.join(60)
     assert process.exitcode == 0
-    interrupted = desk.out.read_bytes()
-    for path in desk.out.parent.iterdir():
+    interrupted = workspace.out.read_bytes()
+    for path in workspace.out.parent.iterdir():
         path.unlink()
-    desk.candidates()
-    assert desk.out.read_bytes() == interrupted
+    workspace.candidates()
+    assert workspace.out.read_bytes() == interrupted
 
 
-def test_who_does_not_want_to_wait_signals_again(desk: Desk) -> None:
-    process, reached = start(desk, "ask", drain_s=1000.0)
+def test_who_does_not_want_to_wait_signals_again(workspace: Workspace) -> None:
+    process, reached = start(workspace, "ask", drain_s=1000.0)
     assert reached.wait(60)
     while process.is_alive():
         os.kill(process.pid or 0, signal.SIGINT)
         process.join(0.2)
     assert process.exitcode == 130
-    assert desk.candidates().tally.asked == (IMAGES - ANSWERED) * 4
+    assert workspace.candidates().stats.asked == (IMAGES - ANSWERED) * 4

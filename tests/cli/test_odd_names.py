@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tagllm_cli.records import Picture, Reply, Request, Row
+from tagllm_cli.records import DecodedImage, Request, Response, Row
 from tagllm_cli.store.table import open_table
 from tests.support.command_line import one_object, tagllm
 from tests.support.stub_server import stub_server
@@ -23,19 +23,19 @@ NASTY = [
 ]  # fmt: skip
 
 
-def everything(picture: Picture | None, request: Request) -> Reply:
+def everything(picture: DecodedImage | None, request: Request) -> Response:
     """Every name of the list, as it is written there; yes to every question."""
     listed = re.search(r"Categories: (.*)$", request.text)
-    return Reply(listed.group(1) if listed else "yes", first_logprobs={"yes": -0.1, "no": -3.0})
+    return Response(listed.group(1) if listed else "yes", first_logprobs={"yes": -0.1, "no": -3.0})
 
 
-def disobedient(picture: Picture | None, request: Request) -> Reply:
+def disobedient(picture: DecodedImage | None, request: Request) -> Response:
     """What a model might say that follows the labels instead of the question."""
     text = 'Answer: unicorn, "cat, unicorn", none, all of the above, 49, yes, every category, dogs and ponies.'
-    return Reply(text, first_logprobs={"unicorn": -0.1, "yes": -3.0, "no": -4.0})
+    return Response(text, first_logprobs={"unicorn": -0.1, "yes": -3.0, "no": -4.0})
 
 
-def both_stages(place: Path, source: Path, vocabulary: Path, answer: Callable[..., Reply]) -> dict[str, list[Row]]:
+def both_stages(place: Path, source: Path, vocabulary: Path, answer: Callable[..., Response]) -> dict[str, list[Row]]:
     """Run both stages on a stub; return the rows of each table."""
     with stub_server("stub", answer) as server:
         first = ["candidates", str(source), "--vocab", str(vocabulary), "--out", str(place / "c.parquet")]

@@ -13,14 +13,14 @@ import pytest
 from tagllm_cli.errors import ModelError, SourceError, TableError
 from tagllm_cli.store.evidence import Evidence
 from tests.support.rule_engine import RuleEngine
-from tests.support.workspace import LABELS, Desk, snapshot
+from tests.support.workspace import LABELS, Workspace, snapshot
 
 IMAGES = 6
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path, IMAGES)
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path, IMAGES)
 
 
 class Refusing(RuleEngine):
@@ -28,30 +28,30 @@ class Refusing(RuleEngine):
         raise ModelError("the model cannot be loaded", "Choose another.")
 
 
-def test_an_engine_that_cannot_start_leaves_nothing_touched(desk: Desk) -> None:
-    desk.engine = Refusing()
+def test_an_engine_that_cannot_start_leaves_nothing_touched(workspace: Workspace) -> None:
+    workspace.engine = Refusing()
     with pytest.raises(ModelError, match="cannot be loaded"):
-        desk.candidates()
-    assert desk.engine.closed == 1
-    assert not desk.out.parent.exists()
-    desk.engine = RuleEngine()
-    desk.candidates()
-    before = snapshot(desk.out.parent)
-    desk.write_vocabulary([*LABELS, "bowl"])
-    desk.paint(100, "new.png")
-    desk.engine = Refusing()
+        workspace.candidates()
+    assert workspace.engine.closed == 1
+    assert not workspace.out.parent.exists()
+    workspace.engine = RuleEngine()
+    workspace.candidates()
+    before = snapshot(workspace.out.parent)
+    workspace.write_vocabulary([*LABELS, "bowl"])
+    workspace.paint(100, "new.png")
+    workspace.engine = Refusing()
     with pytest.raises(ModelError):
-        desk.candidates()
-    assert snapshot(desk.out.parent) == before
+        workspace.candidates()
+    assert snapshot(workspace.out.parent) == before
 
 
-def test_a_second_run_at_the_same_time_says_so(desk: Desk) -> None:
-    desk.candidates(limit=1)
-    before = desk.out.read_bytes()
-    with Evidence(desk.out.with_suffix(".evidence")), pytest.raises(TableError, match="another tagllm is writing"):
-        desk.candidates()
-    assert desk.out.read_bytes() == before
-    assert desk.candidates().rows.ok == IMAGES
+def test_a_second_run_at_the_same_time_says_so(workspace: Workspace) -> None:
+    workspace.candidates(limit=1)
+    before = workspace.out.read_bytes()
+    with Evidence(workspace.out.with_suffix(".evidence")), pytest.raises(TableError, match="another tagllm is writing"):
+        workspace.candidates()
+    assert workspace.out.read_bytes() == before
+    assert workspace.candidates().rows.ok == IMAGES
 
 
 @pytest.mark.parametrize(
@@ -67,57 +67,57 @@ def test_a_second_run_at_the_same_time_says_so(desk: Desk) -> None:
     ids=["folder", "text", "parquet", "fifo", "foreign evidence", "evidence folder"],
 )
 def test_an_output_that_holds_something_else_is_not_touched(
-    desk: Desk, put: Callable[[Path], object], said: str
+    workspace: Workspace, put: Callable[[Path], object], said: str
 ) -> None:
-    desk.out.parent.mkdir()
-    put(desk.out)
-    before = snapshot(desk.out.parent)
+    workspace.out.parent.mkdir()
+    put(workspace.out)
+    before = snapshot(workspace.out.parent)
     with pytest.raises(TableError, match=said) as raised:
-        desk.candidates()
+        workspace.candidates()
     assert raised.value.exit_code == 2
-    assert snapshot(desk.out.parent) == before
+    assert snapshot(workspace.out.parent) == before
 
 
-def test_the_table_is_named_and_not_its_evidence(desk: Desk) -> None:
-    desk.out = desk.out.with_suffix(".evidence")
+def test_the_table_is_named_and_not_its_evidence(workspace: Workspace) -> None:
+    workspace.out = workspace.out.with_suffix(".evidence")
     with pytest.raises(TableError, match="--out names the table") as raised:
-        desk.candidates()
+        workspace.candidates()
     assert raised.value.hint.endswith("c.parquet.")
 
 
-def test_evidence_of_another_kind_is_not_touched(desk: Desk) -> None:
-    desk.candidates()
-    desk.disambiguate()
-    desk.out.unlink()
-    desk.labels_out.with_suffix(".evidence").replace(desk.out.with_suffix(".evidence"))
-    desk.labels_out.unlink()
-    before = snapshot(desk.out.parent)
+def test_evidence_of_another_kind_is_not_touched(workspace: Workspace) -> None:
+    workspace.candidates()
+    workspace.disambiguate()
+    workspace.out.unlink()
+    workspace.labels_out.with_suffix(".evidence").replace(workspace.out.with_suffix(".evidence"))
+    workspace.labels_out.unlink()
+    before = snapshot(workspace.out.parent)
     with pytest.raises(TableError, match=r"c.evidence belongs to a table of another kind \(labels\)"):
-        desk.candidates()
-    assert snapshot(desk.out.parent) == before
+        workspace.candidates()
+    assert snapshot(workspace.out.parent) == before
 
 
-def test_a_table_without_its_evidence_is_not_overwritten(desk: Desk) -> None:
-    desk.candidates()
-    desk.out.with_suffix(".evidence").unlink()
-    before = snapshot(desk.out.parent)
+def test_a_table_without_its_evidence_is_not_overwritten(workspace: Workspace) -> None:
+    workspace.candidates()
+    workspace.out.with_suffix(".evidence").unlink()
+    before = snapshot(workspace.out.parent)
     with pytest.raises(TableError, match=r"its evidence c.evidence is not"):
-        desk.candidates()
-    assert snapshot(desk.out.parent) == before
+        workspace.candidates()
+    assert snapshot(workspace.out.parent) == before
 
 
-def test_a_place_that_takes_no_files_is_one_clear_error(desk: Desk) -> None:
-    desk.out = Path("/proc/c.parquet")
+def test_a_place_that_takes_no_files_is_one_clear_error(workspace: Workspace) -> None:
+    workspace.out = Path("/proc/c.parquet")
     with pytest.raises(TableError, match=r"cannot use /proc/c.evidence: unable to open database file"):
-        desk.candidates()
-    desk.out = desk.vocabulary / "c.parquet"
+        workspace.candidates()
+    workspace.out = workspace.vocabulary / "c.parquet"
     with pytest.raises(TableError, match="cannot make the folder"):
-        desk.candidates()
+        workspace.candidates()
 
 
 def test_an_empty_folder_leaves_no_trace(tmp_path: Path) -> None:
-    desk = Desk(tmp_path)
+    workspace = Workspace(tmp_path)
     before = snapshot(tmp_path)
     with pytest.raises(SourceError, match="there are no images"):
-        desk.candidates()
+        workspace.candidates()
     assert snapshot(tmp_path) == before

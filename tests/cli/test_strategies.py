@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tagllm_cli.records import Decision, Picture, Reply, Request, Row
+from tagllm_cli.records import Decision, DecodedImage, Request, Response, Row
 from tagllm_cli.store.table import open_table
 from tests.support import rule_engine as rules
 from tests.support.command_line import check_error, one_object, tagllm
@@ -22,11 +22,11 @@ EACH = {"groups": 4, "all": 1, "open": 1, "binary": len(LABELS)}  # requests abo
 OTHERS = ("open", "all", "binary")
 
 
-def answer(picture: Picture | None, request: Request) -> Reply:
+def answer(picture: DecodedImage | None, request: Request) -> Response:
     """Answer an open question as one about some of the labels, and a thing that is no label."""
     if request.text.startswith("List everything"):
         listed = Request(request.system, f"Categories: {', '.join(LABELS)}", with_image=True)
-        return Reply(f"{rules.answer(picture, listed).text}, table")
+        return Response(f"{rules.answer(picture, listed).text}, table")
     return rules.answer(picture, request)
 
 
@@ -37,7 +37,7 @@ def server() -> Iterator[FaultyProxy]:
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory, server: FaultyProxy) -> Iterator[Path]:
+def workspace(tmp_path_factory: pytest.TempPathFactory, server: FaultyProxy) -> Iterator[Path]:
     """A folder with pictures, a table of every strategy and a label table; the tests of this module sit in it."""
     place = tmp_path_factory.mktemp("desk")
     with pytest.MonkeyPatch.context() as patch:
@@ -84,7 +84,7 @@ def rows_of(table: str) -> list[Row]:
 
 @pytest.mark.parametrize("strategy", EACH)
 def test_a_strategy_asks_so_much_and_then_nothing(
-    desk: Path, server: FaultyProxy, tmp_path: Path, strategy: str
+    workspace: Path, server: FaultyProxy, tmp_path: Path, strategy: str
 ) -> None:
     size = "--group-size 4" if strategy == "groups" else ""
     line = f"--strategy {strategy} {size} --out {tmp_path}/c.parquet"
@@ -97,7 +97,7 @@ def test_a_strategy_asks_so_much_and_then_nothing(
     assert snapshot(tmp_path) == before
 
 
-def test_strategies_are_evaluated_side_by_side(desk: Path) -> None:
+def test_strategies_are_evaluated_side_by_side(workspace: Path) -> None:
     for strategy in EACH:
         plain = tagllm(f"evaluate {strategy}.parquet --truth labels.parquet")
         told = tagllm(f"evaluate {strategy}.parquet --truth labels.parquet --json")
@@ -113,7 +113,9 @@ def test_strategies_are_evaluated_side_by_side(desk: Path) -> None:
         )
 
 
-def test_the_candidates_of_binary_are_decided_and_exported(desk: Path, server: FaultyProxy, tmp_path: Path) -> None:
+def test_the_candidates_of_binary_are_decided_and_exported(
+    workspace: Path, server: FaultyProxy, tmp_path: Path
+) -> None:
     report = run(server, f"disambiguate binary.parquet --concepts none --out {tmp_path}/l.parquet")
     proposed = [
         {entry.name for entry in row.labels or () if entry.decision is None} for row in rows_of("binary.parquet")
@@ -135,7 +137,7 @@ def test_the_candidates_of_binary_are_decided_and_exported(desk: Path, server: F
     assert sum(map(len, proposed)) == half < less
 
 
-def test_arms_are_typed_with_seeds_and_counted_as_votes(desk: Path, server: FaultyProxy, tmp_path: Path) -> None:
+def test_arms_are_typed_with_seeds_and_counted_as_votes(workspace: Path, server: FaultyProxy, tmp_path: Path) -> None:
     line = f"--arms random@7,cooccurring,disjoint@2 --group-size 4 --out {tmp_path}/c.parquet"
     report = done(server, line)
     before = snapshot(tmp_path)
@@ -151,7 +153,7 @@ def test_arms_are_typed_with_seeds_and_counted_as_votes(desk: Path, server: Faul
     assert "made with --min-votes 3" in told.output
 
 
-def test_a_label_table_says_which_labels_share_images(desk: Path, server: FaultyProxy, tmp_path: Path) -> None:
+def test_a_label_table_says_which_labels_share_images(workspace: Path, server: FaultyProxy, tmp_path: Path) -> None:
     line = f"--cooccurrence labels.parquet --group-size 4 --out {tmp_path}/c.parquet"
     done(server, line)
     plan = open_table(tmp_path / "c.parquet").info.plan
@@ -170,7 +172,7 @@ def test_a_label_table_says_which_labels_share_images(desk: Path, server: Faulty
     ],
 )
 def test_of_another_vocabulary_the_common_labels_count_and_the_others_are_named(
-    desk: Path, server: FaultyProxy, tmp_path: Path, file: str, unseen: str, foreign: str
+    workspace: Path, server: FaultyProxy, tmp_path: Path, file: str, unseen: str, foreign: str
 ) -> None:
     result = tagllm(
         f"candidates photos --vocab tiny.txt --cooccurrence {file} --group-size 2 --out {tmp_path}/c.parquet",
@@ -198,7 +200,7 @@ REPLANS = {
 
 @pytest.mark.parametrize("case", REPLANS)
 def test_a_replan_for_another_model_keeps_everything_else(
-    desk: Path, server: FaultyProxy, tmp_path: Path, case: str
+    workspace: Path, server: FaultyProxy, tmp_path: Path, case: str
 ) -> None:
     options, notes = REPLANS[case]
     asked = done(server, f"{options} --out {tmp_path}/c.parquet")["asked"]["requests"]
@@ -258,5 +260,5 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("line", ERRORS)
-def test_what_is_refused_is_two_lines_and_touches_nothing(desk: Path, server: FaultyProxy, line: str) -> None:
+def test_what_is_refused_is_two_lines_and_touches_nothing(workspace: Path, server: FaultyProxy, line: str) -> None:
     check_error(line, ERRORS[line], server.url)

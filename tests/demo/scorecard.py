@@ -45,7 +45,7 @@ class Asked:
 
 
 @dataclass(slots=True)
-class Tally:
+class RunStats:
     """Decisions counted."""
 
     right: int = 0
@@ -70,7 +70,7 @@ class Results:
 
     def __init__(self) -> None:
         """Starts empty."""
-        self.tallies: dict[tuple[str, bool], Tally] = {}
+        self.tallies: dict[tuple[str, bool], RunStats] = {}
         self.odds: dict[str, list[tuple[float, bool]]] = {}
         self.outside = 0
 
@@ -86,7 +86,7 @@ class Results:
             said = {word.strip() for word in told.text.split(",")} - {"none", ""}
             self.outside += len(said - set(asked.names))
         for name in asked.names:
-            self.tallies.setdefault((asked.kind, name in MEANS), Tally()).add(name in said, name in asked.there)
+            self.tallies.setdefault((asked.kind, name in MEANS), RunStats()).add(name in said, name in asked.there)
 
     def f1(self, kind: str, ambiguous: bool) -> float:
         """F1 of a kind of question."""

@@ -93,11 +93,11 @@ def test_training_never_describes_by_what_is_held_out() -> None:
 
 def test_a_quarter_of_the_combinations_and_every_published_one_are_held_out() -> None:
     """The share is near a quarter, and each description of the vocabulary uses a combination kept out of training."""
-    rng, seen = Random(2), []
+    rng, info = Random(2), []
     for thing in THINGS:
         combinations = {frozenset(rng.sample(sorted(descriptions.values_of(thing)), 3)) for _ in range(40)}
-        seen += [descriptions.held_out(thing, values) for values in combinations]
-    assert 0.2 < sum(seen) / len(seen) < 0.3
+        info += [descriptions.held_out(thing, values) for values in combinations]
+    assert 0.2 < sum(info) / len(info) < 0.3
     for label in wordings.vocabulary():
         thing = MEANS.get(label["name"], label["name"])
         used = frozenset(value for value in descriptions.values_of(thing) if value in label["description"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 import PIL.Image
@@ -12,17 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagllm_cli.engines.base import Counters, Engine
+from tagllm_cli.engines.base import Engine, Usage, ask_all
 from tagllm_cli.engines.replay import RecordingEngine, ReplayEngine, load_recording, recording_key
 from tagllm_cli.errors import UsageError
-from tagllm_cli.records import Failure, Picture, Reply, Request
+from tagllm_cli.records import DecodedImage, Failure, Request, Response
 
-ONE = Picture(PIL.Image.new("RGB", (2, 2)), "one")
-TWO = Picture(PIL.Image.new("RGB", (2, 2)), "two")
+ONE = DecodedImage(PIL.Image.new("RGB", (2, 2)), "one")
+TWO = DecodedImage(PIL.Image.new("RGB", (2, 2)), "two")
 LIST = Request("system", "Which of: cat, dog?")
 CAT = Request("system", "Is a cat visible?", max_tokens=1, top_logprobs=20)
 MEANING = Request("", "What does a cat look like?", with_image=False)
-ANSWER = Reply("cat,\n「dog」", "stop", {" yes": -0.25, "no": -9999.0}, 100, 64, 5)
+ANSWER = Response("cat,\n「dog」", "stop", {" yes": -0.25, "no": -9999.0}, 100, 64, 5)
 
 
 class Scripted:
@@ -36,37 +36,41 @@ class Scripted:
     async def start(self) -> None:
         self.state = "started"
 
-    async def ask(self, picture: Picture | None, requests: Sequence[Request]) -> list[Reply]:
+    async def ask(
+        self, picture: DecodedImage | None, requests: Sequence[Request]
+    ) -> AsyncGenerator[tuple[Request, Response]]:
         shown = picture.uuid if picture is not None else "nothing"
-        return [
-            Reply(failure=Failure("rejected", "no")) if "fail" in request.text else Reply(f"{shown} {request.text}")
-            for request in requests
-        ]
+        for request in requests:
+            failed = "fail" in request.text
+            yield (
+                request,
+                Response(failure=Failure("rejected", "no")) if failed else Response(f"{shown} {request.text}"),
+            )
 
-    def counters(self) -> Counters:
-        return Counters(requests=3)
+    def usage(self) -> Usage:
+        return Usage(requests=3)
 
     async def close(self) -> None:
         self.state = "closed"
 
 
-def record(path: Path, *asked: tuple[Picture | None, Request]) -> list[Reply]:
-    async def body() -> list[Reply]:
+def record(path: Path, *asked: tuple[DecodedImage | None, Request]) -> list[Response]:
+    async def body() -> list[Response]:
         engine: Engine = RecordingEngine(Scripted(), path)
         await engine.start()
-        replies = [reply for picture, request in asked for reply in await engine.ask(picture, [request])]
+        responses = [response for picture, request in asked for response in await ask_all(engine, picture, [request])]
         await engine.close()
-        return replies
+        return responses
 
     return asyncio.run(body())
 
 
-def replay(engine: ReplayEngine, *asked: tuple[Picture | None, Request]) -> list[Reply]:
-    async def body() -> list[Reply]:
+def replay(engine: ReplayEngine, *asked: tuple[DecodedImage | None, Request]) -> list[Response]:
+    async def body() -> list[Response]:
         await engine.start()
-        replies = [reply for picture, request in asked for reply in await engine.ask(picture, [request])]
+        responses = [response for picture, request in asked for response in await ask_all(engine, picture, [request])]
         await engine.close()
-        return replies
+        return responses
 
     return asyncio.run(body())
 
@@ -76,26 +80,33 @@ def test_what_was_recorded_is_given_again(tmp_path: Path):
     recorded = record(tmp_path / "new" / "answers.jsonl", *asked)
     engine = ReplayEngine(load_recording(tmp_path / "new" / "answers.jsonl"))
     assert replay(engine, *asked) == recorded
-    assert engine.counters().requests == 4
+    assert engine.usage().requests == 4
 
 
 def test_what_was_not_recorded_is_a_failure_and_so_is_a_recorded_one(tmp_path: Path):
     record(tmp_path / "answers.jsonl", (ONE, LIST), (ONE, Request("", "fail")))
     engine = ReplayEngine(load_recording(tmp_path / "answers.jsonl"))
-    replies = replay(engine, (TWO, LIST), (ONE, Request("", "fail")), (ONE, LIST))
-    assert [reply.failure and reply.failure.kind for reply in replies] == ["not_recorded", "not_recorded", None]
-    assert engine.counters().requests == 1
+    responses = replay(engine, (TWO, LIST), (ONE, Request("", "fail")), (ONE, LIST))
+    assert [response.failure and response.failure.kind for response in responses] == [
+        "not_recorded",
+        "not_recorded",
+        None,
+    ]
+    assert engine.usage().requests == 1
 
 
 def test_everything_of_an_answer_is_kept(tmp_path: Path):
     class Full(Scripted):
-        async def ask(self, picture: Picture | None, requests: Sequence[Request]) -> list[Reply]:
-            return [ANSWER for _ in requests]
+        async def ask(
+            self, picture: DecodedImage | None, requests: Sequence[Request]
+        ) -> AsyncGenerator[tuple[Request, Response]]:
+            for request in requests:
+                yield request, ANSWER
 
     async def body() -> None:
         engine = RecordingEngine(Full(), tmp_path / "answers.jsonl")
         await engine.start()
-        await engine.ask(ONE, [LIST])
+        await ask_all(engine, ONE, [LIST])
         await engine.close()
 
     asyncio.run(body())
@@ -107,7 +118,7 @@ def test_the_first_recorded_answer_wins_and_recordings_grow(tmp_path: Path):
     record(path, (ONE, LIST))
     path.write_bytes(path.read_bytes() + path.read_bytes().replace(b"one Which", b"later Which"))
     record(path, (TWO, LIST))
-    assert [reply.text for reply in load_recording(path).values()] == [
+    assert [response.text for response in load_recording(path).values()] == [
         "one Which of: cat, dog?",
         "two Which of: cat, dog?",
     ]
@@ -139,21 +150,21 @@ def test_a_missing_recording_is_told(tmp_path: Path):
 def test_a_delay_is_kept_once_per_ask():
     engine = ReplayEngine({recording_key(ONE, LIST): ANSWER}, delay_s=0.05)
     begun = time.monotonic()
-    asyncio.run(engine.ask(ONE, [LIST, LIST, LIST]))
+    asyncio.run(ask_all(engine, ONE, [LIST, LIST, LIST]))
     assert 0.05 <= time.monotonic() - begun < 0.14
 
 
 def test_a_recording_engine_is_the_engine_that_it_records():
     inner = Scripted()
     engine = RecordingEngine(inner, Path("unused"))
-    assert (engine.version, engine.capacity, engine.counters().requests) == ("scripted 1", 7, 3)
+    assert (engine.version, engine.capacity, engine.usage().requests) == ("scripted 1", 7, 3)
     asyncio.run(engine.close())
     assert inner.state == "closed"
 
 
 def test_a_question_about_an_image_needs_one():
     with pytest.raises(ValueError, match="without one"):
-        asyncio.run(ReplayEngine({}).ask(None, [LIST]))
+        asyncio.run(ask_all(ReplayEngine({}), None, [LIST]))
 
 
 requests = st.builds(Request, st.text(), st.text(), st.booleans(), st.integers(1, 512), st.integers(0, 20))
@@ -161,7 +172,7 @@ requests = st.builds(Request, st.text(), st.text(), st.booleans(), st.integers(1
 
 @given(requests, requests, st.sampled_from([ONE, TWO]), st.sampled_from([ONE, TWO]))
 def test_two_questions_share_a_key_only_if_their_answer_is_the_same(
-    a: Request, b: Request, one: Picture, other: Picture
+    a: Request, b: Request, one: DecodedImage, other: DecodedImage
 ):
     same = a == b and (one is other or not a.with_image)
     assert (recording_key(one, a) == recording_key(other, b)) == same

@@ -10,31 +10,31 @@ import pytest
 
 from tagllm_cli.labeling.candidates import Candidates
 from tagllm_cli.labeling.disambiguate import Disambiguate, Thresholds
-from tagllm_cli.labeling.plan import Wanted
+from tagllm_cli.labeling.plan import PlanOptions
 from tagllm_cli.labeling.replan import new_plan, revise
 from tagllm_cli.labeling.templates import load_templates
-from tagllm_cli.records import Decision, Failure, Image, LabelEntry, Reply, Row, Seen, Status, Subject
+from tagllm_cli.records import Decision, Failure, Image, ImageInfo, Item, LabelEntry, Response, Row, Status
 from tagllm_cli.vocabulary.cards import Card
 from tagllm_cli.vocabulary.model import Label, Vocabulary
 
 IMAGE = Image("a", "a", 1, 1)
-SUBJECT = Subject(IMAGE, Seen(b"f" * 16, 8, 6))
-UNREAD = Subject(IMAGE)
-BROKEN = Subject(IMAGE, Seen(b"f" * 16, failure=Failure("corrupt_file", "noise")))
-LOST = Reply(failure=Failure("timeout", "no answer in 60 s"))
-CUT = Reply("cat, dog, cow, do", finish="length")
+SUBJECT = Item(IMAGE, ImageInfo(b"f" * 16, 8, 6))
+UNREAD = Item(IMAGE)
+BROKEN = Item(IMAGE, ImageInfo(b"f" * 16, failure=Failure("corrupt_file", "noise")))
+LOST = Response(failure=Failure("timeout", "no answer in 60 s"))
+CUT = Response("cat, dog, cow, do", finish="length")
 VOCABULARY = Vocabulary(
     "tiny",
     tuple(map(Label, ("cat", "dog", "cup", "fork"))),
     {"one": [["cat", "dog"], ["cup", "fork"]], "two": [["cat", "cup"], ["dog", "fork"]]},
 )
-WANTED = Wanted("candidates", VOCABULARY, load_templates(), "model", b"m" * 16)
+WANTED = PlanOptions("candidates", VOCABULARY, load_templates(), "model", b"m" * 16)
 PLAN = new_plan(WANTED)
 STAGE = Candidates(PLAN)
 
 
-def row(replies: Sequence[Reply | str | None], stage: Candidates = STAGE, subject: Subject = SUBJECT) -> Row:
-    return stage.row(subject, [Reply(reply) if isinstance(reply, str) else reply for reply in replies])
+def row(responses: Sequence[Response | str | None], stage: Candidates = STAGE, item: Item = SUBJECT) -> Row:
+    return stage.row(item, [Response(response) if isinstance(response, str) else response for response in responses])
 
 
 def found(entries: Sequence[LabelEntry] | None) -> dict[str, tuple[float, str | None]]:
@@ -94,7 +94,7 @@ def test_fewer_votes_than_wanted_are_no_candidate() -> None:
 
 
 @pytest.mark.parametrize(("lost", "why"), [(LOST, "timeout: no answer"), (CUT, "truncated: the answer was cut off")])
-def test_a_failed_group_leaves_its_labels_unknown(lost: Reply, why: str) -> None:
+def test_a_failed_group_leaves_its_labels_unknown(lost: Response, why: str) -> None:
     made = row(["none", "fork", lost, "none"])
     assert made.status is Status.PARTIAL
     assert str(made.error).startswith(f"request_failed: 1 of 4 requests failed, the first: {why}")
@@ -108,15 +108,15 @@ def test_when_all_requests_failed_nothing_can_be_said() -> None:
     assert made.error == "request_failed: all 4 requests failed, the first: timeout: no answer in 60 s"
 
 
-@pytest.mark.parametrize("replies", [["cat", "none", "none", None], [None] * 4, [LOST, None, None, None]])
-def test_what_was_not_asked_yet_is_pending(replies: list[Reply | str | None]) -> None:
-    for subject in (SUBJECT, UNREAD):
-        made = row(replies, subject=subject)
+@pytest.mark.parametrize("responses", [["cat", "none", "none", None], [None] * 4, [LOST, None, None, None]])
+def test_what_was_not_asked_yet_is_pending(responses: list[Response | str | None]) -> None:
+    for item in (SUBJECT, UNREAD):
+        made = row(responses, item=item)
         assert (made.status, made.labels, made.error) == (Status.PENDING, None, None)
 
 
 def test_an_image_that_cannot_be_opened_has_failed() -> None:
-    made = row([None] * 4, subject=BROKEN)
+    made = row([None] * 4, item=BROKEN)
     assert (made.status, made.error, made.labels) == (Status.FAILED, "corrupt_file: noise", None)
 
 
@@ -131,11 +131,11 @@ def test_a_removed_label_is_filtered() -> None:
 
 def test_candidates_complain_about_a_sample_without_sense() -> None:
     request = STAGE.requests(SUBJECT)[0]
-    assert STAGE.complaint([(request, Reply("cat, dog"))] * 20) is None
-    said = STAGE.complaint([(request, Reply("ein Tisch, eine Lampe"))] * 20)
+    assert STAGE.complaint([(request, Response("cat, dog"))] * 20) is None
+    said = STAGE.complaint([(request, Response("ein Tisch, eine Lampe"))] * 20)
     assert said is not None
     assert "only 0 of the 40 names" in said
-    said = STAGE.complaint([(request, CUT)] * 5 + [(request, LOST)] * 50 + [(request, Reply("cat"))] * 10)
+    said = STAGE.complaint([(request, CUT)] * 5 + [(request, LOST)] * 50 + [(request, Response("cat"))] * 10)
     assert said is not None
     assert said.startswith("5 of 15 answers were cut off")
 
@@ -150,17 +150,19 @@ PROPOSED = (
 CANDIDATES = replace(SUBJECT, proposed=PROPOSED)
 
 
-def said(yes: float, no: float) -> Reply:
-    return Reply("yes", first_logprobs={"yes": math.log(yes), "No": math.log(no), "maybe": math.log(1.001 - yes - no)})
+def said(yes: float, no: float) -> Response:
+    return Response(
+        "yes", first_logprobs={"yes": math.log(yes), "No": math.log(no), "maybe": math.log(1.001 - yes - no)}
+    )
 
 
 def decided(
-    replies: Sequence[Reply | None],
-    subject: Subject = CANDIDATES,
+    responses: Sequence[Response | None],
+    item: Item = CANDIDATES,
     cards: Mapping[str, Card] = CARDS,
     thresholds: Thresholds = Thresholds(),  # noqa: B008 (frozen)
 ) -> Row:
-    return Disambiguate(LABELS_PLAN, cards, thresholds).row(subject, replies)
+    return Disambiguate(LABELS_PLAN, cards, thresholds).row(item, responses)
 
 
 def test_a_candidate_is_asked_about_alone_with_its_card_if_it_has_one() -> None:
@@ -225,11 +227,11 @@ def test_failed_pending_and_empty_are_three_things() -> None:
     assert (made.status, made.labels) == (Status.FAILED, None)
     made = decided([said(0.9, 0.05), None])
     assert (made.status, made.labels) == (Status.PENDING, None)
-    made = decided([], subject=SUBJECT)  # its candidates are pending
+    made = decided([], item=SUBJECT)  # its candidates are pending
     assert (made.status, made.labels) == (Status.PENDING, None)
-    made = decided([], subject=BROKEN)
+    made = decided([], item=BROKEN)
     assert (made.status, made.error) == (Status.FAILED, "corrupt_file: noise")
-    made = decided([], subject=replace(SUBJECT, proposed=()))
+    made = decided([], item=replace(SUBJECT, proposed=()))
     assert (made.status, made.labels) == (Status.OK, ())
 
 
@@ -242,6 +244,6 @@ def test_disambiguation_complains_about_a_sample_without_sense() -> None:
     stage = Disambiguate(LABELS_PLAN, CARDS)
     request = stage.requests(CANDIDATES)[0]
     assert stage.complaint([(request, said(0.6, 0.3))] * 20) is None
-    complaint = stage.complaint([(request, Reply("Well", first_logprobs={"Well": -0.01}))] * 20)
+    complaint = stage.complaint([(request, Response("Well", first_logprobs={"Well": -0.01}))] * 20)
     assert complaint is not None
     assert "'Well'" in complaint

@@ -14,13 +14,13 @@ import pytest
 from tagllm_cli.errors import UsageError
 from tagllm_cli.labeling.candidates import Candidates
 from tagllm_cli.labeling.groups.cooccurrence import Cooccurrence
-from tagllm_cli.labeling.plan import DEFAULT_ARMS, DEFAULT_MAX_PIXELS, Plan, Wanted
+from tagllm_cli.labeling.plan import DEFAULT_ARMS, DEFAULT_MAX_PIXELS, Plan, PlanOptions
 from tagllm_cli.labeling.replan import first_notes, new_plan, revise
 from tagllm_cli.labeling.templates import load_templates
-from tagllm_cli.records import Image, Request, Seen, Subject
+from tagllm_cli.records import Image, ImageInfo, Item, Request
 from tagllm_cli.vocabulary.model import Label, Vocabulary
 
-SUBJECT = Subject(Image("a", "a", 1, 1), Seen(b"f" * 16, 8, 8))
+SUBJECT = Item(Image("a", "a", 1, 1), ImageInfo(b"f" * 16, 8, 8))
 ANIMALS = ("cat", "dog", "cow", "sheep", "horse")
 THINGS = ("cup", "fork", "spoon", "plate", "knife")
 
@@ -33,8 +33,8 @@ def vocabulary(*names: str, **changed: Label) -> Vocabulary:
 TEN = vocabulary(*ANIMALS, *THINGS)
 
 
-def wanted(labels: Vocabulary = TEN, **settings: Any) -> Wanted:
-    chosen = Wanted("candidates", labels, load_templates(), "model", b"m" * 16, group_size=4)
+def plan_options(labels: Vocabulary = TEN, **settings: Any) -> PlanOptions:
+    chosen = PlanOptions("candidates", labels, load_templates(), "model", b"m" * 16, group_size=4)
     return replace(chosen, **settings)
 
 
@@ -51,7 +51,7 @@ def asked_again(before: Plan, after: Plan) -> dict[str, int]:
 
 
 def test_every_label_is_in_one_group_of_each_arm() -> None:
-    plan = new_plan(wanted())
+    plan = new_plan(plan_options())
     assert tuple(plan.arms) == DEFAULT_ARMS
     for arm, groups in plan.arms.items():
         assert sorted(chain.from_iterable(group.names for group in groups)) == sorted(TEN.names)
@@ -61,26 +61,28 @@ def test_every_label_is_in_one_group_of_each_arm() -> None:
 
 
 def test_a_plan_survives_json() -> None:
-    plan = new_plan(wanted(replace(TEN, groups={"mine": [list(ANIMALS), list(THINGS)]}), arms=("mine", "disjoint")))
+    plan = new_plan(
+        plan_options(replace(TEN, groups={"mine": [list(ANIMALS), list(THINGS)]}), arms=("mine", "disjoint"))
+    )
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
 
 
 def test_a_plan_of_an_older_release_asks_for_groups() -> None:
-    plan = new_plan(wanted())
+    plan = new_plan(plan_options())
     older = {key: value for key, value in plan.to_json().items() if key not in ("strategy", "knowledge")}
     assert Plan.from_json(older) == plan
     assert (plan.strategy, plan.knowledge) == ("groups", "parents")
-    assert revise(Plan.from_json(older), wanted()) == (plan, [])
+    assert revise(Plan.from_json(older), plan_options()) == (plan, [])
 
 
 def test_groups_of_the_vocabulary_file_are_the_arms() -> None:
     written = replace(TEN, groups={"mine": [list(ANIMALS), list(THINGS)]})
-    assert {arm: [group.names for group in groups] for arm, groups in new_plan(wanted(written)).arms.items()} == {
+    assert {arm: [group.names for group in groups] for arm, groups in new_plan(plan_options(written)).arms.items()} == {
         "mine": [ANIMALS, THINGS]
     }
-    assert tuple(new_plan(wanted(written, arms=("disjoint", "mine"))).arms) == ("disjoint", "mine")
+    assert tuple(new_plan(plan_options(written, arms=("disjoint", "mine"))).arms) == ("disjoint", "mine")
     with pytest.raises(UsageError, match="no arm named 'other'") as raised:
-        new_plan(wanted(written, arms=("other",)))
+        new_plan(plan_options(written, arms=("other",)))
     assert raised.value.hint.startswith("Arms of this vocabulary: mine, cooccurring, disjoint, random; ")
 
 
@@ -91,38 +93,38 @@ def test_groups_are_made_by_what_was_counted_if_anything_was() -> None:
     # Each animal is seen with one thing, against what the parents say.
     affinity = np.eye(10, dtype=np.float32) + np.eye(10, k=5, dtype=np.float32) + np.eye(10, k=-5, dtype=np.float32)
     counted = replace(COUNTED, affinity=affinity)
-    plan = new_plan(wanted(cooccurrence=counted, group_size=2))
+    plan = new_plan(plan_options(cooccurrence=counted, group_size=2))
     assert {group.names for group in plan.arms["cooccurring"]} == set(zip(ANIMALS, THINGS, strict=True))
     assert not {group.names for group in plan.arms["disjoint"]} & set(zip(ANIMALS, THINGS, strict=True))
     assert plan.knowledge == counted.about
-    assert first_notes(plan, wanted(cooccurrence=counted)) == list(counted.notes)
-    assert first_notes(plan, wanted()) == []
+    assert first_notes(plan, plan_options(cooccurrence=counted)) == list(counted.notes)
+    assert first_notes(plan, plan_options()) == []
 
 
 def test_groups_of_the_vocabulary_file_come_before_what_was_counted() -> None:
     written = replace(TEN, groups={"mine": [list(ANIMALS), list(THINGS)]})
-    chosen = wanted(written, cooccurrence=COUNTED, arms=("mine", "mine@1", "disjoint"))
+    chosen = plan_options(written, cooccurrence=COUNTED, arms=("mine", "mine@1", "disjoint"))
     plan = new_plan(chosen)
     assert [group.names for group in plan.arms["mine"]] == [ANIMALS, THINGS]
     assert first_notes(plan, chosen)[1].startswith("the groups of mine, mine@1 are those of the vocabulary's author")
 
 
 def test_pinned_groups_stay_and_say_so_when_something_else_was_counted() -> None:
-    plan = new_plan(wanted())
-    after, notes = revise(plan, wanted(cooccurrence=COUNTED))
+    plan = new_plan(plan_options())
+    after, notes = revise(plan, plan_options(cooccurrence=COUNTED))
     assert (after, notes) == (
         plan,
         ["groups stay as they were pinned; --replan groups by labels.parquet, 12 images"],
     )
-    counted = new_plan(wanted(cooccurrence=COUNTED))
-    assert revise(counted, wanted(cooccurrence=COUNTED)) == (counted, [])
+    counted = new_plan(plan_options(cooccurrence=COUNTED))
+    assert revise(counted, plan_options(cooccurrence=COUNTED)) == (counted, [])
 
 
 def test_a_new_label_is_placed_by_what_was_counted() -> None:
-    before = new_plan(wanted(group_size=6))
+    before = new_plan(plan_options(group_size=6))
     affinity = np.eye(11, dtype=np.float32)
     affinity[10, 9] = affinity[9, 10] = 1  # a goat by its parent, yet always seen with a knife
-    goat = wanted(vocabulary(*TEN.names, "goat", goat=Label("goat", "animal")), group_size=6)
+    goat = plan_options(vocabulary(*TEN.names, "goat", goat=Label("goat", "animal")), group_size=6)
     joined = {}
     for counted in (None, replace(COUNTED, affinity=affinity)):
         after, notes = revise(before, replace(goat, cooccurrence=counted))
@@ -135,17 +137,17 @@ def test_a_new_label_is_placed_by_what_was_counted() -> None:
 
 def test_a_plan_needs_a_model() -> None:
     with pytest.raises(UsageError, match="no model is named"):
-        new_plan(wanted(model=None, model_digest=None))
+        new_plan(plan_options(model=None, model_digest=None))
 
 
 def test_nothing_changed_changes_nothing() -> None:
-    plan = new_plan(wanted())
-    assert revise(plan, wanted()) == (plan, [])
+    plan = new_plan(plan_options())
+    assert revise(plan, plan_options()) == (plan, [])
 
 
 def test_a_new_label_joins_a_group_with_room_and_one_group_of_each_arm_is_asked_again() -> None:
-    before = new_plan(wanted())
-    after, notes = revise(before, wanted(vocabulary(*ANIMALS, "goat", *THINGS)))
+    before = new_plan(plan_options())
+    after, notes = revise(before, plan_options(vocabulary(*ANIMALS, "goat", *THINGS)))
     assert asked_again(before, after) == {"cooccurring": 1, "disjoint": 1}
     assert {arm: len(groups) for arm, groups in after.arms.items()} == {"cooccurring": 3, "disjoint": 3}
     assert len(set(questions(after)) - set(questions(before))) == 2
@@ -155,8 +157,8 @@ def test_a_new_label_joins_a_group_with_room_and_one_group_of_each_arm_is_asked_
 
 
 def test_a_new_label_opens_a_group_where_all_are_full() -> None:
-    before = new_plan(wanted(group_size=5))
-    after, _ = revise(before, wanted(vocabulary(*TEN.names, "goat"), group_size=5))
+    before = new_plan(plan_options(group_size=5))
+    after, _ = revise(before, plan_options(vocabulary(*TEN.names, "goat"), group_size=5))
     assert asked_again(before, after) == {"cooccurring": 1, "disjoint": 1}
     for arm, groups in after.arms.items():
         assert groups[:2] == before.arms[arm]
@@ -164,24 +166,24 @@ def test_a_new_label_opens_a_group_where_all_are_full() -> None:
 
 
 def test_several_new_labels_touch_few_groups() -> None:
-    before = new_plan(wanted(group_size=5))
-    after, _ = revise(before, wanted(vocabulary(*TEN.names, "goat", "bowl", "duck"), group_size=5))
+    before = new_plan(plan_options(group_size=5))
+    after, _ = revise(before, plan_options(vocabulary(*TEN.names, "goat", "bowl", "duck"), group_size=5))
     assert asked_again(before, after) == {"cooccurring": 1, "disjoint": 1}
 
 
 def test_a_removed_label_asks_nothing_and_its_id_is_not_given_again() -> None:
-    before = new_plan(wanted())
-    fewer, notes = revise(before, wanted(vocabulary(*(name for name in TEN.names if name != "dog"))))
+    before = new_plan(plan_options())
+    fewer, notes = revise(before, plan_options(vocabulary(*(name for name in TEN.names if name != "dog"))))
     assert notes == ["dog removed: filtered without asking"]
     assert questions(fewer) == questions(before)
-    more, _ = revise(fewer, wanted(vocabulary(*fewer.vocabulary.names, "goat")))
+    more, _ = revise(fewer, plan_options(vocabulary(*fewer.vocabulary.names, "goat")))
     assert (more.label_ids["dog"], more.label_ids["goat"]) == (1, 10)
-    back, _ = revise(fewer, wanted())
+    back, _ = revise(fewer, plan_options())
     assert (back.label_ids, back.arms, questions(back)) == (before.label_ids, before.arms, questions(before))
 
 
 def test_a_group_that_is_asked_again_drops_what_was_removed() -> None:
-    only = wanted(vocabulary("cat", "dog", "cow"), group_size=3)
+    only = plan_options(vocabulary("cat", "dog", "cow"), group_size=3)
     fewer, _ = revise(new_plan(only), replace(only, vocabulary=vocabulary("cat", "cow")))
     more, _ = revise(fewer, replace(only, vocabulary=vocabulary("cat", "cow", "goat")))
     assert {arm: [group.names for group in groups] for arm, groups in more.arms.items()} == {
@@ -190,15 +192,15 @@ def test_a_group_that_is_asked_again_drops_what_was_removed() -> None:
 
 
 def test_a_group_without_any_label_left_is_not_asked() -> None:
-    only = wanted(vocabulary("cat", "dog"), group_size=1, arms=("disjoint",))
+    only = plan_options(vocabulary("cat", "dog"), group_size=1, arms=("disjoint",))
     plan, _ = revise(new_plan(only), replace(only, vocabulary=vocabulary("cat")))
     assert len(questions(plan)) == 1
 
 
 def test_words_that_no_question_of_the_stage_shows_ask_nothing() -> None:
-    before = new_plan(wanted())
+    before = new_plan(plan_options())
     edited = Label("cat", "pet", ("kitty",), "a small furry pet", ("dog",))
-    after, notes = revise(before, wanted(vocabulary(*reversed(TEN.names), cat=edited)))
+    after, notes = revise(before, plan_options(vocabulary(*reversed(TEN.names), cat=edited)))
     assert notes == []
     assert questions(after) == questions(before)
     assert after.vocabulary.labels[-1] == edited
@@ -224,11 +226,11 @@ def other_words() -> dict[str, Any]:
     ids=["model", "weights", "pixels", "size", "arms", "strategy", "templates"],
 )
 def test_what_is_pinned_needs_a_replan(change: dict[str, Any], said: str) -> None:
-    before = new_plan(wanted())
+    before = new_plan(plan_options())
     with pytest.raises(UsageError, match=said) as raised:
-        revise(before, wanted(**change))
+        revise(before, plan_options(**change))
     assert "--replan" in raised.value.hint
-    assert new_plan(wanted(**change)) != before
+    assert new_plan(plan_options(**change)) != before
 
 
 @pytest.mark.parametrize(
@@ -253,18 +255,18 @@ def test_what_is_pinned_needs_a_replan(change: dict[str, Any], said: str) -> Non
     ],
 )
 def test_what_asks_for_nothing_else_follows_the_pinned_plan(change: dict[str, Any]) -> None:
-    plan = new_plan(wanted())
-    assert revise(plan, wanted(**change)) == (plan, [])
+    plan = new_plan(plan_options())
+    assert revise(plan, plan_options(**change)) == (plan, [])
 
 
 def test_a_replan_keeps_the_ids_of_labels() -> None:
-    first = new_plan(wanted(vocabulary("cat", "dog")))
-    again = new_plan(wanted(vocabulary("dog", "goat", "cat")), first.label_ids)
+    first = new_plan(plan_options(vocabulary("cat", "dog")))
+    again = new_plan(plan_options(vocabulary("dog", "goat", "cat")), first.label_ids)
     assert again.label_ids == {"cat": 0, "dog": 1, "goat": 2}
 
 
 def test_the_context_holds_what_decides_an_answer_beside_the_question() -> None:
-    plan = new_plan(wanted())
+    plan = new_plan(plan_options())
     others = [replace(plan, max_pixels=1), replace(plan, imaging=2), replace(plan, model_digest=b"o" * 16)]
     assert len({each.context() for each in (plan, *others)}) == 4
     assert replace(plan, model="renamed", group_size=9).context() == plan.context()
@@ -272,5 +274,5 @@ def test_the_context_holds_what_decides_an_answer_beside_the_question() -> None:
 
 def test_ten_thousand_labels_are_compared_quickly() -> None:
     names = [f"label {number}" for number in range(10_000)]
-    plan = replace(new_plan(wanted()), vocabulary=vocabulary(*names), arms={})
-    assert revise(plan, wanted(vocabulary(*names[1:])))[1] == ["label 0 removed: filtered without asking"]
+    plan = replace(new_plan(plan_options()), vocabulary=vocabulary(*names), arms={})
+    assert revise(plan, plan_options(vocabulary(*names[1:])))[1] == ["label 0 removed: filtered without asking"]

@@ -18,17 +18,17 @@ from tagllm_cli.labeling.binary import Binary
 from tagllm_cli.labeling.candidates import Candidates
 from tagllm_cli.labeling.disambiguate import Disambiguate, Thresholds
 from tagllm_cli.labeling.groups.cooccurrence import Cooccurrence
-from tagllm_cli.labeling.plan import Plan, Wanted
+from tagllm_cli.labeling.plan import Plan, PlanOptions
 from tagllm_cli.labeling.replan import new_plan, revise
 from tagllm_cli.labeling.templates import load_templates
-from tagllm_cli.records import Decision, Failure, Image, LabelEntry, Reply, Row, Seen, Status, Subject
+from tagllm_cli.records import Decision, Failure, Image, ImageInfo, Item, LabelEntry, Response, Row, Status
 from tagllm_cli.vocabulary.model import Label, Vocabulary
 
-SUBJECT = Subject(Image("a", "a", 1, 1), Seen(b"f" * 16, 8, 6))
-UNREAD = Subject(SUBJECT.image)
-BROKEN = Subject(SUBJECT.image, Seen(b"f" * 16, failure=Failure("corrupt_file", "noise")))
-LOST = Reply(failure=Failure("timeout", "no answer in 60 s"))
-CUT = Reply("cat, dog, cow, do", finish="length")
+SUBJECT = Item(Image("a", "a", 1, 1), ImageInfo(b"f" * 16, 8, 6))
+UNREAD = Item(SUBJECT.image)
+BROKEN = Item(SUBJECT.image, ImageInfo(b"f" * 16, failure=Failure("corrupt_file", "noise")))
+LOST = Response(failure=Failure("timeout", "no answer in 60 s"))
+CUT = Response("cat, dog, cow, do", finish="length")
 COUNTED = Cooccurrence(np.eye(4, dtype=np.float32), "labels.parquet, 12 images")
 
 
@@ -37,10 +37,10 @@ def vocabulary(*names: str) -> Vocabulary:
 
 
 FOUR = vocabulary("cat", "dog", "cup", "fork")
-WANTED = Wanted("candidates", FOUR, load_templates(), "model", b"m" * 16)
+WANTED = PlanOptions("candidates", FOUR, load_templates(), "model", b"m" * 16)
 
 
-def asked(strategy: str | None, labels: Vocabulary = FOUR) -> Wanted:
+def asked(strategy: str | None, labels: Vocabulary = FOUR) -> PlanOptions:
     return replace(WANTED, strategy=strategy, vocabulary=labels)
 
 
@@ -48,8 +48,10 @@ ALL, OPEN = (Candidates(new_plan(asked(strategy))) for strategy in ("all", "open
 EVERY = Binary(new_plan(asked("binary")))
 
 
-def said(yes: float, no: float) -> Reply:
-    return Reply("yes", first_logprobs={"yes": math.log(yes), "No": math.log(no), "maybe": math.log(1.001 - yes - no)})
+def said(yes: float, no: float) -> Response:
+    return Response(
+        "yes", first_logprobs={"yes": math.log(yes), "No": math.log(no), "maybe": math.log(1.001 - yes - no)}
+    )
 
 
 def found(row: Row) -> dict[str, tuple[float, str | None]]:
@@ -59,7 +61,7 @@ def found(row: Row) -> dict[str, tuple[float, str | None]]:
 
 
 def row(stage: Candidates, text: str) -> Row:
-    return stage.row(SUBJECT, [Reply(text)])
+    return stage.row(SUBJECT, [Response(text)])
 
 
 @pytest.mark.parametrize(
@@ -154,11 +156,11 @@ def test_an_open_question_names_no_label_and_its_answer_is_never_guessed_into_on
 
 
 def test_names_outside_the_vocabulary_are_a_complaint_only_where_it_was_in_the_question() -> None:
-    strange = Reply("Tisch, Lampe")
+    strange = Response("Tisch, Lampe")
     for stage, complains in ((ALL, True), (OPEN, False)):
         complaint = stage.complaint([(stage.requests(SUBJECT)[0], strange)] * 20)
         assert (complaint is not None) is complains
-    refusals = OPEN.complaint([(OPEN.requests(SUBJECT)[0], Reply("I'm sorry, I cannot"))] * 20)
+    refusals = OPEN.complaint([(OPEN.requests(SUBJECT)[0], Response("I'm sorry, I cannot"))] * 20)
     assert refusals is not None
     assert "refusals" in refusals
 
@@ -195,7 +197,7 @@ def test_binary_tells_failed_from_pending() -> None:
     assert EVERY.row(SUBJECT, [LOST] * 4).status is Status.FAILED
     assert EVERY.row(SUBJECT, [said(0.6, 0.2)] * 3 + [None]).status is Status.PENDING
     assert EVERY.row(BROKEN, [None] * 4).error == "corrupt_file: noise"
-    complaint = EVERY.complaint([(EVERY.requests(SUBJECT)[0], Reply("Well", first_logprobs={"Well": -0.01}))] * 20)
+    complaint = EVERY.complaint([(EVERY.requests(SUBJECT)[0], Response("Well", first_logprobs={"Well": -0.01}))] * 20)
     assert complaint is not None
     assert "'Well'" in complaint
 
@@ -203,8 +205,8 @@ def test_binary_tells_failed_from_pending() -> None:
 def test_evaluation_counts_what_binary_proposes_and_ranks_by_all_that_it_says() -> None:
     cats = {"a": said(0.6, 0.2), "b": said(0.4, 0.5), "c": said(0.1, 0.8), "d": LOST}
     rows = [
-        EVERY.row(replace(SUBJECT, image=Image(id_, id_, 1, 1)), [reply, *[said(0.01, 0.9)] * 3])
-        for id_, reply in cats.items()
+        EVERY.row(replace(SUBJECT, image=Image(id_, id_, 1, 1)), [response, *[said(0.01, 0.9)] * 3])
+        for id_, response in cats.items()
     ]
     truth = Truth({**dict.fromkeys("acd", frozenset()), "b": frozenset(["cat"])}, FOUR.names, exhaustive=True)
     result = evaluate_rows(rows, FOUR, truth, stage="candidates")

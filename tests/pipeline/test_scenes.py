@@ -15,7 +15,7 @@ from tagllm_cli.errors import EndpointError, UsageError
 from tagllm_cli.labeling.answers.parse_json import UnusableAnswerError, read_json
 from tagllm_cli.labeling.groups.cooccurrence import Scene, load_cooccurrence, load_scenes
 from tagllm_cli.pipeline.scenes import scenes_file, write_scenes
-from tagllm_cli.records import Failure, Picture, Reply, Request
+from tagllm_cli.records import DecodedImage, Failure, Request, Response
 from tagllm_cli.vocabulary.load import load_vocabulary
 from tagllm_cli.vocabulary.model import Label, Vocabulary
 from tests.support.rule_engine import RuleEngine
@@ -24,15 +24,15 @@ from tests.support.stub_server import stub_server
 KITCHEN = '[{"scene": "kitchen", "labels": ["cup", "Forks"]}, {"scene": "farm", "labels": ["cow", "sheep", "dog"]}]'
 
 
-def say(*answers: str | Reply) -> RuleEngine:
+def say(*answers: str | Response) -> RuleEngine:
     """An engine that gives these answers one after the other."""
-    replies = iter(answers)
+    responses = iter(answers)
 
-    def answer(picture: Picture | None, request: Request) -> Reply:
+    def answer(picture: DecodedImage | None, request: Request) -> Response:
         assert picture is None
         assert not request.with_image
-        reply = next(replies)
-        return reply if isinstance(reply, Reply) else Reply(reply)
+        response = next(responses)
+        return response if isinstance(response, Response) else Response(response)
 
     return RuleEngine(answer=answer)
 
@@ -96,20 +96,20 @@ def test_long_vocabularies_are_asked_in_parts_and_scenes_of_one_name_are_one(man
     assert report.notes == ("in no scene: label 4, label 5, label 6, label 7, label 8 and 192 more",)
 
 
-UNUSABLE: dict[str, Reply] = {
-    "the answer is no JSON: \"I'm sorry, I can't help with that.\"": Reply("I'm sorry, I can't help with that."),
-    "the answer is no JSON: nothing": Reply("  "),
-    "the answer was cut off": Reply('[{"scene": "street", "labels": ["label 1"', finish="length"),
-    "endpoint_failed: ReadTimeout": Reply(failure=Failure("endpoint_failed", "ReadTimeout")),
-    "the answer names no scene": Reply('{"street": ["label 1"]}'),
-    f"the answer is no JSON: {'x' * 80 + '...'!r}": Reply("x" * 500),
+UNUSABLE: dict[str, Response] = {
+    "the answer is no JSON: \"I'm sorry, I can't help with that.\"": Response("I'm sorry, I can't help with that."),
+    "the answer is no JSON: nothing": Response("  "),
+    "the answer was cut off": Response('[{"scene": "street", "labels": ["label 1"', finish="length"),
+    "endpoint_failed: ReadTimeout": Response(failure=Failure("endpoint_failed", "ReadTimeout")),
+    "the answer names no scene": Response('{"street": ["label 1"]}'),
+    f"the answer is no JSON: {'x' * 80 + '...'!r}": Response("x" * 500),
 }
 
 
 @pytest.mark.parametrize("reason", UNUSABLE)
 @pytest.mark.parametrize("bad", [0, 1])
 def test_a_question_that_comes_to_nothing_leaves_the_others(many: str, tmp_path: Path, bad: int, reason: str) -> None:
-    answers: list[str | Reply] = [scene_of("sea", "label 0", "label 1"), scene_of("sea", "label 2")]
+    answers: list[str | Response] = [scene_of("sea", "label 0", "label 1"), scene_of("sea", "label 2")]
     answers.insert(bad, UNUSABLE[reason])
     report = scenes_file(many, tmp_path / "s.yaml", lambda: say(*answers), None)
     assert report.notes[0] == f"question {bad + 1} of 3 came to nothing: {reason}"
@@ -177,7 +177,7 @@ def test_another_file_name_is_refused(few: str, tmp_path: Path) -> None:
 
 
 def test_an_endpoint_is_asked_and_one_that_is_not_there_is_named(few: str, tmp_path: Path) -> None:
-    with stub_server("some-llm", lambda picture, request: Reply(KITCHEN)) as server:
+    with stub_server("some-llm", lambda picture, request: Response(KITCHEN)) as server:
         settings = EndpointSettings((server.url,))
         report = scenes_file(few, tmp_path / "s.yaml", lambda: EndpointEngine(settings), None)
     assert report.scenes == 2
@@ -207,4 +207,4 @@ def test_what_is_written_is_read_again(
 @pytest.mark.parametrize("text", ["12", "true", '"kitchen"', "NaN"])
 def test_json_that_is_neither_list_nor_object_is_no_answer(text: str) -> None:
     with pytest.raises(UnusableAnswerError):
-        read_json(Reply(text))
+        read_json(Response(text))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from tagllm_cli.records import Picture
+from tagllm_cli.records import DecodedImage
 from tagllm_cli.sources.decode import decode, fit
 from tests.support.image_files import encode, photo, png
 
@@ -29,16 +29,16 @@ LYING = {
 }
 
 
-def look(data: bytes, max_pixels: int = ROOMY) -> Picture:
+def look(data: bytes, max_pixels: int = ROOMY) -> DecodedImage:
     """Return the decoded picture of bytes that must be good."""
-    seen, picture = decode(data, max_pixels)
-    assert picture is not None, seen.failure
+    info, picture = decode(data, max_pixels)
+    assert picture is not None, info.failure
     assert picture.pixels.mode == "RGB"
     assert picture.pixels.info == {}
     return picture
 
 
-def array(picture: Picture) -> np.ndarray:
+def array(picture: DecodedImage) -> np.ndarray:
     return np.asarray(picture.pixels)
 
 
@@ -124,9 +124,9 @@ def test_orientations(form: str, orientation: int) -> None:
     options = {"lossless": True} if form == "WEBP" else {"quality": 95} if form == "JPEG" else {}
     data = encode(lying, form, exif=exif(orientation), **options)
     for budget, size in ((ROOMY, (96, 64)), (96 * 64 // 4, (48, 32))):
-        seen, picture = decode(data, budget)
+        info, picture = decode(data, budget)
         assert picture is not None
-        assert ((seen.width, seen.height), picture.pixels.size) == ((96, 64), size)
+        assert ((info.width, info.height), picture.pixels.size) == ((96, 64), size)
         expected = np.asarray(upright.resize(size, Image.Resampling.LANCZOS), dtype=int)
         assert np.abs(array(picture) - expected).mean() < 2.5
         assert (picture.encoded is None) == (orientation != 1 or form == "TIFF" or budget != ROOMY)
@@ -196,9 +196,9 @@ def test_the_reduced_decoding_of_jpeg_shows_the_same() -> None:
 
 def test_fingerprint_and_uuid() -> None:
     data = encode(photo(), "PNG")
-    seen, picture = decode(data, ROOMY)
-    assert seen.fingerprint == hashlib.blake2b(data, digest_size=16).digest()
-    assert (seen.width, seen.height) == (96, 72)
+    info, picture = decode(data, ROOMY)
+    assert info.fingerprint == hashlib.blake2b(data, digest_size=16).digest()
+    assert (info.width, info.height) == (96, 72)
     assert decode(b"no image", ROOMY)[0].fingerprint == hashlib.blake2b(b"no image", digest_size=16).digest()
     others = [look(data, 1000), look(encode(photo(seed=1), "PNG"))]
     assert picture is not None

@@ -22,12 +22,12 @@ BUDGET = 2000
 
 
 def kind_of(data: bytes) -> str:
-    seen, picture = decode(data, BUDGET)
+    info, picture = decode(data, BUDGET)
     assert picture is None
-    assert seen.failure is not None
-    assert "\n" not in seen.failure.message
-    assert len(seen.failure.message) < 250
-    return seen.failure.kind
+    assert info.failure is not None
+    assert "\n" not in info.failure.message
+    assert len(info.failure.message) < 250
+    return info.failure.kind
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -119,12 +119,12 @@ def damaged(seed: int, count: int) -> list[bytes]:
 
 def test_no_bytes_whatever_raise() -> None:
     for data in damaged(seed=1, count=60):
-        seen, picture = decode(data, BUDGET)
+        info, picture = decode(data, BUDGET)
         if picture is None:
-            assert seen.failure is not None
-            assert seen.failure.kind in KINDS
+            assert info.failure is not None
+            assert info.failure.kind in KINDS
         else:
-            assert seen.failure is None
+            assert info.failure is None
             assert picture.pixels.mode == "RGB"
             assert picture.pixels.width * picture.pixels.height <= BUDGET
 
@@ -132,7 +132,7 @@ def test_no_bytes_whatever_raise() -> None:
 def test_many_threads_see_what_one_sees() -> None:
     files = damaged(seed=2, count=10)
     with ThreadPoolExecutor(8) as pool:
-        together = [seen for seen, _ in pool.map(decode, files, [BUDGET] * len(files))]
+        together = [info for info, _ in pool.map(decode, files, [BUDGET] * len(files))]
     assert together == [decode(data, BUDGET)[0] for data in files]
 
 

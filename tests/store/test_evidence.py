@@ -11,23 +11,23 @@ from typing import Any
 import pytest
 
 from tagllm_cli.errors import TableError
-from tagllm_cli.records import Failure, Image, LabelEntry, Reply, Seen, Subject
+from tagllm_cli.records import Failure, Image, ImageInfo, Item, LabelEntry, Response
 from tagllm_cli.store import evidence as module
 from tagllm_cli.store.evidence import Evidence, Listing
 from tests.support.workspace import evidence_rows, snapshot
 
-SEEN = Seen(b"f" * 16, 30, 20)
-BROKEN = Seen(b"b" * 16, failure=Failure("truncated_file", "JPEG that ends too early"))
-UNREADABLE = Seen(b"", failure=Failure("unreadable", "Permission denied"))
+SEEN = ImageInfo(b"f" * 16, 30, 20)
+BROKEN = ImageInfo(b"b" * 16, failure=Failure("truncated_file", "JPEG that ends too early"))
+UNREADABLE = ImageInfo(b"", failure=Failure("unreadable", "Permission denied"))
 CAT = LabelEntry("cat", score=0.5, arms=("disjoint",), groups=("disjoint:1",))
 
 
-def image(name: str, size: int = 100, mtime_ns: int = 1) -> Subject:
-    return Subject(Image(name, name, size, mtime_ns))
+def image(name: str, size: int = 100, mtime_ns: int = 1) -> Item:
+    return Item(Image(name, name, size, mtime_ns))
 
 
-def take_in(evidence: Evidence, *subjects: Subject, complete: bool = True, by_hash: bool = False) -> Listing:
-    evidence.list_images(enumerate(subjects))
+def take_in(evidence: Evidence, *items: Item, complete: bool = True, by_hash: bool = False) -> Listing:
+    evidence.list_images(enumerate(items))
     listing = evidence.compare(complete=complete)
     evidence.merge(complete=complete, by_hash=by_hash)
     return listing
@@ -35,7 +35,7 @@ def take_in(evidence: Evidence, *subjects: Subject, complete: bool = True, by_ha
 
 def known(evidence: Evidence) -> dict[str, Any]:
     """Return (seen, proposed, settled) of each image, in the order of the source."""
-    return {subject.image.id: (subject.seen, subject.proposed, mark) for subject, mark in evidence.subjects()}
+    return {item.image.id: (item.info, item.proposed, mark) for item, mark in evidence.iter_items()}
 
 
 @pytest.fixture
@@ -48,50 +48,50 @@ def evidence(tmp_path: Path) -> Iterator[Evidence]:
 def three(evidence: Evidence) -> Evidence:
     """Three images on record: one answered, one broken, one that could not be read."""
     take_in(evidence, image("a"), image("b"), image("c"))
-    for name, seen in (("a", SEEN), ("b", BROKEN), ("c", UNREADABLE)):
-        evidence.set_seen(name, seen)
+    for name, info in (("a", SEEN), ("b", BROKEN), ("c", UNREADABLE)):
+        evidence.set_info(name, info)
     evidence.set_settled("a", b"mark")
     evidence.commit()
     return evidence
 
 
 def test_answers_come_back_as_they_were(evidence: Evidence) -> None:
-    answer = Reply("cat, dog", "stop", {"yes": -0.1234, " no": -math.inf, "да": -2.5}, 60, 30, 5)
-    failure = Reply(failure=Failure("timeout", "no answer in 60 s"))
+    answer = Response("cat, dog", "stop", {"yes": -0.1234, " no": -math.inf, "да": -2.5}, 60, 30, 5)
+    failure = Response(failure=Failure("timeout", "no answer in 60 s"))
     evidence.record(b"k1", answer)
     evidence.record(b"k2", failure)
-    assert evidence.replies([b"k2", b"k3", b"k1"]) == [failure, None, answer]
+    assert evidence.responses([b"k2", b"k3", b"k1"]) == [failure, None, answer]
     assert evidence.answered([b"k2", b"k3", b"k1"]) == {b"k1"}
 
 
 def test_the_first_answer_wins_and_takes_the_place_of_a_failure(evidence: Evidence) -> None:
-    first, second = Reply("first"), Reply("second")
-    failures = [Reply(failure=Failure("timeout", str(number))) for number in range(2)]
-    for reply in failures:
-        evidence.record(b"k", reply)
-    assert evidence.replies([b"k"]) == failures[1:]
-    for reply in (first, second, failures[0]):
-        evidence.record(b"k", reply)
-    assert evidence.replies([b"k"]) == [first]
+    first, second = Response("first"), Response("second")
+    failures = [Response(failure=Failure("timeout", str(number))) for number in range(2)]
+    for response in failures:
+        evidence.record(b"k", response)
+    assert evidence.responses([b"k"]) == failures[1:]
+    for response in (first, second, failures[0]):
+        evidence.record(b"k", response)
+    assert evidence.responses([b"k"]) == [first]
 
 
 def test_more_keys_than_one_query_takes(evidence: Evidence) -> None:
     keys = [number.to_bytes(16, "big") for number in range(2 * module.KEYS + 1)]
     for key in keys[::2]:
-        evidence.record(key, Reply(key.hex()))
+        evidence.record(key, Response(key.hex()))
     assert evidence.answered(keys) == set(keys[::2])
-    found = evidence.replies(keys)
-    assert [None if reply is None else reply.text for reply in found] == [
+    found = evidence.responses(keys)
+    assert [None if response is None else response.text for response in found] == [
         None if number % 2 else key.hex() for number, key in enumerate(keys)
     ]
 
 
 def test_half_a_character_can_be_recorded(evidence: Evidence) -> None:
-    evidence.record(b"k", Reply("cat \ud83d", first_logprobs={"\ud83d": -1.0}))
-    evidence.record(b"f", Reply(failure=Failure("bad_answer", "\udcff")))
-    answer, failure = evidence.replies([b"k", b"f"])
-    assert answer == Reply("cat ?", first_logprobs={"\ud83d": -1.0})
-    assert failure == Reply(failure=Failure("bad_answer", "?"))
+    evidence.record(b"k", Response("cat \ud83d", first_logprobs={"\ud83d": -1.0}))
+    evidence.record(b"f", Response(failure=Failure("bad_answer", "\udcff")))
+    answer, failure = evidence.responses([b"k", b"f"])
+    assert answer == Response("cat ?", first_logprobs={"\ud83d": -1.0})
+    assert failure == Response(failure=Failure("bad_answer", "?"))
 
 
 def test_a_listing_is_compared_and_taken_in(three: Evidence) -> None:
@@ -114,7 +114,7 @@ def test_a_moved_place_in_the_source_reopens_nothing(three: Evidence) -> None:
 
 
 @pytest.mark.parametrize("changed", [image("a", size=101), image("a", mtime_ns=2)], ids=["size", "time"])
-def test_another_size_or_time_reopens_one_image(three: Evidence, changed: Subject) -> None:
+def test_another_size_or_time_reopens_one_image(three: Evidence, changed: Item) -> None:
     assert take_in(three, changed, image("b"), image("c")).changed == 1
     assert known(three) == {"a": (None, None, None), "b": (BROKEN, None, None), "c": (UNREADABLE, None, None)}
 
@@ -128,7 +128,7 @@ def test_by_hash_every_listed_image_is_opened(three: Evidence) -> None:
 def test_a_partial_listing_takes_nothing_away(three: Evidence) -> None:
     assert take_in(three, image("b"), complete=False) == Listing(total=1, new=0, changed=0, gone=0, known=3)
     assert list(known(three)) == ["a", "b", "c"]
-    assert [subject.image.id for subject, _ in three.subjects(listed_only=True)] == ["b"]
+    assert [item.image.id for item, _ in three.iter_items(listed_only=True)] == ["b"]
 
 
 def test_an_image_listed_twice_counts_once(evidence: Evidence) -> None:
@@ -136,7 +136,7 @@ def test_an_image_listed_twice_counts_once(evidence: Evidence) -> None:
     assert list(known(evidence)) == ["a"]
 
 
-FOUND = Subject(Image("a", "a", 0, 0), SEEN, (CAT,))
+FOUND = Item(Image("a", "a", 0, 0), SEEN, (CAT,))
 
 
 @pytest.mark.parametrize(
@@ -145,30 +145,30 @@ FOUND = Subject(Image("a", "a", 0, 0), SEEN, (CAT,))
         replace(FOUND, proposed=()),
         replace(FOUND, proposed=None),
         replace(FOUND, proposed=(replace(CAT, arms=("cooccurring",)),)),
-        replace(FOUND, seen=replace(SEEN, fingerprint=b"g" * 16)),
-        replace(FOUND, seen=BROKEN, proposed=None),
+        replace(FOUND, info=replace(SEEN, fingerprint=b"g" * 16)),
+        replace(FOUND, info=BROKEN, proposed=None),
     ],
     ids=["fewer", "none", "arms", "bytes", "failed"],
 )
-def test_an_earlier_table_that_says_otherwise_reopens_an_image(evidence: Evidence, now: Subject) -> None:
+def test_an_earlier_table_that_says_otherwise_reopens_an_image(evidence: Evidence, now: Item) -> None:
     take_in(evidence, FOUND)
     evidence.set_settled("a", b"mark")
     assert take_in(evidence, FOUND).changed == 0
     assert known(evidence) == {"a": (SEEN, (CAT,), b"mark")}
     assert take_in(evidence, now).changed == 1
-    assert known(evidence) == {"a": (now.seen, now.proposed, None)}
+    assert known(evidence) == {"a": (now.info, now.proposed, None)}
 
 
 @pytest.mark.parametrize("ours", [BROKEN, UNREADABLE, replace(SEEN, failure=Failure("changed", "other bytes"))])
-def test_what_an_earlier_table_saw_and_we_did_not_is_tried_again(evidence: Evidence, ours: Seen) -> None:
+def test_what_an_earlier_table_saw_and_we_did_not_is_tried_again(evidence: Evidence, ours: ImageInfo) -> None:
     take_in(evidence, FOUND)
-    evidence.set_seen("a", ours)
+    evidence.set_info("a", ours)
     assert take_in(evidence, FOUND).changed == 1
     assert known(evidence) == {"a": (SEEN, (CAT,), None)}
 
 
 def test_new_findings_about_an_image_unsettle_it(three: Evidence) -> None:
-    three.set_seen("a", UNREADABLE)
+    three.set_info("a", UNREADABLE)
     assert known(three)["a"] == (UNREADABLE, None, None)
 
 
@@ -176,12 +176,12 @@ def test_pages_go_on_where_they_were_while_rows_are_written(evidence: Evidence) 
     count = 2 * module.PAGE + 10
     take_in(evidence, *(image(f"{number:05d}") for number in range(count)))
     ids: list[str] = []
-    for subject, _ in evidence.subjects():
-        evidence.set_seen(subject.image.id, SEEN)
-        evidence.set_settled(subject.image.id, b"mark")
+    for item, _ in evidence.iter_items():
+        evidence.set_info(item.image.id, SEEN)
+        evidence.set_settled(item.image.id, b"mark")
         if len(ids) % 1500 == 0:
             evidence.commit()
-        ids.append(subject.image.id)
+        ids.append(item.image.id)
     assert ids == [f"{number:05d}" for number in range(count)]
 
 
@@ -195,10 +195,10 @@ def test_the_revision_counts_commits_that_a_table_could_show(three: Evidence) ->
     assert three.revision == start
     changes = (
         lambda: three.set_meta("plan", {}),
-        lambda: three.set_seen("c", SEEN),
+        lambda: three.set_info("c", SEEN),
         lambda: three.set_settled("c", b"m"),
-        lambda: three.record(b"k", Reply("cat")),
-        lambda: three.record(b"f", Reply(failure=Failure("timeout", ""))),
+        lambda: three.record(b"k", Response("cat")),
+        lambda: three.record(b"f", Response(failure=Failure("timeout", ""))),
         lambda: take_in(three, image("a"), image("b")),
     )
     for number, change in enumerate(changes, start=1):
@@ -232,7 +232,7 @@ def test_a_run_is_reported_with_its_times(tmp_path: Path) -> None:
     for number in range(2):
         with Evidence(path) as evidence:
             evidence.start_run("candidates", "0.1.0")
-            evidence.record(bytes([number]), Reply("cat"))
+            evidence.record(bytes([number]), Response("cat"))
             evidence.end_run({"rows": number})
     reports = evidence_rows(path, "SELECT id, command, version, ended >= started, report FROM run")
     assert reports == [(1, "candidates", "0.1.0", 1, '{"rows": 0}'), (2, "candidates", "0.1.0", 1, '{"rows": 1}')]

@@ -8,17 +8,18 @@ from typing import Any
 
 import PIL.Image
 
+from tagllm_cli.engines.base import ask_all
 from tagllm_cli.engines.http.engine import EndpointEngine, EndpointSettings
-from tagllm_cli.records import Picture, Reply, Request
+from tagllm_cli.records import DecodedImage, Request, Response
 from tests.support.faulty_proxy import FaultyProxy, completion
 
 CAT = Request("You label images.", "Is a cat visible?", max_tokens=1, top_logprobs=20)
 LIST = Request("You label images.", "Which of: cat, dog?", max_tokens=64)
 
 
-def picture(shade: int = 0, encoded: bytes | None = None) -> Picture:
+def picture(shade: int = 0, encoded: bytes | None = None) -> DecodedImage:
     image = PIL.Image.new("RGB", (8, 6), (shade, 10, 20))
-    return Picture(image, f"picture-{shade}", encoded, "image/jpeg" if encoded else "image/png")
+    return DecodedImage(image, f"picture-{shade}", encoded, "image/jpeg" if encoded else "image/png")
 
 
 def settings(*servers: FaultyProxy | str, **options: Any) -> EndpointSettings:
@@ -43,9 +44,9 @@ def run(chosen: EndpointSettings, work: Callable[[EndpointEngine], Any]) -> Any:
     return asyncio.run(body())
 
 
-def ask(chosen: EndpointSettings, requests: Sequence[Request] = (LIST,), shade: int = 0) -> list[Reply]:
-    replies: list[Reply] = run(chosen, lambda engine: engine.ask(picture(shade), requests))
-    return replies
+def ask(chosen: EndpointSettings, requests: Sequence[Request] = (LIST,), shade: int = 0) -> list[Response]:
+    responses: list[Response] = run(chosen, lambda engine: ask_all(engine, picture(shade), requests))
+    return responses
 
 
 def echo(question: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from PIL import Image as Pixels
 from tagllm_cli.cli.console import Console
 from tagllm_cli.engines.http.engine import EndpointEngine
 from tagllm_cli.pipeline.concepts import ConceptSettings, ConceptSummary, Model, write_concepts
-from tagllm_cli.records import LabelEntry, Picture, Reply, Request, Row, Status
+from tagllm_cli.records import DecodedImage, LabelEntry, Request, Response, Row, Status
 from tagllm_cli.store.table import TableInfo, write_table
 from tagllm_cli.vocabulary.load import load_vocabulary
 from tests.support.asking import settings as patience
@@ -57,32 +57,32 @@ def labels_in(number: int) -> list[str]:
     return [name for name in LABELS if meant.get(name, name) in things_in(number)]
 
 
-def seen_in(picture: Picture) -> frozenset[str]:
+def seen_in(picture: DecodedImage) -> frozenset[str]:
     """What a picture shows, read from its first row of pixels."""
     row = np.asarray(picture.pixels)[0, : len(THINGS), 0]
     return frozenset(thing for thing, value in zip(THINGS, row, strict=True) if value > 127)
 
 
-def see(picture: Picture | None, request: Request) -> Reply:
+def see(picture: DecodedImage | None, request: Request) -> Response:
     """The model that sees: any sense of a bare name, the sense of a card."""
     name = re.search(r"Category: (.+?)\.", request.text)
     assert name, request.text
     if picture is None:
-        return Reply(f"what {name[1]} looks like to me", prompt_tokens=20, output_tokens=6)
+        return Response(f"what {name[1]} looks like to me", prompt_tokens=20, output_tokens=6)
     card = re.search(r"Here it means (.+?)\. ?(?:Not to be|\n|$)", request.text)
     shown = seen_in(picture)
-    wanted = {thing for thing in THINGS if thing.partition("/")[0] == name[1]}
+    plan_options = {thing for thing in THINGS if thing.partition("/")[0] == name[1]}
     if card:
-        wanted = next(({thing} for word, thing in SENSES.items() if word in card[1]), wanted)
+        plan_options = next(({thing} for word, thing in SENSES.items() if word in card[1]), plan_options)
     if card and "beside" in card[1] and "cup" in shown:  # helps in some pictures only
-        wanted = wanted | {"mouse/device"}
-    yes = bool(wanted & shown) or bool(card and "whatever" in card[1])
+        plan_options = plan_options | {"mouse/device"}
+    yes = bool(plan_options & shown) or bool(card and "whatever" in card[1])
     if card and "unheard-of" in card[1]:
         yes = False
-    return Reply("yes" if yes else "no", first_logprobs={"yes" if yes else "no": math.log(0.95)}, prompt_tokens=60)
+    return Response("yes" if yes else "no", first_logprobs={"yes" if yes else "no": math.log(0.95)}, prompt_tokens=60)
 
 
-class ConceptDesk:
+class ConceptWorkspace:
     """Everything lies below `root`; the LLM is a scripted server on loopback."""
 
     def __init__(self, root: Path, pictures: int = 60) -> None:
@@ -159,7 +159,7 @@ class ConceptDesk:
 SECTIONS: Sequence[str] = ("cards", "proposed", "unwritten")
 
 
-def reasons(desk: ConceptDesk, name: str) -> list[str]:
+def reasons(workspace: ConceptWorkspace, name: str) -> list[str]:
     """Why each attempt at a label ended as it did, oldest first."""
-    entries = [section[name] for section in desk.file().values() if name in section]
+    entries = [section[name] for section in workspace.file().values() if name in section]
     return [attempt["why"] for attempt in entries[0].get("history", [])]

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tagllm_cli.engines.base import EngineDiedError
+from tagllm_cli.engines.base import EngineDiedError, ask_all
 from tagllm_cli.engines.local.engine import EngineSettings, InProcessEngine
 from tagllm_cli.records import Request
 from tests.support.live import CACHE_BYTES, demo_pictures
@@ -58,12 +58,12 @@ async def interrupted_life(engine: InProcessEngine) -> None:
     await engine.start()
     say("started", version=engine.version)
     await told_to_go_on()
-    replies = await engine.ask(picture, [QUESTION])
-    say("interrupted", interrupts=len(interrupts), text=replies[0].text, failure=str(replies[0].failure or ""))
+    responses = await ask_all(engine, picture, [QUESTION])
+    say("interrupted", interrupts=len(interrupts), text=responses[0].text, failure=str(responses[0].failure or ""))
     os.kill(children()[0], signal.SIGKILL)
     try:
         while True:
-            await engine.ask(picture, [QUESTION])
+            await ask_all(engine, picture, [QUESTION])
     except EngineDiedError as error:
         say("died", message=error.message, hint=error.hint, code=error.exit_code)
     await engine.close()
@@ -76,7 +76,7 @@ async def last_life(engine: InProcessEngine) -> None:
     await engine.start()
     say("ready")
     while True:
-        await asyncio.gather(*(engine.ask(picture, [QUESTION] * 8) for picture in pictures))
+        await asyncio.gather(*(ask_all(engine, picture, [QUESTION] * 8) for picture in pictures))
 
 
 async def main() -> None:

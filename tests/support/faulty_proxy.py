@@ -67,7 +67,7 @@ def slow(seconds: float) -> Fault:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ImageInfo:
     """One request as it arrived: number from 1 among the questions (0: not a question), monotonic time."""
 
     number: int
@@ -122,7 +122,7 @@ class FaultyProxy:
         models: tuple[str, ...] = ("demo",),
         upstream: str | None = None,
     ) -> None:
-        self.seen: list[Seen] = []
+        self.info: list[ImageInfo] = []
         self._fault = fault
         self._answer = answer
         self._models = models
@@ -141,9 +141,9 @@ class FaultyProxy:
         return f"http://127.0.0.1:{self.port}"
 
     @property
-    def questions(self) -> list[Seen]:
+    def questions(self) -> list[ImageInfo]:
         """What was asked, in order of arrival."""
-        return [seen for seen in self.seen if seen.number]
+        return [info for info in self.info if info.number]
 
     def __enter__(self) -> FaultyProxy:
         self._thread.start()
@@ -192,9 +192,9 @@ class FaultyProxy:
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         method, path, headers, body = await _read_request(reader)
-        seen = Seen(next(self._numbers) if method == "POST" else 0, method, path, headers, body)
-        self.seen.append(seen)
-        fault = self._fault(seen.number, path)
+        info = ImageInfo(next(self._numbers) if method == "POST" else 0, method, path, headers, body)
+        self.info.append(info)
+        fault = self._fault(info.number, path)
         if fault is not None and fault.keep is None:
             if fault.status == 0:
                 _abort(writer)
@@ -204,7 +204,7 @@ class FaultyProxy:
             return
         if fault is not None:
             await asyncio.sleep(fault.wait_s)
-        response = _response(*await self._real(seen))
+        response = _response(*await self._real(info))
         if fault is not None and fault.keep is not None and fault.keep < 1:
             head, _, rest = response.partition(b"\r\n\r\n")
             writer.write(head + b"\r\n\r\n" + rest[: int(len(rest) * fault.keep)])
@@ -214,18 +214,18 @@ class FaultyProxy:
         writer.write(response)
         await writer.drain()
 
-    async def _real(self, seen: Seen) -> tuple[int, tuple[tuple[str, str], ...], bytes]:
+    async def _real(self, info: ImageInfo) -> tuple[int, tuple[tuple[str, str], ...], bytes]:
         if self._upstream is not None and self._client is not None:
-            kept = {name: value for name, value in seen.headers.items() if name in ("authorization", "content-type")}
+            kept = {name: value for name, value in info.headers.items() if name in ("authorization", "content-type")}
             answer = await self._client.request(
-                seen.method, self._upstream + seen.path, content=seen.body, headers=kept
+                info.method, self._upstream + info.path, content=info.body, headers=kept
             )
             return answer.status_code, (("Content-Type", "application/json"),), answer.content
-        if seen.path == "/v1/models":
+        if info.path == "/v1/models":
             models = [{"id": name, "object": "model", "owned_by": "vllm"} for name in self._models]
             return 200, (), json.dumps({"object": "list", "data": models}).encode()
-        if seen.path == "/v1/chat/completions":
-            return 200, (), json.dumps(self._answer(seen.json)).encode()
+        if info.path == "/v1/chat/completions":
+            return 200, (), json.dumps(self._answer(info.json)).encode()
         return 404, (), b'{"detail":"Not Found"}'
 
 

@@ -8,13 +8,13 @@ import multiprocessing
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from multiprocessing.context import ForkServerContext
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
-from tagllm_cli.cli import app as cli
+from tagllm_cli import cli
 from tagllm_cli.cli.console import Console
 from tagllm_cli.engines.factory import ModelOptions
 from tagllm_cli.engines.replay import RecordingEngine, ReplayEngine, load_recording
@@ -22,7 +22,7 @@ from tagllm_cli.pipeline.label import jobs
 from tagllm_cli.pipeline.label import scheduler as runner
 from tagllm_cli.pipeline.label.jobs import candidates_job, disambiguate_job
 from tagllm_cli.pipeline.label.run import Job, RunOptions, run_job
-from tagllm_cli.records import Picture, Reply, Request
+from tagllm_cli.records import DecodedImage, Request, Response
 from tests.support.rule_engine import RuleEngine
 
 OPTIONS = RunOptions()
@@ -115,11 +115,14 @@ class Tardy(RuleEngine):
         if self._step == "start":
             await self._hang()
 
-    async def ask(self, picture: Picture | None, requests: Sequence[Request]) -> list[Reply]:
+    async def ask(
+        self, picture: DecodedImage | None, requests: Sequence[Request]
+    ) -> AsyncGenerator[tuple[Request, Response]]:
         if self._left == 0 and self._step == "ask":
             await self._hang()
         self._left -= 1
-        return await super().ask(picture, requests)
+        async for pair in super().ask(picture, requests):
+            yield pair
 
     async def _hang(self) -> None:
         self._reached.set()

@@ -21,8 +21,9 @@ import httpx
 import PIL.Image
 import pytest
 
+from tagllm_cli.engines.base import ask_all
 from tagllm_cli.engines.local.engine import EngineSettings, InProcessEngine
-from tagllm_cli.records import Picture, Reply, Request
+from tagllm_cli.records import DecodedImage, Request, Response
 
 T = TypeVar("T")
 
@@ -44,9 +45,9 @@ class LiveEngine:
         """Run `work` in the engine's loop."""
         return self.runner.run(work)
 
-    def ask(self, picture: Picture | None, requests: Sequence[Request]) -> list[Reply]:
+    def ask(self, picture: DecodedImage | None, requests: Sequence[Request]) -> list[Response]:
         """Ask and wait."""
-        return self.run(self.engine.ask(picture, requests))
+        return self.run(ask_all(self.engine, picture, requests))
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,13 @@ class LiveServer:
     model: str
 
 
-def demo_pictures(count: int) -> list[Picture]:
+def demo_pictures(count: int) -> list[DecodedImage]:
     """The first demo images, ready for an engine; PNG files travel as they are."""
     pictures = []
     for path in sorted(path for path in IMAGES.rglob("*") if path.suffix in (".jpg", ".png"))[:count]:
         pixels = PIL.Image.open(path).convert("RGB")
         encoded = path.read_bytes() if path.suffix == ".png" else None
-        pictures.append(Picture(pixels, f"demo-{path.stem}", encoded))
+        pictures.append(DecodedImage(pixels, f"demo-{path.stem}", encoded))
     return pictures
 
 

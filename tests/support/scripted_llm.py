@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tests.support.faulty_proxy import FaultyProxy, Seen, completion
+from tests.support.faulty_proxy import FaultyProxy, ImageInfo, completion
 
 HANGS = "(hangs)"  # as an answer: none ever comes
 REFUSES = "I'm sorry, but I can't help with that."
@@ -82,10 +82,10 @@ class ScriptedLLM(FaultyProxy):
     def _answer_to(self, question: Any) -> dict[str, Any]:
         return completion(self.say(str(question["messages"][-1]["content"])))
 
-    async def _real(self, seen: Seen) -> Any:
-        if seen.number and kind_of(text := _text(seen)) == "draft" and self._turn(_label(text)) == HANGS:
+    async def _real(self, info: ImageInfo) -> Any:
+        if info.number and kind_of(text := _text(info)) == "draft" and self._turn(_label(text)) == HANGS:
             await asyncio.Event().wait()
-        return await super()._real(seen)
+        return await super()._real(info)
 
     def _turn(self, name: str) -> str:
         script = self._scripts[name]
@@ -108,8 +108,8 @@ class ScriptedLLM(FaultyProxy):
         return fits[0] if fits else "none"
 
 
-def _text(seen: Seen) -> str:
-    return str(seen.json["messages"][-1]["content"])
+def _text(info: ImageInfo) -> str:
+    return str(info.json["messages"][-1]["content"])
 
 
 def _label(text: str) -> str:

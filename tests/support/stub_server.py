@@ -16,29 +16,29 @@ from typing import Any
 
 import PIL.Image
 
-from tagllm_cli.records import Picture, Reply, Request
+from tagllm_cli.records import DecodedImage, Request, Response
 from tests.support import rule_engine as rules
 from tests.support.faulty_proxy import FaultyProxy, completion
 
-Answer = Callable[[Picture | None, Request], Reply]
+Answer = Callable[[DecodedImage | None, Request], Response]
 
 
 def stub_server(model: str = "stub", answer: Answer = rules.answer) -> FaultyProxy:
     """A server, a context manager, that serves one model under this name; `answer` is what the model would say."""
-    return FaultyProxy(answer=lambda question: _reply(question, answer), models=(model,))
+    return FaultyProxy(answer=lambda question: _response(question, answer), models=(model,))
 
 
-def picture_of(url: str) -> Picture:
+def picture_of(url: str) -> DecodedImage:
     """The picture behind a data URL; its `uuid` is a hash of what was sent."""
     pixels = PIL.Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")
-    return Picture(pixels, hashlib.blake2b(url.encode(), digest_size=16).hexdigest())
+    return DecodedImage(pixels, hashlib.blake2b(url.encode(), digest_size=16).hexdigest())
 
 
-def _reply(question: Any, answer: Answer) -> dict[str, Any]:
+def _response(question: Any, answer: Answer) -> dict[str, Any]:
     content = question["messages"][-1]["content"]
     parts: list[Any] = [{"type": "text", "text": content}] if isinstance(content, str) else content
     shown = [picture_of(part["image_url"]["url"]) for part in parts if part["type"] == "image_url"]
     system = next((each["content"] for each in question["messages"] if each["role"] == "system"), "")
     text = "".join(part["text"] for part in parts if part["type"] == "text")
-    reply = answer(shown[0] if shown else None, Request(system, text, with_image=bool(shown)))
-    return completion(reply.text, dict(reply.first_logprobs) if question.get("logprobs") else None)
+    response = answer(shown[0] if shown else None, Request(system, text, with_image=bool(shown)))
+    return completion(response.text, dict(response.first_logprobs) if question.get("logprobs") else None)

@@ -36,7 +36,7 @@ def paint(path: Path, seed: int) -> Path:
     return path
 
 
-class Desk:
+class Workspace:
     """Everything lies below `root`; each run takes the engine that is on the desk at that time."""
 
     def __init__(self, root: Path, images: int = 0) -> None:

@@ -76,14 +76,14 @@ def _cuda_of_torch() -> str:
     return found[1] if found else ""
 
 
-def _torch(cuda: str, wanted: str) -> Check:
+def _torch(cuda: str, plan_options: str) -> Check:
     version = installed_version("torch")
     if version is None:
         return Check("torch", "missing", "not installed", _TORCH_COMES_WITH_VLLM)
     detail = f"{version}, built for {f'CUDA {cuda}' if cuda else 'no CUDA'}"
-    if wanted == "CUDA" and not cuda:
+    if plan_options == "CUDA" and not cuda:
         return Check("torch", "missing", f"{detail}, which vLLM's build for GPUs needs", _TORCH_COMES_WITH_VLLM)
-    if wanted == "CPU" and cuda:
+    if plan_options == "CPU" and cuda:
         return Check("torch", "warning", f"{detail}, and vLLM for the CPU", "Install the CPU build of the same torch")
     return Check("torch", "ok", detail)
 

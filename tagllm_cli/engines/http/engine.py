@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tagllm_cli.engines.base import Counters, check_pictures, failure_kind
+from tagllm_cli.engines.base import Usage, as_answered, check_decoded_image, failure_kind
 from tagllm_cli.engines.http import protocol as wire
 from tagllm_cli.engines.http.pool import Home, Pool, Server
 from tagllm_cli.errors import EndpointError
-from tagllm_cli.records import Failure, Picture, Reply, Request
+from tagllm_cli.records import DecodedImage, Failure, Request, Response
 
 if TYPE_CHECKING:
     import httpx
@@ -78,7 +79,7 @@ class EndpointEngine:
         servers = [Server(url, wire.without_secrets(url)) for url in dict.fromkeys(settings.urls)]
         self._pool = Pool(servers, settings.pause_s, settings.give_up_s, self._is_back)
         self._slots = {server: asyncio.Semaphore(settings.concurrency) for server in servers}
-        self._counters = Counters()
+        self._usage = Usage()
 
     @property
     def version(self) -> str:
@@ -176,19 +177,22 @@ class EndpointEngine:
             return False
         return self.model in names or not server.is_vllm
 
-    async def ask(self, picture: Picture | None, requests: Sequence[Request]) -> list[Reply]:
-        """Return one reply per request, in order; see `Engine.ask`."""
-        check_pictures(picture, requests)
+    async def ask(
+        self, decoded_image: DecodedImage | None, requests: Sequence[Request]
+    ) -> AsyncGenerator[tuple[Request, Response]]:
+        """Yield each request with its response as it arrives; see `Engine.ask`."""
+        check_decoded_image(decoded_image, requests)
         image = None
-        if picture is not None and any(request.with_image for request in requests):
-            image = await asyncio.to_thread(wire.encode_image, picture)
+        if decoded_image is not None and any(request.with_image for request in requests):
+            image = await asyncio.to_thread(wire.encode_image, decoded_image)
         home = Home()
-        replies = list(await asyncio.gather(*(self._answer(home, image, request) for request in requests)))
-        for reply in replies:
-            self._counters = self._counters.plus(reply)
-        return replies
+        answers = [(request, self._answer(home, image, request)) for request in requests]
+        async with aclosing(as_answered(answers)) as answered:
+            async for request, response in answered:
+                self._usage = self._usage.plus(response)
+                yield request, response
 
-    async def _answer(self, home: Home, image: bytes | None, request: Request) -> Reply:
+    async def _answer(self, home: Home, image: bytes | None, request: Request) -> Response:
         """Ask one question until it is answered, refused, or has failed too often."""
         attempt = 0
         while True:
@@ -199,14 +203,14 @@ class EndpointEngine:
                     return await self._attempt(server, image if request.with_image else None, request)
             except _PassingError as error:
                 if attempt == self.settings.retries:
-                    return Reply(failure=Failure("endpoint_failed", f"{server.name}: {error}"))
+                    return Response(failure=Failure("endpoint_failed", f"{server.name}: {error}"))
                 pause = self._pause(attempt, error.wait_s)
             finally:
                 server.in_flight -= 1
             attempt += 1
             await asyncio.sleep(pause)
 
-    async def _attempt(self, server: Server, image: bytes | None, request: Request) -> Reply:
+    async def _attempt(self, server: Server, image: bytes | None, request: Request) -> Response:
         loop = asyncio.get_running_loop()
         while (wait := server.not_before - loop.time()) > 0:
             await asyncio.sleep(wait)
@@ -214,7 +218,7 @@ class EndpointEngine:
         response = await self._send(server, "POST", f"{server.base}/chat/completions", body)
         if response.status_code == 200:
             try:
-                return wire.read_reply(response.content, wants_logprobs=request.top_logprobs > 0)
+                return wire.read_response(response.content, wants_logprobs=request.top_logprobs > 0)
             except wire.BadAnswerError as error:
                 raise _PassingError(str(error)) from None
             except wire.NoLogprobsError:
@@ -222,7 +226,7 @@ class EndpointEngine:
         message = self._scrub(wire.read_error(response.content))
         if request.top_logprobs and "logprob" in message.lower():
             raise self._no_logprobs(server, message)
-        return Reply(failure=Failure(failure_kind(message), f"HTTP {response.status_code}: {message}"))
+        return Response(failure=Failure(failure_kind(message), f"HTTP {response.status_code}: {message}"))
 
     async def _send(self, server: Server, method: str, url: str, body: bytes | None) -> httpx.Response:
         """Send one request; returns what is an answer or a refusal.
@@ -277,9 +281,9 @@ class EndpointEngine:
         key = self.settings.api_key
         return message.replace(key, "…") if key else message
 
-    def counters(self) -> Counters:
+    def usage(self) -> Usage:
         """Return tokens and requests since `start`, from the servers' `usage` (cached tokens where they tell)."""
-        return self._counters
+        return self._usage
 
     async def close(self) -> None:
         """Close the connections; requests in flight are given up."""

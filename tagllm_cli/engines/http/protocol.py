@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from tagllm_cli.engines.base import CHAT_TEMPLATE_KWARGS, merge_logprobs
-from tagllm_cli.records import Picture, Reply, Request
+from tagllm_cli.records import DecodedImage, Request, Response
 
 
 class Models(NamedTuple):
@@ -54,12 +54,12 @@ def without_secrets(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def encode_image(picture: Picture) -> bytes:
+def encode_image(decoded_image: DecodedImage) -> bytes:
     """Return the JSON of a picture's message part: the file's own bytes where they show these pixels, else a PNG."""
-    data, mime = picture.encoded, picture.mime
+    data, mime = decoded_image.encoded, decoded_image.mime
     if data is None:
         buffer = io.BytesIO()
-        picture.pixels.save(buffer, "PNG", compress_level=1)
+        decoded_image.pixels.save(buffer, "PNG", compress_level=1)
         data, mime = buffer.getvalue(), "image/png"
     return b'{"type":"image_url","image_url":{"url":"data:%s;base64,%s"}}' % (mime.encode(), base64.b64encode(data))
 
@@ -87,7 +87,7 @@ def request_body(model: str, request: Request, image: bytes | None, *, is_vllm: 
     return head + b',"messages":[' + system + b'{"role":"user","content":' + content + b"}]}"
 
 
-def read_reply(body: bytes, *, wants_logprobs: bool) -> Reply:
+def read_response(body: bytes, *, wants_logprobs: bool) -> Response:
     """Return the reply in a server's answer.
 
     Raises:
@@ -105,7 +105,7 @@ def read_reply(body: bytes, *, wants_logprobs: bool) -> Reply:
                 raise NoLogprobsError
             logprobs = merge_logprobs((entry["token"], float(entry["logprob"])) for entry in first["top_logprobs"])
         usage = answer.get("usage") or {}
-        return Reply(
+        return Response(
             text=str(text),
             finish=str(finish),
             first_logprobs=logprobs,

@@ -12,12 +12,20 @@ import itertools
 import os
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tagllm_cli.engines.base import Counters, EngineDiedError, check_pictures, failure_kind, merge_logprobs
+from tagllm_cli.engines.base import (
+    EngineDiedError,
+    Usage,
+    as_answered,
+    check_decoded_image,
+    failure_kind,
+    merge_logprobs,
+)
 from tagllm_cli.engines.hub import commit_of
 from tagllm_cli.engines.local.arguments import check_engine_args, parse_engine_args
 from tagllm_cli.engines.local.errors import explain, one_line
@@ -26,7 +34,7 @@ from tagllm_cli.engines.local.model_files import check_model, is_remote, local_m
 from tagllm_cli.engines.local.process import Launch, in_daemon_thread
 from tagllm_cli.engines.local.rendering import PromptRenderer
 from tagllm_cli.errors import ModelError
-from tagllm_cli.records import Failure, Picture, Reply, Request
+from tagllm_cli.records import DecodedImage, Failure, Request, Response
 
 # On CPU vLLM's default of 128 tokens is more than the image prefix of a small picture: nothing would be shared.
 _CPU_BLOCK_SIZE = 32
@@ -64,7 +72,7 @@ class InProcessEngine:
         self._prompts: PromptRenderer | None = None
         self._version = "vllm"
         self._capacity = 1
-        self._counters = Counters()
+        self._usage = Usage()
         self._ids = itertools.count()
         self._turns = itertools.count()
         self._ranks = 1  # copies of the model (data parallelism)
@@ -154,17 +162,20 @@ class InProcessEngine:
                 "Use the instruction-tuned variant of the model; a base model has no chat template.",
             ) from error
 
-    async def ask(self, picture: Picture | None, requests: Sequence[Request]) -> list[Reply]:
-        """Return one reply per request, in order; see `Engine.ask`."""
-        check_pictures(picture, requests)
+    async def ask(
+        self, decoded_image: DecodedImage | None, requests: Sequence[Request]
+    ) -> AsyncGenerator[tuple[Request, Response]]:
+        """Yield each request with its response as it arrives; see `Engine.ask`."""
+        check_decoded_image(decoded_image, requests)
         # An image stays with one copy of the model: only that one's cache will hold it.
         rank = next(self._turns) % self._ranks if self._ranks > 1 else None
-        replies = list(await asyncio.gather(*(self._answer(picture, request, rank) for request in requests)))
-        for reply in replies:
-            self._counters = self._counters.plus(reply)
-        return replies
+        answers = [(request, self._answer(decoded_image, request, rank)) for request in requests]
+        async with aclosing(as_answered(answers)) as answered:
+            async for request, response in answered:
+                self._usage = self._usage.plus(response)
+                yield request, response
 
-    async def _answer(self, picture: Picture | None, request: Request, rank: int | None) -> Reply:
+    async def _answer(self, decoded_image: DecodedImage | None, request: Request, rank: int | None) -> Response:
         from vllm.sampling_params import RequestOutputKind, SamplingParams
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
@@ -177,27 +188,27 @@ class InProcessEngine:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         try:
-            prompt = await self._prompts.render(picture, request)
+            prompt = await self._prompts.render(decoded_image, request)
             stream = self._llm.generate(prompt, sampling, f"tagllm-{next(self._ids)}", data_parallel_rank=rank)
             outputs = [output async for output in stream]
         except EngineDeadError:
             raise self._death() from None
         except EngineGenerateError as error:
-            return Reply(failure=Failure("engine_error", one_line(error.__cause__ or error)))
+            return Response(failure=Failure("engine_error", one_line(error.__cause__ or error)))
         except Exception as error:  # one request's own trouble, found by vLLM, Transformers or the model's processor
             if self._llm.errored:
                 raise self._death() from error
-            return Reply(failure=Failure(failure_kind(str(error)), one_line(error)))
-        return _reply(outputs)
+            return Response(failure=Failure(failure_kind(str(error)), one_line(error)))
+        return _response(outputs)
 
     def _death(self) -> EngineDiedError:
         log = self._launch.log_file
         hint = f"Its log is {log}. Running the command again goes on from here." if log else "Its log is above."
         return EngineDiedError("vLLM's engine process has died", hint)
 
-    def counters(self) -> Counters:
+    def usage(self) -> Usage:
         """Return tokens and requests since `start`, from vLLM's own figures per request."""
-        return self._counters
+        return self._usage
 
     async def close(self) -> None:
         """Stop vLLM and end its processes, also when it is dead or never came up."""
@@ -213,12 +224,12 @@ class InProcessEngine:
         self._launch.close_log()
 
 
-def _reply(outputs: Sequence[Any]) -> Reply:
+def _response(outputs: Sequence[Any]) -> Response:
     """The last `RequestOutput` of a request as a Reply."""
     if not outputs or outputs[-1].outputs[0].finish_reason not in ("stop", "length"):
-        return Reply(failure=Failure("engine_error", "vLLM ended the request without an answer"))
+        return Response(failure=Failure("engine_error", "vLLM ended the request without an answer"))
     output, answer = outputs[-1], outputs[-1].outputs[0]
-    return Reply(
+    return Response(
         text=answer.text,
         finish=answer.finish_reason,
         first_logprobs=merge_logprobs(

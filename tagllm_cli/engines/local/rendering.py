@@ -13,7 +13,7 @@ from collections import OrderedDict
 from typing import Any
 
 from tagllm_cli.engines.base import CHAT_TEMPLATE_KWARGS
-from tagllm_cli.records import Picture, Request
+from tagllm_cli.records import DecodedImage, Request
 
 _TEXTS_KEPT = 16_384
 
@@ -41,28 +41,31 @@ class PromptRenderer:
         self._tokens = renderer.default_chat_tok_params.with_kwargs(add_special_tokens=False)
         self._texts: OrderedDict[tuple[str, str, bool], dict[str, Any]] = OrderedDict()
 
-    async def render(self, picture: Picture | None, request: Request) -> Any:
+    async def render(self, decoded_image: DecodedImage | None, request: Request) -> Any:
         """Return the engine's input for one request; vLLM's own errors come through (ValueError and others)."""
-        prompt = await self._text(picture, request)
-        if picture is not None and request.with_image:
+        prompt = await self._text(decoded_image, request)
+        if decoded_image is not None and request.with_image:
             if prompt["multi_modal_data"].keys() != {"image"}:
                 # A model that takes images as something else (as chunks of a video, say): nothing to share.
                 _, (rendered,) = await self._renderer.render_chat_async(
-                    [conversation(picture, request)], self._chat, self._tokens
+                    [conversation(decoded_image, request)], self._chat, self._tokens
                 )
                 return rendered
-            images = {"multi_modal_data": {"image": [picture.pixels]}, "multi_modal_uuids": {"image": [picture.uuid]}}
+            images = {
+                "multi_modal_data": {"image": [decoded_image.pixels]},
+                "multi_modal_uuids": {"image": [decoded_image.uuid]},
+            }
             prompt = {**prompt, **images}
         return await self._renderer.process_for_engine_async(dict(prompt), time.time())
 
-    async def _text(self, picture: Picture | None, request: Request) -> dict[str, Any]:
+    async def _text(self, decoded_image: DecodedImage | None, request: Request) -> dict[str, Any]:
         """Return the request rendered and tokenized, with the places of image and uuid as vLLM names them."""
         key = (request.system, request.text, request.with_image)
         known = self._texts.get(key)
         if known is not None:
             self._texts.move_to_end(key)
             return known
-        _, prompt = await self._renderer.render_messages_async(conversation(picture, request), self._chat)
+        _, prompt = await self._renderer.render_messages_async(conversation(decoded_image, request), self._chat)
         tokens = dict(await self._renderer.tokenize_prompt_async(prompt, self._tokens))
         if "multi_modal_data" in tokens:  # keep the names, not the first image
             tokens["multi_modal_data"] = dict.fromkeys(tokens["multi_modal_data"])
@@ -72,13 +75,13 @@ class PromptRenderer:
         return tokens
 
 
-def conversation(picture: Picture | None, request: Request) -> list[dict[str, Any]]:
+def conversation(decoded_image: DecodedImage | None, request: Request) -> list[dict[str, Any]]:
     """Return the canonical messages: system if there is any, then the user's image before the text."""
     messages: list[dict[str, Any]] = []
     if request.system:
         messages.append({"role": "system", "content": request.system})
     content: Any = request.text
-    if picture is not None and request.with_image:
-        image = {"type": "image_pil", "image_pil": picture.pixels, "uuid": picture.uuid}
+    if decoded_image is not None and request.with_image:
+        image = {"type": "image_pil", "image_pil": decoded_image.pixels, "uuid": decoded_image.uuid}
         content = [image, {"type": "text", "text": request.text}]
     return [*messages, {"role": "user", "content": content}]

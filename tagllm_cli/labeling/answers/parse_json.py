@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from tagllm_cli.records import Reply
+from tagllm_cli.records import Response
 
 _SHOWN = 80  # characters of an answer in an error
 _TRIES = 50  # brackets at which JSON may start; prose and formulas have some, too
@@ -18,20 +18,20 @@ class UnusableAnswerError(Exception):
     """An answer that says nothing usable: a failure, a refusal, nonsense."""
 
 
-def spoken(reply: Reply) -> str:
+def spoken(response: Response) -> str:
     """Return an answer's text without the thinking before it.
 
     Raises UnusableAnswerError for a failure, and for a thought that never ended: what it weighs is not what it says.
     """
-    if reply.failure is not None:
-        raise UnusableAnswerError(str(reply.failure))
-    text = _THOUGHT.sub("", reply.text).strip()
+    if response.failure is not None:
+        raise UnusableAnswerError(str(response.failure))
+    text = _THOUGHT.sub("", response.text).strip()
     if text.startswith("<think>"):
         raise UnusableAnswerError("the answer is a thought that never ended")
     return text
 
 
-def read_json(reply: Reply) -> object:
+def read_json(response: Response) -> object:
     r"""Return the longest JSON list or object of an answer, a `<think>` part, fences and prose left aside.
 
     Several objects, one after the other, are a list of them. Raises UnusableAnswerError, with the reason, where there
@@ -40,9 +40,9 @@ def read_json(reply: Reply) -> object:
     >>> read_json(Reply('Here it is:\n```json\n[{"scene": "kitchen"}]\n```'))
     [{'scene': 'kitchen'}]
     """
-    text = spoken(reply)
+    text = spoken(response)
     found, is_whole = _values(text)
-    if reply.finish == "length" and not is_whole:  # what is whole inside of it is only a part
+    if response.finish == "length" and not is_whole:  # what is whole inside of it is only a part
         raise UnusableAnswerError("the answer was cut off")
     if not found:
         line = " ".join(text.split())

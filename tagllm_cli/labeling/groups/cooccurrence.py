@@ -87,7 +87,7 @@ def load_cooccurrence(path: Path, vocabulary: Vocabulary) -> Cooccurrence:
     if not shown.all():
         _fill(affinity, shown, affinity_by_parent(vocabulary))
     notes = []
-    if unseen := [name for name, seen in zip(vocabulary.names, shown, strict=True) if not seen]:
+    if unseen := [name for name, info in zip(vocabulary.names, shown, strict=True) if not info]:
         notes.append(f"{path.name} never shows {some(unseen)}: their parents say what they are related to")
     if foreign := [name for name, label in zip(theirs, own, strict=True) if label < 0]:
         notes.append(f"{vocabulary.name} lacks {some(foreign)} of {path.name}: not used")

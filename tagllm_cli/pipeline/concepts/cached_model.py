@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
 from typing import TypeVar
 
 from tagllm_cli.engines.base import Engine
 from tagllm_cli.pipeline.concepts.settings import Model
-from tagllm_cli.records import Picture, Reply, Request, request_key
+from tagllm_cli.records import DecodedImage, Request, Response, request_key
 from tagllm_cli.sources.decode import IMAGING_VERSION
 from tagllm_cli.store.evidence import Evidence
 
@@ -44,17 +45,17 @@ class Respondent:
         """The model's name, as a card's author."""
         return self._model.name
 
-    async def say(self, request: Request) -> Reply:
+    async def say(self, request: Request) -> Response:
         """Return the answer to one question without a picture. Raises UnansweredError where none comes."""
-        [reply] = await self.answer([request])
-        if reply.failure is not None:
-            raise UnansweredError(str(reply.failure))
-        return reply
+        [response] = await self.answer([request])
+        if response.failure is not None:
+            raise UnansweredError(str(response.failure))
+        return response
 
     async def answer(
-        self, requests: Sequence[Request], picture: Picture | None = None, fingerprint: bytes = b""
-    ) -> list[Reply]:
-        """Return one reply per request; what fails alone is a `Reply.failure`.
+        self, requests: Sequence[Request], decoded_image: DecodedImage | None = None, fingerprint: bytes = b""
+    ) -> list[Response]:
+        """Return one reply per request; what fails alone is a `Response.failure`.
 
         Args:
             requests: all about the same picture, or without one.
@@ -73,13 +74,14 @@ class Respondent:
         lacking = [(key, request) for key, request in zip(keys, requests, strict=True) if key not in known]
         if lacking:
             engine = await self._started()
-            replies = await engine.ask(picture, [request for _, request in lacking])
-            for (key, _), reply in zip(lacking, replies, strict=True):
-                self._evidence.record(key, reply)
+            keys_of = {request: key for key, request in lacking}
+            async with aclosing(engine.ask(decoded_image, list(keys_of))) as answered:
+                async for request, response in answered:
+                    self._evidence.record(keys_of[request], response)
             self._evidence.commit()
             self.asked += len(lacking)
         # From the record in any case: what is read again after an interruption is what was decided from before it.
-        return [reply for reply in self._evidence.replies(keys) if reply is not None]
+        return [response for response in self._evidence.responses(keys) if response is not None]
 
     async def _started(self) -> Engine:
         async with self._starting:

@@ -66,9 +66,9 @@ class CardWriter:
             tuple(earlier[-_EARLIER_SHOWN:]),
         )
         question = dialogue.ask_for_a_card(self._circle.templates["concept_draft"], self._circle.vocabulary, brief)
-        reply = await self._circle.llm.say(question)
+        response = await self._circle.llm.say(question)
         try:
-            return validated(dialogue.read_card(reply), name, self._lexicon, reading)
+            return validated(dialogue.read_card(response), name, self._lexicon, reading)
         except UnusableAnswerError as error:
             return self.attempt(Draft(name, Wording(), reading), number, kept=False, why=str(error))
 
@@ -122,8 +122,8 @@ class CardWriter:
         if self._circle.seer is None:
             return ""
         try:
-            reply = await self._circle.seer.say(self._circle.templates["meaning"].request(name=render_names([name])))
-            return dialogue.read_meaning(reply)
+            response = await self._circle.seer.say(self._circle.templates["meaning"].request(name=render_names([name])))
+            return dialogue.read_meaning(response)
         except (UnansweredError, UnusableAnswerError):
             return ""
 

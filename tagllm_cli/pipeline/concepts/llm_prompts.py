@@ -16,7 +16,7 @@ from tagllm_cli.labeling.answers.parse_json import UnusableAnswerError, read_jso
 from tagllm_cli.labeling.answers.parse_list import Lexicon, parse_names, render_names
 from tagllm_cli.labeling.answers.sanity_check import REFUSAL
 from tagllm_cli.labeling.templates import Template
-from tagllm_cli.records import Reply, Request
+from tagllm_cli.records import Request, Response
 from tagllm_cli.vocabulary.cards import Attempt, Wording
 from tagllm_cli.vocabulary.forms import inflected
 from tagllm_cli.vocabulary.model import Label, Vocabulary
@@ -61,10 +61,10 @@ def ask_what_is_ambiguous(
     return template.request(labels="\n".join(lines), about=vocabulary.about)
 
 
-def read_ambiguous(reply: Reply, lexicon: Lexicon) -> dict[str, tuple[str, ...]]:
+def read_ambiguous(response: Response, lexicon: Lexicon) -> dict[str, tuple[str, ...]]:
     """Return the labels that were named, each with the labels that it overlaps; names outside are left out."""
     found: dict[str, tuple[str, ...]] = {}
-    for each in _entries(_json_of(reply), lexicon):
+    for each in _entries(_json_of(response), lexicon):
         entry = {"label": each} if isinstance(each, str) else each
         name = find_label(entry.get("label"), lexicon) if isinstance(entry, dict) else None
         if name is not None:
@@ -103,9 +103,9 @@ def ask_for_a_card(template: Template, vocabulary: Vocabulary, brief: Brief) -> 
     )
 
 
-def read_card(reply: Reply) -> dict[str, object]:
+def read_card(response: Response) -> dict[str, object]:
     """Return the JSON object of an answer, whatever it holds."""
-    value = _json_of(reply)
+    value = _json_of(response)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if not isinstance(value, dict):
@@ -119,9 +119,9 @@ def ask_to_compare(template: Template, name: str, wording: Wording, reading: str
     return template.request(name=render_names([name]), description=description, reading=reading)
 
 
-def read_relation(reply: Reply) -> str:
+def read_relation(response: Response) -> str:
     """Return one of RELATIONS; "" where the answer names none, or several, or says what it is not."""
-    text = _spoken(reply)
+    text = _spoken(response)
     found = {word.lower() for word in _RELATION.findall(text)}
     return found.pop() if len(found) == 1 and not _NEGATION.search(text) else ""
 
@@ -154,9 +154,9 @@ def ask_blindly(template: Template, wording: Wording, name: str, choice: Sequenc
     return template.request(description=given_away.sub("...", description), labels=render_names(choice, template.none))
 
 
-def read_naming(template: Template, reply: Reply, lexicon: Lexicon) -> tuple[str, ...]:
+def read_naming(template: Template, response: Response, lexicon: Lexicon) -> tuple[str, ...]:
     """Return the labels that were named, in the vocabulary's order."""
-    return parse_names(_spoken(reply), lexicon, template.none).labels
+    return parse_names(_spoken(response), lexicon, template.none).labels
 
 
 def one_line(text: str, most: int = 200) -> str:
@@ -165,9 +165,9 @@ def one_line(text: str, most: int = 200) -> str:
     return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
-def read_meaning(reply: Reply) -> str:
+def read_meaning(response: Response) -> str:
     """Return what a bare name means to the model, as one line."""
-    return one_line(_spoken(reply))
+    return one_line(_spoken(response))
 
 
 def find_label(value: object, lexicon: Lexicon) -> str | None:
@@ -178,8 +178,8 @@ def find_label(value: object, lexicon: Lexicon) -> str | None:
     return lexicon.find(value) or lexicon.find(bare) or lexicon.find(_ASIDE.sub("", bare).strip(_AROUND))
 
 
-def _spoken(reply: Reply) -> str:
-    text = spoken(reply)
+def _spoken(response: Response) -> str:
+    text = spoken(response)
     if REFUSAL.search(text):
         raise UnusableAnswerError(f"the LLM refuses: {one_line(text, 80)!r}")
     if not text:
@@ -187,9 +187,9 @@ def _spoken(reply: Reply) -> str:
     return text
 
 
-def _json_of(reply: Reply) -> object:
-    _spoken(reply)
-    return read_json(reply)
+def _json_of(response: Response) -> object:
+    _spoken(response)
+    return read_json(response)
 
 
 def _labels(value: object, lexicon: Lexicon) -> list[str]:

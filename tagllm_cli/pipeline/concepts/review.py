@@ -15,9 +15,9 @@ from pathlib import Path
 
 import yaml
 
-from tagllm_cli.cli.console import Console
 from tagllm_cli.errors import TagllmError, VocabularyError
 from tagllm_cli.pipeline.concepts.card_store import CardBook, said
+from tagllm_cli.pipeline.progress import Dialog
 from tagllm_cli.resources import read_yaml
 from tagllm_cli.vocabulary.cards import Entry, Wording, read_entry
 from tagllm_cli.vocabulary.model import Vocabulary
@@ -28,7 +28,7 @@ _KEYS = re.compile(r"[\x00-\x1f\x7f]")  # arrow keys, say, where the terminal do
 _ACCEPTED, _EDITED, _REJECTED = "accepted by a person", "edited by a person", "rejected by a person"
 
 
-def review(book: CardBook, vocabulary: Vocabulary, console: Console, round_: int, folder: Path | None = None) -> None:
+def review(book: CardBook, vocabulary: Vocabulary, dialog: Dialog, round_: int, folder: Path | None = None) -> None:
     """Ask about every proposed card in the vocabulary's order, until all were shown or the person quits.
 
     `round_` is the round that was the last, `folder` is where the disputed pictures lie. The end of the input is taken
@@ -36,8 +36,8 @@ def review(book: CardBook, vocabulary: Vocabulary, console: Console, round_: int
     """
     names = [name for name in vocabulary.names if name in book.proposed]
     for number, name in enumerate(names, 1):
-        console.show(f"{name} (card {number} of {len(names)})", facts(book.proposed[name], folder))
-        if not _decide(book, name, vocabulary, console, round_):
+        dialog.show(f"{name} (card {number} of {len(names)})", facts(book.proposed[name], folder))
+        if not _decide(book, name, vocabulary, dialog, round_):
             return
 
 
@@ -57,11 +57,11 @@ def facts(entry: Entry, folder: Path | None) -> list[tuple[str, str]]:
     return [*shown, *(("disputed", path) for path in paths)]
 
 
-def _decide(book: CardBook, name: str, vocabulary: Vocabulary, console: Console, round_: int) -> bool:
+def _decide(book: CardBook, name: str, vocabulary: Vocabulary, dialog: Dialog, round_: int) -> bool:
     """Ask until there is a decision, and save it; False where the person quits."""
     proposal, today = book.proposed[name].wording, datetime.date.today().isoformat()
     while True:
-        answer = console.ask(_MENU)
+        answer = dialog.ask(_MENU)
         typed = "quit" if answer is None else answer.strip().lower()
         choice = next((word for word in _CHOICES if typed and word.startswith(typed)), "")
         if choice == "accept":
@@ -69,7 +69,7 @@ def _decide(book: CardBook, name: str, vocabulary: Vocabulary, console: Console,
         elif choice == "reject":
             book.decide(name, None, _REJECTED, round_, today)
         elif choice == "edit":
-            edited = _edited(name, proposal, vocabulary, console)
+            edited = _edited(name, proposal, vocabulary, dialog)
             if edited is None:
                 continue
             book.decide(name, edited, _EDITED, round_, today)
@@ -78,24 +78,24 @@ def _decide(book: CardBook, name: str, vocabulary: Vocabulary, console: Console,
         return choice != "quit"
 
 
-def _edited(name: str, proposal: Wording, vocabulary: Vocabulary, console: Console) -> Wording | None:
+def _edited(name: str, proposal: Wording, vocabulary: Vocabulary, dialog: Dialog) -> Wording | None:
     """Return the person's wording, None where there is none after all."""
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
     if editor:
-        return _edited_in(editor, name, proposal, vocabulary, console)
-    description = console.ask("Here it means (empty: leave it): ")
+        return _edited_in(editor, name, proposal, vocabulary, dialog)
+    description = dialog.ask("Here it means (empty: leave it): ")
     while description and description.strip():
         try:
             if _KEYS.search(description):
                 raise ValueError("the line holds keys that are no text")
             return read_entry({"name": name, **said(proposal), "description": description}, vocabulary.names).wording
         except ValueError as error:
-            console.explain(VocabularyError(str(error), "Say what the picture must show, in one phrase."))
-            description = console.ask("Here it means (empty: leave it): ")
+            dialog.explain(VocabularyError(str(error), "Say what the picture must show, in one phrase."))
+            description = dialog.ask("Here it means (empty: leave it): ")
     return None
 
 
-def _edited_in(editor: str, name: str, proposal: Wording, vocabulary: Vocabulary, console: Console) -> Wording | None:
+def _edited_in(editor: str, name: str, proposal: Wording, vocabulary: Vocabulary, dialog: Dialog) -> Wording | None:
     """Open the card as YAML in the person's editor; explain what is wrong with it, and open it again if they like."""
     with tempfile.TemporaryDirectory(prefix="tagllm-") as folder:
         path = Path(folder) / "card.yaml"
@@ -105,13 +105,13 @@ def _edited_in(editor: str, name: str, proposal: Wording, vocabulary: Vocabulary
                 subprocess.run([*shlex.split(editor), str(path)], check=True)
                 wording = _read(path, name, vocabulary)
             except (OSError, ValueError, subprocess.CalledProcessError) as error:
-                console.explain(
+                dialog.explain(
                     VocabularyError(f"the editor {editor!r} failed: {error}", "Set EDITOR to one that runs.")
                 )
                 return None
             except TagllmError as error:
-                console.explain(error)
-                if (console.ask("[e]dit again, or leave it [Enter]: ") or "").strip().lower()[:1] != "e":
+                dialog.explain(error)
+                if (dialog.ask("[e]dit again, or leave it [Enter]: ") or "").strip().lower()[:1] != "e":
                     return None
                 continue
             return None if wording == proposal else wording

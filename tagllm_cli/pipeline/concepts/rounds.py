@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from tagllm_cli.cli.console import Console
 from tagllm_cli.labeling.answers.parse_json import UnusableAnswerError
 from tagllm_cli.labeling.answers.parse_list import Lexicon
 from tagllm_cli.pipeline.concepts import llm_prompts as dialogue
@@ -17,6 +16,7 @@ from tagllm_cli.pipeline.concepts.cached_model import UnansweredError, together
 from tagllm_cli.pipeline.concepts.calibrate_label import UNDERSTOOD, CardWriter, Circle
 from tagllm_cli.pipeline.concepts.card_store import PERSON, CardBook
 from tagllm_cli.pipeline.concepts.validate_draft import Draft
+from tagllm_cli.pipeline.progress import Reporter
 from tagllm_cli.vocabulary.cards import Attempt
 from tagllm_cli.vocabulary.forms import folded
 from tagllm_cli.vocabulary.model import Label
@@ -32,15 +32,15 @@ class Rounds:
     Args:
         circle: with whom and what.
         book: the cards; those that are a person's affair are left alone.
-        console: told about every label.
+        reporter: told about every label.
         only: look at these labels, found or not.
         waits: cards that pass wait for a person.
     """
 
     def __init__(
-        self, circle: Circle, book: CardBook, console: Console, *, only: tuple[str, ...] = (), waits: bool = False
+        self, circle: Circle, book: CardBook, reporter: Reporter, *, only: tuple[str, ...] = (), waits: bool = False
     ) -> None:
-        self._circle, self._book, self._console = circle, book, console
+        self._circle, self._book, self._reporter = circle, book, reporter
         self._only, self._waits = only, waits
         self._writer = CardWriter(circle, book)
         self._lexicon = Lexicon(circle.vocabulary)
@@ -90,7 +90,7 @@ class Rounds:
             if isinstance(error, UnansweredError):
                 self.unsearched.update(label.name for label in labels)
             which = f"{labels[0].name} to {labels[-1].name}"
-            self._console.warn(f"round {number}: no ambiguous names are known among {which}: {error}")
+            self._reporter.warn(f"round {number}: no ambiguous names are known among {which}: {error}")
             return {}
 
     def _targets(self, number: int, overlaps: Overlaps) -> list[str]:
@@ -149,12 +149,12 @@ class Rounds:
     def _record(self, name: str, attempt: Attempt) -> None:
         self._book.record(name, attempt, waits=self._waits)
         outcome = "a card" if attempt.kept else "no new card" if name in self._book.cards else "no card"
-        self._console.note(f"round {attempt.round}: {name}: {outcome}: {attempt.why}")
+        self._reporter.note(f"round {attempt.round}: {name}: {outcome}: {attempt.why}")
 
     def _leave(self, name: str, number: int, error: UnansweredError) -> None:
         self.unanswered.add(name)
         self._book.leave(name, f"no answer: {error}", number)
-        self._console.warn(f"round {number}: {name}: no answer: {error}")
+        self._reporter.warn(f"round {number}: {name}: no answer: {error}")
 
 
 def brought_news(histories: Sequence[Sequence[Attempt]], number: int) -> bool:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import tagllm_cli
-from tagllm_cli.cli.console import Console
 from tagllm_cli.errors import TooManyFailedError, UsageError
 from tagllm_cli.labeling.templates import Template, load_templates
 from tagllm_cli.pipeline.concepts.cached_model import Respondent
@@ -25,27 +24,28 @@ from tagllm_cli.pipeline.concepts.settings import ConceptSettings, Model
 from tagllm_cli.pipeline.concepts.summary import ConceptSummary
 from tagllm_cli.pipeline.concepts.validation import TryOut
 from tagllm_cli.pipeline.concepts.validation_set import Gallery, open_gallery
+from tagllm_cli.pipeline.progress import Dialog
 from tagllm_cli.store.evidence import Evidence
 from tagllm_cli.vocabulary.load import load_vocabulary
 from tagllm_cli.vocabulary.model import Vocabulary
 from tagllm_cli.vocabulary.serialize import vocabulary_to_json
 
 
-def write_concepts(settings: ConceptSettings, llm: Model, seer: Model | None, console: Console) -> ConceptSummary:
+def write_concepts(settings: ConceptSettings, llm: Model, seer: Model | None, dialog: Dialog) -> ConceptSummary:
     """Write and revise concept cards.
 
     Args:
         settings: what for, and how hard to try.
         llm: whom to ask about names; it may be `seer` itself, and is then loaded once.
         seer: the multimodal model, for its reading of bare names and the try-out; None: cards are judged by their text.
-        console: told what happens, and where a person is asked.
+        dialog: told what happens, and where a person is asked.
 
     Raises:
         UsageError: input that cannot be used; nothing was asked or written.
         EndpointError, ModelError, EngineDiedError: a model cannot be reached or died; what was answered is kept.
     """
     began = time.monotonic()
-    settings.check(sees=seer is not None, is_terminal=console.is_interactive)
+    settings.check(sees=seer is not None, is_terminal=dialog.is_interactive)
     vocabulary, templates = load_vocabulary(settings.vocabulary), load_templates(settings.prompts)
     book, gallery = CardBook(settings.out, vocabulary), _gallery(settings, vocabulary)
     with Evidence(settings.evidence) as evidence:
@@ -53,13 +53,13 @@ def write_concepts(settings: ConceptSettings, llm: Model, seer: Model | None, co
         evidence.start_run("concepts", tagllm_cli.__version__)
         people = [Respondent(each, evidence, settings.max_pixels) for each in dict.fromkeys((llm, seer)) if each]
         circle = _circle(settings, vocabulary, templates, gallery, people[0], people[-1] if seer else None)
-        rounds = Rounds(circle, book, console, only=settings.labels, waits=settings.review)
+        rounds = Rounds(circle, book, dialog, only=settings.labels, waits=settings.review)
         count = asyncio.run(_go_through(rounds, first, settings.rounds, people))
         book.save()  # also where nothing was found: the next command names this file
         evidence.commit()  # a review may be interrupted
         if settings.review:
             folder = None if gallery is None else gallery.source.root
-            review(book, vocabulary, console, first + count - 1, folder)
+            review(book, vocabulary, dialog, first + count - 1, folder)
         summary = ConceptSummary.of(
             settings.out,
             vocabulary,

@@ -18,7 +18,7 @@ from tagllm_cli.labeling.answers.parse_yes_no import yes_no
 from tagllm_cli.labeling.templates import Template
 from tagllm_cli.pipeline.concepts.cached_model import Respondent, UnansweredError, together
 from tagllm_cli.pipeline.concepts.validation_set import Exhibit, Gallery
-from tagllm_cli.records import Decision, Picture, Reply, Seen
+from tagllm_cli.records import Decision, DecodedImage, ImageInfo, Response
 from tagllm_cli.sources.decode import decode
 from tagllm_cli.sources.registry import ReadFailure
 from tagllm_cli.vocabulary.cards import Card, Wording
@@ -158,31 +158,32 @@ class TryOut:
         opened = await asyncio.to_thread(self._open, exhibit)
         if isinstance(opened, str):
             return opened
-        seen, picture = opened
+        info, decoded_image = opened
         rendered = render_names([card.name])
         bare = self._bare.request(TOP_LOGPROBS, name=rendered)
         with_card = self._with_card.request(
             TOP_LOGPROBS, name=rendered, description=card.description, similar=render_names(card.similar)
         )
-        replies = await self._seer.answer([bare, with_card], picture, seen.fingerprint)
-        failed = [reply.failure for reply in replies if reply.failure is not None]
+        responses = await self._seer.answer([bare, with_card], decoded_image, info.fingerprint)
+        failed = [response.failure for response in responses if response.failure is not None]
         if failed:
             return str(failed[0])
         first, second = (
-            _decision(template, reply) for template, reply in zip((self._bare, self._with_card), replies, strict=True)
+            _decision(template, response)
+            for template, response in zip((self._bare, self._with_card), responses, strict=True)
         )
         return Trial(exhibit.image.uri, first, second, exhibit.proposed, exhibit.present)
 
-    def _open(self, exhibit: Exhibit) -> tuple[Seen, Picture] | str:
+    def _open(self, exhibit: Exhibit) -> tuple[ImageInfo, DecodedImage] | str:
         try:
             data = self._gallery.source.read(exhibit.image)
         except ReadFailure as failure:
             return f"{exhibit.image.uri}: {failure.message}"
-        seen, picture = decode(data, self._max_pixels)
-        return f"{exhibit.image.uri}: {seen.failure}" if picture is None else (seen, picture)
+        info, decoded_image = decode(data, self._max_pixels)
+        return f"{exhibit.image.uri}: {info.failure}" if decoded_image is None else (info, decoded_image)
 
 
-def _decision(template: Template, reply: Reply) -> bool | None:
+def _decision(template: Template, response: Response) -> bool | None:
     """Return whether a decision is yes; None where there is little mass on yes and no together."""
-    decision = yes_no(reply.first_logprobs, template.yes, template.no).decision
+    decision = yes_no(response.first_logprobs, template.yes, template.no).decision
     return None if decision is Decision.UNKNOWN else decision is Decision.YES

@@ -15,11 +15,11 @@ from tagllm_cli.labeling.binary import Binary
 from tagllm_cli.labeling.candidates import Candidates
 from tagllm_cli.labeling.disambiguate import Disambiguate, Thresholds
 from tagllm_cli.labeling.groups.cooccurrence import load_cooccurrence
-from tagllm_cli.labeling.plan import Plan, Wanted
+from tagllm_cli.labeling.plan import Plan, PlanOptions
 from tagllm_cli.labeling.stage import Stage
 from tagllm_cli.labeling.templates import load_templates
 from tagllm_cli.pipeline.label.run import Job, RunOptions
-from tagllm_cli.records import Decision, Failure, Image, Seen, Status, Subject
+from tagllm_cli.records import Decision, Failure, Image, ImageInfo, Item, Status
 from tagllm_cli.sources.registry import Folder, open_source
 from tagllm_cli.store.table import Table, open_table
 from tagllm_cli.vocabulary.cards import Card, cards_of, load_cards
@@ -49,15 +49,15 @@ def candidates_job(
     folder = Folder.rooted(Path(source)) if options.offline else open_source(source)
     known = load_vocabulary(vocabulary)
     counted = None if cooccurrence is None else load_cooccurrence(cooccurrence, known)
-    wanted = _wanted("candidates", known, model, options)
-    wanted = replace(wanted, strategy=strategy, arms=arms, group_size=group_size, cooccurrence=counted)
+    plan_options = _plan_options("candidates", known, model, options)
+    plan_options = replace(plan_options, strategy=strategy, arms=arms, group_size=group_size, cooccurrence=counted)
     return Job(
         command="candidates",
         out=out,
         root=str(folder.root),
-        wanted=wanted,
+        plan_options=plan_options,
         source=folder,
-        subjects=lambda: map(Subject, folder.images()),
+        items=lambda: map(Item, folder.images()),
         stage=lambda plan: _candidate_stage(plan, min_votes, threshold),
         engine=lambda plan: make_engine(model, out.with_suffix(".vllm.log"), plan.model),
         next_command=_disambiguation(out, model),
@@ -105,9 +105,9 @@ def disambiguate_job(
         command="disambiguate",
         out=out,
         root=str(folder.root),
-        wanted=_wanted("labels", vocabulary, model, options),
+        plan_options=_plan_options("labels", vocabulary, model, options),
         source=folder,
-        subjects=lambda: _subjects(candidates),
+        items=lambda: _items(candidates),
         stage=lambda plan: Disambiguate(plan, cards, thresholds),
         engine=lambda plan: make_engine(model, out.with_suffix(".vllm.log"), plan.model),
         next_command=f"tagllm evaluate {shlex.quote(str(out))} --truth TRUTH",
@@ -125,7 +125,7 @@ def _disambiguation(out: Path, model: ModelOptions) -> str:
     return shlex.join(words)
 
 
-def _subjects(candidates: Table) -> Iterator[Subject]:
+def _items(candidates: Table) -> Iterator[Item]:
     """Turn candidate rows into subjects; a failed row stays failed, a pending one has nothing to ask about yet."""
     for row in candidates.rows():
         image = Image(row.image_id, row.uri, 0, 0)
@@ -133,10 +133,10 @@ def _subjects(candidates: Table) -> Iterator[Subject]:
         if row.status is Status.FAILED:
             kind, _, message = (row.error or "failed").partition(": ")
             failure = Failure(kind, message)
-        seen = Seen(row.fingerprint, row.width, row.height, failure) if row.fingerprint or failure else None
+        info = ImageInfo(row.fingerprint, row.width, row.height, failure) if row.fingerprint or failure else None
         # What an exhaustive table says no to is no candidate, and what is absent means no.
         proposed = row.labels and tuple(entry for entry in row.labels if entry.decision is not Decision.NO)
-        yield Subject(image, seen, proposed)
+        yield Item(image, info, proposed)
 
 
 def _cards(concepts: str | None, vocabulary: Vocabulary) -> Mapping[str, Card]:
@@ -154,9 +154,9 @@ def _digest(cards: Mapping[str, Card]) -> str:
     return hashlib.blake2b(json.dumps(said).encode(), digest_size=16).hexdigest()
 
 
-def _wanted(stage: str, vocabulary: Vocabulary, model: ModelOptions, options: RunOptions) -> Wanted:
+def _plan_options(stage: str, vocabulary: Vocabulary, model: ModelOptions, options: RunOptions) -> PlanOptions:
     identity = Identity(None, None) if options.offline else identify(model)
-    return Wanted(
+    return PlanOptions(
         stage=stage,
         vocabulary=vocabulary,
         templates=load_templates(model.prompts),

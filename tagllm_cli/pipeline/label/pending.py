@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tagllm_cli.labeling.stage import Stage
-from tagllm_cli.records import Request, Seen, Subject, request_key
+from tagllm_cli.records import ImageInfo, Item, Request, request_key
 from tagllm_cli.store.evidence import Evidence
 
 _MARKS = 10_000
@@ -18,7 +18,7 @@ _MARKS = 10_000
 class Work:
     """One image that may lack answers: what to ask about it, and the mark that says that all of it is answered."""
 
-    subject: Subject
+    item: Item
     requests: Sequence[Request]
     mark: bytes
 
@@ -79,20 +79,20 @@ def unsettled(stage: Stage, evidence: Evidence, questions: Questions, *, listed_
 
     Bytes that could not be decoded never can be; bytes that could not be read are worth another try.
     """
-    for subject, settled in evidence.subjects(listed_only=listed_only):
-        if _is_hopeless(subject.seen):
+    for item, settled in evidence.iter_items(listed_only=listed_only):
+        if _is_hopeless(item.info):
             continue
-        requests = stage.requests(subject)
+        requests = stage.requests(item)
         if requests and settled != (mark := questions.mark(requests)):
-            yield Work(subject, requests, mark)
+            yield Work(item, requests, mark)
 
 
 def missing(work: Work, evidence: Evidence, questions: Questions) -> Sequence[Request]:
     """Return the requests that the evidence lacks; all of them while the image's bytes were never read."""
-    seen = work.subject.seen
-    if seen is None or not seen.fingerprint:
+    info = work.item.info
+    if info is None or not info.fingerprint:
         return work.requests
-    keys = questions.keys(work.requests, seen.fingerprint)
+    keys = questions.keys(work.requests, info.fingerprint)
     answered = evidence.answered(keys)
     return [request for request, key in zip(work.requests, keys, strict=True) if key not in answered]
 
@@ -100,28 +100,28 @@ def missing(work: Work, evidence: Evidence, questions: Questions) -> Sequence[Re
 def survey(stage: Stage, evidence: Evidence, questions: Questions, *, listed_only: bool = False) -> Survey:
     """Count what is missing. An image that failed counts as a reason only: nobody knows yet whether it still does."""
     found = Survey()
-    for subject, settled in evidence.subjects(listed_only=listed_only):
-        requests = stage.requests(subject)
+    for item, settled in evidence.iter_items(listed_only=listed_only):
+        requests = stage.requests(item)
         found.example = found.example or next(iter(requests), None)
-        if subject.seen is not None and subject.seen.failure is not None:
+        if item.info is not None and item.info.failure is not None:
             found.reasons["failed earlier and could not be looked at"] += 1
             continue
         lacking = 0
         if settled != questions.mark(requests):
-            lacking = len(missing(Work(subject, requests, b""), evidence, questions))
+            lacking = len(missing(Work(item, requests, b""), evidence, questions))
         found.known += len(requests) - lacking
         if lacking:
             found.requests += lacking
             found.images += 1
-            found.reasons[_reason(subject, settled)] += 1
+            found.reasons[_reason(item, settled)] += 1
     return found
 
 
-def _reason(subject: Subject, settled: bytes | None) -> str:
-    if subject.seen is None:
+def _reason(item: Item, settled: bytes | None) -> str:
+    if item.info is None:
         return "new, changed or not opened yet"
     return "asked otherwise before" if settled else "not finished earlier"
 
 
-def _is_hopeless(seen: Seen | None) -> bool:
-    return seen is not None and seen.failure is not None and bool(seen.fingerprint)
+def _is_hopeless(info: ImageInfo | None) -> bool:
+    return info is not None and info.failure is not None and bool(info.fingerprint)

@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import tagllm_cli
-from tagllm_cli.cli.console import Console
-from tagllm_cli.engines.base import Counters, Engine
+from tagllm_cli.engines.base import Engine, Usage
 from tagllm_cli.errors import InterruptedRunError, OfflineError, SourceError, TableError, TooManyFailedError
-from tagllm_cli.labeling.plan import Plan, Wanted
+from tagllm_cli.labeling.plan import Plan, PlanOptions
 from tagllm_cli.labeling.replan import first_notes, new_plan, renew, revise
 from tagllm_cli.labeling.stage import Stage
 from tagllm_cli.pipeline.label.pending import Questions, Survey, survey, unsettled
-from tagllm_cli.pipeline.label.scheduler import Runner, Settings, Source, Tally
+from tagllm_cli.pipeline.label.scheduler import Runner, RunStats, Settings, Source
 from tagllm_cli.pipeline.label.summary import DryRun, RowCounts, Summary
-from tagllm_cli.records import Failure, Reply, Row, Subject
+from tagllm_cli.pipeline.progress import Reporter
+from tagllm_cli.records import Failure, Item, Response, Row
 from tagllm_cli.store.evidence import Evidence, Listing
 from tagllm_cli.store.table import TableInfo, open_table, write_table
 
@@ -46,9 +46,9 @@ class Job:
     command: str
     out: Path
     root: str
-    wanted: Wanted
+    plan_options: PlanOptions
     source: Source
-    subjects: Callable[[], Iterator[Subject]]
+    items: Callable[[], Iterator[Item]]
     stage: Callable[[Plan], Stage]
     engine: Callable[[Plan], Engine]
     next_command: str
@@ -86,7 +86,7 @@ class RunOptions:
         return self.limit is None and self.sample is None
 
 
-def run_job(job: Job, options: RunOptions, console: Console) -> Summary | DryRun:
+def run_job(job: Job, options: RunOptions, reporter: Reporter) -> Summary | DryRun:
     """Bring the job's table up to date. Raises UsageError, nothing touched, where the input cannot be used."""
     began = time.monotonic()
     _check_out(job)
@@ -99,22 +99,22 @@ def run_job(job: Job, options: RunOptions, console: Console) -> Summary | DryRun
             if options.dry_run:
                 evidence.rollback()
                 for note in notes:
-                    console.note(note)
+                    reporter.note(note)
                 return DryRun(listing, found)
             if options.replan:
                 notes.append(f"--replan: {found.requests:,} requests about {found.images:,} images are to be asked")
             if options.offline and not options.missing_unknown:
                 _refuse(found)
         for note in notes:
-            console.note(note)
-        tally, counters = Tally(), Counters()
+            reporter.note(note)
+        stats, usage = RunStats(), Usage()
         if not options.offline:
-            tally, counters = _ask(job, plan, stage, evidence, questions, options, console)
+            stats, usage = _ask(job, plan, stage, evidence, questions, options, reporter)
         counts = _derive(job, plan, stage, evidence, questions, options)
-        verdict = _verdict(counts, tally, options)
+        verdict = _verdict(counts, stats, options)
         seconds = time.monotonic() - began
-        summary = Summary(job.command, job.out, counts, tally, counters, listing, seconds, job.next_command, verdict)
-        if tally.images:
+        summary = Summary(job.command, job.out, counts, stats, usage, listing, seconds, job.next_command, verdict)
+        if stats.images:
             evidence.end_run(summary.to_json())
         return summary
 
@@ -135,7 +135,7 @@ def _check_out(job: Job) -> None:
         raise TableError("--out names the table, not its evidence", f"Try --out {job.out.with_suffix('.parquet')}.")
     if job.out.exists():
         stage = open_table(job.out).info.stage
-        if stage != job.wanted.stage:
+        if stage != job.plan_options.stage:
             raise TableError(f"{job.out} is a table of another kind ({stage})", "Choose another --out.")
         if not job.evidence.exists():
             raise TableError(
@@ -148,18 +148,18 @@ def _pin(job: Job, evidence: Evidence, options: RunOptions) -> tuple[Plan, list[
     """Return the plan to follow: the pinned one brought up to date, or a new one."""
     record = evidence.meta("plan")
     pinned = None if record is None else Plan.from_json(record)
-    if pinned is not None and pinned.stage != job.wanted.stage:
+    if pinned is not None and pinned.stage != job.plan_options.stage:
         raise TableError(f"{job.evidence} belongs to a table of another kind ({pinned.stage})", "Choose another --out.")
-    wanted = job.wanted
-    if pinned is not None and wanted.model is None:
-        wanted = replace(wanted, model=pinned.model, model_digest=pinned.model_digest)
+    plan_options = job.plan_options
+    if pinned is not None and plan_options.model is None:
+        plan_options = replace(plan_options, model=pinned.model, model_digest=pinned.model_digest)
     if pinned is not None and options.replan:
-        plan, notes = renew(pinned, wanted)
-    elif pinned is None or not evidence.has_replies():
-        plan = new_plan(wanted, {} if pinned is None else pinned.label_ids)
-        notes = first_notes(plan, wanted)
+        plan, notes = renew(pinned, plan_options)
+    elif pinned is None or not evidence.has_responses():
+        plan = new_plan(plan_options, {} if pinned is None else pinned.label_ids)
+        notes = first_notes(plan, plan_options)
     else:
-        plan, notes = revise(pinned, wanted)
+        plan, notes = revise(pinned, plan_options)
     if json.dumps(plan.to_json(), sort_keys=True) != json.dumps(record, sort_keys=True):
         evidence.set_meta("plan", plan.to_json())
     return plan, notes
@@ -170,7 +170,7 @@ def _list(job: Job, evidence: Evidence, options: RunOptions) -> Listing:
     if options.offline:
         count = evidence.count_images()
         return Listing(total=count, new=0, changed=0, gone=0, known=count)
-    evidence.list_images(_chosen(job.subjects(), options))
+    evidence.list_images(_chosen(job.items(), options))
     listing = evidence.compare(complete=options.complete)
     if listing.total == 0:
         raise SourceError(f"there are no images in {job.root}", "Known endings: jpg, png, webp, gif, bmp, tiff.")
@@ -183,9 +183,9 @@ def _list(job: Job, evidence: Evidence, options: RunOptions) -> Listing:
     return listing
 
 
-def _chosen(subjects: Iterator[Subject], options: RunOptions) -> Iterator[tuple[int, Subject]]:
+def _chosen(items: Iterator[Item], options: RunOptions) -> Iterator[tuple[int, Item]]:
     """Number the subjects and keep those that --sample and --limit choose, with their place in the whole source."""
-    numbered = enumerate(subjects)
+    numbered = enumerate(items)
     if options.sample is not None:
         # The smallest hashes: the same images for a seed, whatever else comes or goes.
         chosen = heapq.nsmallest(options.sample, numbered, key=lambda pair: _rank(pair[1].image.id, options.seed))
@@ -204,19 +204,19 @@ def _ask(
     evidence: Evidence,
     questions: Questions,
     options: RunOptions,
-    console: Console,
-) -> tuple[Tally, Counters]:
+    reporter: Reporter,
+) -> tuple[RunStats, Usage]:
     """Ask what is missing, if anything is."""
     listed_only = not options.complete
     images = sum(1 for _ in unsettled(stage, evidence, questions, listed_only=listed_only))
     if not images:
-        return Tally(), Counters()
+        return RunStats(), Usage()
     settings = Settings(plan.context(), plan.max_pixels, job.expects_same_bytes, options.preflight)
     evidence.start_run(job.command, tagllm_cli.__version__)
-    with console.watching(job.command, images) as watcher:
-        runner = Runner(stage, evidence, job.source, lambda: job.engine(plan), settings, watcher)
-        tally = asyncio.run(runner.run(listed_only=listed_only))
-    return tally, runner.counters
+    with reporter.watching(job.command, images) as progress:
+        runner = Runner(stage, evidence, job.source, lambda: job.engine(plan), settings, progress)
+        stats = asyncio.run(runner.run(listed_only=listed_only))
+    return stats, runner.usage
 
 
 def _refuse(found: Survey) -> None:
@@ -231,7 +231,7 @@ def _derive(
     job: Job, plan: Plan, stage: Stage, evidence: Evidence, questions: Questions, options: RunOptions
 ) -> RowCounts:
     """Write the table from the evidence, unless the one that is there already shows it."""
-    info = TableInfo(job.wanted.stage, job.root, plan.vocabulary, {**plan.to_json(), **job.derivation})
+    info = TableInfo(job.plan_options.stage, job.root, plan.vocabulary, {**plan.to_json(), **job.derivation})
     # Another version of the tool may read the same answers otherwise.
     settings = json.dumps([tagllm_cli.__version__, job.derivation, job.root, options.missing_unknown], sort_keys=True)
     evidence.commit()
@@ -242,13 +242,13 @@ def _derive(
     if last == shown and not options.offline:
         return RowCounts(**last["counts"])
     counts = RowCounts()
-    unasked = Reply(failure=Failure("missing", "not on record")) if options.missing_unknown else None
+    unasked = Response(failure=Failure("missing", "not on record")) if options.missing_unknown else None
 
     def rows() -> Iterator[Row]:
-        for subject, _ in evidence.subjects():
-            fingerprint = subject.seen.fingerprint if subject.seen else b""
-            replies = evidence.replies(questions.keys(stage.requests(subject), fingerprint))
-            row = stage.row(subject, [unasked if reply is None else reply for reply in replies])
+        for item, _ in evidence.iter_items():
+            fingerprint = item.info.fingerprint if item.info else b""
+            responses = evidence.responses(questions.keys(stage.requests(item), fingerprint))
+            row = stage.row(item, [unasked if response is None else response for response in responses])
             counts.add(row)
             yield row
 
@@ -265,8 +265,10 @@ def _stamp(path: Path) -> list[int] | None:
     return [found.st_size, found.st_mtime_ns]
 
 
-def _verdict(counts: RowCounts, tally: Tally, options: RunOptions) -> InterruptedRunError | TooManyFailedError | None:
-    if tally.interrupted:
+def _verdict(
+    counts: RowCounts, stats: RunStats, options: RunOptions
+) -> InterruptedRunError | TooManyFailedError | None:
+    if stats.interrupted:
         return InterruptedRunError("interrupted; what was answered is kept", "The same command goes on from here.")
     answered = counts.total - counts.pending
     bad = counts.failed + counts.partial

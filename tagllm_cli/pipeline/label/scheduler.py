@@ -14,16 +14,18 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from tagllm_cli.engines.base import Counters, Engine
+from tagllm_cli.engines.base import Engine, Usage
 from tagllm_cli.errors import ModelError, TagllmError
 from tagllm_cli.labeling.answers.sanity_check import SAMPLE_IMAGES
 from tagllm_cli.labeling.stage import Stage
 from tagllm_cli.pipeline.label.concurrency import Room, first, signals
 from tagllm_cli.pipeline.label.pending import Questions, Work, missing, unsettled
-from tagllm_cli.records import Failure, Image, Picture, Reply, Request, Seen, Subject
+from tagllm_cli.pipeline.progress import RunProgress
+from tagllm_cli.records import DecodedImage, Failure, Image, ImageInfo, Item, Request, Response
 from tagllm_cli.sources.decode import decode
 from tagllm_cli.sources.registry import ReadFailure
 from tagllm_cli.store.evidence import Evidence
@@ -41,14 +43,6 @@ class Source(Protocol):
     def read(self, image: Image) -> bytes: ...
 
 
-class Watcher(Protocol):
-    """Who is told how the run goes: the console, or nobody."""
-
-    def starting(self) -> None: ...
-
-    def progress(self, tally: Tally, counters: Counters) -> None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How a run treats images.
@@ -64,7 +58,7 @@ class Settings:
 
 
 @dataclass(slots=True)
-class Tally:
+class RunStats:
     """What the run did so far: counts of images and requests, and seconds since the engine was ready."""
 
     images: int = 0
@@ -72,13 +66,10 @@ class Tally:
     failed_images: int = 0
     asked: int = 0
     failed_requests: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    output_tokens: int = 0
     seconds: float = 0.0
     interrupted: bool = False
     warning: str | None = None
-    sample: list[tuple[Request, Reply]] = field(default_factory=list)
+    sample: list[tuple[Request, Response]] = field(default_factory=list)
 
 
 class Runner:
@@ -91,10 +82,10 @@ class Runner:
         source: Source,
         engine: Callable[[], Engine],
         settings: Settings,
-        watcher: Watcher,
+        progress: RunProgress,
     ) -> None:
         self._stage, self._evidence, self._source = stage, evidence, source
-        self._make_engine, self._settings, self._watcher = engine, settings, watcher
+        self._make_engine, self._settings, self._progress = engine, settings, progress
         self._questions = Questions(settings.context)
         self._pool = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
         self._engine: Engine | None = None
@@ -106,9 +97,9 @@ class Runner:
         self._stop = asyncio.Event()
         self._error: BaseException | None = None
         self._commit_due: asyncio.TimerHandle | None = None
-        self.tally = Tally()
+        self.stats = RunStats()
 
-    async def run(self, *, listed_only: bool = False) -> Tally:
+    async def run(self, *, listed_only: bool = False) -> RunStats:
         """Ask what is missing until nothing is, or until a signal; answers are durable within about a second.
 
         Raises TagllmError when the engine cannot start (then nothing at all is committed), when it dies, and when the
@@ -121,15 +112,15 @@ class Runner:
                 await self._finish()
         if self._error is not None:
             raise self._error
-        self.tally.interrupted = self._stop.is_set()
-        if self.tally.sample:
-            self.tally.warning = self._stage.complaint(self.tally.sample)
-        return self.tally
+        self.stats.interrupted = self._stop.is_set()
+        if self.stats.sample:
+            self.stats.warning = self._stage.complaint(self.stats.sample)
+        return self.stats
 
     @property
-    def counters(self) -> Counters:
+    def usage(self) -> Usage:
         """What the engine counted, zeros while it was never started."""
-        return Counters() if self._engine is None else self._engine.counters()
+        return Usage() if self._engine is None else self._engine.usage()
 
     async def _feed(self, listed_only: bool) -> None:
         tasks: set[asyncio.Task[None]] = set()
@@ -141,7 +132,7 @@ class Runner:
                 break
             lacking = missing(work, self._evidence, self._questions)
             if not lacking:
-                self._evidence.set_settled(work.subject.image.id, work.mark)
+                self._evidence.set_settled(work.item.image.id, work.mark)
                 continue
             if self._engine is None:  # until then images are looked at, as many at once as there are threads
                 self._room.widen(DECODE_THREADS * len(lacking))
@@ -188,49 +179,48 @@ class Runner:
         finally:
             self._pool.shutdown(wait=False, cancel_futures=True)
             if self._engine is not None:
-                self.tally.seconds = time.monotonic() - self._ready
+                self.stats.seconds = time.monotonic() - self._ready
                 await self._engine.close()
 
     async def _do(self, work: Work) -> None:
-        image, before = work.subject.image, work.subject.seen
-        seen, picture = await asyncio.get_running_loop().run_in_executor(self._pool, self._open, image)
-        self.tally.opened += 1
-        expected = before.fingerprint if before is not None and self._settings.expects_same_bytes else seen.fingerprint
-        if seen.failure is None and seen.fingerprint != expected:
+        image, before = work.item.image, work.item.info
+        info, decoded_image = await asyncio.get_running_loop().run_in_executor(self._pool, self._open, image)
+        self.stats.opened += 1
+        expected = before.fingerprint if before is not None and self._settings.expects_same_bytes else info.fingerprint
+        if info.failure is None and info.fingerprint != expected:
             why = Failure("changed", "the image is not the one that the candidates are about")
-            seen = Seen(seen.fingerprint, failure=why)
-        if seen != before:
-            self._evidence.set_seen(image.id, seen)
-        if seen.failure is not None or picture is None:
-            self.tally.failed_images += 1
+            info = ImageInfo(info.fingerprint, failure=why)
+        if info != before:
+            self._evidence.set_info(image.id, info)
+        if info.failure is not None or decoded_image is None:
+            self.stats.failed_images += 1
         else:
-            await self._ask(Work(Subject(image, seen, work.subject.proposed), work.requests, work.mark), picture)
-        self.tally.images += 1
+            await self._ask(Work(Item(image, info, work.item.proposed), work.requests, work.mark), decoded_image)
+        self.stats.images += 1
         self._commit_soon()
-        self._watcher.progress(self.tally, self.counters)
+        self._progress.update(self.stats, self.usage)
 
-    def _open(self, image: Image) -> tuple[Seen, Picture | None]:
+    def _open(self, image: Image) -> tuple[ImageInfo, DecodedImage | None]:
         try:
             data = self._source.read(image)
         except ReadFailure as failure:
-            return Seen(b"", failure=Failure(failure.kind, failure.message)), None
+            return ImageInfo(b"", failure=Failure(failure.kind, failure.message)), None
         return decode(data, self._settings.max_pixels)
 
-    async def _ask(self, work: Work, picture: Picture) -> None:
-        fingerprint = work.subject.seen.fingerprint if work.subject.seen is not None else b""
+    async def _ask(self, work: Work, decoded_image: DecodedImage) -> None:
+        fingerprint = work.item.info.fingerprint if work.item.info is not None else b""
         # A second copy of the same bytes waits for the first, and then finds its answers on record.
         while (other := self._busy.get(fingerprint)) is not None:
             await other.wait()
         self._busy[fingerprint] = done = asyncio.Event()
         try:
             lacking = missing(work, self._evidence, self._questions)
-            replies = await (await self._started()).ask(picture, lacking) if lacking else []
-            failed = self._record(lacking, replies, fingerprint)
+            failed = await self._ask_and_record(decoded_image, lacking, fingerprint) if lacking else 0
         finally:
             del self._busy[fingerprint]
             done.set()
         if not failed:
-            self._evidence.set_settled(work.subject.image.id, work.mark)
+            self._evidence.set_settled(work.item.image.id, work.mark)
 
     async def _started(self) -> Engine:
         """Return the engine, loaded for the first picture with a question. Raises TagllmError where it cannot be."""
@@ -248,7 +238,7 @@ class Runner:
             return self._engine
 
     async def _start(self) -> Engine:
-        self._watcher.starting()
+        self._progress.starting()
         engine = self._make_engine()
         starting = asyncio.ensure_future(engine.start())
         try:
@@ -260,28 +250,32 @@ class Runner:
             raise
         return engine
 
-    def _record(self, requests: Sequence[Request], replies: Sequence[Reply], fingerprint: bytes) -> int:
-        keys = self._questions.keys(requests, fingerprint)
-        failed = sum(reply.failure is not None for reply in replies)
-        for key, reply in zip(keys, replies, strict=True):
-            self._evidence.record(key, reply)
-            self.tally.prompt_tokens += reply.prompt_tokens
-            self.tally.cached_tokens += reply.cached_tokens
-            self.tally.output_tokens += reply.output_tokens
-        self.tally.asked += len(requests)
-        self.tally.failed_requests += failed
-        if self._settings.preflight and requests and self._sampled < SAMPLE_IMAGES:
-            answers = list(zip(requests, replies, strict=True))
+    async def _ask_and_record(
+        self, decoded_image: DecodedImage, requests: Sequence[Request], fingerprint: bytes
+    ) -> int:
+        """Ask, record each response as it arrives, and return how many requests failed."""
+        keys = dict(zip(requests, self._questions.keys(requests, fingerprint), strict=True))
+        answers: list[tuple[Request, Response]] = []
+        failed = 0
+        async with aclosing((await self._started()).ask(decoded_image, requests)) as answered:
+            async for request, response in answered:
+                self._evidence.record(keys[request], response)
+                self._commit_soon()
+                self.stats.asked += 1
+                failed += response.failure is not None
+                answers.append((request, response))
+        self.stats.failed_requests += failed
+        if self._settings.preflight and self._sampled < SAMPLE_IMAGES:
             self._preflight(answers[:: -(-len(answers) // SAMPLE_REQUESTS)])
         return failed
 
-    def _preflight(self, answers: Iterable[tuple[Request, Reply]]) -> None:
+    def _preflight(self, answers: Iterable[tuple[Request, Response]]) -> None:
         """Add one image's answers to the sample, and judge it when it is complete."""
-        self.tally.sample += answers
+        self.stats.sample += answers
         self._sampled += 1
         if self._sampled < SAMPLE_IMAGES:
             return
-        sample, self.tally.sample = self.tally.sample, []
+        sample, self.stats.sample = self.stats.sample, []
         complaint = self._stage.complaint(sample)
         if complaint is not None:
             raise ModelError(

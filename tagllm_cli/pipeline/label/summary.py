@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tagllm_cli.engines.base import Counters
+from tagllm_cli.engines.base import Usage
 from tagllm_cli.errors import TagllmError
 from tagllm_cli.pipeline.label.pending import Survey
-from tagllm_cli.pipeline.label.scheduler import Tally
+from tagllm_cli.pipeline.label.scheduler import RunStats
 from tagllm_cli.records import Decision, Row, Status
 from tagllm_cli.store.evidence import Listing
 
@@ -51,8 +51,8 @@ class Summary:
     command: str
     out: Path
     rows: RowCounts
-    tally: Tally
-    counters: Counters
+    stats: RunStats
+    usage: Usage
     listing: Listing
     seconds: float
     next_command: str
@@ -61,21 +61,21 @@ class Summary:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a person should look at, though the run did not stop for it."""
-        return () if self.tally.warning is None else (f"the first answers look wrong: {self.tally.warning}",)
+        return () if self.stats.warning is None else (f"the first answers look wrong: {self.stats.warning}",)
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary as plain JSON values."""
-        tally = self.tally
+        stats = self.stats
         asked = {
-            "images": tally.images,
-            "opened": tally.opened,
-            "requests": tally.asked,
-            "failed_requests": tally.failed_requests,
+            "images": stats.images,
+            "opened": stats.opened,
+            "requests": stats.asked,
+            "failed_requests": stats.failed_requests,
         }
         tokens = {
-            "prompt": self.counters.prompt_tokens,
-            "cached": self.counters.cached_tokens,
-            "output": self.counters.output_tokens,
+            "prompt": self.usage.prompt_tokens,
+            "cached": self.usage.cached_tokens,
+            "output": self.usage.output_tokens,
         }
         return {
             "command": self.command,
@@ -85,9 +85,9 @@ class Summary:
             "asked": asked,
             "tokens": tokens,
             "seconds": round(self.seconds, 3),
-            "seconds_asking": round(tally.seconds, 3),
+            "seconds_asking": round(stats.seconds, 3),
             "next": self.next_command,
-            "warning": self.tally.warning,
+            "warning": self.stats.warning,
             "error": None if self.error is None else self.error.to_json(),
         }
 
@@ -112,16 +112,16 @@ class Summary:
         ]
 
     def _requests(self) -> str:
-        tally = self.tally
-        if not tally.asked:
-            if tally.interrupted:
+        stats = self.stats
+        if not stats.asked:
+            if stats.interrupted:
                 return "interrupted before the first answer"
-            opened = f"; {tally.opened:,} images opened, {tally.failed_images:,} failed" if tally.opened else ""
+            opened = f"; {stats.opened:,} images opened, {stats.failed_images:,} failed" if stats.opened else ""
             return f"nothing to ask: every answer was on record{opened} ({self.seconds:.1f} s)"
-        cached = self.counters.cached_tokens / max(1, self.counters.prompt_tokens)
-        failed = f", {tally.failed_requests:,} failed" if tally.failed_requests else ""
-        tokens = f"{self.counters.prompt_tokens:,} prompt tokens ({cached:.0%} from the cache)"
-        return f"{tally.asked:,} requests about {tally.images:,} images{failed}, {tokens}, {self.seconds:.1f} s"
+        cached = self.usage.cached_tokens / max(1, self.usage.prompt_tokens)
+        failed = f", {stats.failed_requests:,} failed" if stats.failed_requests else ""
+        tokens = f"{self.usage.prompt_tokens:,} prompt tokens ({cached:.0%} from the cache)"
+        return f"{stats.asked:,} requests about {stats.images:,} images{failed}, {tokens}, {self.seconds:.1f} s"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,11 @@ from typing import Any
 import PIL.Image
 import pytest
 
+from tagllm_cli.engines.base import ask_all
 from tagllm_cli.engines.http import protocol as wire
 from tagllm_cli.engines.http.engine import EndpointEngine, EndpointSettings
 from tagllm_cli.errors import EndpointError
-from tagllm_cli.records import Picture, Reply, Request
+from tagllm_cli.records import DecodedImage, Request, Response
 from tests.support.asking import CAT, LIST, ask, echo, picture, run, settings
 from tests.support.faulty_proxy import Fault, FaultyProxy, completion, cut_off, half_json, refuse, reset, slow
 
@@ -32,15 +33,15 @@ def first(fault: Fault, times: int = 1) -> Callable[[int, str], Fault | None]:
 def test_replies_come_in_the_order_of_the_requests_with_tokens_and_logprobs():
     with FaultyProxy(lambda number, path: slow(0.05) if number == 1 else None, answer=echo) as server:
 
-        async def work(engine: EndpointEngine) -> tuple[list[Reply], Any, str]:
-            return await engine.ask(picture(), [LIST, CAT]), engine.counters(), engine.model
+        async def work(engine: EndpointEngine) -> tuple[list[Response], Any, str]:
+            return await ask_all(engine, picture(), [LIST, CAT]), engine.usage(), engine.model
 
-        replies, counters, model = run(settings(server), work)
-    assert [reply.text for reply in replies] == ["echo Which of: cat, dog?", "echo Is a cat visible?"]
-    assert replies[0].first_logprobs == {}
-    assert replies[1].first_logprobs == {"yes": -0.1, "no": -2.5}
-    assert (replies[0].prompt_tokens, replies[0].cached_tokens, replies[0].output_tokens) == (100, 64, 3)
-    assert (counters.prompt_tokens, counters.cached_tokens, counters.output_tokens, counters.requests) == (
+        responses, usage, model = run(settings(server), work)
+    assert [response.text for response in responses] == ["echo Which of: cat, dog?", "echo Is a cat visible?"]
+    assert responses[0].first_logprobs == {}
+    assert responses[1].first_logprobs == {"yes": -0.1, "no": -2.5}
+    assert (responses[0].prompt_tokens, responses[0].cached_tokens, responses[0].output_tokens) == (100, 64, 3)
+    assert (usage.prompt_tokens, usage.cached_tokens, usage.output_tokens, usage.requests) == (
         200,
         128,
         6,
@@ -65,9 +66,9 @@ def test_the_files_own_bytes_travel_and_pixels_become_a_png():
     buffer = io.BytesIO()
     picture(7).pixels.save(buffer, "JPEG")
     with FaultyProxy() as server:
-        run(settings(server), lambda engine: engine.ask(picture(7, buffer.getvalue()), [LIST]))
+        run(settings(server), lambda engine: ask_all(engine, picture(7, buffer.getvalue()), [LIST]))
         ask(settings(server), shade=9)
-    urls = [seen.json["messages"][-1]["content"][0]["image_url"]["url"] for seen in server.questions]
+    urls = [info.json["messages"][-1]["content"][0]["image_url"]["url"] for info in server.questions]
     assert urls[0] == "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
     head, _, data = urls[1].partition(",")
     assert head == "data:image/png;base64"
@@ -78,7 +79,7 @@ def test_an_image_is_encoded_once_for_all_of_its_requests(monkeypatch: pytest.Mo
     encoded: list[str] = []
     encode = wire.encode_image
 
-    def counted(shown: Picture) -> bytes:
+    def counted(shown: DecodedImage) -> bytes:
         encoded.append(shown.uuid)
         return encode(shown)
 
@@ -91,16 +92,16 @@ def test_an_image_is_encoded_once_for_all_of_its_requests(monkeypatch: pytest.Mo
 
 def test_a_question_without_an_image_and_without_a_system_text_is_one_message():
     with FaultyProxy(answer=echo) as server:
-        replies = run(
-            settings(server), lambda engine: engine.ask(None, [Request("", "What is a cat?", with_image=False)])
+        responses = run(
+            settings(server), lambda engine: ask_all(engine, None, [Request("", "What is a cat?", with_image=False)])
         )
-    assert replies[0].text == "echo What is a cat?"
+    assert responses[0].text == "echo What is a cat?"
     assert server.questions[0].json["messages"] == [{"role": "user", "content": "What is a cat?"}]
 
 
 def test_a_question_about_an_image_needs_one():
     with FaultyProxy() as server, pytest.raises(ValueError, match="without one"):
-        run(settings(server), lambda engine: engine.ask(None, [LIST]))
+        run(settings(server), lambda engine: ask_all(engine, None, [LIST]))
 
 
 @pytest.mark.parametrize(
@@ -121,8 +122,8 @@ def test_a_question_about_an_image_needs_one():
 )
 def test_trouble_that_passes_is_asked_again(fault: Fault):
     with FaultyProxy(first(fault)) as server:
-        replies = ask(settings(server, timeout_s=0.3))
-    assert (replies[0].text, replies[0].failure) == ("cat", None)
+        responses = ask(settings(server, timeout_s=0.3))
+    assert (responses[0].text, responses[0].failure) == ("cat", None)
     assert len(server.questions) == 2
 
 
@@ -130,11 +131,11 @@ def test_retry_after_is_obeyed_by_all_requests_of_that_server():
     with FaultyProxy(first(refuse(429, retry_after="0.3"))) as server:
 
         async def work(engine: EndpointEngine) -> None:
-            await engine.ask(picture(1), [LIST])
-            await engine.ask(picture(2), [LIST])
+            await ask_all(engine, picture(1), [LIST])
+            await ask_all(engine, picture(2), [LIST])
 
         run(settings(server), work)
-    times = [seen.time for seen in server.questions]
+    times = [info.time for info in server.questions]
     assert len(times) == 3
     assert times[1] - times[0] >= 0.3
 
@@ -142,8 +143,8 @@ def test_retry_after_is_obeyed_by_all_requests_of_that_server():
 def test_retry_after_is_not_obeyed_beyond_reason():
     with FaultyProxy(first(refuse(503, retry_after="3600"))) as server:
         begun = time.monotonic()
-        replies = ask(settings(server, max_wait_s=0.1))
-    assert replies[0].failure is None
+        responses = ask(settings(server, max_wait_s=0.1))
+    assert responses[0].failure is None
     assert 0.1 <= time.monotonic() - begun < 3
 
 
@@ -165,10 +166,10 @@ def test_pauses_double_up_to_the_longest():
 )
 def test_a_refusal_is_one_requests_failure_at_once(status: int, message: str, kind: str):
     with FaultyProxy(first(refuse(status, message)), answer=echo) as server:
-        replies = ask(settings(server, concurrency=1), [LIST, CAT])
-    assert replies[0].failure is not None
-    assert (replies[0].failure.kind, message in replies[0].failure.message) == (kind, True)
-    assert replies[1].text == "echo Is a cat visible?"
+        responses = ask(settings(server, concurrency=1), [LIST, CAT])
+    assert responses[0].failure is not None
+    assert (responses[0].failure.kind, message in responses[0].failure.message) == (kind, True)
+    assert responses[1].text == "echo Is a cat visible?"
     assert len(server.questions) == 2
 
 
@@ -177,11 +178,11 @@ def test_trouble_that_does_not_pass_is_one_requests_failure():
         return refuse(500, "CUDA error") if number and "Which" in str(server.questions[-1].body) else None
 
     with FaultyProxy(only_lists, answer=echo) as server:
-        replies = ask(settings(server, retries=3, concurrency=1), [LIST, CAT])
-    assert replies[0].failure is not None
-    assert replies[0].failure.kind == "endpoint_failed"
-    assert "HTTP 500: CUDA error" in replies[0].failure.message
-    assert replies[1].text == "echo Is a cat visible?"
+        responses = ask(settings(server, retries=3, concurrency=1), [LIST, CAT])
+    assert responses[0].failure is not None
+    assert responses[0].failure.kind == "endpoint_failed"
+    assert "HTTP 500: CUDA error" in responses[0].failure.message
+    assert responses[1].text == "echo Is a cat visible?"
     assert len(server.questions) == 4 + 1
 
 
@@ -201,18 +202,18 @@ def test_the_key_is_sent_and_never_shown():
 
     with FaultyProxy(fault) as server:
         chosen = settings(server, api_key=KEY)
-        replies = ask(chosen)
-    assert {seen.headers["authorization"] for seen in server.seen} == {f"Bearer {KEY}"}
+        responses = ask(chosen)
+    assert {info.headers["authorization"] for info in server.info} == {f"Bearer {KEY}"}
     assert KEY not in repr(chosen)
-    assert KEY not in repr(replies)
+    assert KEY not in repr(responses)
 
 
 @pytest.mark.parametrize("form", ["{}", "{}/", "{}/v1", "{}/v1/", "{}/v1/chat/completions", "{}/v1/models"])
 @pytest.mark.parametrize("scheme", ["http://", ""])
 def test_every_form_of_the_address_will_do(form: str, scheme: str):
     with FaultyProxy() as server:
-        replies = ask(settings(form.format(server.url.replace("http://", scheme))))
-    assert replies[0].text == "cat"
+        responses = ask(settings(form.format(server.url.replace("http://", scheme))))
+    assert responses[0].text == "cat"
 
 
 def test_an_api_at_the_root_is_found():
@@ -272,12 +273,12 @@ def test_many_faults_lose_nothing_and_mix_nothing_up():
     faults = [None, refuse(429, retry_after="0"), refuse(500), half_json(), reset(), cut_off(), None]
     with FaultyProxy(lambda number, path: faults[number % len(faults)] if number else None, answer=echo) as server:
 
-        async def work(engine: EndpointEngine) -> list[list[Reply]]:
+        async def work(engine: EndpointEngine) -> list[list[Response]]:
             return await asyncio.gather(
-                *(engine.ask(picture(i), [Request("", f"{i} {k}") for k in range(4)]) for i in range(20))
+                *(ask_all(engine, picture(i), [Request("", f"{i} {k}") for k in range(4)]) for i in range(20))
             )
 
         answers = run(settings(server, retries=30, concurrency=8, max_wait_s=0.01), work)
-    assert [[reply.text for reply in replies] for replies in answers] == [
+    assert [[response.text for response in responses] for responses in answers] == [
         [f"echo {i} {k}" for k in range(4)] for i in range(20)
     ]

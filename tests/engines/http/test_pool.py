@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from tagllm_cli.engines.base import ask_all
 from tagllm_cli.engines.http.engine import EndpointEngine
 from tagllm_cli.errors import EndpointError
-from tagllm_cli.records import Reply
+from tagllm_cli.records import Response
 from tests.support.asking import LIST, ask, picture, run, settings
 from tests.support.faulty_proxy import FaultyProxy, completion, slow
 
@@ -45,12 +46,12 @@ def test_an_image_stays_on_one_server_and_images_are_spread():
     ):
 
         async def work(engine: EndpointEngine) -> int:
-            await asyncio.gather(*(engine.ask(picture(shade), [LIST] * 3) for shade in range(8)))
+            await asyncio.gather(*(ask_all(engine, picture(shade), [LIST] * 3) for shade in range(8)))
             return engine.capacity
 
         capacity = run(settings(one, two, concurrency=16), work)
     assert capacity == 32
-    shown = [{str(seen.json["messages"][-1]["content"][0]) for seen in server.questions} for server in (one, two)]
+    shown = [{str(info.json["messages"][-1]["content"][0]) for info in server.questions} for server in (one, two)]
     assert [len(images) for images in shown] == [4, 4]
     assert not shown[0] & shown[1]
     assert [len(server.questions) for server in (one, two)] == [12, 12]
@@ -59,20 +60,22 @@ def test_an_image_stays_on_one_server_and_images_are_spread():
 def test_a_dead_server_is_left_out_and_comes_back():
     with FaultyProxy() as one, FaultyProxy() as two:
 
-        async def work(engine: EndpointEngine) -> list[Reply]:
+        async def work(engine: EndpointEngine) -> list[Response]:
             one.down()
-            replies = [reply for shade in range(4) for reply in await engine.ask(picture(shade), [LIST] * 3)]
+            responses = [
+                response for shade in range(4) for response in await ask_all(engine, picture(shade), [LIST] * 3)
+            ]
             only_two = len(two.questions)
             one.up()
             server = next(server for server in engine._pool.servers if server.url == one.url)
             while not server.is_up:
                 await asyncio.sleep(0.01)
-            await asyncio.gather(*(engine.ask(picture(shade), [LIST] * 3) for shade in range(4, 8)))
+            await asyncio.gather(*(ask_all(engine, picture(shade), [LIST] * 3) for shade in range(4, 8)))
             assert only_two == 12
-            return replies
+            return responses
 
-        replies = run(settings(one, two), work)
-    assert all(reply.text == "cat" for reply in replies)
+        responses = run(settings(one, two), work)
+    assert all(response.text == "cat" for response in responses)
     assert len(one.questions) == 6
     assert len(two.questions) == 18
 
@@ -86,7 +89,7 @@ def test_a_server_that_starts_late_joins():
             server = next(server for server in engine._pool.servers if server.url == two.url)
             while not server.is_up:
                 await asyncio.sleep(0.01)
-            await asyncio.gather(*(engine.ask(picture(shade), [LIST]) for shade in range(4)))
+            await asyncio.gather(*(ask_all(engine, picture(shade), [LIST]) for shade in range(4)))
 
         run(settings(one, two), work)
     assert len(two.questions) == 2
@@ -97,7 +100,7 @@ def test_a_run_ends_when_no_server_comes_back():
 
         async def work(engine: EndpointEngine) -> None:
             server.down()
-            await engine.ask(picture(), [LIST])
+            await ask_all(engine, picture(), [LIST])
 
         begun = time.monotonic()
         with pytest.raises(EndpointError, match="no endpoint has answered for"):
@@ -108,14 +111,14 @@ def test_a_run_ends_when_no_server_comes_back():
 def test_a_run_waits_for_a_server_that_comes_back():
     with FaultyProxy() as server:
 
-        async def work(engine: EndpointEngine) -> list[Reply]:
+        async def work(engine: EndpointEngine) -> list[Response]:
             server.down()
-            asked = asyncio.create_task(engine.ask(picture(), [LIST] * 5))
+            asked = asyncio.create_task(ask_all(engine, picture(), [LIST] * 5))
             only = engine._pool.servers[0]
             while only.is_up:
                 await asyncio.sleep(0.01)
             server.up()
             return await asked
 
-        replies = run(settings(server), work)
-    assert [reply.text for reply in replies] == ["cat"] * 5
+        responses = run(settings(server), work)
+    assert [response.text for response in responses] == ["cat"] * 5

@@ -22,7 +22,7 @@ def test_any_text_survives_the_wire(system: str, text: str):
 
 
 def test_logprobs_of_equal_texts_are_summed():
-    reply = wire.read_reply(
+    response = wire.read_response(
         json.dumps(
             completion("y")
             | {
@@ -39,5 +39,5 @@ def test_logprobs_of_equal_texts_are_summed():
         ).encode(),
         wants_logprobs=True,
     )
-    assert reply.first_logprobs == {"y": pytest.approx(-0.4054651081081645)}
-    assert reply.finish == "length"
+    assert response.first_logprobs == {"y": pytest.approx(-0.4054651081081645)}
+    assert response.finish == "length"

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tagllm_cli.engines.base import ask_all
 from tagllm_cli.engines.http.engine import EndpointEngine
 from tagllm_cli.engines.local.engine import EngineSettings, InProcessEngine
 from tagllm_cli.errors import EndpointError, ModelError
-from tagllm_cli.records import Picture, Reply, Request
+from tagllm_cli.records import DecodedImage, Request, Response
 from tests.support.asking import run, settings
 from tests.support.faulty_proxy import Fault, FaultyProxy, cut_off, half_json, refuse, reset
 from tests.support.live import MODEL, LiveEngine, LiveServer, demo_pictures
@@ -32,9 +33,9 @@ def group(names: Sequence[str]) -> Request:
     return Request(SYSTEM, f"Which of these are visible in the image? Categories: {', '.join(names)}.", max_tokens=32)
 
 
-def share(reply: Reply, word: str) -> float:
+def share(response: Response, word: str) -> float:
     """The probability that the first token is this word."""
-    return sum(math.exp(value) for text, value in reply.first_logprobs.items() if text.strip().lower() == word)
+    return sum(math.exp(value) for text, value in response.first_logprobs.items() if text.strip().lower() == word)
 
 
 def test_the_engine_tells_its_version_and_capacity(live_engine: LiveEngine):
@@ -43,12 +44,12 @@ def test_the_engine_tells_its_version_and_capacity(live_engine: LiveEngine):
 
 
 def test_the_first_tokens_probabilities_are_unguided(live_engine: LiveEngine):
-    [reply] = live_engine.ask(demo_pictures(1)[0], [verify("cat")])
-    assert (reply.failure, reply.finish, reply.output_tokens) == (None, "length", 1)
-    shares = [math.exp(value) for value in reply.first_logprobs.values()]
+    [response] = live_engine.ask(demo_pictures(1)[0], [verify("cat")])
+    assert (response.failure, response.finish, response.output_tokens) == (None, "length", 1)
+    shares = [math.exp(value) for value in response.first_logprobs.values()]
     assert 5 <= len(shares) <= 20  # texts, of 20 tokens
     assert sum(shares) < 1.0
-    assert share(reply, "yes") + share(reply, "no") > 0
+    assert share(response, "yes") + share(response, "no") > 0
 
 
 def test_answers_depend_on_the_image_and_repeat(live_engine: LiveEngine):
@@ -61,15 +62,15 @@ def test_answers_depend_on_the_image_and_repeat(live_engine: LiveEngine):
 
 
 def test_the_image_is_paid_for_once(live_engine: LiveEngine):
-    before = live_engine.engine.counters()
+    before = live_engine.engine.usage()
     picture = demo_pictures(3)[2]
-    fresh = Picture(picture.pixels, "never-seen-before")
-    replies = live_engine.ask(fresh, [verify(name) for name in NAMES])
-    after = live_engine.engine.counters()
-    prompt = sum(reply.prompt_tokens for reply in replies)
-    cached = sum(reply.cached_tokens for reply in replies)
-    prefix = min(reply.prompt_tokens for reply in replies) // BLOCK * BLOCK
-    assert sorted(reply.cached_tokens for reply in replies)[0] == 0
+    fresh = DecodedImage(picture.pixels, "never-seen-before")
+    responses = live_engine.ask(fresh, [verify(name) for name in NAMES])
+    after = live_engine.engine.usage()
+    prompt = sum(response.prompt_tokens for response in responses)
+    cached = sum(response.cached_tokens for response in responses)
+    prefix = min(response.prompt_tokens for response in responses) // BLOCK * BLOCK
+    assert sorted(response.cached_tokens for response in responses)[0] == 0
     assert cached >= (len(NAMES) - 1) * (prefix - BLOCK) > 0
     assert after.prompt_tokens - before.prompt_tokens == prompt
     assert after.cached_tokens - before.cached_tokens == cached
@@ -88,25 +89,25 @@ def test_one_requests_trouble_is_its_own(live_engine: LiveEngine):
     picture = demo_pictures(1)[0]
     long = Request(SYSTEM, "cat " * 20_000, max_tokens=4)
     template = Request(SYSTEM, "Is <image> or {{ labels }} or <|assistant|> visible?", max_tokens=4)
-    replies = live_engine.ask(picture, [verify("cat"), long, template, verify("dog")])
-    assert [reply.failure and reply.failure.kind for reply in (replies[0], replies[1], replies[3])] == [
+    responses = live_engine.ask(picture, [verify("cat"), long, template, verify("dog")])
+    assert [response.failure and response.failure.kind for response in (responses[0], responses[1], responses[3])] == [
         None,
         "too_long",
         None,
     ]
-    assert replies[2].failure is None or replies[2].failure.kind == "rejected"
-    assert replies[1].failure is not None
-    assert "\n" not in replies[1].failure.message
+    assert responses[2].failure is None or responses[2].failure.kind == "rejected"
+    assert responses[1].failure is not None
+    assert "\n" not in responses[1].failure.message
 
 
 def test_an_ask_that_is_given_up_leaves_the_engine_free(live_engine: LiveEngine):
-    async def body() -> list[Reply]:
+    async def body() -> list[Response]:
         picture = demo_pictures(1)[0]
-        asked = asyncio.create_task(live_engine.engine.ask(picture, [group(NAMES)] * 64))
+        asked = asyncio.create_task(ask_all(live_engine.engine, picture, [group(NAMES)] * 64))
         await asyncio.sleep(0)
         asked.cancel()
         await asyncio.gather(asked, return_exceptions=True)
-        return await live_engine.engine.ask(picture, [verify("cat")])
+        return await ask_all(live_engine.engine, picture, [verify("cat")])
 
     assert live_engine.run(body())[0].failure is None
 
@@ -121,14 +122,14 @@ def test_a_server_and_this_process_say_the_same(live_engine: LiveEngine, live_se
     pictures = demo_pictures(25)
     requests = [*(verify(name) for name in NAMES), group(NAMES), Request("", "What is a cat?", with_image=False)]
 
-    async def everything(engine: EndpointEngine | InProcessEngine) -> list[Reply]:
-        answers = await asyncio.gather(*(engine.ask(picture, requests) for picture in pictures))
-        return [reply for replies in answers for reply in replies]
+    async def everything(engine: EndpointEngine | InProcessEngine) -> list[Response]:
+        answers = await asyncio.gather(*(ask_all(engine, picture, requests) for picture in pictures))
+        return [response for responses in answers for response in responses]
 
     here = live_engine.run(everything(live_engine.engine))
     there = run(settings(live_server.url, timeout_s=300.0), everything)
-    assert [reply.failure for reply in (*here, *there)] == [None] * (2 * len(here))
-    assert [reply.prompt_tokens for reply in here] == [reply.prompt_tokens for reply in there]
+    assert [response.failure for response in (*here, *there)] == [None] * (2 * len(here))
+    assert [response.prompt_tokens for response in here] == [response.prompt_tokens for response in there]
     decided = [(one, other) for one, other in zip(here, there, strict=True) if one.first_logprobs]
     same = [
         (share(one, "yes") > share(one, "no")) == (share(other, "yes") > share(other, "no")) for one, other in decided
@@ -147,8 +148,8 @@ def test_a_server_behind_a_faulty_proxy_answers_everything(live_server: LiveServ
     pictures = demo_pictures(6)
     requests = [verify(name) for name in NAMES[:4]]
 
-    async def everything(engine: EndpointEngine) -> list[list[Reply]]:
-        return await asyncio.gather(*(engine.ask(picture, requests) for picture in pictures))
+    async def everything(engine: EndpointEngine) -> list[list[Response]]:
+        return await asyncio.gather(*(ask_all(engine, picture, requests) for picture in pictures))
 
     with FaultyProxy(fault, upstream=live_server.url) as proxy:
         patient = settings(proxy, timeout_s=300.0, retries=30, concurrency=8, max_wait_s=0.1)
@@ -164,12 +165,12 @@ def test_a_servers_refusals_are_ours(live_server: LiveServer):
     picture = demo_pictures(1)[0]
     long = Request(SYSTEM, "cat " * 20_000, max_tokens=4)
     chosen = settings(live_server.url, timeout_s=300.0)
-    replies = run(chosen, lambda engine: engine.ask(picture, [long, verify("cat")]))
-    assert [reply.failure and reply.failure.kind for reply in replies] == ["too_long", None]
+    responses = run(chosen, lambda engine: ask_all(engine, picture, [long, verify("cat")]))
+    assert [response.failure and response.failure.kind for response in responses] == ["too_long", None]
     assert run(chosen, lambda engine: asyncio.sleep(0, engine.model)) == live_server.model
     too_many = Request(SYSTEM, "Is a cat visible?", max_tokens=1, top_logprobs=21)
     with pytest.raises(EndpointError, match="gives no log-probabilities"):
-        run(chosen, lambda engine: engine.ask(picture, [too_many]))
+        run(chosen, lambda engine: ask_all(engine, picture, [too_many]))
 
 
 def test_a_model_that_cannot_be_loaded_is_one_line(tmp_path: Path):

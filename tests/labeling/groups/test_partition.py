@@ -21,7 +21,7 @@ from tagllm_cli.labeling.groups.partition import (
     random_partition,
     shuffled,
 )
-from tagllm_cli.labeling.plan import Wanted
+from tagllm_cli.labeling.plan import PlanOptions
 from tagllm_cli.labeling.replan import new_plan, revise
 from tagllm_cli.labeling.templates import load_templates
 from tagllm_cli.vocabulary.load import load_vocabulary
@@ -249,14 +249,16 @@ def test_added_labels_move_nobody(kind: str, parents: list[str | None], added: i
 @given(count=st.integers(1, 50), size=st.integers(1, 12), seed=st.integers(0, 99), counted=st.booleans())
 @FEW
 def test_a_label_added_asks_one_group_of_each_arm_again(count: int, size: int, seed: int, counted: bool) -> None:
-    def wanted(labels: int) -> Wanted:
+    def plan_options(labels: int) -> PlanOptions:
         vocabulary = vocabulary_of([f"parent {number % 4}" for number in range(labels)])
         knowledge = Cooccurrence(random_affinity(seed, labels), "random") if counted else None
-        made = Wanted("candidates", vocabulary, TEMPLATES, "model", b"0" * 16, group_size=size, cooccurrence=knowledge)
+        made = PlanOptions(
+            "candidates", vocabulary, TEMPLATES, "model", b"0" * 16, group_size=size, cooccurrence=knowledge
+        )
         return replace(made, arms=("cooccurring", "disjoint", "random@3", "disjoint@2"))
 
-    before = new_plan(wanted(count))
-    after, _ = revise(before, wanted(count + 1))
+    before = new_plan(plan_options(count))
+    after, _ = revise(before, plan_options(count + 1))
     added = f"label {count}"
     for arm, groups in after.arms.items():
         was = {group.id: group.names for group in before.arms[arm]}

@@ -17,12 +17,12 @@ from tagllm_cli.pipeline.concepts.cached_model import Respondent, UnansweredErro
 from tagllm_cli.pipeline.concepts.card_store import CardBook
 from tagllm_cli.pipeline.concepts.settings import Model
 from tagllm_cli.pipeline.concepts.validation_set import Confusion, Gallery, open_gallery
-from tagllm_cli.records import Failure, Reply, Request
+from tagllm_cli.records import Failure, Request, Response
 from tagllm_cli.store.evidence import Evidence
 from tagllm_cli.vocabulary.cards import Attempt, Wording, load_card_file
 from tagllm_cli.vocabulary.load import load_vocabulary
 from tagllm_cli.vocabulary.model import Label, Vocabulary
-from tests.support.concept_workspace import ConceptDesk, labels_in
+from tests.support.concept_workspace import ConceptWorkspace, labels_in
 from tests.support.rule_engine import RuleEngine
 
 # Names that YAML would take for something else, or for markup.
@@ -104,8 +104,8 @@ def test_a_round_sees_what_stood_before_it(book: CardBook) -> None:
     book.record(name, attempt(2, "two"), waits=True)
     book.record(name, attempt(3, "three", kept=False), waits=True)
     book.decide(name, None, "rejected by a person", 3, "2026-11-20")
-    seen = [book.wording_before(name, number) for number in (1, 2, 3, 4)]
-    assert seen == [None, Wording("one"), Wording("two"), Wording("one")]
+    info = [book.wording_before(name, number) for number in (1, 2, 3, 4)]
+    assert info == [None, Wording("one"), Wording("two"), Wording("one")]
     assert book.last_round == 3
 
 
@@ -147,7 +147,7 @@ QUESTION = Request("", "what is it?", with_image=False)
 
 
 def test_nothing_is_asked_twice_and_failures_are_asked_again() -> None:
-    engine = RuleEngine(answer=lambda picture, request: Reply("a thing"))
+    engine = RuleEngine(answer=lambda picture, request: Response("a thing"))
     engine.fault = lambda picture, request: Failure("slow", "too slow") if len(engine.asked) == 1 else None
 
     async def work() -> tuple[int, int, int]:
@@ -207,61 +207,61 @@ def test_together_keeps_the_order_and_the_limit_and_ends_with_the_first_error() 
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> ConceptDesk:
-    return ConceptDesk(tmp_path / "desk", 200)
+def workspace(tmp_path: Path) -> ConceptWorkspace:
+    return ConceptWorkspace(tmp_path / "desk", 200)
 
 
-def gallery(desk: ConceptDesk, **options: object) -> Gallery:
-    chosen = {"table": desk.table, "images": None, "truth": desk.truth, "size": 16, "seed": 0, **options}
-    return open_gallery(load_vocabulary(str(desk.vocabulary)), **chosen)  # type: ignore[arg-type]
+def gallery(workspace: ConceptWorkspace, **options: object) -> Gallery:
+    chosen = {"table": workspace.table, "images": None, "truth": workspace.truth, "size": 16, "seed": 0, **options}
+    return open_gallery(load_vocabulary(str(workspace.vocabulary)), **chosen)  # type: ignore[arg-type]
 
 
-def test_a_sample_shows_the_label_where_it_was_proposed_and_elsewhere(desk: ConceptDesk) -> None:
-    samples = gallery(desk).samples
+def test_a_sample_shows_the_label_where_it_was_proposed_and_elsewhere(workspace: ConceptWorkspace) -> None:
+    samples = gallery(workspace).samples
     for name, exhibits in samples.items():
         assert [exhibit.proposed for exhibit in exhibits] == [True] * 16 + [False] * 8
         assert len({exhibit.image.id for exhibit in exhibits}) == 24
         for exhibit in exhibits:
             assert exhibit.present is (name in labels_in(int(exhibit.image.id[:3])))
-    assert gallery(desk).samples == samples
-    assert gallery(desk, seed=1).samples != samples
+    assert gallery(workspace).samples == samples
+    assert gallery(workspace, seed=1).samples != samples
 
 
-def test_a_folder_is_sampled_by_truth_or_blindly(desk: ConceptDesk) -> None:
-    by_truth = gallery(desk, table=None, images=desk.images).samples["bat"]
+def test_a_folder_is_sampled_by_truth_or_blindly(workspace: ConceptWorkspace) -> None:
+    by_truth = gallery(workspace, table=None, images=workspace.images).samples["bat"]
     assert [exhibit.present for exhibit in by_truth] == [True] * 16 + [False] * 8
     assert {exhibit.proposed for exhibit in by_truth} == {None}
-    blind = gallery(desk, table=None, images=desk.images, truth=None).samples
+    blind = gallery(workspace, table=None, images=workspace.images, truth=None).samples
     assert len(blind["bat"]) == 24
     assert {exhibit.present for exhibit in blind["bat"]} == {None}
 
 
-def test_the_model_confuses_what_people_deny_again_and_again(desk: ConceptDesk) -> None:
-    confusions = gallery(desk).confusions
+def test_the_model_confuses_what_people_deny_again_and_again(workspace: ConceptWorkspace) -> None:
+    confusions = gallery(workspace).confusions
     assert set(confusions) == {"mouse", "bat"}
     assert confusions["mouse"].wrong == sum(
-        bool(exhibit.proposed and not exhibit.present) for exhibit in gallery(desk, size=200).samples["mouse"]
+        bool(exhibit.proposed and not exhibit.present) for exhibit in gallery(workspace, size=200).samples["mouse"]
     )
-    assert gallery(desk, truth=None).confusions == {}
+    assert gallery(workspace, truth=None).confusions == {}
 
 
 def test_what_the_wrong_pictures_show_is_named(tmp_path: Path) -> None:
     """People say cup wherever the model said bat in vain: that is what it takes for one."""
-    desk = ConceptDesk(tmp_path / "desk", 100)
-    lines = desk.truth.read_text().splitlines()
+    workspace = ConceptWorkspace(tmp_path / "desk", 100)
+    lines = workspace.truth.read_text().splitlines()
     table = {name: set(labels.split("|")) for name, labels in (line.split(",") for line in lines[1:])}
-    everything = gallery(desk, size=100).samples["bat"]
+    everything = gallery(workspace, size=100).samples["bat"]
     wrong = {exhibit.image.id for exhibit in everything if exhibit.proposed and not exhibit.present}
     rows = [
         f"{name},{'|'.join(labels - {'cup'} | ({'cup'} if name in wrong else set()))}" for name, labels in table.items()
     ]
-    desk.truth.write_text("\n".join([lines[0], *rows]) + "\n")
-    found = gallery(desk).confusions["bat"]
+    workspace.truth.write_text("\n".join([lines[0], *rows]) + "\n")
+    found = gallery(workspace).confusions["bat"]
     assert (found.wrong, found.causes[0]) == (len(wrong), "cup")
     assert "these show more often than others: cup" in found.sentence("bat")
     assert Confusion(10, 5).sentence("a, b").endswith('said "a, b" of 10 pictures, and people say that 5 lack it.')
 
 
-def test_a_table_over_another_vocabulary_is_refused(desk: ConceptDesk) -> None:
+def test_a_table_over_another_vocabulary_is_refused(workspace: ConceptWorkspace) -> None:
     with pytest.raises(TableError, match="has no label of odd"):
-        open_gallery(VOCABULARY, desk.table, None, None, 4, 0)
+        open_gallery(VOCABULARY, workspace.table, None, None, 4, 0)

@@ -16,7 +16,7 @@ import pytest
 from tagllm_cli.vocabulary.cards import load_cards
 from tagllm_cli.vocabulary.load import load_vocabulary
 from tests.support.command_line import one_object, tagllm
-from tests.support.concept_workspace import RODENT, WINGED, WORDS, ConceptDesk, see
+from tests.support.concept_workspace import RODENT, WINGED, WORDS, ConceptWorkspace, see
 from tests.support.scripted_llm import ScriptedLLM, card
 from tests.support.stub_server import stub_server
 
@@ -91,8 +91,8 @@ Sit = Callable[..., Terminal]
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> ConceptDesk:
-    return ConceptDesk(tmp_path / "desk")
+def workspace(tmp_path: Path) -> ConceptWorkspace:
+    return ConceptWorkspace(tmp_path / "desk")
 
 
 @pytest.fixture
@@ -102,17 +102,17 @@ def server() -> Iterator[ScriptedLLM]:
 
 
 @pytest.fixture
-def command(desk: ConceptDesk, server: ScriptedLLM) -> Iterator[list[str]]:
+def command(workspace: ConceptWorkspace, server: ScriptedLLM) -> Iterator[list[str]]:
     """What a person types, but for `tagllm`: the LLM and the model that sees are servers."""
     with stub_server("rules", see) as eyes:
         options = {
-            "--out": desk.out,
-            "--table": desk.table,
-            "--truth": desk.truth,
+            "--out": workspace.out,
+            "--table": workspace.table,
+            "--truth": workspace.truth,
             "--llm-endpoint": server.url,
             "--endpoint": eyes.url,
         }
-        yield ["concepts", str(desk.vocabulary), *(str(word) for option in options.items() for word in option)]
+        yield ["concepts", str(workspace.vocabulary), *(str(word) for option in options.items() for word in option)]
 
 
 @pytest.fixture
@@ -129,46 +129,48 @@ def sit_down(command: list[str]) -> Iterator[Sit]:
         person.leave()
 
 
-def decisions(desk: ConceptDesk) -> dict[str, Any]:
+def decisions(workspace: ConceptWorkspace) -> dict[str, Any]:
     """The last word of each label's history."""
-    return {name: entry["history"][-1]["why"] for section in desk.file().values() for name, entry in section.items()}
+    return {
+        name: entry["history"][-1]["why"] for section in workspace.file().values() for name, entry in section.items()
+    }
 
 
-def test_a_person_accepts_one_card_and_rejects_another(desk: ConceptDesk, sit_down: Sit) -> None:
+def test_a_person_accepts_one_card_and_rejects_another(workspace: ConceptWorkspace, sit_down: Sit) -> None:
     person = sit_down()
     shown = person.decide("a")
     assert "mouse (card 1 of 2)" in shown
     for fact in (RODENT, "similar", "what mouse looks like to me (broader)", "corrects 12 and breaks 0 of 48"):
         assert fact in shown
-    assert f"{desk.images}/052.png: yes -> no, people say no" in shown
-    assert desk.file()["proposed"].keys() == {"mouse", "bat"}  # nothing is a card before the person has spoken
+    assert f"{workspace.images}/052.png: yes -> no, people say no" in shown
+    assert workspace.file()["proposed"].keys() == {"mouse", "bat"}  # nothing is a card before the person has spoken
     assert "bat (card 2 of 2)" in person.decide("r")
     code, last = person.end()
     assert code == 0
     assert ": 1 card" in last
-    file = desk.file()
+    file = workspace.file()
     assert (list(file["cards"]), list(file["proposed"]), list(file["unwritten"])) == (["mouse"], [], ["bat"])
     assert (file["cards"]["mouse"]["author"], file["unwritten"]["bat"]["why"]) == ("scribe", "rejected by a person")
-    assert decisions(desk) == {"mouse": "accepted by a person", "bat": "rejected by a person"}
+    assert decisions(workspace) == {"mouse": "accepted by a person", "bat": "rejected by a person"}
 
 
 def test_what_a_person_decided_is_not_proposed_again(
-    desk: ConceptDesk, server: ScriptedLLM, sit_down: Sit, command: list[str]
+    workspace: ConceptWorkspace, server: ScriptedLLM, sit_down: Sit, command: list[str]
 ) -> None:
     person = sit_down()
     person.decide("a")
     person.decide("r")
     assert person.end()[0] == 0
-    questions, before = len(server.questions), desk.out.read_bytes()
+    questions, before = len(server.questions), workspace.out.read_bytes()
     code, last = sit_down().end()
     assert (code, MENU in last, len(server.questions)) == (0, False, questions)
-    assert desk.out.read_bytes() == before
+    assert workspace.out.read_bytes() == before
     assert tagllm([*command, "--seed", "1"]).exit_code == 0  # other pictures, and no review: a person's word stands
     assert len(server.asked("draft")) == 2
-    assert desk.out.read_bytes() == before
+    assert workspace.out.read_bytes() == before
 
 
-def test_an_edited_card_is_the_persons(desk: ConceptDesk, sit_down: Sit) -> None:
+def test_an_edited_card_is_the_persons(workspace: ConceptWorkspace, sit_down: Sit) -> None:
     """Without an editor a line is asked for; an empty one goes back to the question."""
     person = sit_down()
     person.decide("e")
@@ -183,7 +185,7 @@ def test_an_edited_card_is_the_persons(desk: ConceptDesk, sit_down: Sit) -> None
     person.type("an animal, and never a device.")
     person.decide("q")
     assert person.end()[0] == 0
-    mouse = desk.file()["cards"]["mouse"]
+    mouse = workspace.file()["cards"]["mouse"]
     assert (mouse["description"], mouse["similar"], mouse["author"]) == (
         "an animal, and never a device",
         ["cat"],
@@ -192,15 +194,15 @@ def test_an_edited_card_is_the_persons(desk: ConceptDesk, sit_down: Sit) -> None
     assert [attempt["author"] for attempt in mouse["history"]] == ["scribe", "person"]
 
 
-def test_an_editor_gets_the_card_as_yaml(desk: ConceptDesk, sit_down: Sit) -> None:
+def test_an_editor_gets_the_card_as_yaml(workspace: ConceptWorkspace, sit_down: Sit) -> None:
     person = sit_down(EDITOR=SAYS_MORE)
     person.decide("e")
     person.decide("s")
     code, last = person.end()
     assert (code, "1 waiting for a person" in last) == (0, True)
-    card_of = load_cards(desk.out, load_vocabulary(str(desk.vocabulary)))
+    card_of = load_cards(workspace.out, load_vocabulary(str(workspace.vocabulary)))
     assert card_of["mouse"].description == f"{RODENT}, but not toys"
-    assert list(desk.file()["proposed"]) == ["bat"]
+    assert list(workspace.file()["proposed"]) == ["bat"]
 
 
 @pytest.mark.parametrize(
@@ -213,7 +215,7 @@ def test_an_editor_gets_the_card_as_yaml(desk: ConceptDesk, sit_down: Sit) -> No
     ],
 )
 def test_an_edit_that_cannot_be_used_is_explained_and_asked_again(
-    desk: ConceptDesk, server: ScriptedLLM, sit_down: Sit, editor: str, message: str, again: str | None
+    workspace: ConceptWorkspace, server: ScriptedLLM, sit_down: Sit, editor: str, message: str, again: str | None
 ) -> None:
     person = sit_down(VISUAL=editor, EDITOR="true")
     person.decide("e")
@@ -225,12 +227,12 @@ def test_an_edit_that_cannot_be_used_is_explained_and_asked_again(
         message = ""
     assert message in person.decide("q")
     assert person.end()[0] == 0
-    assert list(desk.file()["proposed"]) == ["mouse", "bat"]
+    assert list(workspace.file()["proposed"]) == ["mouse", "bat"]
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, None])
 def test_an_interrupted_review_goes_on_at_the_next_card(
-    desk: ConceptDesk, server: ScriptedLLM, sit_down: Sit, how: signal.Signals | None
+    workspace: ConceptWorkspace, server: ScriptedLLM, sit_down: Sit, how: signal.Signals | None
 ) -> None:
     person = sit_down()
     person.decide("a")
@@ -244,44 +246,46 @@ def test_an_interrupted_review_goes_on_at_the_next_card(
     code, last = person.end()
     assert ("interrupted; what was answered is kept" in last) is (how == signal.SIGINT)
     assert code == {None: 0, signal.SIGINT: 130, signal.SIGKILL: -9}[how]
-    assert list(desk.file()["cards"]) == ["mouse"]
+    assert list(workspace.file()["cards"]) == ["mouse"]
     questions = len(server.questions)
     person = sit_down()
     assert "bat (card 1 of 1)" in person.decide("a")
     assert person.end()[0] == 0
-    assert list(desk.file()["cards"]) == ["mouse", "bat"]
+    assert list(workspace.file()["cards"]) == ["mouse", "bat"]
     assert len(server.questions) == questions
 
 
-def test_other_keys_decide_nothing(desk: ConceptDesk, sit_down: Sit) -> None:
+def test_other_keys_decide_nothing(workspace: ConceptWorkspace, sit_down: Sit) -> None:
     person = sit_down()
     for line in ("x", "", "?", "again", "\x1b[A"):
         person.decide(line)
     person.decide("Quit")
     assert person.end()[0] == 0
-    assert list(desk.file()["proposed"]) == ["mouse", "bat"]
+    assert list(workspace.file()["proposed"]) == ["mouse", "bat"]
 
 
-def test_without_a_review_what_waits_goes_on_waiting(desk: ConceptDesk, sit_down: Sit, command: list[str]) -> None:
+def test_without_a_review_what_waits_goes_on_waiting(
+    workspace: ConceptWorkspace, sit_down: Sit, command: list[str]
+) -> None:
     person = sit_down()
     person.decide("q")
     assert person.end()[0] == 0
-    before = desk.out.read_bytes()
+    before = workspace.out.read_bytes()
     summary = one_object(tagllm([*command, "--seed", "1", "--json"]).stdout)
     assert (summary["waiting"], summary["next"]) == (["mouse", "bat"], "the same command with --review")
-    assert desk.out.read_bytes() == before
+    assert workspace.out.read_bytes() == before
 
 
-def test_a_file_that_is_edited_during_the_review_stays_as_it_is(desk: ConceptDesk, sit_down: Sit) -> None:
+def test_a_file_that_is_edited_during_the_review_stays_as_it_is(workspace: ConceptWorkspace, sit_down: Sit) -> None:
     person = sit_down()
     person.decide("a")
     person.read_until(MENU)
-    edited = desk.out.read_text() + "# a line of ours\n"
-    desk.out.write_text(edited)
+    edited = workspace.out.read_text() + "# a line of ours\n"
+    workspace.out.write_text(edited)
     person.type("a")
     code, last = person.end()
     assert (code, "was changed while cards were being written" in last) == (2, True)
-    assert desk.out.read_text() == edited
+    assert workspace.out.read_text() == edited
     person = sit_down()
     assert "bat (card 1 of 1)" in person.decide("a")
     assert person.end()[0] == 0

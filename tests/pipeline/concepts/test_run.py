@@ -13,65 +13,65 @@ from tagllm_cli.cli.console import Console
 from tagllm_cli.errors import UsageError
 from tagllm_cli.pipeline.concepts import rounds as rounds_module
 from tagllm_cli.pipeline.concepts import write_concepts
-from tagllm_cli.records import Failure, Picture, Reply, Request
-from tests.support.concept_workspace import DEVICE, GOOD, HALF, WINGED, WORDS, ConceptDesk, reasons, see
+from tagllm_cli.records import DecodedImage, Failure, Request, Response
+from tests.support.concept_workspace import DEVICE, GOOD, HALF, WINGED, WORDS, ConceptWorkspace, reasons, see
 from tests.support.scripted_llm import ScriptedLLM, card
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> ConceptDesk:
-    return ConceptDesk(tmp_path / "desk")
+def workspace(tmp_path: Path) -> ConceptWorkspace:
+    return ConceptWorkspace(tmp_path / "desk")
 
 
-def test_what_people_wrote_is_never_overwritten(desk: ConceptDesk) -> None:
+def test_what_people_wrote_is_never_overwritten(workspace: ConceptWorkspace) -> None:
     """A card by hand, a card that was changed by hand, and a description in the vocabulary."""
-    desk.describe({"cup": "a small vessel that one drinks from"})
+    workspace.describe({"cup": "a small vessel that one drinks from"})
     with ScriptedLLM({"mouse": [card("mouse", HALF)]}, WORDS) as server:
-        desk.write(server, rounds=1)
-    content = yaml.safe_load(desk.out.read_text())
+        workspace.write(server, rounds=1)
+    content = yaml.safe_load(workspace.out.read_text())
     content["cards"][0]["excludes"] = ["toys"]
     content["cards"].append({"name": "bat", "description": "what flies at night"})
-    desk.out.write_text("# our own words\n" + yaml.safe_dump(content))
+    workspace.out.write_text("# our own words\n" + yaml.safe_dump(content))
     scripts = {**GOOD, "cup": [card("cup", "a vessel for drinking")], "cat": [card("cat", "an animal that purrs")]}
     with ScriptedLLM(scripts, WORDS) as server:
-        summary = desk.write(server, seed=1)
+        summary = workspace.write(server, seed=1)
         assert [server.drafts(name) for name in ("mouse", "bat", "cup")] == [[], [], []]
         assert "- bat (animal): what flies at night\n" in server.asked("find")[0]
         assert "- cup (kitchenware): a small vessel that one drinks from" in server.asked("find")[0]
-    cards = desk.file()["cards"]
+    cards = workspace.file()["cards"]
     assert (cards["mouse"]["description"], cards["mouse"]["excludes"]) == (HALF, ["toys"])
     assert cards["bat"] == {"name": "bat", "description": "what flies at night"}
     assert (summary.by_hand, summary.described) == (("mouse", "bat"), ("cup",))
-    assert desk.out.read_text().startswith("# our own words\n")
+    assert workspace.out.read_text().startswith("# our own words\n")
 
 
-def test_chosen_labels_are_written_without_a_search(desk: ConceptDesk) -> None:
+def test_chosen_labels_are_written_without_a_search(workspace: ConceptWorkspace) -> None:
     with ScriptedLLM(GOOD, WORDS) as server:
-        summary = desk.write(server, labels=("bat",))
+        summary = workspace.write(server, labels=("bat",))
         assert (server.asked("find"), server.drafts("mouse")) == ([], [])
     assert summary.cards == ("bat",)
 
 
-def test_the_same_command_asks_nothing_and_starts_nothing(desk: ConceptDesk) -> None:
+def test_the_same_command_asks_nothing_and_starts_nothing(workspace: ConceptWorkspace) -> None:
     scripts = {**GOOD, "cat": [card("cat", "an animal with wings")], "cup": ["nonsense"]}
     with ScriptedLLM(scripts, WORDS) as server:
-        desk.write(server)
-    before, started = desk.out.read_bytes(), desk.engine.started
+        workspace.write(server)
+    before, started = workspace.out.read_bytes(), workspace.engine.started
     with ScriptedLLM(scripts, WORDS) as server:
-        summary = desk.write(server)
-        assert server.seen == []
-    assert (desk.out.read_bytes(), desk.engine.started) == (before, started)
+        summary = workspace.write(server)
+        assert server.info == []
+    assert (workspace.out.read_bytes(), workspace.engine.started) == (before, started)
     assert sum(summary.asked.values()) == 0
 
 
-def test_other_pictures_are_another_run(desk: ConceptDesk) -> None:
+def test_other_pictures_are_another_run(workspace: ConceptWorkspace) -> None:
     """Its rounds are counted on from those that the file has seen; a kept card stays while it does well."""
     with ScriptedLLM({"mouse": [card("mouse", DEVICE)], "bat": GOOD["bat"]}, WORDS) as server:
-        desk.write(server, rounds=1)
+        workspace.write(server, rounds=1)
     with ScriptedLLM(GOOD, WORDS) as server:
-        desk.write(server, rounds=1, seed=1)
+        workspace.write(server, rounds=1, seed=1)
         assert server.drafts("bat") == []
-    history = desk.file()["cards"]["mouse"]["history"]
+    history = workspace.file()["cards"]["mouse"]["history"]
     assert [(attempt["round"], attempt["kept"]) for attempt in history] == [(1, False), (2, True)]
 
 
@@ -83,12 +83,12 @@ class Stop(Exception):
 def test_an_interrupted_run_goes_on_and_ends_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     monkeypatch.setattr(rounds_module, "_AT_ONCE", 1)  # what is on its way when the run ends must be asked again
     scripts = {**GOOD, "cat": [card("cat", DEVICE), card("cat", "an animal that purrs")]}
-    whole, broken = ConceptDesk(tmp_path / "whole"), ConceptDesk(tmp_path / "broken")
+    whole, broken = ConceptWorkspace(tmp_path / "whole"), ConceptWorkspace(tmp_path / "broken")
     with ScriptedLLM(scripts, WORDS) as server:
         whole.write(server)
-        questions = [seen.json["messages"] for seen in server.questions]
+        questions = [info.json["messages"] for info in server.questions]
 
-    def dying(picture: Picture | None, request: Request) -> Reply:
+    def dying(picture: DecodedImage | None, request: Request) -> Response:
         if len(broken.engine.asked) > after:
             raise Stop
         return see(picture, request)
@@ -99,7 +99,7 @@ def test_an_interrupted_run_goes_on_and_ends_alike(tmp_path: Path, monkeypatch: 
             broken.write(server)
         broken.engine.answer = see
         broken.write(server)
-        asked = [seen.json["messages"] for seen in server.questions]
+        asked = [info.json["messages"] for info in server.questions]
     assert sorted(map(str, asked)) == sorted(map(str, questions))  # nothing twice
     assert broken.out.read_text() == whole.out.read_text()
 
@@ -109,41 +109,43 @@ def test_the_file_does_not_depend_on_who_was_quicker(tmp_path: Path, monkeypatch
     texts = []
     for at_once in (1, 16):
         monkeypatch.setattr(rounds_module, "_AT_ONCE", at_once)
-        desk = ConceptDesk(tmp_path / str(at_once))
+        workspace = ConceptWorkspace(tmp_path / str(at_once))
         with ScriptedLLM(scripts, WORDS) as server:
-            desk.write(server)
-        texts.append(desk.out.read_text())
+            workspace.write(server)
+        texts.append(workspace.out.read_text())
     assert texts[0] == texts[1]
 
 
-def test_failing_pictures_are_left_out_and_failing_altogether_settles_nothing(desk: ConceptDesk) -> None:
-    (desk.images / desk.names[3]).write_bytes(b"")
-    (desk.images / desk.names[4]).unlink()
+def test_failing_pictures_are_left_out_and_failing_altogether_settles_nothing(workspace: ConceptWorkspace) -> None:
+    (workspace.images / workspace.names[3]).write_bytes(b"")
+    (workspace.images / workspace.names[4]).unlink()
     with ScriptedLLM(GOOD, WORDS) as server:
-        desk.write(server, pictures=60)
-    assert "of 58 decisions" in reasons(desk, "mouse")[0]
-    desk.out.unlink()
-    desk.engine.fault = lambda picture, request: Failure("rejected", "no") if picture else None
+        workspace.write(server, pictures=60)
+    assert "of 58 decisions" in reasons(workspace, "mouse")[0]
+    workspace.out.unlink()
+    workspace.engine.fault = lambda picture, request: Failure("rejected", "no") if picture else None
     with ScriptedLLM(GOOD, WORDS) as server:
-        desk.write(server, pictures=60, seed=5, max_pixels=16)
-    assert desk.file()["unwritten"]["mouse"]["why"] == "no answer: no picture could be tried; the first: rejected: no"
+        workspace.write(server, pictures=60, seed=5, max_pixels=16)
+    assert (
+        workspace.file()["unwritten"]["mouse"]["why"] == "no answer: no picture could be tried; the first: rejected: no"
+    )
 
 
-def test_one_model_may_play_both_parts(desk: ConceptDesk) -> None:
+def test_one_model_may_play_both_parts(workspace: ConceptWorkspace) -> None:
     with ScriptedLLM(GOOD, WORDS) as server:
 
-        def both(picture: Picture | None, request: Request) -> Reply:
+        def both(picture: DecodedImage | None, request: Request) -> Response:
             if "Category: " in request.text:
                 return see(picture, request)
-            return Reply(server.say(request.text))
+            return Response(server.say(request.text))
 
-        desk.engine.answer = both
-        _, seer = desk.models(server)
+        workspace.engine.answer = both
+        _, seer = workspace.models(server)
         assert seer is not None
-        summary = write_concepts(desk.settings(), seer, seer, Console(quiet=True))
-        assert server.seen == []
-    assert (summary.cards, desk.engine.started, desk.engine.closed) == (("mouse", "bat"), 1, 1)
-    assert desk.file()["cards"]["bat"]["author"] == "rules"
+        summary = write_concepts(workspace.settings(), seer, seer, Console(quiet=True))
+        assert server.info == []
+    assert (summary.cards, workspace.engine.started, workspace.engine.closed) == (("mouse", "bat"), 1, 1)
+    assert workspace.file()["cards"]["bat"]["author"] == "rules"
 
 
 @pytest.mark.parametrize(
@@ -157,15 +159,15 @@ def test_one_model_may_play_both_parts(desk: ConceptDesk) -> None:
     ],
 )
 def test_what_cannot_be_used_is_said_before_anything_is_asked(
-    desk: ConceptDesk, options: dict[str, Any], message: str
+    workspace: ConceptWorkspace, options: dict[str, Any], message: str
 ) -> None:
     with ScriptedLLM(GOOD, WORDS) as server:
         with pytest.raises(UsageError, match=message):
-            write_concepts(replace(desk.settings(), **options), *desk.models(server), Console(quiet=True))
-        assert server.seen == []
-    assert not desk.settings().evidence.exists()
+            write_concepts(replace(workspace.settings(), **options), *workspace.models(server), Console(quiet=True))
+        assert server.info == []
+    assert not workspace.settings().evidence.exists()
 
 
-def test_pictures_need_a_model_that_sees(desk: ConceptDesk) -> None:
+def test_pictures_need_a_model_that_sees(workspace: ConceptWorkspace) -> None:
     with ScriptedLLM(GOOD, WORDS) as server, pytest.raises(UsageError, match="no model is named to look"):
-        desk.write(server, sees=False)
+        workspace.write(server, sees=False)

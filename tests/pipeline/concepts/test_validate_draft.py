@@ -17,7 +17,7 @@ from tagllm_cli.pipeline.concepts import llm_prompts as dialogue
 from tagllm_cli.pipeline.concepts.llm_prompts import RELATIONS, Brief
 from tagllm_cli.pipeline.concepts.rounds import brought_news
 from tagllm_cli.pipeline.concepts.validate_draft import MOST_WORDS, validated
-from tagllm_cli.records import Reply
+from tagllm_cli.records import Response
 from tagllm_cli.vocabulary.cards import Attempt, Wording
 from tagllm_cli.vocabulary.model import Label, Vocabulary
 
@@ -52,7 +52,7 @@ DESCRIPTION = "the small grey animal with round ears"
     ],
 )
 def test_a_search_names_labels_of_the_vocabulary_only(text: str, found: dict[str, tuple[str, ...]]) -> None:
-    assert dialogue.read_ambiguous(Reply(text), LEXICON) == found
+    assert dialogue.read_ambiguous(Response(text), LEXICON) == found
 
 
 @given(
@@ -79,10 +79,10 @@ def test_no_answer_whatever_is_more_than_unusable(value: Any, noise: str) -> Non
         assert "\n" not in f"{found}{draft}"
 
 
-def attempted(read: Callable[[Reply], Any], text: str) -> Any:
+def attempted(read: Callable[[Response], Any], text: str) -> Any:
     """What an answer says, or why it is no use."""
     try:
-        return read(Reply(text))
+        return read(Response(text))
     except UnusableAnswerError as error:
         return str(error)
 
@@ -111,12 +111,12 @@ def test_a_question_shows_names_as_lists_do_and_what_failed_before() -> None:
 
 @pytest.mark.parametrize("relation", RELATIONS)
 def test_a_comparison_is_one_of_four_words(relation: str) -> None:
-    assert dialogue.read_relation(Reply(f"**{relation.title()}**.")) == relation
+    assert dialogue.read_relation(Response(f"**{relation.title()}**.")) == relation
 
 
 @pytest.mark.parametrize("text", ["narrower or broader", "yes", "sameness", "It is not the same.", "It isn’t broader"])
 def test_any_other_comparison_is_none(text: str) -> None:
-    assert dialogue.read_relation(Reply(text)) == ""
+    assert dialogue.read_relation(Response(text)) == ""
 
 
 @pytest.mark.parametrize(
@@ -136,13 +136,13 @@ def test_blind_naming_does_not_give_the_name_away(name: str, wording: Wording, a
 def test_what_is_no_answer_says_nothing(text: str) -> None:
     for read in (dialogue.read_relation, dialogue.read_meaning, dialogue.read_card):
         with pytest.raises(UnusableAnswerError):
-            read(Reply(text))
+            read(Response(text))
 
 
 def test_a_part_of_an_answer_that_was_cut_off_is_no_answer() -> None:
     with pytest.raises(UnusableAnswerError, match="cut off"):
-        dialogue.read_ambiguous(Reply('[{"label": "cat"}, {"label": "m', finish="length"), LEXICON)
-    assert dialogue.read_ambiguous(Reply('["cat"] That is', finish="length"), LEXICON) == {"cat": ()}
+        dialogue.read_ambiguous(Response('[{"label": "cat"}, {"label": "m', finish="length"), LEXICON)
+    assert dialogue.read_ambiguous(Response('["cat"] That is', finish="length"), LEXICON) == {"cat": ()}
 
 
 def test_blind_naming_offers_the_label_and_what_it_is_like() -> None:

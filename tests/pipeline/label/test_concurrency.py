@@ -53,8 +53,8 @@ def test_the_first_ends_the_waiting_and_bare_coroutines_are_cancelled() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_stops_and_the_second_acts_as_before(number: signal.Signals) -> None:
-    seen: list[int] = []
-    before = signal.signal(number, lambda found, _: seen.append(found))
+    info: list[int] = []
+    before = signal.signal(number, lambda found, _: info.append(found))
     try:
 
         async def body() -> None:
@@ -62,12 +62,12 @@ def test_the_first_signal_stops_and_the_second_acts_as_before(number: signal.Sig
             with signals(stop.set):
                 os.kill(os.getpid(), number)
                 await asyncio.wait_for(stop.wait(), 5)
-                assert seen == []
+                assert info == []
                 os.kill(os.getpid(), number)
-                assert seen == [number]
+                assert info == [number]
 
         asyncio.run(body())
         os.kill(os.getpid(), number)
-        assert seen == [number, number]
+        assert info == [number, number]
     finally:
         signal.signal(number, before)

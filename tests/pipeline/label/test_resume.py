@@ -14,7 +14,7 @@ from random import Random
 import pytest
 
 from tests.support.label_process import label, processes, record
-from tests.support.workspace import Desk
+from tests.support.workspace import Workspace
 
 IMAGES = 150
 EACH = 4  # questions about an image in the first stage
@@ -69,7 +69,7 @@ def tables(out: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     root = tmp_path_factory.mktemp("world")
-    Desk(root, IMAGES)
+    Workspace(root, IMAGES)
     record(root, root / "answers.jsonl")
     outs = [root / f"undisturbed-{number}" for number in range(TOGETHER)]
     assert run(root, outs, [None] * len(outs)) == [0] * len(outs)

@@ -14,61 +14,61 @@ import tagllm_cli
 from tagllm_cli.cli.console import Console
 from tagllm_cli.errors import SourceError, TooManyFailedError
 from tagllm_cli.pipeline.label.run import RunOptions, run_job
-from tagllm_cli.records import Failure, Picture, Request
+from tagllm_cli.records import DecodedImage, Failure, Request
 from tagllm_cli.sources.registry import Folder, ReadFailure
-from tests.support.workspace import LABELS, Desk, snapshot
+from tests.support.workspace import LABELS, Workspace, snapshot
 
 EACH = 4  # questions about an image: two arms of two groups
 IMAGES = 12
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
+def workspace(tmp_path: Path) -> Workspace:
     """A dozen pictures, nothing asked yet."""
-    return Desk(tmp_path, IMAGES)
+    return Workspace(tmp_path, IMAGES)
 
 
 @pytest.fixture
-def done(desk: Desk) -> Desk:
+def done(workspace: Workspace) -> Workspace:
     """The same, with its candidate table; the engine on the desk is a new one."""
-    assert desk.candidates().tally.asked == IMAGES * EACH
-    desk.engine = type(desk.engine)()
-    return desk
+    assert workspace.candidates().stats.asked == IMAGES * EACH
+    workspace.engine = type(workspace.engine)()
+    return workspace
 
 
-def asked_about(desk: Desk) -> int:
-    return len({uuid for uuid, _ in desk.engine.asked})
+def asked_about(workspace: Workspace) -> int:
+    return len({uuid for uuid, _ in workspace.engine.asked})
 
 
-def test_a_second_run_asks_nothing_and_starts_no_engine(done: Desk) -> None:
+def test_a_second_run_asks_nothing_and_starts_no_engine(done: Workspace) -> None:
     files, stamp = sorted(snapshot(done.out.parent)), done.out.stat().st_mtime_ns
     summary = done.candidates()
-    assert (done.engine.started, done.engine.asked, summary.tally.opened) == (0, [], 0)
+    assert (done.engine.started, done.engine.asked, summary.stats.opened) == (0, [], 0)
     assert summary.rows.ok == IMAGES
     assert sorted(snapshot(done.out.parent)) == files == ["c.evidence", "c.parquet"]
     assert done.out.stat().st_mtime_ns == stamp
 
 
-def test_copies_of_an_image_are_asked_about_once(desk: Desk) -> None:
-    desk.engine.delay = 0.001  # the copies are under way together
+def test_copies_of_an_image_are_asked_about_once(workspace: Workspace) -> None:
+    workspace.engine.delay = 0.001  # the copies are under way together
     for number in range(5):
-        shutil.copyfile(desk.images / "003.png", desk.images / f"003-{number}.png")
-    assert desk.candidates().tally.asked == IMAGES * EACH
-    shutil.copyfile(desk.images / "004.png", desk.images / "later.png")
-    assert desk.candidates().tally.asked == 0
-    rows = desk.rows()
+        shutil.copyfile(workspace.images / "003.png", workspace.images / f"003-{number}.png")
+    assert workspace.candidates().stats.asked == IMAGES * EACH
+    shutil.copyfile(workspace.images / "004.png", workspace.images / "later.png")
+    assert workspace.candidates().stats.asked == 0
+    rows = workspace.rows()
     assert len(rows) == IMAGES + 6
     assert len({rows[name].labels for name in rows if name.startswith("003")}) == 1
 
 
-def test_new_changed_and_vanished_images_are_noticed(done: Desk) -> None:
+def test_new_changed_and_vanished_images_are_noticed(done: Workspace) -> None:
     old = done.rows()
     done.paint(100, "new.png")
     done.paint(101, "005.png")
     (done.images / "007.png").unlink()
     summary = done.candidates()
     assert (summary.listing.new, summary.listing.changed, summary.listing.gone) == (1, 1, 1)
-    assert (asked_about(done), summary.tally.asked) == (2, 2 * EACH)
+    assert (asked_about(done), summary.stats.asked) == (2, 2 * EACH)
     rows = done.rows()
     assert list(rows) == sorted({*old, "new.png"} - {"007.png"})
     assert rows["005.png"].fingerprint != old["005.png"].fingerprint
@@ -77,36 +77,36 @@ def test_new_changed_and_vanished_images_are_noticed(done: Desk) -> None:
     }
 
 
-def test_an_image_that_comes_back_is_not_asked_about_again(done: Desk) -> None:
+def test_an_image_that_comes_back_is_not_asked_about_again(done: Workspace) -> None:
     before = done.out.read_bytes()
     (done.images / "007.png").rename(done.images / ".hidden")
     assert len((done.candidates(), done.rows())[1]) == IMAGES - 1
     (done.images / ".hidden").rename(done.images / "007.png")
-    assert (done.candidates().tally.asked, done.engine.started) == (0, 0)
+    assert (done.candidates().stats.asked, done.engine.started) == (0, 0)
     assert done.out.read_bytes() == before
 
 
-def test_a_touched_image_is_opened_and_not_asked_about(done: Desk) -> None:
+def test_a_touched_image_is_opened_and_not_asked_about(done: Workspace) -> None:
     before = done.out.read_bytes()
     os.utime(done.images / "002.png", (1, 1))
     summary = done.candidates()
-    assert (summary.listing.changed, summary.tally.opened, summary.tally.asked, done.engine.started) == (1, 1, 0, 0)
+    assert (summary.listing.changed, summary.stats.opened, summary.stats.asked, done.engine.started) == (1, 1, 0, 0)
     assert done.out.read_bytes() == before
 
 
-def test_only_by_hash_notices_other_bytes_of_the_same_size_and_time(done: Desk) -> None:
+def test_only_by_hash_notices_other_bytes_of_the_same_size_and_time(done: Workspace) -> None:
     path = done.images / "002.png"
     stamp = path.stat()
     size = len(done.paint(200, "002.png").read_bytes())
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     assert size == stamp.st_size
-    assert done.candidates().tally.opened == 0
+    assert done.candidates().stats.opened == 0
     summary = done.candidates(by_hash=True)
-    assert (summary.tally.opened, asked_about(done), summary.tally.asked) == (IMAGES, 1, EACH)
-    assert done.candidates(by_hash=True).tally.asked == 0
+    assert (summary.stats.opened, asked_about(done), summary.stats.asked) == (IMAGES, 1, EACH)
+    assert done.candidates(by_hash=True).stats.asked == 0
 
 
-def test_a_limited_run_never_marks_anything_as_gone(done: Desk) -> None:
+def test_a_limited_run_never_marks_anything_as_gone(done: Workspace) -> None:
     for number in range(3, IMAGES):
         (done.images / f"{number:03d}.png").unlink()
     for options in ({"limit": 2}, {"sample": 2}, {"sample": 3, "limit": 1}):
@@ -114,116 +114,116 @@ def test_a_limited_run_never_marks_anything_as_gone(done: Desk) -> None:
         assert (summary.listing.gone, summary.rows.total) == (0, IMAGES)
 
 
-def test_limit_takes_the_first_images_and_the_whole_run_the_rest(desk: Desk) -> None:
-    assert desk.candidates(limit=3).rows.total == 3
-    assert list(desk.rows()) == ["000.png", "001.png", "002.png"]
-    assert desk.candidates(limit=5).tally.asked == 2 * EACH
-    assert desk.candidates().tally.asked == (IMAGES - 5) * EACH
-    assert list(desk.rows()) == [f"{number:03d}.png" for number in range(IMAGES)]
+def test_limit_takes_the_first_images_and_the_whole_run_the_rest(workspace: Workspace) -> None:
+    assert workspace.candidates(limit=3).rows.total == 3
+    assert list(workspace.rows()) == ["000.png", "001.png", "002.png"]
+    assert workspace.candidates(limit=5).stats.asked == 2 * EACH
+    assert workspace.candidates().stats.asked == (IMAGES - 5) * EACH
+    assert list(workspace.rows()) == [f"{number:03d}.png" for number in range(IMAGES)]
 
 
-def test_a_sample_is_the_same_whatever_else_there_is(desk: Desk) -> None:
-    desk.candidates(sample=4, seed=7)
-    first = set(desk.rows())
+def test_a_sample_is_the_same_whatever_else_there_is(workspace: Workspace) -> None:
+    workspace.candidates(sample=4, seed=7)
+    first = set(workspace.rows())
     assert first != {f"{number:03d}.png" for number in range(4)}
-    assert desk.candidates(sample=4, seed=7).tally.asked == 0
-    for name in sorted({path.name for path in desk.images.iterdir()} - first)[::2]:
-        (desk.images / name).unlink()
-    assert desk.candidates(sample=4, seed=7).tally.asked == 0
-    desk.candidates(sample=4, seed=8)
-    assert set(desk.rows()) > first
-    assert list(desk.rows()) == sorted(desk.rows())
+    assert workspace.candidates(sample=4, seed=7).stats.asked == 0
+    for name in sorted({path.name for path in workspace.images.iterdir()} - first)[::2]:
+        (workspace.images / name).unlink()
+    assert workspace.candidates(sample=4, seed=7).stats.asked == 0
+    workspace.candidates(sample=4, seed=8)
+    assert set(workspace.rows()) > first
+    assert list(workspace.rows()) == sorted(workspace.rows())
 
 
 def test_more_than_a_tenth_gone_stops_the_run_unless_it_is_meant(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, 20)
-    desk.candidates()
+    workspace = Workspace(tmp_path, 20)
+    workspace.candidates()
     for number in range(2):
-        (desk.images / f"{number:03d}.png").unlink()
-    assert desk.candidates().listing.gone == 2
+        (workspace.images / f"{number:03d}.png").unlink()
+    assert workspace.candidates().listing.gone == 2
     for number in range(2, 4):
-        (desk.images / f"{number:03d}.png").unlink()
-    desk.write_vocabulary([*LABELS, "bowl"])  # would change the plan
-    before = snapshot(desk.out.parent)
+        (workspace.images / f"{number:03d}.png").unlink()
+    workspace.write_vocabulary([*LABELS, "bowl"])  # would change the plan
+    before = snapshot(workspace.out.parent)
     with pytest.raises(SourceError, match="2 of 18 images on record are gone") as raised:
-        desk.candidates()
+        workspace.candidates()
     assert raised.value.exit_code == 2
-    assert snapshot(desk.out.parent) == before
-    assert desk.candidates(allow_gone=True).rows.total == 16
+    assert snapshot(workspace.out.parent) == before
+    assert workspace.candidates(allow_gone=True).rows.total == 16
 
 
-def test_an_added_label_asks_one_group_of_each_arm_again(done: Desk) -> None:
+def test_an_added_label_asks_one_group_of_each_arm_again(done: Workspace) -> None:
     done.write_vocabulary([*LABELS, "bowl"])
     summary = done.candidates()
-    assert (summary.tally.asked, summary.tally.images) == (2 * IMAGES, IMAGES)
+    assert (summary.stats.asked, summary.stats.images) == (2 * IMAGES, IMAGES)
     assert all("bowl" in text for _, text in done.engine.asked)
 
 
-def test_a_removed_label_asks_nothing_and_is_gone_from_the_table(done: Desk) -> None:
+def test_a_removed_label_asks_nothing_and_is_gone_from_the_table(done: Workspace) -> None:
     named = [row for row in done.rows().values() if row.labels and row.labels[0].name == "cat"]
     assert named
     done.write_vocabulary(LABELS[1:])
     summary = done.candidates()
-    assert (summary.tally.asked, done.engine.started, summary.rows.unmatched) == (0, 0, 0)
+    assert (summary.stats.asked, done.engine.started, summary.rows.unmatched) == (0, 0, 0)
     assert "cat" not in {entry.name for row in done.rows().values() for entry in row.labels or ()}
     done.write_vocabulary(LABELS)
-    assert (done.candidates().tally.asked, done.engine.started) == (0, 0)
+    assert (done.candidates().stats.asked, done.engine.started) == (0, 0)
     assert [done.rows()[row.image_id] for row in named] == named
 
 
-def test_a_replan_asks_only_what_it_words_otherwise(done: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_replan_asks_only_what_it_words_otherwise(done: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     job = done.candidates_job(RunOptions(replan=True), group_size=2)
     run_job(job, RunOptions(replan=True), Console())
     assert len(done.engine.asked) == IMAGES * 8
     assert f"--replan: {IMAGES * 8} requests about {IMAGES} images are to be asked" in capsys.readouterr().err
-    assert done.candidates(replan=True).tally.asked == 0  # the first plan again, every answer on record
+    assert done.candidates(replan=True).stats.asked == 0  # the first plan again, every answer on record
 
 
-def test_settings_that_only_read_answers_otherwise_rewrite_the_table(done: Desk) -> None:
+def test_settings_that_only_read_answers_otherwise_rewrite_the_table(done: Workspace) -> None:
     before = done.out.read_bytes()
     summary = done.candidates({"min_votes": 2})
-    assert (summary.tally.asked, done.engine.started) == (0, 0)
+    assert (summary.stats.asked, done.engine.started) == (0, 0)
     assert {entry.score for row in done.rows().values() for entry in row.labels or ()} <= {1.0}
     done.candidates()
     assert done.out.read_bytes() == before
 
 
-def test_another_version_of_the_tool_reads_the_answers_anew(done: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_version_of_the_tool_reads_the_answers_anew(done: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     stamp = done.out.stat().st_mtime_ns
     monkeypatch.setattr(tagllm_cli, "__version__", "99.0")
-    assert done.candidates().tally.asked == 0
+    assert done.candidates().stats.asked == 0
     assert done.out.stat().st_mtime_ns != stamp
 
 
-def test_a_lost_table_is_derived_again(done: Desk) -> None:
+def test_a_lost_table_is_derived_again(done: Workspace) -> None:
     before = done.out.read_bytes()
     done.out.unlink()
-    assert (done.candidates().tally.asked, done.engine.started) == (0, 0)
+    assert (done.candidates().stats.asked, done.engine.started) == (0, 0)
     assert done.out.read_bytes() == before
 
 
-def refuse(picture: Picture | None, request: Request) -> Failure | None:
+def refuse(picture: DecodedImage | None, request: Request) -> Failure | None:
     """Fail every question about cows."""
     return Failure("timeout", "no answer") if "cow" in request.text else None
 
 
-def test_failed_requests_are_asked_again_next_time(desk: Desk) -> None:
-    desk.engine.fault = refuse
-    summary = desk.candidates()
-    assert (summary.rows.partial, summary.tally.failed_requests) == (IMAGES, 2 * IMAGES)
+def test_failed_requests_are_asked_again_next_time(workspace: Workspace) -> None:
+    workspace.engine.fault = refuse
+    summary = workspace.candidates()
+    assert (summary.rows.partial, summary.stats.failed_requests) == (IMAGES, 2 * IMAGES)
     assert isinstance(summary.error, TooManyFailedError)
-    desk.engine = type(desk.engine)()
-    summary = desk.candidates()
-    assert (summary.tally.asked, summary.rows.ok, summary.error) == (2 * IMAGES, IMAGES, None)
+    workspace.engine = type(workspace.engine)()
+    summary = workspace.candidates()
+    assert (summary.stats.asked, summary.rows.ok, summary.error) == (2 * IMAGES, IMAGES, None)
 
 
 @pytest.mark.parametrize(("rate", "code"), [(0.0, 3), (0.24, 3), (0.25, None), (1.0, None)])
-def test_too_many_failed_rows_end_with_exit_code_3(desk: Desk, rate: float, code: int | None) -> None:
+def test_too_many_failed_rows_end_with_exit_code_3(workspace: Workspace, rate: float, code: int | None) -> None:
     for number in range(IMAGES // 4):
-        (desk.images / f"{number:03d}.png").write_bytes(b"no picture")
-    error = desk.candidates(max_failed_rate=rate).error
+        (workspace.images / f"{number:03d}.png").write_bytes(b"no picture")
+    error = workspace.candidates(max_failed_rate=rate).error
     assert (None if error is None else error.exit_code) == code
-    assert len(desk.rows()) == IMAGES
+    assert len(workspace.rows()) == IMAGES
 
 
 class Reading:
@@ -244,38 +244,38 @@ class Reading:
 
 
 def test_what_cannot_be_decoded_is_not_opened_again_but_what_cannot_be_read_is(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reading = Reading(monkeypatch)
-    (desk.images / "000.png").write_bytes(b"no picture")
+    (workspace.images / "000.png").write_bytes(b"no picture")
     reading.failing = {"001.png"}
-    desk.candidates()
-    rows = desk.rows()
+    workspace.candidates()
+    rows = workspace.rows()
     assert str(rows["000.png"].error).startswith("not_an_image: ")
     assert rows["001.png"].error == "unreadable: Input/output error"
     assert [rows[name].labels for name in ("000.png", "001.png")] == [None, None]
     assert rows["002.png"].status == "ok"
 
-    before, desk.engine = snapshot(desk.out.parent), type(desk.engine)()
+    before, workspace.engine = snapshot(workspace.out.parent), type(workspace.engine)()
     reading.opened.clear()
-    desk.candidates()
-    assert (reading.opened, desk.engine.started) == (["001.png"], 0)
-    assert snapshot(desk.out.parent)["c.parquet"] == before["c.parquet"]
+    workspace.candidates()
+    assert (reading.opened, workspace.engine.started) == (["001.png"], 0)
+    assert snapshot(workspace.out.parent)["c.parquet"] == before["c.parquet"]
 
     reading.failing.clear()
-    assert (desk.candidates().tally.asked, asked_about(desk)) == (EACH, 1)
-    assert desk.rows()["001.png"].status == "ok"
+    assert (workspace.candidates().stats.asked, asked_about(workspace)) == (EACH, 1)
+    assert workspace.rows()["001.png"].status == "ok"
 
 
-def test_no_engine_is_started_for_images_that_cannot_be_opened(desk: Desk) -> None:
-    for path in desk.images.iterdir():
+def test_no_engine_is_started_for_images_that_cannot_be_opened(workspace: Workspace) -> None:
+    for path in workspace.images.iterdir():
         path.write_bytes(b"no picture")
-    summary = desk.candidates()
-    assert (desk.engine.started, summary.rows.failed, summary.tally.opened) == (0, IMAGES, IMAGES)
+    summary = workspace.candidates()
+    assert (workspace.engine.started, summary.rows.failed, summary.stats.opened) == (0, IMAGES, IMAGES)
 
 
-def test_the_evidence_lies_beside_the_table_under_its_name(desk: Desk) -> None:
-    job = desk.candidates_job()
+def test_the_evidence_lies_beside_the_table_under_its_name(workspace: Workspace) -> None:
+    job = workspace.candidates_job()
     names = {name: replace(job, out=Path("x") / name).evidence.name for name in ("a.parquet", "v1.2", "v1.3", "a.pq")}
     assert names == {
         "a.parquet": "a.evidence",

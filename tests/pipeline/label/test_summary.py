@@ -6,21 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from tagllm_cli.engines.base import Counters
+from tagllm_cli.engines.base import Usage
 from tagllm_cli.errors import InterruptedRunError
-from tagllm_cli.pipeline.label.scheduler import Tally
+from tagllm_cli.pipeline.label.scheduler import RunStats
 from tagllm_cli.pipeline.label.summary import RowCounts, Summary
 from tagllm_cli.records import Decision, LabelEntry, Row, Status
 from tagllm_cli.store.evidence import Listing
-from tests.support.workspace import LABELS, Desk, snapshot
+from tests.support.workspace import LABELS, Workspace, snapshot
 
 EACH = 4
 IMAGES = 12
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path, IMAGES)
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path, IMAGES)
 
 
 def row(status: Status, labels: tuple[LabelEntry, ...] | None = None, unmatched: tuple[str, ...] | None = None) -> Row:
@@ -41,9 +41,9 @@ def counts() -> RowCounts:
     return found
 
 
-def summary(tally: Tally, counters: Counters = Counters(), error: InterruptedRunError | None = None) -> Summary:  # noqa: B008 (frozen)
+def summary(stats: RunStats, usage: Usage = Usage(), error: InterruptedRunError | None = None) -> Summary:  # noqa: B008 (frozen)
     return Summary(
-        "candidates", Path("c.parquet"), counts(), tally, counters, Listing(4, 1, 0, 0, 3), 1.25, "tagllm next", error
+        "candidates", Path("c.parquet"), counts(), stats, usage, Listing(4, 1, 0, 0, 3), 1.25, "tagllm next", error
     )
 
 
@@ -53,8 +53,8 @@ def test_rows_are_counted_by_what_they_say() -> None:
 
 
 def test_four_lines_for_people() -> None:
-    tally = Tally(images=3, asked=12, failed_requests=1)
-    assert summary(tally, Counters(1200, 900, 60, 12)).lines() == [
+    stats = RunStats(images=3, asked=12, failed_requests=1)
+    assert summary(stats, Usage(1200, 900, 60, 12)).lines() == [
         "c.parquet: 4 images (2 ok, 1 partial, 1 pending)",
         "2 candidates, 0.67 per image, 1 unknown, 1 answers outside the vocabulary",
         "12 requests about 3 images, 1 failed, 1,200 prompt tokens (75% from the cache), 1.2 s",
@@ -63,15 +63,15 @@ def test_four_lines_for_people() -> None:
 
 
 def test_a_run_without_requests_says_why() -> None:
-    assert summary(Tally()).lines()[2] == "nothing to ask: every answer was on record (1.2 s)"
-    looked = summary(Tally(images=5, opened=5, failed_images=2)).lines()[2]
+    assert summary(RunStats()).lines()[2] == "nothing to ask: every answer was on record (1.2 s)"
+    looked = summary(RunStats(images=5, opened=5, failed_images=2)).lines()[2]
     assert looked == "nothing to ask: every answer was on record; 5 images opened, 2 failed (1.2 s)"
-    assert summary(Tally(interrupted=True)).lines()[2] == "interrupted before the first answer"
+    assert summary(RunStats(interrupted=True)).lines()[2] == "interrupted before the first answer"
 
 
 def test_the_same_for_programs() -> None:
     error = InterruptedRunError("interrupted", "Go on.")
-    value = summary(Tally(images=3, asked=12, seconds=0.5), Counters(1200, 900, 60, 12), error).to_json()
+    value = summary(RunStats(images=3, asked=12, seconds=0.5), Usage(1200, 900, 60, 12), error).to_json()
     assert value["rows"]["pending"] == 1
     assert value["asked"] == {"images": 3, "opened": 0, "requests": 12, "failed_requests": 0}
     assert value["tokens"] == {"prompt": 1200, "cached": 900, "output": 60}
@@ -79,25 +79,25 @@ def test_the_same_for_programs() -> None:
     assert value["error"] == {"kind": "InterruptedRunError", "message": "interrupted", "hint": "Go on."}
 
 
-def test_a_dry_run_writes_nothing_and_says_what_the_run_then_asks(desk: Desk) -> None:
+def test_a_dry_run_writes_nothing_and_says_what_the_run_then_asks(workspace: Workspace) -> None:
     def check(*, images: int, requests: int, known: int, reasons: dict[str, int]) -> None:
-        before = snapshot(desk.out.parents[1])
-        report = desk.dry_run()
-        assert snapshot(desk.out.parents[1]) == before
+        before = snapshot(workspace.out.parents[1])
+        report = workspace.dry_run()
+        assert snapshot(workspace.out.parents[1]) == before
         found = report.survey
         assert (found.images, found.requests, found.known, dict(found.reasons)) == (images, requests, known, reasons)
         assert found.example is not None
         assert any("Categories: " in line for line in report.lines())
-        summary = desk.candidates()
-        assert (summary.tally.images, summary.tally.asked) == (images, requests)
+        summary = workspace.candidates()
+        assert (summary.stats.images, summary.stats.asked) == (images, requests)
 
     new, other = "new, changed or not opened yet", "asked otherwise before"
     check(images=IMAGES, requests=IMAGES * EACH, known=0, reasons={new: IMAGES})
     check(images=0, requests=0, known=IMAGES * EACH, reasons={})
-    desk.write_vocabulary([*LABELS, "bowl"])
-    desk.paint(100, "new.png")
+    workspace.write_vocabulary([*LABELS, "bowl"])
+    workspace.paint(100, "new.png")
     reasons = {other: IMAGES, new: 1}
     check(images=IMAGES + 1, requests=2 * IMAGES + EACH, known=2 * IMAGES, reasons=reasons)
-    (desk.images / "broken.png").write_bytes(b"no picture")
-    desk.candidates()
-    assert dict(desk.dry_run().survey.reasons) == {"failed earlier and could not be looked at": 1}
+    (workspace.images / "broken.png").write_bytes(b"no picture")
+    workspace.candidates()
+    assert dict(workspace.dry_run().survey.reasons) == {"failed earlier and could not be looked at": 1}
