@@ -28,8 +28,8 @@ from tests.ablation.concept_files import write_cards
 from tests.ablation.design import BOTH, MAIN, NONE, PARTS, RANDOM_TWICE, Place
 from tests.ablation.plot import draw
 from tests.ablation.report import Findings, to_json, to_markdown
-from tests.ablation.shared_engine import vllm_engine
 from tests.ablation.study import Results, Settings, Study
+from tests.ablation.vllm_engine import vllm_engine
 
 MODEL = Path("tests/demo/model")
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     shared = vllm_engine(model, settings.out / "vllm.log")
     try:
-        print(ablate(settings, ModelOptions(model=str(model)), shared.guest, console))
+        print(ablate(settings, ModelOptions(model=str(model)), shared.handle, console))
         console.note(f"table.md, results.json and ablation.png are in {settings.out}/")
     except TagllmError as error:
         console.explain(error)

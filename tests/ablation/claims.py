@@ -47,7 +47,7 @@ class Difference:
 class Goal:
     """One thing that was to be reached, what was found, and whether that reaches it."""
 
-    plan_options: str
+    wanted: str
     found: str
     is_met: bool
 
@@ -166,5 +166,5 @@ def _card_goals(found: list[Difference]) -> Iterator[Goal]:
             if concepts in CONTROLS:
                 yield Goal(f"{concepts.title} gain nothing: OF1 not above bare", text, not gain.is_above_zero)
             else:
-                plan_options = f"{concepts.title}: OF1 above bare by more than the interval"
-                yield Goal(plan_options, text, gain.is_above_zero)
+                wanted = f"{concepts.title}: OF1 above bare by more than the interval"
+                yield Goal(wanted, text, gain.is_above_zero)

@@ -77,13 +77,13 @@ def _restricted(truth: Truth, names: Collection[str]) -> Truth:
 
 
 def _counts(rows: Sequence[Row], truth: Truth, names: frozenset[str], stage: str) -> npt.NDArray[np.int64]:
-    plan_options = Decision.YES if stage == "labels" else None
+    decision = Decision.YES if stage == "labels" else None
     found = []
     for row in rows:
         true = truth.labels[row.image_id] & names
         if row.labels is None:
             found.append((0, 0, 0))
             continue
-        said = {entry.name for entry in row.labels if entry.decision == plan_options} & names
+        said = {entry.name for entry in row.labels if entry.decision == decision} & names
         found.append((len(said & true), len(said - true), len(true - said)))
     return np.array(found, np.int64)

@@ -138,7 +138,7 @@ def _figures(found: Measured) -> list[str]:
 
 
 def _goals(goals: Sequence[Goal]) -> list[str]:
-    rows = [[goal.plan_options, goal.found, "reached" if goal.is_met else "**missed**"] for goal in goals]
+    rows = [[goal.wanted, goal.found, "reached" if goal.is_met else "**missed**"] for goal in goals]
     return ["## Goals", "", *_table(["goal", "found", ""], rows)] if rows else []
 
 

@@ -18,8 +18,8 @@ from tagllm_cli.evaluation.report import evaluate_table
 from tests.ablation.__main__ import ablate, main
 from tests.ablation.design import COLUMNS, CONTROLS, DOSES, STRATEGIES
 from tests.ablation.eye import DemoEye
-from tests.ablation.shared_engine import SharedEngine
 from tests.ablation.study import Settings
+from tests.support.shared_engine import SharedEngine
 
 SCENES, DOSE_SCENES = 24, 8
 MODEL = ModelOptions(replay=Path("nothing"), model_id="eye")  # the engine is put in by hand: this only names the model
@@ -32,7 +32,7 @@ def run(out: Path, eye: DemoEye, **settings: Any) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     shared = SharedEngine(eye, _nothing, _nothing)
     try:
-        ablate(chosen, MODEL, shared.guest, Console(quiet=True))
+        ablate(chosen, MODEL, shared.handle, Console(quiet=True))
     finally:
         shared.close()
     return dict(json.loads((out / "results.json").read_text()))

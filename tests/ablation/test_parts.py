@@ -19,8 +19,8 @@ from tagllm_cli.vocabulary.load import load_vocabulary
 from tests.ablation.bootstrap import RESAMPLES, Interval, f1, precision, recall, samples
 from tests.ablation.cells import cost_of
 from tests.ablation.concept_files import about_nothing, shuffled, write_cards
-from tests.ablation.shared_engine import SharedEngine
 from tests.support.rule_engine import RuleEngine
+from tests.support.shared_engine import SharedEngine
 
 
 async def _nothing() -> None:
@@ -139,11 +139,11 @@ def test_the_engine_stays_up_and_forgets_between_jobs() -> None:
         events.append(f"forget {len(engine.asked)}")
 
     async def job(questions: int) -> int:
-        guest = shared.guest()
-        await guest.start()
-        await ask_all(guest, None, [Request("", f"{n}?", with_image=False) for n in range(questions)])
-        await guest.close()
-        return guest.usage().requests
+        engine = shared.handle()
+        await engine.start()
+        await ask_all(engine, None, [Request("", f"{n}?", with_image=False) for n in range(questions)])
+        await engine.close()
+        return engine.usage().requests
 
     shared = SharedEngine(engine, warm_up, forget)
     try:
@@ -172,10 +172,10 @@ def test_a_cancelled_question_is_cancelled_in_the_engine_too() -> None:
     shared = SharedEngine(Slow(), _nothing, _nothing)
 
     async def job() -> None:
-        guest = shared.guest()
-        await guest.start()
+        engine = shared.handle()
+        await engine.start()
         with pytest.raises(asyncio.TimeoutError):
-            await asyncio.wait_for(ask_all(guest, None, [Request("", "?", with_image=False)]), 0.05)
+            await asyncio.wait_for(ask_all(engine, None, [Request("", "?", with_image=False)]), 0.05)
         await shared.call(_wait_for(cancelled))
 
     try:

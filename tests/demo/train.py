@@ -174,7 +174,7 @@ class Steps:
         """The tower alone."""
         pixels, cells = self.pictures.draw(SEEN)
         self.run.counts["pictures"] += len(pixels)
-        with torch.autocast(self.run.device.type, torch.bfloat16):
+        with vision.mixed_precision(self.run.device):
             return vision.loss(self.run.heads, vision.tokens(self.run.model, pixels, self.run.device), cells)
 
     def text(self) -> Tensor:
@@ -198,7 +198,7 @@ class Steps:
         pixels, cells, rows = self.ahead.get()
         self.run.counts["pictures"] += len(rows)
         self.run.counts["questions"] += sum(len(row.kinds) for row in rows)
-        with torch.autocast(self.run.device.type, torch.bfloat16):
+        with vision.mixed_precision(self.run.device):
             with torch.set_grad_enabled(joint):
                 seen = vision.tokens(self.run.model, pixels, self.run.device)
             data, states = self._states(rows, seen)
@@ -218,7 +218,7 @@ class Steps:
         for start in range(0, len(pixels), ROWS):
             part = slice(start, start + ROWS)
             rows = [self.packer.row(rng, shown) for shown in shown_in(cells[part])]
-            with torch.no_grad(), torch.autocast(self.run.device.type, torch.bfloat16):
+            with torch.no_grad(), vision.mixed_precision(self.run.device):
                 data, states = self._states(rows, vision.tokens(self.run.model, pixels[part], self.run.device))
                 for kind, good in reading.right(self.run.model, states, data, rows):
                     found.setdefault(kind, []).append(good)

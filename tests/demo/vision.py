@@ -47,6 +47,12 @@ class Heads(nn.Module):
         nn.init.constant_(self.cells.bias, -4.0)
 
 
+def mixed_precision(device: torch.device) -> torch.autocast:
+    """Autocast to bfloat16 where the device computes in it; a CPU without AVX-512 emulates it, ten times slower."""
+    fast = device.type != "cpu" or torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
+
+
 def tokens(model: Any, pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
     """Image tokens of uint8 pictures [batch, 224, 224, 3]: [batch, 49, 256], as the text model gets them."""
     batch = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float().mul_(2 / 255).sub_(1)
@@ -119,7 +125,7 @@ def f1_seen(model: Any, heads: Heads, pictures: Pictures, device: torch.device, 
     """F1 of "which things show" on pictures kept out of training, read from the heads at logit 0."""
     pixels, cells = pictures.watched(count)
     found = []
-    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+    with torch.no_grad(), mixed_precision(device):
         for start in range(0, len(pixels), 100):
             logits = heads.cells(tokens(model, pixels[start : start + 100], device))
             found.append((logits[..., : len(THINGS)].amax(1) > 0).cpu())

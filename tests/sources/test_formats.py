@@ -146,7 +146,7 @@ def test_nothing_is_printed_or_warned_about(tmp_path: Path) -> None:
     ]
     for number, data in enumerate(odd):
         (tmp_path / str(number)).write_bytes(data)
-    code = "import pathlib, sys; from tagllm_cli.imaging import decode\n"
+    code = "import pathlib, sys; from tagllm_cli.sources.decode import decode\n"
     code += "for path in pathlib.Path(sys.argv[1]).iterdir(): decode(path.read_bytes(), 2000)"
     command = [sys.executable, "-W", "always", "-c", code, str(tmp_path)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)

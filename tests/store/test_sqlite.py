@@ -21,7 +21,7 @@ LAYOUT = Layout(0x01020304, 2, ("CREATE TABLE note (text TEXT)",), ("CREATE TEMP
 HOLDER = f"""
 import sys
 from pathlib import Path
-from tagllm_cli.sqlite_file import Layout, SQLiteFile
+from tagllm_cli.store.sqlite import Layout, SQLiteFile
 file = SQLiteFile(Path(sys.argv[1]), {LAYOUT!r})
 file.query("INSERT INTO note VALUES ('committed')")
 file.commit()

@@ -1,11 +1,11 @@
-"""Real vLLM for tests, started once per session: an engine in this process, and a server on loopback.
+"""Real vLLM for tests: the demo model in this process, or behind vLLM's own server. One of them runs at a time.
 
-Both serve the demo model. An idle engine costs memory and nothing else, so they may be alive side by side.
+On two cores an engine beside another one is several times slower. `pytest_collection_modifyitems` in conftest.py orders
+the live tests by what they need, so that each is started once per session.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,34 +21,42 @@ from typing import Any, TypeVar
 import httpx
 import PIL.Image
 import pytest
+from tagllm_cli.engines.local.cpu import emulates_bfloat16
 
-from tagllm_cli.engines.base import ask_all
+from tagllm_cli.engines.base import Engine, ask_all
 from tagllm_cli.engines.local.engine import EngineSettings, InProcessEngine
 from tagllm_cli.records import DecodedImage, Request, Response
+from tests.support.shared_engine import SharedEngine
 
 T = TypeVar("T")
 
 MODEL = Path(__file__).parents[1] / "demo" / "model"
 IMAGES = Path(__file__).parents[1] / "demo" / "images"
-CACHE_BYTES = 1 << 30  # small, so that several engines fit beside each other
+CACHE_BYTES = 1 << 30
 START_S = 600
+# Compiling takes longer than a test's few thousand requests gain from it.
+QUICK_START = {"enforce_eager": "true", "kv_cache_memory_bytes": str(CACHE_BYTES)}
 
 
 @dataclass(frozen=True)
 class LiveEngine:
-    """A started in-process engine and the event loop that it lives in."""
+    """A started in-process engine that lives in a loop of its own."""
 
     engine: InProcessEngine
-    runner: asyncio.Runner
+    shared: SharedEngine
     log_file: Path
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` in the engine's loop."""
-        return self.runner.run(work)
+        return self.shared.run(work)
 
     def ask(self, picture: DecodedImage | None, requests: Sequence[Request]) -> list[Response]:
         """Ask and wait."""
         return self.run(ask_all(self.engine, picture, requests))
+
+    def handle(self) -> Engine:
+        """Return the engine for one job, which runs in a loop of its own."""
+        return self.shared.handle()
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,34 @@ class LiveServer:
 
     url: str
     model: str
+
+
+class Live:
+    """Starts the engine or the server when it is asked for, and ends the other one first."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running: LiveEngine | LiveServer | None = None
+        self._stack = ExitStack()
+
+    def engine(self) -> LiveEngine:
+        """Return the demo model in this process."""
+        if not isinstance(self._running, LiveEngine):
+            self.close()
+            self._running = self._stack.enter_context(_engine(self._folder / "vllm.log"))
+        return self._running
+
+    def server(self) -> LiveServer:
+        """Return the demo model behind vLLM's own server."""
+        if not isinstance(self._running, LiveServer):
+            self.close()
+            self._running = self._stack.enter_context(_server(self._folder / "server.log"))
+        return self._running
+
+    def close(self) -> None:
+        """End what is running."""
+        self._running = None
+        self._stack.close()
 
 
 def demo_pictures(count: int) -> list[DecodedImage]:
@@ -69,36 +106,61 @@ def demo_pictures(count: int) -> list[DecodedImage]:
 
 
 @pytest.fixture(scope="session")
-def live_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveEngine]:
-    """The demo model in this process."""
-    log_file = tmp_path_factory.mktemp("live") / "vllm.log"
-    engine_args = {"kv_cache_memory_bytes": str(CACHE_BYTES), "max_num_seqs": "64"}
-    engine = InProcessEngine(EngineSettings(str(MODEL), engine_args, log_file=log_file))
-    with asyncio.Runner() as runner:
-        runner.run(engine.start())
-        try:
-            yield LiveEngine(engine, runner, log_file)
-        finally:
-            runner.run(engine.close())
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """What runs vLLM in this session."""
+    live = Live(tmp_path_factory.mktemp("live"))
+    try:
+        yield live
+    finally:
+        live.close()
 
 
 @pytest.fixture(scope="session")
-def live_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+def live_engine(live: Live) -> LiveEngine:
+    """The demo model in this process."""
+    return live.engine()
+
+
+@pytest.fixture(scope="session")
+def live_server(live: Live) -> LiveServer:
     """The demo model behind vLLM's own server."""
+    return live.server()
+
+
+@pytest.fixture(scope="module")
+def no_engine(live: Live) -> None:
+    """Nothing else runs while a test starts engines of its own."""
+    live.close()
+
+
+@contextmanager
+def _engine(log_file: Path) -> Iterator[LiveEngine]:
+    engine = InProcessEngine(EngineSettings(str(MODEL), {**QUICK_START, "max_num_seqs": "64"}, log_file=log_file))
+    shared = SharedEngine(engine)
+    try:
+        shared.run(shared.prepare())
+        yield LiveEngine(engine, shared, log_file)
+    finally:
+        shared.close()
+
+
+@contextmanager
+def _server(log_file: Path) -> Iterator[LiveServer]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     server = LiveServer(f"http://127.0.0.1:{port}", "demo")
-    log_file = tmp_path_factory.mktemp("server") / "vllm.log"
     options = {
         "model": MODEL, "served-model-name": server.model, "host": "127.0.0.1", "port": port, "block-size": 32,
         "kv-cache-memory-bytes": CACHE_BYTES, "max-num-seqs": 64, "limit-mm-per-prompt": '{"image": 1}',
+        "dtype": "float32" if emulates_bfloat16() else "auto",
     }  # fmt: skip
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--enable-prompt-tokens-details"]
+    command += ["--enforce-eager"]
     for name, value in options.items():
         command += [f"--{name}", str(value)]
     environment = {**os.environ, "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-    with log_file.open("wb") as log:
+    with log_file.open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
         try:
             _wait_until_ready(server, process, log_file)

@@ -1,4 +1,4 @@
-"""The commands as a user types them, on real vLLM: killed in this process's children, and through a faulty server."""
+"""Both stages on real vLLM: in this process, and by commands that are killed, through a faulty server."""
 
 from __future__ import annotations
 
@@ -11,26 +11,31 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tagllm_cli.engines.factory import ModelOptions
+from tagllm_cli.pipeline.label.jobs import candidates_job, disambiguate_job
+from tagllm_cli.pipeline.label.run import Job, RunOptions, run_job
+from tagllm_cli.pipeline.progress import Silent
 from tagllm_cli.records import Row
 from tagllm_cli.store.table import open_table
+from tests.demo import pipeline
 from tests.support.faulty_proxy import Fault, FaultyProxy, cut_off, half_json, refuse, reset
-from tests.support.live import CACHE_BYTES, IMAGES, MODEL, LiveServer
+from tests.support.live import IMAGES, MODEL, LiveEngine, LiveServer
 
 pytestmark = pytest.mark.live
 
-HERE = ["--model", str(MODEL), "--engine-arg", f"kv_cache_memory_bytes={CACHE_BYTES}"]
-PATIENCE_S = 900.0
+TIMEOUT_S = 900.0
+TRUTH = IMAGES.parent / "truth.json"
 
 
 @dataclass(frozen=True)
 class Tables:
-    """Both stages' tables of one way to run them, and what the candidates command said at its end."""
+    """The tables of both stages, and the summary of the run that finished the first one."""
 
     candidates: Path
     labels: Path
@@ -40,35 +45,35 @@ class Tables:
 def tagllm(*arguments: str) -> dict[str, Any]:
     """Run a command to its end and return its JSON."""
     command = [sys.executable, "-m", "tagllm_cli", *arguments, "--json"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=PATIENCE_S)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(json.loads(done.stdout))
 
 
 def candidates(out: Path, *model: str) -> list[str]:
-    """The candidates command over the demo pictures."""
+    """The candidates command over the demo images."""
     return ["candidates", str(IMAGES), "--vocab", "scenes", "--out", str(out), *model]
 
 
-def answers(table: Path) -> int:
-    """How many answers the table's evidence holds; 0 while there is none."""
+def responses(table: Path) -> int:
+    """The number of responses on record; 0 while there is no evidence."""
     evidence = table.with_suffix(".evidence")
     if not evidence.exists():
         return 0
-    with closing(sqlite3.connect(evidence)) as database:  # left open, it would keep the next run out
-        return int(database.execute("SELECT count(*) FROM reply").fetchone()[0])
+    with closing(sqlite3.connect(evidence)) as database:  # left open, it would lock the next run out
+        return int(database.execute("SELECT count(*) FROM response").fetchone()[0])
 
 
 def commits(table: Path) -> int:
-    """When a running process last committed, as a number that changes with each commit."""
+    """A number that changes with each commit of a running process."""
     wal = table.with_name(table.stem + ".evidence-wal")
     return wal.stat().st_mtime_ns if wal.exists() else 0
 
 
 def kill_after(command: Sequence[str], table: Path, times: int) -> None:
-    """Start a command and end it with SIGKILL when it has committed so many times; fails if it ends before."""
+    """Start a command and send SIGKILL when it has committed `times` times; fails if it ends before."""
     child = subprocess.Popen([sys.executable, "-m", "tagllm_cli", *command, "--quiet"], stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     try:
         last = commits(table)
         while times:
@@ -82,28 +87,25 @@ def kill_after(command: Sequence[str], table: Path, times: int) -> None:
         assert child.wait() == -signal.SIGKILL
 
 
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> Tables:
-    """Three times killed while vLLM answers, each time a little later, then run to the end."""
-    folder = tmp_path_factory.mktemp("killed")
+@pytest.fixture(scope="session")
+def in_process(tmp_path_factory: pytest.TempPathFactory, live_engine: LiveEngine) -> Tables:
+    """Both stages as jobs of this process."""
+    folder = tmp_path_factory.mktemp("in-process")
     out, labels = folder / "candidates.parquet", folder / "labels.parquet"
-    command = candidates(out, *HERE)
-    slow = [*command, "--engine-arg", "max_num_seqs=4"]
-    kept = [0]
-    for times in (2, 3, 4):  # the first commit is the listing, the next ones bring about a second's answers each
-        kill_after(slow, out, times)
-        kept.append(answers(out))
-    assert kept == sorted(kept)
-    assert kept[-1] > 0
-    summary = tagllm(*command)
-    assert summary["asked"]["requests"] == answers(out) - kept[-1]
-    tagllm("disambiguate", str(out), "--out", str(labels), *HERE)
+    model, options = ModelOptions(model=str(MODEL)), RunOptions()
+
+    def run(job: Job) -> dict[str, Any]:
+        summary = run_job(replace(job, engine=lambda plan: live_engine.handle()), options, Silent())
+        return dict(summary.to_json())
+
+    summary = run(candidates_job(str(IMAGES), "scenes", out, model, options))
+    run(disambiguate_job(out, labels, model, options))
     return Tables(out, labels, summary)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory, live_server: LiveServer) -> Tables:
-    """Both stages through a proxy in front of vLLM's own server that answers 429, 500, half a JSON and resets."""
+    """Commands that are killed three times, through a faulty proxy in front of vLLM's own server."""
     bad = [refuse(429, retry_after="0"), refuse(500), half_json(), reset(), cut_off()]
     faults = [each for fault in bad for each in (None, None, fault)]
 
@@ -113,8 +115,17 @@ def served(tmp_path_factory: pytest.TempPathFactory, live_server: LiveServer) ->
     folder = tmp_path_factory.mktemp("served")
     out, labels = folder / "candidates.parquet", folder / "labels.parquet"
     with FaultyProxy(fault, upstream=live_server.url) as proxy:
-        summary = tagllm(*candidates(out, "--endpoint", proxy.url))
-        assert len(proxy.questions) > summary["asked"]["requests"]
+        command = candidates(out, "--endpoint", proxy.url)
+        kept = [0]
+        for times in (2, 3, 4):  # the first commit is the listing
+            kill_after(command, out, times)
+            kept.append(responses(out))
+        assert kept == sorted(kept)
+        assert kept[-1] > 0
+        before = len(proxy.questions)
+        summary = tagllm(*command)
+        assert summary["asked"]["requests"] == responses(out) - kept[-1]
+        assert len(proxy.questions) - before > summary["asked"]["requests"]
         tagllm("disambiguate", str(out), "--out", str(labels), "--endpoint", proxy.url)
     return Tables(out, labels, summary)
 
@@ -132,28 +143,21 @@ def decisions(table: Path) -> dict[tuple[str, str], str]:
     }
 
 
-def test_a_run_that_was_killed_three_times_is_whole(killed: Tables):
-    assert killed.summary["rows"]["ok"] == 200
-    assert [row.image_id for row in rows(killed.candidates)] == sorted(
+def test_a_run_that_was_killed_three_times_is_whole(served: Tables) -> None:
+    assert served.summary["rows"]["ok"] == 200
+    assert [row.image_id for row in rows(served.candidates)] == sorted(
         path.relative_to(IMAGES).as_posix() for path in IMAGES.rglob("*") if path.is_file()
     )
 
 
-def test_a_second_run_asks_nothing_and_loads_no_model(killed: Tables):
-    began = time.monotonic()
-    summary = tagllm(*candidates(killed.candidates, *HERE))
-    assert summary["asked"]["requests"] == 0
-    assert time.monotonic() - began < 20, "vLLM alone takes longer to load than that"
-
-
-def test_through_faults_every_image_is_answered(served: Tables):
+def test_through_faults_every_image_is_answered(served: Tables) -> None:
     for table in (served.candidates, served.labels):
         assert {row.status.value for row in rows(table)} == {"ok"}
 
 
 @pytest.mark.parametrize("stage", ["candidates", "labels"])
-def test_process_and_server_agree(killed: Tables, served: Tables, stage: str):
-    here, there = getattr(killed, stage), getattr(served, stage)
+def test_process_and_server_agree(in_process: Tables, served: Tables, stage: str) -> None:
+    here, there = getattr(in_process, stage), getattr(served, stage)
     assert [(row.image_id, row.status) for row in rows(here)] == [(row.image_id, row.status) for row in rows(there)]
     one, other = decisions(here), decisions(there)
     cells = 200 * 60  # an absent label is a decision, too: no
@@ -164,7 +168,20 @@ def test_process_and_server_agree(killed: Tables, served: Tables, stage: str):
     assert sum(one[key] == other[key] for key in both) >= 0.99 * len(both)
 
 
-def test_the_labels_are_good(killed: Tables):
-    truth = str(IMAGES.parent / "truth.json")
-    evaluation = tagllm("evaluate", str(killed.labels), "--truth", truth, "--fail-under", "of1=0.9")
+def test_the_labels_are_good(in_process: Tables) -> None:
+    evaluation = tagllm("evaluate", str(in_process.labels), "--truth", str(TRUTH), "--fail-under", "of1=0.9")
     assert evaluation["images"] == 200
+
+
+@pytest.mark.usefixtures("no_engine")
+def test_the_demo_goes_on_after_a_kill_and_then_loads_no_model(tmp_path: Path) -> None:
+    """The commands of `make demo`, in-process vLLM as every user gets it; killed once while it answers."""
+    first, *_ = pipeline.commands(tmp_path, MODEL)
+    kill_after(first, tmp_path / "candidates.parquet", 2)
+    kept = responses(tmp_path / "candidates.parquet")
+    pipeline.main(["--out", str(tmp_path)])
+    assert 0 < kept < responses(tmp_path / "candidates.parquet")
+    log = tmp_path / "candidates.vllm.log"
+    log.unlink()
+    assert tagllm(*first)["asked"]["requests"] == 0
+    assert not log.exists()
