@@ -1,4 +1,4 @@
-"""The README is true: its commands run, in its order, and its tables say what the code says."""
+"""The README and the pages in docs/ are true: their commands run, in their order; their tables agree with the code."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import csv
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,28 +32,32 @@ from tests.support.command_line import tagllm
 from tests.support.stub_server import picture_of, stub_server
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}
+EVERYTHING = "\n".join(PAGES.values())
+README, TABLES, CRON, CARDS = (
+    PAGES[name] for name in ("README.md", "tables-and-evidence.md", "cron-and-ci.md", "concept-cards.md")
+)
 MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
 PHOTOS = 12
 
 
-def blocks(language: str) -> list[str]:
-    """The README's code blocks in a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def blocks(page: str, language: str) -> list[str]:
+    """The code blocks of a page in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 
 
-def table(heading: str) -> dict[str, str]:
+def table(page: str, heading: str) -> dict[str, str]:
     """A table of two columns, from the first words of its heading: first cell -> second cell."""
-    lines = README.split(f"| {heading} |", 1)[1].split("\n\n", 1)[0].splitlines()[2:]
+    lines = page.split(f"| {heading} |", 1)[1].split("\n\n", 1)[0].splitlines()[2:]
     cells = [line.strip("| ").split(" | ", 1) for line in lines]
     return {first.strip(): second for first, second in cells}
 
 
-def commands() -> list[str]:
-    """What the README says to type or to put into cron, without the prompt, in its order."""
-    typed = re.findall(r"^\$ (.*)$", "".join(blocks("console")), re.MULTILINE)
-    scheduled = re.findall(r"tagllm .*?(?= &&|$)", "".join(blocks("bash")), re.MULTILINE)
-    return [line.split(" #")[0].strip() for line in [*typed, *scheduled]]
+def commands(page: str) -> list[str]:
+    """What a page says to type or to put into cron, without the prompt, in its order."""
+    typed = re.findall(r"^\$ (.*)$", "".join(blocks(page, "console")), re.MULTILINE)
+    scheduled = re.findall(r"\btagllm .*?(?= &&|$)", "".join(blocks(page, "bash")), re.MULTILINE)
+    return [line.split(" #")[0].strip() for line in [*typed, *scheduled] if "pip install" not in line]
 
 
 def truth(photos: Path) -> Iterator[tuple[str, str]]:
@@ -75,23 +81,13 @@ def prepare(folder: Path) -> None:
         shutil.copy(path, folder / "photos")
     with (folder / "truth.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("image", "label"), *truth(folder / "photos")])
-    (folder / "garage.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
+    (folder / "garage.yaml").write_text(blocks(README, "yaml")[0], encoding="utf-8")
     (folder / "names.txt").write_text("mouse\nremote\nkeyboard\nperson\ndog\n", encoding="utf-8")
-    (folder / "tagllm.yaml").write_text(f"vocab: coco\nmodel: {MODEL}\n", encoding="utf-8")
+    (folder / "tagllm.yaml").write_text(blocks(CRON, "yaml")[0], encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder in which everything was typed; ends the module in it, for paths that the README leaves relative."""
-    place = tmp_path_factory.mktemp("readme")
-    prepare(place)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
-        yield place
-
-
-def scribe(picture: DecodedImage | None, request: Request) -> Response:
-    """Answer what an LLM is asked about names as the README's card has it, and everything else by the rule."""
+def answer(picture: DecodedImage | None, request: Request) -> Response:
+    """Answer what an LLM is asked about names with the card of the docs, and everything else by the rule."""
     said = {
         "could be misunderstood": [{"label": "mouse", "overlaps": ["remote"]}],
         "Sort them into scenes": [{"scene": "desk", "labels": ["mouse", "keyboard", "laptop"]}],
@@ -109,43 +105,78 @@ def scribe(picture: DecodedImage | None, request: Request) -> Response:
     return Response("mouse") if "Which of these labels means" in request.text else rules.answer(picture, request)
 
 
+@dataclass(frozen=True)
+class Typed:
+    """What came of a page's commands, by command, and the folder in which they were typed."""
+
+    folder: Path
+    results: Mapping[str, Any]
+
+    def json_of(self, part: str) -> Any:
+        """The JSON object that the first command with `part` in it printed."""
+        return json.loads(self.of(part).stdout)
+
+    def of(self, part: str) -> Any:
+        """The result of the first command with `part` in it."""
+        return next(result for command, result in self.results.items() if part in command)
+
+
+def typed(page: str, folder: Path) -> Typed:
+    """Run the commands of a page in `folder`; servers answer instead of the models."""
+    prepare(folder)
+    results: dict[str, Any] = {}
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        servers = [stack.enter_context(stub_server(MODEL, answer)) for _ in range(4)]
+        for command in commands(page):
+            if not command.startswith("tagllm "):
+                continue
+            line = re.sub(r"http://localhost:800(\d)", lambda found: servers[int(found[1])].url, command)
+            if "--model " in line and "--endpoint " not in line:  # the model would be loaded here
+                line = f"{line} --endpoint {servers[0].url}"
+            results[command] = tagllm(line.removeprefix("tagllm "), servers[0].url)
+    return Typed(folder, results)
+
+
 @pytest.fixture(scope="module")
-def outcomes(folder: Path) -> Mapping[str, Any]:
-    """The result of each of the README's commands, by command."""
-    results = {}
-    with ExitStack() as stack:
-        servers = [stack.enter_context(stub_server(MODEL, scribe)) for _ in range(4)]
-        for command in commands():
-            if command.startswith("tagllm "):
-                here = re.sub(r"http://localhost:800(\d)", lambda found: servers[int(found[1])].url, command)
-                results[command] = tagllm(here.removeprefix("tagllm "), servers[0].url)
-    return results
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Typed]:
+    """Run the commands of a page, once."""
+    return cache(lambda name: typed(PAGES[name], tmp_path_factory.mktemp("docs")))
 
 
-def test_every_command_works(outcomes: Mapping[str, Any]) -> None:
-    assert {command: result.output for command, result in outcomes.items() if result.exit_code} == {}
-    named = {command.split()[1] for command in outcomes}
-    assert named == {"candidates", "concepts", "disambiguate", "evaluate", "export", "vocab"}
-    assert len(outcomes) >= 12
+@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if any("tagllm" in c for c in commands(page))])
+def test_every_command_works(pages: Callable[[str], Typed], name: str) -> None:
+    results = pages(name).results
+    assert {command: result.output for command, result in results.items() if result.exit_code} == {}
+    assert results
 
 
-def test_the_commands_do_what_the_readme_says(outcomes: Mapping[str, Any], folder: Path) -> None:
-    dry = next(result.stdout for command, result in outcomes.items() if "--dry-run" in command)
-    assert "\n12 requests about 12 images would be asked" in dry
-    assert not (folder / "garage.parquet").exists()
-    cards = yaml.safe_load(Path("cards.yaml").read_text(encoding="utf-8"))
-    (tried,) = (entry for section in cards.values() for entry in section)
-    assert (tried["name"], tried["history"][0]["round"]) == ("mouse", 1)  # whether the rule likes the card is chance
-    again = next(result.stdout for command, result in outcomes.items() if "--endpoint http" in command)
-    assert "nothing to ask" in again
-    gated = next(json.loads(result.stdout) for command, result in outcomes.items() if "--fail-under" in command)
+def test_the_dry_run_says_what_would_be_asked_and_writes_nothing(pages: Callable[[str], Typed]) -> None:
+    readme = pages("README.md")
+    assert "\n12 requests about 12 images would be asked" in readme.of("--dry-run").stdout
+    assert not (readme.folder / "garage.parquet").exists()
+
+
+def test_the_card_is_validated_in_the_first_round(pages: Callable[[str], Typed]) -> None:
+    cards = yaml.safe_load((pages("concept-cards.md").folder / "cards.yaml").read_text(encoding="utf-8"))
+    (entry,) = (entry for section in cards.values() for entry in section)
+    assert (entry["name"], entry["history"][0]["round"]) == ("mouse", 1)  # whether the rule likes the card is chance
+
+
+def test_the_same_command_with_other_servers_asks_nothing(pages: Callable[[str], Typed]) -> None:
+    assert "nothing to ask" in pages("models-and-servers.md").of("--endpoint http://localhost:8000 --endpoint").stdout
+
+
+def test_the_gate_of_the_ci_page_is_measured_and_cron_is_quiet(pages: Callable[[str], Typed]) -> None:
+    page = pages("cron-and-ci.md")
+    gated = page.json_of("--fail-under")
     assert (gated["missed_gates"], 0.3 < gated["of1"] < 1) == ([], True)
-    quiet = [result.output for command, result in outcomes.items() if "--quiet" in command]
-    assert quiet == ["", ""]
+    assert [result.output for command, result in page.results.items() if "--quiet" in command] == ["", ""]
 
 
-def test_the_sql_lists_the_labels(outcomes: Mapping[str, Any]) -> None:
-    (query,) = blocks("sql")
+def test_the_sql_lists_the_labels(pages: Callable[[str], Typed], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(pages("README.md").folder)
+    (query,) = blocks(README, "sql")
     found = {(image, name) for image, name, _ in duckdb.sql(query).fetchall()}
     rows = list(open_table(Path("labels.parquet")).rows())
     assert len(rows) == PHOTOS
@@ -156,7 +187,7 @@ def test_the_sql_lists_the_labels(outcomes: Mapping[str, Any]) -> None:
 
 
 def test_the_columns_are_those_of_the_schema() -> None:
-    meanings = table("column")
+    meanings = table(TABLES, "column")
     names = [name for cell in meanings for name in re.findall(r"`(\w+)`", cell)]
     assert names == table_schema().names
     entry = table_schema().field("labels").type.value_type
@@ -168,11 +199,11 @@ def test_the_exit_codes_are_those_of_the_errors() -> None:
     def codes(kind: type[errors.TagllmError]) -> set[int]:
         return {kind.exit_code}.union(*(codes(each) for each in kind.__subclasses__()))
 
-    assert {int(code) for code in table("exit code")} == codes(errors.TagllmError) | {0}
+    assert {int(code) for code in table(CRON, "exit code")} == codes(errors.TagllmError) | {0}
 
 
 def test_every_make_target_exists() -> None:
-    named = set(re.findall(r"(?:^\$ |`)make ([a-z-]+)", README, re.MULTILINE))
+    named = set(re.findall(r"(?:^\$ |`)make ([a-z-]+)", EVERYTHING, re.MULTILINE))
     targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {"setup", "demo", "test", "check"} <= named
     assert named <= targets
@@ -197,13 +228,30 @@ COMMANDS = dict(walk(typer.main.get_command(app)))
 @pytest.mark.parametrize("line", COMMANDS)
 def test_every_command_and_option_is_explained(line: str) -> None:
     command = COMMANDS[line]
-    assert f"{line} " in README or f"{line}`" in README
+    assert f"{line} " in EVERYTHING or f"{line}`" in EVERYTHING
     assert len(command.help) > 20
     unexplained = [param.name for param in command.params if not (param.help or "").endswith((".", ")"))]
     assert unexplained == []
 
 
-def test_the_readme_names_no_option_that_does_not_exist() -> None:
+def test_the_docs_name_no_option_that_does_not_exist() -> None:
     known = {option for command in COMMANDS.values() for param in command.params for option in param.opts}
     foreign = {"--limit-mm-per-prompt", "--port"}  # of `vllm serve`
-    assert set(re.findall(r"--[a-z][a-z-]+", README)) - known - foreign == set()
+    assert set(re.findall(r"--[a-z][a-z-]+", EVERYTHING)) - known - foreign == set()
+
+
+def test_the_docs_name_every_option() -> None:
+    common = {"--help", "--version", "--verbose", "--quiet", "--json", "--config"}
+    known = {param.opts[0] for command in COMMANDS.values() for param in command.params if param.opts[0][:2] == "--"}
+    assert sorted(option for option in known - common if option not in EVERYTHING) == []
+
+
+def test_every_link_leads_somewhere() -> None:
+    for name, page in PAGES.items():
+        folder = ROOT if name == "README.md" else ROOT / "docs"
+        links = re.findall(r"\]\((?!https?://)([^)#]+)\)", page)
+        assert [link for link in links if not (folder / link).exists()] == []
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) < 200
