@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tagllm_cli.labeling.answers.parse_list import _plain
+from tagllm_cli.labeling.answers.lexicon import plain_forms
 from tagllm_cli.records import Decision
 
 
@@ -37,7 +37,7 @@ def yes_no(
     tokens = [(token.strip().lstrip("\u2581\u0120").strip().casefold(), each) for token, each in first_logprobs.items()]
     for_yes, for_no = (
         sum(math.exp(min(logprob, 0.0)) for token, logprob in tokens if token in accepted)
-        for accepted in (_plain(tuple(yes)), _plain(tuple(no)))
+        for accepted in (plain_forms(tuple(yes)), plain_forms(tuple(no)))
     )
     mass = for_yes + for_no
     # The comparison is false for NaN too.

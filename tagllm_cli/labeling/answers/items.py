@@ -1,0 +1,200 @@
+"""Reading one item of a list: a name with its number, check box, note, count or verdict."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from tagllm_cli.labeling.answers.lexicon import QUOTES, SEPARATORS, Lexicon, plain_forms
+from tagllm_cli.labeling.answers.sentences import Reading, Sentence
+from tagllm_cli.labeling.answers.words import CROSSES, HEDGES, NEGATION, TICKS, bare, says_none, verdict
+
+MAX_ITEM_WORDS = 5  # of an item that is no label; what is longer is a part of a sentence
+
+# The labels that a piece of text names: none where it says "none", None where it maps to nothing.
+_Meaning: TypeAlias = tuple[str, ...] | None
+
+_DECORATION = f" \t.!*_#()[]{{}}\u3002\u2022\u00b7-{QUOTES}"
+_PREFIX = re.compile(r"^(?:\d{1,3}[.):]\s*)?(?:(?:and|or|also|plus|&)\s+)?", re.IGNORECASE)
+_AND = re.compile(r"\s+(?:and|und|et|y|e|och|og|en|&|\+)\s+|\s*[/|]\s*", re.IGNORECASE)
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+# A piece of a list: a JSON string up to the next separator, else anything up to it, brackets kept whole.
+_PIECE = re.compile(
+    rf"\s*({_QUOTED.pattern})[\s.]*(?=[{SEPARATORS}]|$)|(?:\([^()]*\)|\[[^\[\]]*\]|\u201c[^\u201c\u201d]*\u201d|[^{SEPARATORS}])+"
+)
+_CHECK_BOX = re.compile(rf"(?:[-*+]\s+)?(?:\[(?P<mark>[ xX\u2713\u2714v-]?)\]|(?P<sign>[{TICKS}{CROSSES}]))\s*")
+_MARKED = re.compile(rf"[{TICKS}{CROSSES}]|\[[ xX\u2713\u2714v-]?\]")
+_COUNT = re.compile(r"\s+(?:[x\u00d7]\s?)?(\d{1,4})$", re.IGNORECASE)
+_VERDICTS = frozenset("yes no true false".split())
+_NOTE = re.compile(r"\s*(?::|=|->|\u2192)\s*|\s+[-\u2013\u2014]+\s+")
+_JSON = json.JSONDecoder(strict=False)
+
+
+class Items:
+    """Reads items under one vocabulary; `none` are the question's own words for an empty list."""
+
+    def __init__(self, lexicon: Lexicon, none: Sequence[str]) -> None:
+        self.lexicon = lexicon
+        self._nothing = plain_forms(tuple(none))
+
+    def label(self, text: str) -> str | None:
+        """Return the label that an undivided text names, decoration, numbering and articles left aside."""
+        name = self.lexicon.find(text.strip())
+        if name is None:
+            plain = _PREFIX.sub("", text.strip(_DECORATION)).strip(_DECORATION)
+            name = self.lexicon.find(plain) if plain else None
+        if name is None and (plain := bare(text)):
+            name = self.lexicon.find(plain)
+        return name
+
+    def pieces(self, line: str) -> list[tuple[str, _Meaning]]:
+        """Cut a line at its separators; return each piece with the labels that it names, None where it names none."""
+        matches = list(_PIECE.finditer(line))
+        pieces = [(match.group(), self._piece(match)) for match in matches]
+        if self.lexicon.most_pieces == 1 or len(pieces) == 1:
+            return pieces
+        joined: list[tuple[int, int, _Meaning]] = []
+        for first in range(len(pieces)):
+            for stop in range(first + 2, min(len(pieces), first + self.lexicon.most_pieces) + 1):
+                # Pieces that are labels themselves are what the format means: a name with a comma has quotes.
+                name = self.label(line[matches[first].start() : matches[stop - 1].end()])
+                if name is None or all(labels is not None for _, labels in pieces[first:stop]):
+                    continue
+                if joined and first < joined[-1][1]:  # two readings: neither counts
+                    joined[-1] = (joined[-1][0], max(stop, joined[-1][1]), None)
+                else:
+                    joined.append((first, stop, (name,)))
+        for first, stop, labels in reversed(joined):
+            pieces[first:stop] = [(line[matches[first].start() : matches[stop - 1].end()], labels)]
+        return pieces
+
+    def _piece(self, match: re.Match[str]) -> _Meaning:
+        value = decoded(match.group(1) or "")
+        return self.meaning(value, quoted=True) if isinstance(value, str) else self.meaning(match.group())
+
+    def meaning(self, text: str, quoted: bool = False) -> _Meaning:
+        """Return the labels that a piece names; without quotes, an answer that means `none` comes before a label."""
+        if _MARKED.search(text):  # a check box is no decoration
+            name = self.lexicon.find(text.strip())
+            return None if name is None else (name,)
+        plain = text.strip(_DECORATION)
+        is_none = plain.casefold() in self._nothing
+        name = None if is_none and not quoted else self.label(text)
+        if name is not None or is_none:
+            return () if name is None else (name,)
+        # "salt and pepper" is not pepper: all parts must be labels.
+        parts = [self.label(part) for part in _AND.split(plain)]
+        return None if quoted or None in parts else tuple(part for part in parts if part is not None)
+
+    def read(self, text: str) -> Reading | None:
+        """Return what one item says; None where it holds a label in a form that is not understood."""
+        labels = self.meaning(text)
+        if labels is not None:
+            return Reading([*labels])
+        for each in (self._checked, self._counted, self._noted):
+            if (reading := each(text)) is not None:
+                return reading
+        return None
+
+    def list(self, text: str) -> Reading | None:
+        """Read two or more items between separators; None where one of them is not understood, or no label."""
+        text = text.strip()
+        if text[:1] + text[-1:] in ("[]", "()"):
+            text = text[1:-1]
+        pieces = self.pieces(text)
+        if len(pieces) < 2:
+            return None
+        reading = Reading()
+        for piece, labels in pieces:
+            part = Reading([*labels]) if labels is not None else self.read(piece)
+            if part is None:
+                return None
+            reading.add(part)
+        return reading
+
+    def _checked(self, text: str) -> Reading | None:
+        text = text.strip()
+        box = _CHECK_BOX.match(text)
+        if box:
+            rest = text[box.end() :]
+            ticked = box["sign"] in TICKS if box["sign"] else box["mark"] not in ("", " ", "-")
+        elif text and text[-1] in TICKS + CROSSES:
+            rest, ticked = text[:-1].rstrip(" :=-\u2013\u2014*_"), text[-1] in TICKS
+        else:
+            return None
+        labels = self.meaning(rest)
+        if labels is None:
+            noted = self.noted(rest)
+            labels = noted[0] if noted else None
+        return None if labels is None else _judged(labels, ticked)
+
+    def _counted(self, text: str) -> Reading | None:
+        plain = text.strip().rstrip(".*_")
+        if count := _COUNT.search(plain):
+            labels = self.meaning(plain[: count.start()])
+            return None if labels is None else _judged(labels, int(count.group(1)) > 0)
+        number, _, name = bare(plain).partition(" ")
+        if number.casefold() in ("0", "zero", "no", "not", "without"):
+            labels = self.meaning(name)
+            return None if labels is None else _judged(labels, False)
+        return None
+
+    def _noted(self, text: str) -> Reading | None:
+        noted = self.noted(text)
+        if noted is None:
+            return None
+        labels, note = noted
+        said = verdict(note)
+        if said is None and (NEGATION.search(note.replace("without", "")) or hedged(note)):
+            return None
+        return _judged(labels, said is not False)
+
+    def noted(self, text: str) -> tuple[tuple[str, ...], str] | None:
+        """Cut "name: note", "name - note" or "name (note)"; None where there is no note or what it is about is no label."""
+        cut = _NOTE.search(text.strip(" \t*_-"))
+        opening = min((at for at in map(text.find, "([") if at > 0), default=-1)
+        text_before = text.strip(" \t*_-")
+        for name, note in (
+            *([(text_before[: cut.start()], text_before[cut.end() :])] if cut else []),
+            *([(text[:opening], text[opening:])] if opening > 0 else []),
+        ):
+            labels = self.meaning(name)
+            if labels and bare(note):
+                return labels, note
+        return None
+
+    def is_ambiguous(self, piece: str) -> bool:
+        """Return whether a piece holds names that cannot be told apart, or is a verdict that belongs to another piece."""
+        if self.lexicon.most_pieces > 1 and any(separator in piece for separator in SEPARATORS):
+            return True
+        return bare(piece).casefold() in _VERDICTS or Sentence(piece, self.lexicon).is_unspaced
+
+    def said_aside(self, text: str) -> Reading | None:
+        """Read an item whose place or looks are told: "small cat in the background"; None where that is not clear."""
+        sentence = Sentence(text, self.lexicon)
+        if sentence.names:
+            reading = sentence.read(strict=False)
+            return reading if reading is None or reading.found or reading.denied else None
+        if says_none(text):
+            return Reading()
+        return None
+
+
+def hedged(note: str) -> bool:
+    """Return whether a note doubts in a sentence ("could be a dog"); "possibly" alone takes nothing back."""
+    tokens = note.casefold().split()
+    return len(tokens) > 2 and not HEDGES.isdisjoint(tokens)
+
+
+def _judged(labels: Sequence[str], seen: bool) -> Reading:
+    return Reading([*labels]) if seen else Reading(denied=[*labels])
+
+
+def decoded(text: str) -> object:
+    """Return the value of a JSON text, None where it is none."""
+    try:
+        return _JSON.decode(text)
+    except (ValueError, RecursionError):
+        return None
