@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from typing import TypeAlias
 
 from tagllm_cli.labeling.answers.lexicon import QUOTES, SEPARATORS, Lexicon, plain_forms
+from tagllm_cli.labeling.answers.parse_json import decoded
 from tagllm_cli.labeling.answers.sentences import Reading, Sentence
 from tagllm_cli.labeling.answers.words import CROSSES, HEDGES, NEGATION, TICKS, bare, says_none, verdict
 
@@ -19,17 +19,18 @@ _Meaning: TypeAlias = tuple[str, ...] | None
 _DECORATION = f" \t.!*_#()[]{{}}\u3002\u2022\u00b7-{QUOTES}"
 _PREFIX = re.compile(r"^(?:\d{1,3}[.):]\s*)?(?:(?:and|or|also|plus|&)\s+)?", re.IGNORECASE)
 _AND = re.compile(r"\s+(?:and|und|et|y|e|och|og|en|&|\+)\s+|\s*[/|]\s*", re.IGNORECASE)
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 # A piece of a list: a JSON string up to the next separator, else anything up to it, brackets kept whole.
 _PIECE = re.compile(
-    rf"\s*({_QUOTED.pattern})[\s.]*(?=[{SEPARATORS}]|$)|(?:\([^()]*\)|\[[^\[\]]*\]|\u201c[^\u201c\u201d]*\u201d|[^{SEPARATORS}])+"
+    rf"\s*({QUOTED.pattern})[\s.]*(?=[{SEPARATORS}]|$)|(?:\([^()]*\)|\[[^\[\]]*\]|\u201c[^\u201c\u201d]*\u201d|[^{SEPARATORS}])+"
 )
 _CHECK_BOX = re.compile(rf"(?:[-*+]\s+)?(?:\[(?P<mark>[ xX\u2713\u2714v-]?)\]|(?P<sign>[{TICKS}{CROSSES}]))\s*")
 _MARKED = re.compile(rf"[{TICKS}{CROSSES}]|\[[ xX\u2713\u2714v-]?\]")
 _COUNT = re.compile(r"\s+(?:[x\u00d7]\s?)?(\d{1,4})$", re.IGNORECASE)
+_NO = re.compile(r"(?:but |and )?(?:no|not|without|neither|nor)\b", re.IGNORECASE)
+_IN_BRACKETS = re.compile(r"\s*(?:\([^()]*\)|\[[^\[\]]*\])[\s.]*")
 _VERDICTS = frozenset("yes no true false".split())
 _NOTE = re.compile(r"\s*(?::|=|->|\u2192)\s*|\s+[-\u2013\u2014]+\s+")
-_JSON = json.JSONDecoder(strict=False)
 
 
 class Items:
@@ -88,15 +89,18 @@ class Items:
         parts = [self.label(part) for part in _AND.split(plain)]
         return None if quoted or None in parts else tuple(part for part in parts if part is not None)
 
-    def read(self, text: str) -> Reading | None:
-        """Return what one item says; None where it holds a label in a form that is not understood."""
+    def read(self, text: str, is_bullet: bool = False) -> Reading | None:
+        """Return what one item says; None where it holds a label in a form that is not understood.
+
+        A note in a line of its own (`is_bullet`) may speak of other labels.
+        """
         labels = self.meaning(text)
         if labels is not None:
             return Reading([*labels])
-        for each in (self._checked, self._counted, self._noted):
+        for each in (self._checked, self._counted):
             if (reading := each(text)) is not None:
                 return reading
-        return None
+        return self._noted(text, is_bullet)
 
     def list(self, text: str) -> Reading | None:
         """Read two or more items between separators; None where one of them is not understood, or no label."""
@@ -104,7 +108,7 @@ class Items:
         if text[:1] + text[-1:] in ("[]", "()"):
             text = text[1:-1]
         pieces = self.pieces(text)
-        if len(pieces) < 2:
+        if len(pieces) < 2 or self.negate_what_follows(pieces):
             return None
         reading = Reading()
         for piece, labels in pieces:
@@ -141,11 +145,14 @@ class Items:
             return None if labels is None else _judged(labels, False)
         return None
 
-    def _noted(self, text: str) -> Reading | None:
+    def _noted(self, text: str, is_bullet: bool) -> Reading | None:
         noted = self.noted(text)
         if noted is None:
             return None
         labels, note = noted
+        if not is_bullet and any(mark in note for mark in SEPARATORS) and not _IN_BRACKETS.fullmatch(note):
+            if Sentence(note, self.lexicon).names - set(labels):
+                return None
         said = verdict(note)
         if said is None and (NEGATION.search(note.replace("without", "")) or hedged(note)):
             return None
@@ -165,10 +172,25 @@ class Items:
                 return labels, note
         return None
 
+    def negate_what_follows(self, pieces: Sequence[tuple[str, _Meaning]]) -> bool:
+        """Return whether a piece such as "no cat" is followed by one that it may negate too ("no cat, dog or bird")."""
+        negates = False
+        for piece, labels in pieces:
+            plain = bare(piece)
+            starts = labels is None and _NO.match(plain)
+            if negates and not starts and not plain[:1].isdigit():
+                return True
+            negates = bool(starts)
+        return False
+
+    def has_two_readings(self, text: str) -> bool:
+        """Return whether names with separators can be told from the ones around them in more than one way."""
+        return self.lexicon.most_pieces > 1 and any(
+            labels is None and any(mark in piece for mark in SEPARATORS) for piece, labels in self.pieces(text)
+        )
+
     def is_ambiguous(self, piece: str) -> bool:
-        """Return whether a piece holds names that cannot be told apart, or is a verdict that belongs to another piece."""
-        if self.lexicon.most_pieces > 1 and any(separator in piece for separator in SEPARATORS):
-            return True
+        """Return whether a piece is a verdict that belongs to another piece, or holds names in a script without spaces."""
         return bare(piece).casefold() in _VERDICTS or Sentence(piece, self.lexicon).is_unspaced
 
     def said_aside(self, text: str) -> Reading | None:
@@ -190,11 +212,3 @@ def hedged(note: str) -> bool:
 
 def _judged(labels: Sequence[str], seen: bool) -> Reading:
     return Reading([*labels]) if seen else Reading(denied=[*labels])
-
-
-def decoded(text: str) -> object:
-    """Return the value of a JSON text, None where it is none."""
-    try:
-        return _JSON.decode(text)
-    except (ValueError, RecursionError):
-        return None

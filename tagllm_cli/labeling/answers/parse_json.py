@@ -53,6 +53,14 @@ def read_json(response: Response) -> object:
     return objects if len(objects) > 1 and isinstance(longest, dict) else longest
 
 
+def decoded(text: str) -> object:
+    """Return the value of a JSON text, None where it is none."""
+    try:
+        return _JSON.decode(text)
+    except (ValueError, RecursionError):
+        return None
+
+
 def json_values(text: str) -> tuple[list[tuple[int, object]], bool]:
     """Return the JSON lists and objects in a text with their lengths; and whether every bracket belongs to one."""
     found: list[tuple[int, object]] = []

@@ -10,11 +10,12 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from tagllm_cli.labeling.answers.items import MAX_ITEM_WORDS, Items, decoded
+from tagllm_cli.labeling.answers.items import MAX_ITEM_WORDS, QUOTED, Items
 from tagllm_cli.labeling.answers.lexicon import Lexicon, plain_forms, render_names, reserved_forms, said
+from tagllm_cli.labeling.answers.parse_json import decoded
 from tagllm_cli.labeling.answers.sections import Polarity, Sections, polarity
 from tagllm_cli.labeling.answers.sentences import Reading, Sentence, cut_sentences
-from tagllm_cli.labeling.answers.structured import read_json_answer, read_pieces, read_table
+from tagllm_cli.labeling.answers.structured import is_structured, read_json_answer, read_table
 from tagllm_cli.labeling.answers.words import (
     REFUSAL,
     bare,
@@ -33,7 +34,6 @@ MAX_UNMATCHED = 50  # texts kept of one answer
 MAX_UNMATCHED_LENGTH = 200  # characters kept of each
 MAX_PROSE = 2  # sentences that an answer may consist of; more are a description, not an answer
 
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _GREETING = re.compile(
     r"\W*(?:sure(?: thing)?|okay|ok|certainly|of course|absolutely|alright|great|yes|got it|here you go|hello|hi)"
     r"(?:[,.!:;\u2014\u2013-]+|\n)\s*",
@@ -42,7 +42,6 @@ _GREETING = re.compile(
 _BULLET = re.compile(r"\s*(?:[-*+\u2022\u00b7\u2013\u2014\u25aa\u25e6\u2023\u25cf]\s+|\(?\d{1,3}[.):]\s*)+")
 _INLINE_NUMBER = re.compile(r"(?:^|\s+)\(?\d{1,2}[.)]\s+")
 _HEADING = re.compile(r"\s*(?:#{1,6}\s+(?P<sharp>.+)|(?P<bold>\*\*[^*]+\*\*)\s*)$")
-_BROKEN_JSON = re.compile(r"(?:json\s*)?[\[{]+\s*\"")
 _MAX_HEADING_WORDS = 25
 _ECHOED_LIST = re.compile(r"\b(?:list|options|categories|given|among|choices)\b", re.IGNORECASE)
 
@@ -91,7 +90,7 @@ def _read_exactly(text: str, lexicon: Lexicon, reserved: frozenset[str]) -> list
     names: list[str] = []
     start, line = 0, f"{text}, "
     while start < len(text):
-        quoted = _QUOTED.match(line, start)
+        quoted = QUOTED.match(line, start)
         end = quoted.end() if quoted else line.index(", ", start)
         name = decoded(line[start:end]) if quoted else line[start:end]
         if not isinstance(name, str) or name not in lexicon.position or not line.startswith(", ", end):
@@ -105,7 +104,7 @@ def _read_exactly(text: str, lexicon: Lexicon, reserved: frozenset[str]) -> list
 
 def _read(text: str, items: Items) -> Reading | None:
     """Return what the first form says that fits a text; None where none fits."""
-    if REFUSAL.match(text) or _BROKEN_JSON.match(text) and read_json_answer(text, items) is None:
+    if REFUSAL.match(text):
         return None
     for form in _FORMS:
         if (reading := form(text, items)) is not None:
@@ -122,7 +121,7 @@ def _is_none(text: str, items: Items) -> bool:
 
 
 def _read_lines(text: str, items: Items) -> Reading | None:
-    return _Lines(items).read(text)
+    return None if is_structured(text) else _Lines(items).read(text)
 
 
 # What an answer may look like, the strictest form first.
@@ -138,6 +137,7 @@ class _Lines:
         self._kind = Polarity.NEUTRAL
         self._is_understood = False
         self._unclear: set[str] = set()  # labels in what was not understood
+        self._has_two_readings = False
         self._sentences = 0
         self._asks = False
 
@@ -154,7 +154,9 @@ class _Lines:
             self._line(f"{line} {bare(following)}" if is_heading and says_none(following) else line)
         reading = self._sections.united()
         is_list = self._sentences < MAX_PROSE + 1
-        if not self._is_understood or not is_list or self._unclear - set(reading.found) - set(reading.denied):
+        if not self._is_understood or not is_list or self._has_two_readings:
+            return None
+        if self._unclear - set(reading.found) - set(reading.denied):
             return None
         return None if self._asks and not self._sections.is_open(Polarity.SEEN) else reading
 
@@ -188,7 +190,7 @@ class _Lines:
 
     def _item(self, text: str) -> None:
         """Read what stands behind a bullet; a note there belongs to its name, to the line's end."""
-        reading = self._items.list(text) or self._items.read(text)
+        reading = self._items.list(text) or self._items.read(text, is_bullet=True)
         noted = self._items.noted(text) if reading is None else None
         if reading is not None:
             self._add(reading)
@@ -217,6 +219,8 @@ class _Lines:
             before, self._kind = self._kind, kind if kind is not Polarity.NEUTRAL else self._kind
             self._part(rest, is_under_heading=True)
             self._kind = before
+        elif items.has_two_readings(text):
+            self._has_two_readings = True
         elif (reading := self._list(text)) is not None:
             self._add(reading)
         else:
@@ -232,8 +236,10 @@ class _Lines:
         items = self._items
         if Sentence(text, items.lexicon).is_talk:
             return None
-        reading = Reading()
-        for piece, labels in items.pieces(text):
+        reading, pieces = Reading(), items.pieces(text)
+        if items.negate_what_follows(pieces):
+            return None
+        for piece, labels in pieces:
             part = Reading(found=list(labels)) if labels is not None else items.read(piece)
             if part is None:
                 sentence = Sentence(piece, items.lexicon)

@@ -188,7 +188,8 @@ class Sentence:
             or token in words.PREPOSITIONS
             or token in words.VERBS
             or token in words.CONJUNCTIONS
-            or token in ("of", "that", "too", "also", "only", "each", "both", "visible", "here", "there", "close", "without")
+            or token
+            in ("of", "that", "too", "also", "only", "each", "both", "visible", "here", "there", "close", "without")
             or token.endswith(("ing", "ed"))
         )
 

@@ -12,7 +12,9 @@ from tagllm_cli.labeling.answers.sentences import Reading, Sentence
 from tagllm_cli.labeling.answers.words import says_none, verdict
 
 _NAME_KEYS = ("label", "name", "category", "class", "object", "item", "tag", "type", "category_name", "class_name")
-_VERDICT_KEYS = re.compile(r"(?:is_?|in_?)?(?:visible|present|detected|found|seen|exists|image|count|number|answer|status|value)")
+_VERDICT_KEYS = re.compile(
+    r"(?:is_?|in_?)?(?:visible|present|detected|found|seen|exists|image|count|number|answer|status|value)"
+)
 _TALK_KEYS = re.compile(
     r"(?:reason|explanation|description|caption|comment|thought|summary|note|analysis|image|confidence|score|bbox|box|location"
     r"|total|count|num)",
@@ -20,6 +22,16 @@ _TALK_KEYS = re.compile(
 _PYTHON = (("'", '"'), ("True", "true"), ("False", "false"), ("None", "null"))
 _LAST_COMMA = re.compile(r",\s*([\]}])")
 _RULE = re.compile(r"[\s|:+-]*-[\s|:+-]*")
+_JSON_LIKE = re.compile(r'(?:^|[\s:])[{\[]+\s*"')
+
+
+def is_structured(text: str) -> bool:
+    """Return whether a text has JSON or a table in it, whole or not."""
+    return bool(_JSON_LIKE.search(text)) or _has_table(text.split("\n"))
+
+
+def _has_table(lines: Sequence[str]) -> bool:
+    return any("|" in line and _RULE.fullmatch(line) for line in lines)
 
 
 def read_json_answer(text: str, items: Items) -> Reading | None:
@@ -137,7 +149,7 @@ def _united(parts: Sequence[Reading | None]) -> Reading | None:
 def read_table(text: str, items: Items) -> Reading | None:
     """Read a Markdown table: every cell that is a label counts, unless its column or another cell says no."""
     lines = [line.strip() for line in text.split("\n")]
-    if not any("|" in line and _RULE.fullmatch(line) for line in lines):
+    if not _has_table(lines):
         return None
     reading, header, around = Reading(), list[str](), set[str]()
     for line in lines:
@@ -151,7 +163,9 @@ def read_table(text: str, items: Items) -> Reading | None:
         if not names:
             around |= Sentence(line, items.lexicon).names
             continue
-        columns = {index: polarity(header[index]) if index < len(header) else Polarity.NEUTRAL for index in range(len(cells))}
+        columns = {
+            index: polarity(header[index]) if index < len(header) else Polarity.NEUTRAL for index in range(len(cells))
+        }
         taken = {index for index, _ in names}
         said = [verdict(cell) for index, cell in enumerate(cells) if index > names[0][0] and index not in taken]
         for index, labels in names:

@@ -16,7 +16,9 @@ _TAG = re.compile(
     r"(?:\s[^<>]{0,200})?/?>",
     re.IGNORECASE,
 )
-_STRAIGHT = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'", "\u00a0": " ", "\ufe0f": "", "\uff1a": ":", "\u2192": ":"})
+_STRAIGHT = str.maketrans(
+    {"\u2018": "'", "\u2019": "'", "\u02bc": "'", "\u00a0": " ", "\ufe0f": "", "\uff1a": ":", "\u2192": ":"}
+)
 
 REFUSAL = re.compile(
     r"^\W*(?:(?:but|unfortunately|i apologize|my apologies)\b\W*)?"
@@ -29,7 +31,7 @@ REFUSAL = re.compile(
     re.IGNORECASE,
 )
 NEGATION = re.compile(
-    r"\b(?:no|not|none|nor|neither|never|nothing|without|cannot|absent|missing|\w+n['\u2019]t)\b", re.IGNORECASE
+    r"\b(?:no|not|none|nor|neither|never|hardly|nothing|without|cannot|absent|missing|\w+n['\u2019]t)\b", re.IGNORECASE
 )
 
 
@@ -174,7 +176,9 @@ BEFORE_OF = frozenset(
     "group pair pairs couple bunch number lot lots row set herd flock pack stack pile slice slices piece pieces variety front"
     " top side left right middle edge part image picture photo photograph view shot close up none consists one two three".split()
 )
-HEDGES = frozenset("may might maybe perhaps possibly would should could probably unclear unsure uncertain whether if".split())
+HEDGES = frozenset(
+    "may might maybe perhaps possibly would should could probably unclear unsure uncertain whether if".split()
+)
 DOUBT = (HEDGES - {"could"}) | frozenset(
     "likely seem seems seemingly looks resembles resembling like"
     " unless except excluding than hard difficult almost instead reminds wait hmm".split()
