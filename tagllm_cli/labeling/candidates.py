@@ -66,9 +66,9 @@ class Candidates:
         return self._requests
 
     def row(self, item: Item, responses: Sequence[Response | None]) -> Row:
-        """Unite the arms' answers into candidates; a group without a usable answer leaves its unproposed labels `unknown`.
+        """Unite the arms' answers into candidates; without a usable answer a group's unproposed labels are `unknown`.
 
-        That is one that failed, was cut off, or is in no form that can be read.
+        Not usable is one that failed, was cut off, or is in no form that can be read.
         """
         return make_row(item, responses, self._unite, self._why_failed)
 

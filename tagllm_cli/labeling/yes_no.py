@@ -35,13 +35,13 @@ class YesNoQuestion:
     request: Request
     template: Template
 
-    def verdict(self, response: Response, limits: Thresholds = Thresholds()) -> YesNo:  # noqa: B008 (frozen)
+    def verdict(self, response: Response, limits: Thresholds = Thresholds()) -> YesNo:
         """Return what an answer decides."""
         return yes_no(response.first_logprobs, self.template.yes, self.template.no, limits.min_mass, limits.threshold)
 
 
 def ask_yes_no(templates: Mapping[str, Template], name: str, card: Card | None) -> YesNoQuestion:
-    """Return the question about a label: with what its card says, the bare one where there is no card or description."""
+    """Return the question about a label with what its card says; the bare one where that is nothing."""
     rendered = render_names([name])
     if card is None or not card.description:
         template = templates["verify"]

@@ -27,9 +27,11 @@ _PIECE = re.compile(
 _CHECK_BOX = re.compile(rf"(?:[-*+]\s+)?(?:\[(?P<mark>[ xX\u2713\u2714v-]?)\]|(?P<sign>[{TICKS}{CROSSES}]))\s*")
 _MARKED = re.compile(rf"[{TICKS}{CROSSES}]|\[[ xX\u2713\u2714v-]?\]")
 _COUNT = re.compile(r"\s+(?:[x\u00d7]\s?)?(\d{1,4})$", re.IGNORECASE)
+_GOES_ON = re.compile(rf"[{SEPARATORS}:]|[.!?]\s")
+_SLASH = re.compile(r"\s[/|]\s")
 _NO = re.compile(r"(?:but |and )?(?:no|not|without|neither|nor)\b", re.IGNORECASE)
 _IN_BRACKETS = re.compile(r"\s*(?:\([^()]*\)|\[[^\[\]]*\])[\s.]*")
-_VERDICTS = frozenset("yes no true false".split())
+_VERDICTS = frozenset(["yes", "no", "true", "false"])
 _NOTE = re.compile(r"\s*(?::|=|->|\u2192)\s*|\s+[-\u2013\u2014]+\s+")
 
 
@@ -108,6 +110,8 @@ class Items:
         if text[:1] + text[-1:] in ("[]", "()"):
             text = text[1:-1]
         pieces = self.pieces(text)
+        if len(pieces) < 2 and _SLASH.search(text):
+            pieces = self.pieces(_SLASH.sub(", ", text))
         if len(pieces) < 2 or self.negate_what_follows(pieces):
             return None
         reading = Reading()
@@ -150,16 +154,16 @@ class Items:
         if noted is None:
             return None
         labels, note = noted
-        if not is_bullet and any(mark in note for mark in SEPARATORS) and not _IN_BRACKETS.fullmatch(note):
-            if Sentence(note, self.lexicon).names - set(labels):
-                return None
+        goes_on = not is_bullet and _GOES_ON.search(note) and not _IN_BRACKETS.fullmatch(note)
+        if goes_on and Sentence(note, self.lexicon).names - set(labels):
+            return None
         said = verdict(note)
         if said is None and (NEGATION.search(note.replace("without", "")) or hedged(note)):
             return None
         return _judged(labels, said is not False)
 
     def noted(self, text: str) -> tuple[tuple[str, ...], str] | None:
-        """Cut "name: note", "name - note" or "name (note)"; None where there is no note or what it is about is no label."""
+        """Cut "name: note", "name - note" or "name (note)"; None where it is no note, or about no label."""
         cut = _NOTE.search(text.strip(" \t*_-"))
         opening = min((at for at in map(text.find, "([") if at > 0), default=-1)
         text_before = text.strip(" \t*_-")
@@ -190,8 +194,9 @@ class Items:
         )
 
     def is_ambiguous(self, piece: str) -> bool:
-        """Return whether a piece is a verdict that belongs to another piece, or holds names in a script without spaces."""
-        return bare(piece).casefold() in _VERDICTS or Sentence(piece, self.lexicon).is_unspaced
+        """Return whether a piece is a verdict on another one, two names in one, or names in a script without spaces."""
+        sentence = Sentence(piece, self.lexicon)
+        return bare(piece).casefold() in _VERDICTS or sentence.is_unspaced or sentence.is_compound
 
     def said_aside(self, text: str) -> Reading | None:
         """Read an item whose place or looks are told: "small cat in the background"; None where that is not clear."""

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
-from tagllm_cli.vocabulary.model import Vocabulary
 from tagllm_cli.vocabulary.forms import folded, inflected
+from tagllm_cli.vocabulary.model import Vocabulary
 
 QUOTES = "\"'`\u2018\u2019\u201c\u201d\u00ab\u00bb"
 SEPARATORS = ",;|\u2022\u00b7\uff0c\u3001\uff1b\u060c"
@@ -19,7 +19,7 @@ _QUANTITY = re.compile(
     r"^(?:(?:an?|the|some|several|many|multiple|one|two|three|four|five|six|[1-9]\d{0,2}x?) )+(?:pairs? of )?"
 )
 # A label of such a name is found where it is a whole item, never inside of a sentence.
-_NOT_IN_SENTENCES = frozenset("yes no not none nothing other others both true false".split())
+_NOT_IN_SENTENCES = frozenset(["yes", "no", "not", "none", "nothing", "other", "others", "both", "true", "false"])
 
 
 def render_names(names: Iterable[str], none: Sequence[str] = ("none",)) -> str:

@@ -1,7 +1,7 @@
 """Model text becomes labels, and never anything outside the vocabulary.
 
-`parse_names` inverts `render_names` exactly, for any names. An answer that is not in that form is read by the first of a
-few other forms that fits it; an answer that fits none is not readable: what it says about the labels is unknown.
+`parse_names` inverts `render_names` exactly, for any names. An answer that is not in that form is read by the first of
+a few other forms that fits it; an answer that fits none is not readable: what it says about the labels is unknown.
 """
 
 from __future__ import annotations

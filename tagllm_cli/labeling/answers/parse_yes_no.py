@@ -44,7 +44,8 @@ def yes_no(
     """Decide from the first answer token: yes where P(yes) / (P(yes) + P(no)) is above `threshold` (`is_yes`), else no.
 
     `first_logprobs` maps likely first tokens to natural log-probabilities; every token that is one of the forms `yes`
-    or `no`, apart from case and from space, quotes and asterisks around it, counts. A mass on them below `min_mass` is `unknown`, not no.
+    or `no`, apart from case and from space, quotes and asterisks around it, counts. A mass on them below `min_mass` is
+    `unknown`, not no.
 
     >>> yes_no({" Yes": math.log(0.6), "yes": math.log(0.2), "No": math.log(0.2)}, ["yes"], ["no"]).decision
     <Decision.YES: 'yes'>

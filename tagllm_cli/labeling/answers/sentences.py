@@ -15,7 +15,7 @@ from tagllm_cli.labeling.answers.lexicon import TOKEN, Lexicon
 from tagllm_cli.vocabulary.forms import folded
 
 MAX_TOKENS = 120  # of a sentence; what is longer is not a short answer
-_CONTRASTS = frozenset("but however although though whereas yet while".split())
+_CONTRASTS = frozenset(["but", "however", "although", "though", "whereas", "yet", "while"])
 _STOPS = frozenset(",;:.!?()\"'*`\u2013\u2014-")
 
 
@@ -53,12 +53,15 @@ class Sentence:
         # "an orange cat": a color before a name is no fruit.
         self._mentions = [m for m in found if not (m.end in starts and self._tokens[m.start] in words.ADJECTIVES)]
         self.names = {mention.name for mention in self._mentions} | lexicon.unspaced_mentions(line)
+        self.is_compound = len(self._mentions) == 2 and sum(m.end - m.start for m in self._mentions) == len(
+            self._tokens
+        )
         self.is_unspaced = bool(self.names) and not self._mentions
 
     @property
     def is_names_only(self) -> bool:
-        """Whether it is nothing but names, one after the other."""
-        return bool(self._mentions) and sum(m.end - m.start for m in self._mentions) == len(self._tokens)
+        """Whether it is nothing but names, more than two: two may be a name of their own ("carrot cake")."""
+        return len(self._mentions) > 2 and sum(m.end - m.start for m in self._mentions) == len(self._tokens)
 
     @property
     def is_negated(self) -> bool:
@@ -142,8 +145,8 @@ class Sentence:
         if not {",", "and", "&"}.intersection(between):
             return False
         last = between[-1]
-        if last in words.NUMERALS or last.isdecimal():
-            return True  # "0 cats, 1 dog"
+        if last in words.NUMERALS or last.isdecimal() or {"only", "just"}.intersection(between):
+            return True  # "0 cats, 1 dog", "no cats, only a dog"
         # "cat, no dog, bird": no bird, or a bird? "no dog, bird or cow" leaves no doubt.
         alternatives = {"or", "nor"}.intersection(self._tokens[before[0] :])
         return None if foremost.start < before[0] and not alternatives else False

@@ -13,7 +13,7 @@ from tagllm_cli.labeling.answers.words import says_none, verdict
 
 _NAME_KEYS = ("label", "name", "category", "class", "object", "item", "tag", "type", "category_name", "class_name")
 _VERDICT_KEYS = re.compile(
-    r"(?:is_?|in_?)?(?:visible|present|detected|found|seen|exists|image|count|number|answer|status|value)"
+    r"(?:is_?|in_?)?(?:visible|present|detected|found|seen|exists|image|count|quantity|amount|number|answer|status|value)"
 )
 _TALK_KEYS = re.compile(
     r"(?:reason|explanation|description|caption|comment|thought|summary|note|analysis|image|confidence|score|bbox|box|location"
@@ -89,7 +89,7 @@ def _object(value: Mapping[str, object], items: Items, depth: int) -> Reading | 
         return reading
     sections = Sections()
     for key, each in value.items():
-        if names[key] is None and _TALK_KEYS.match(key.casefold()) or isinstance(each, int | float):
+        if (names[key] is None and _TALK_KEYS.match(key.casefold())) or isinstance(each, int | float):
             continue
         part = _value(each, items, depth)
         if part is None:
@@ -109,7 +109,7 @@ def _truth(value: object) -> bool | None:
         return said if said is not None else (None if says_none(value) else True)
     if isinstance(value, dict):
         verdicts = [_truth(each) for key, each in value.items() if _VERDICT_KEYS.fullmatch(key.casefold())]
-        return False if False in verdicts else True
+        return False not in verdicts
     return isinstance(value, list) and bool(value)
 
 

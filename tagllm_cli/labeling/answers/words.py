@@ -1,9 +1,18 @@
-"""Words and marks around the names in a model's answer: thoughts, refusals, verdicts, "none", what a sentence is made of."""
+"""What stands around the names in a model's answer: thoughts, refusals, verdicts, "none", words of sentences."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+def _phrases(text: str) -> frozenset[str]:
+    return frozenset(phrase.strip() for phrase in text.split(","))
+
 
 _THOUGHT = re.compile(r"^.*?(?:</think(?:ing)?>|\u25c1/think\u25b7)", re.DOTALL)
 _OPEN_THOUGHT = re.compile(r"\s*(?:<think|<\|?(?:thinking|reasoning)|\u25c1think)")
@@ -92,7 +101,7 @@ def verdict(note: str) -> bool | None:
     note = note.strip(" \t*_`\"'()[]{}.!,:=")
     if note[:1] and note[0] in TICKS:
         return True
-    if note[:1] and note[0] in CROSSES or note in ("-", "\u2013", "\u2014"):
+    if (note[:1] and note[0] in CROSSES) or note in ("-", "\u2013", "\u2014"):
         return False
     match = _VERDICT.match(note.casefold())
     if match is None:
@@ -104,28 +113,32 @@ def verdict(note: str) -> bool | None:
 
 # --- none
 
-_NONE = frozenset(
-    bare(word)
-    for word in """none|nothing|n/a|nil|null|nope|not visible|none visible|no objects|no matches|not applicable|empty|keine|keiner
-    |keines|kein|nichts|aucun|aucune|rien|ninguno|ninguna|ningún|nada|nessuno|nessuna|niente|nulla|nenhum|nenhuma|geen|niets
-    |ingen|inga|inget|ingenting|intet|ei mitään|ei mikään|yok|hiçbiri|hiç|brak|żaden|żadne|żadna|nic|žádné|žádná|žádný|nimic
-    |niciuna|niciunul|semmi|egyik sem|нет|ничего|ни одного|ни одна|ни один|немає|нічого|няма|κανένα|καμία|τίποτα|אין|כלום
-    |لا شيء|لا يوجد|لا أحد|هیچ|کوئی نہیں|कोई नहीं|कुछ नहीं|কোনটি নয়|không có|không|tidak ada|wala|hakuna|ไม่มี|无|無|没有|沒有|都没有
-    |皆无|なし|無し|ありません|없음|없습니다|없다""".replace("\n    ", "").split("|")
+_NONE = _phrases("""
+    none, nothing, n/a, nil, null, nope, not visible, none visible, no objects, no matches, not applicable, empty,
+    keine, keiner, keines, kein, nichts, aucun, aucune, rien, ninguno, ninguna, ningún, nada, nessuno, nessuna, niente,
+    nulla, nenhum, nenhuma, geen, niets, ingen, inga, inget, ingenting, intet, ei mitään, ei mikään, yok, hiçbiri, hiç,
+    brak, żaden, żadne, żadna, nic, žádné, žádná, žádný, nimic, niciuna, niciunul, semmi, egyik sem, нет, ничего,
+    ни одного, ни одна, ни один, немає, нічого, няма, κανένα, καμία, τίποτα, אין, כלום, لا شيء, لا يوجد, لا أحد, هیچ,
+    کوئی نہیں, कोई नहीं, कुछ नहीं, không có, không, tidak ada, wala, hakuna, ไม่มี,
+    无, 無, 没有, 沒有, 都没有, 皆无, なし, 無し,
+    ありません, 없음, 없습니다, 없다
+""")
+_NONE_FIRST = _phrases("""
+    keine, keiner, keines, kein, aucun, aucune, ninguno, ninguna, nessuno, nessuna, nenhum, nenhuma, geen, ingen, inga,
+    inget, žádné, žádná, żadna, żadne, żaden, nic, niciuna, ни, hiçbiri, nada, rien, nichts, niets, لا, không, tidak
+""")
+_NONE_ANYWHERE = re.compile(
+    r"\b(?:aucune?|keine?[rsn]?|ningun[oa]|ningún|nessun[oa]?|nenhum[a]?|geen|inga|żadn[aey]|ни од\w+)\b"
+    "|没有|沒有|不存在|都不|ありません|見当たりません|없습니다|नहीं|ไม่มี|لا توجد|لا يوجد"
 )
-_NONE_FIRST = frozenset(
-    """keine keiner keines kein aucun aucune ninguno ninguna nessuno nessuna nenhum nenhuma geen ingen inga inget žádné žádná
-    żadna żadne żaden nic niciuna ни hiçbiri nada rien nichts niets لا không tidak""".split()
-)
-_NONE_ANYWHERE = re.compile("没有|沒有|不存在|都不|ありません|見当たりません|없습니다|नहीं|ไม่มี|لا توجد|لا يوجد")
 _NONE_OF_THEM = re.compile(
-    r"\b(?:categor|label|object|item|animal|class|thing|list|option|above|any\b|of (?:the|these|those|them)\b|visible|present"
-    r"|shown|seen|match|nothing|none)",
+    r"\b(?:categor|label|object|item|animal|class|thing|list|option|above|any\b|of (?:the|these|those|them)\b|visible"
+    r"|present|shown|seen|match|nothing|none)",
     re.IGNORECASE,
 )
 _UNABLE = re.compile(
-    r"\b(?:determin|tell|say\b|sure|certain|able\b|unable|access|process|make out|clear|blurr|open|load|provide|help|assist"
-    r"|confiden|know)",
+    r"\b(?:determin|tell|say\b|sure|certain|able\b|unable|access|process|make out|clear|blurr|open|load|provide|help"
+    r"|assist|confiden|know)",
     re.IGNORECASE,
 )
 
@@ -149,50 +162,63 @@ def says_none(text: str) -> bool:
 
 # --- sentences (all words folded: lower case, no hyphens)
 
-NUMERALS = frozenset("one two three four five six seven eight nine ten".split())
-DETERMINERS = NUMERALS | frozenset(
-    "a an the some any several many multiple various numerous few another this that these those his her their its each every"
-    " all both more just only also least".split()
-)
-ADJECTIVES = frozenset(
-    "black white brown gray grey red blue green yellow orange pink purple golden tan beige blonde silver dark light bright"
-    " colorful striped spotted small little tiny large big huge tall short long old young adult new single different visible"
-    " wooden metal plastic empty parked open closed cute beautiful".split()
-)
-PREPOSITIONS = frozenset(
-    "in on at near by with beside besides behind under underneath below beneath above over inside outside within around between among"
-    " against across along alongside through into onto from to next front top left right while as together".split()
-)
-CONJUNCTIONS = frozenset("and & or nor plus + und et y e och og en i".split())
-VERBS = frozenset(
-    "is are was were be being has have having can could see sees shows show showing contains contain containing features"
-    " feature featuring includes include including depicts depict displays display holding riding wearing there's i've"
-    " sits stands lies sit stand lie spot find it's that's identify detect recognize observe appear appears am where who which".split()
-)
-FINITE = frozenset("is are was were shows contains features includes depicts sits stands".split())
-AUXILIARIES = frozenset("is are was were do does did can could has have will would am".split())
+NUMERALS = _words("""
+    one two three four five six seven eight nine ten
+""")
+DETERMINERS = NUMERALS | _words("""
+    a an the some any several many multiple various numerous few another this that these those his her their its each
+    every all both more just only also least
+""")
+ADJECTIVES = _words("""
+    black white brown gray grey red blue green yellow orange pink purple golden tan beige blonde silver dark light
+    bright colorful striped spotted small little tiny large big huge tall short long old young adult new single
+    different visible wooden metal plastic empty parked open closed cute beautiful
+""")
+PREPOSITIONS = _words("""
+    in on at near by with beside besides behind under underneath below beneath above over inside outside within around
+    between among against across along alongside through into onto from to next front top left right while as together
+""")
+CONJUNCTIONS = _words("""
+    and & or nor plus + und et y e och og en i
+""")
+VERBS = _words("""
+    is are was were be being has have having can could see sees shows show showing contains contain containing
+    features feature featuring includes include including depicts depict displays display holding riding wearing
+    there's i've sits stands lies sit stand lie spot find it's that's identify detect recognize observe appear appears
+    am where who which
+""")
+FINITE = _words("""
+    is are was were shows contains features includes depicts sits stands
+""")
+AUXILIARIES = _words("""
+    is are was were do does did can could has have will would am
+""")
 # A part of what follows is meant: "a group of people", "in front of a car", "a photo of a cat".
-BEFORE_OF = frozenset(
-    "group pair pairs couple bunch number lot lots row set herd flock pack stack pile slice slices piece pieces variety front"
-    " top side left right middle edge part image picture photo photograph view shot close up none consists one two three".split()
-)
-HEDGES = frozenset(
-    "may might maybe perhaps possibly would should could probably unclear unsure uncertain whether if".split()
-)
-DOUBT = (HEDGES - {"could"}) | frozenset(
-    "likely seem seems seemingly looks resembles resembling like"
-    " unless except excluding than hard difficult almost instead reminds wait hmm".split()
-)
-NEGATIVE = frozenset("no not none nor neither never nothing without cannot 0 zero absent missing".split())
+BEFORE_OF = _words("""
+    group pair pairs couple bunch number lot lots row set herd flock pack stack pile slice slices piece pieces variety
+    front top side left right middle edge part image picture photo photograph view shot close up none consists one two
+    three
+""")
+HEDGES = _words("""
+    may might maybe perhaps possibly would should could probably unclear unsure uncertain whether if
+""")
+DOUBT = (HEDGES - {"could"}) | _words("""
+    likely seem seems seemingly looks resembles resembling like unless except excluding than hard difficult almost
+    instead reminds wait hmm
+""")
+NEGATIVE = _words("""
+    no not none nor neither never nothing without cannot 0 zero absent missing
+""")
 # Words of talk, not of names: a line that has one is a sentence.
-TALK = frozenset(
-    "i you me we us it this that these those here there let please note hope is are was were do does did can could would will am"
-    " be been have has what which who if thanks thank my your its i'm it's i've there's here's let's feel helps shows contains"
-    " features depicts includes captures".split()
-)
+TALK = _words("""
+    i you me we us it this that these those here there let please note hope is are was were do does did can could
+    would will am be been have has what which who if thanks thank my your its i'm it's i've there's here's let's feel
+    helps shows contains features depicts includes captures
+""")
 
 _DESCRIPTION = re.compile(
-    r"\W*(?:(?:the|this|it) (?:image |picture |photo |photograph |scene )?(?:shows|depicts|features|contains|displays|includes|is)\b"
+    r"\W*(?:(?:the|this|it) (?:image |picture |photo |photograph |scene )?"
+    r"(?:shows|depicts|features|contains|displays|includes|is)\b"
     r"|there (?:is|are)\b|i (?:can )?see\b|in th(?:e|is) (?:image|picture|photo)\b)",
     re.IGNORECASE,
 )
