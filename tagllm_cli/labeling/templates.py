@@ -92,14 +92,15 @@ class Template:
         if expected != variables.keys():
             raise TypeError(f"template {self.name!r} takes {sorted(expected)}, not {sorted(variables)}")
         return Request(
-            self._rendered("system", self.system, variables),
-            self._rendered("text", self.text, variables),
+            self.rendered("system", self.system, variables),
+            self.rendered("text", self.text, variables),
             self.image,
             self.max_tokens,
             top_logprobs,
         )
 
-    def _rendered(self, key: str, text: str, variables: Mapping[str, str]) -> str:
+    def rendered(self, key: str, text: str, variables: Mapping[str, str]) -> str:
+        """Return `system` or `text` (`key` says which) with the variables put in; VocabularyError where that fails."""
         if key == "system" and not _ROLES[self.name].in_system:
             return text
         try:
@@ -161,12 +162,11 @@ def _load(path: Path) -> Template:
     template = Template(path.stem, system, text, image.lower() == "true", int(tokens), **forms)
     # An unknown filter or attribute shows up only when a text is put together: better now than in the middle of a run.
     for sample in ("x", ""):
-        try:
-            template.request(0, **dict.fromkeys(role.variables, sample))
-        except VocabularyError as error:
-            raise _invalid(
-                path, "'text'" if "text:" in error.message else "'system'", f"cannot be put together: {error.__cause__}"
-            ) from error
+        for key, part in (("system", system), ("text", text)):
+            try:
+                template.rendered(key, part, dict.fromkeys(role.variables, sample))
+            except VocabularyError as error:
+                raise _invalid(path, repr(key), f"cannot be put together: {error.__cause__}") from error
     return template
 
 

@@ -104,7 +104,7 @@ class Items:
                 return reading
         return self._noted(text, is_bullet)
 
-    def list(self, text: str) -> Reading | None:
+    def enumerated(self, text: str) -> Reading | None:
         """Read two or more items between separators; None where one of them is not understood, or no label."""
         text = text.strip()
         if text[:1] + text[-1:] in ("[]", "()"):

@@ -135,7 +135,7 @@ class _Lines:
         self._items = items
         self._sections = Sections()
         self._kind = Polarity.NEUTRAL
-        self._is_understood = False
+        self._is_understood = self._is_list = False
         self._unclear: set[str] = set()  # labels in what was not understood
         self._has_two_readings = False
         self._sentences = 0
@@ -153,19 +153,21 @@ class _Lines:
             is_heading = line.rstrip(" *_").endswith(":") and self._items.label(line) is not None
             self._line(f"{line} {bare(following)}" if is_heading and says_none(following) else line)
         reading = self._sections.united()
-        is_list = self._sentences < MAX_PROSE + 1
-        if not self._is_understood or not is_list or self._has_two_readings:
+        is_prose = not self._is_list and self._sentences > MAX_PROSE
+        if not self._is_understood or is_prose or self._has_two_readings:
             return None
+        # Talk around a list may repeat its labels; where it names others, the list is not all that is said.
         if self._unclear - set(reading.found) - set(reading.denied):
             return None
         return None if self._asks and not self._sections.is_open(Polarity.SEEN) else reading
 
-    def _add(self, reading: Reading, kind: Polarity | None = None) -> None:
-        self._sections.add(kind or self._kind, reading)
+    def _add(self, reading: Reading, is_list: bool = True) -> None:
+        self._sections.add(self._kind, reading)
         self._is_understood = True
+        self._is_list |= is_list and bool(reading.found or reading.denied)
 
     def _line(self, line: str) -> None:
-        if (whole := self._items.list(line) or self._items.read(line) or self._asked(line)) is not None:
+        if (whole := self._items.enumerated(line) or self._items.read(line) or self._asked(line)) is not None:
             self._add(whole)
         elif heading := _HEADING.fullmatch(line):
             self._open(heading["sharp"] or heading["bold"])
@@ -190,7 +192,7 @@ class _Lines:
 
     def _item(self, text: str) -> None:
         """Read what stands behind a bullet; a note there belongs to its name, to the line's end."""
-        reading = self._items.list(text) or self._items.read(text, is_bullet=True)
+        reading = self._items.enumerated(text) or self._items.read(text, is_bullet=True)
         noted = self._items.noted(text) if reading is None else None
         if reading is not None:
             self._add(reading)
@@ -206,7 +208,7 @@ class _Lines:
     def _part(self, text: str, is_under_heading: bool = False) -> None:
         """Read a sentence, or a list in a line."""
         items = self._items
-        if (reading := items.list(text) or items.read(text)) is not None:
+        if (reading := items.enumerated(text) or items.read(text)) is not None:
             self._add(reading)
             return
         head, colon, rest = text.partition(":")
@@ -236,7 +238,7 @@ class _Lines:
         items = self._items
         if Sentence(text, items.lexicon).is_talk:
             return None
-        reading, pieces = Reading(), items.pieces(text)
+        reading, pieces, long = Reading(), items.pieces(text), 0
         if items.negate_what_follows(pieces):
             return None
         for piece, labels in pieces:
@@ -247,11 +249,12 @@ class _Lines:
                     if sentence.names:
                         return None
                     continue
-                part = None if items.is_ambiguous(piece) else items.said_aside(piece)
-                if part is None and (len(piece.split()) > MAX_ITEM_WORDS or items.is_ambiguous(piece)):
+                if items.is_ambiguous(piece):
                     return None
+                part = items.said_aside(piece)
+                long += part is None and len(piece.split()) > MAX_ITEM_WORDS
             reading.add(part or Reading(unmatched=[piece]))
-        return reading
+        return reading if 2 * long < len(pieces) else None
 
     def _sentence(self, text: str) -> None:
         items = self._items
@@ -259,9 +262,9 @@ class _Lines:
         self._asks |= text.rstrip().endswith("?")
         reading = sentence.read()
         if sentence.names and reading is not None:
-            self._add(reading)
+            self._add(reading, is_list=False)
         elif sentence.names:
             self._unclear |= sentence.names
         elif says_none(text) or describes(text):
-            self._add(Reading())
-        self._sentences += not self._is_understood or not says_none(text)
+            self._add(Reading(), is_list=False)
+        self._sentences += not says_none(text)
