@@ -9,17 +9,13 @@ from tagllm_cli.records import Item, LabelEntry, Response, Row, Status
 # The labels of a row, and the answers that the vocabulary does not know.
 Said = tuple[tuple[LabelEntry, ...], tuple[str, ...]]
 
-NO_ANSWER = ("content_filter", "tool_calls", "error")  # finish reasons
 UNREADABLE = "unreadable_answer"
 _SHOWN = 80  # characters of an answer in an error
 
 
 def why_failed(response: Response) -> str | None:
     """Say why a response is no answer, None where it is one."""
-    if response.failure is not None:
-        return str(response.failure)
-    # Engines make these a failure; evidence of older releases may hold them as answers.
-    return f"{response.finish}: there is no answer" if response.finish in NO_ANSWER else None
+    return None if response.failure is None else str(response.failure)
 
 
 def unreadable(text: str) -> str:

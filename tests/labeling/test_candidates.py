@@ -93,17 +93,7 @@ def test_fewer_votes_than_wanted_are_no_candidate() -> None:
     assert made.labels[0].groups == ("one:0",)
 
 
-FILTERED = Response("cat, d", finish="content_filter")
-
-
-@pytest.mark.parametrize(
-    ("lost", "why"),
-    [
-        (LOST, "timeout: no answer"),
-        (CUT, "truncated: the answer was cut off"),
-        (FILTERED, "content_filter: there is no answer"),
-    ],
-)
+@pytest.mark.parametrize(("lost", "why"), [(LOST, "timeout: no answer"), (CUT, "truncated: the answer was cut off")])
 def test_a_failed_group_leaves_its_labels_unknown(lost: Response, why: str) -> None:
     made = row(["none", "fork", lost, "none"])
     assert made.status is Status.PARTIAL
