@@ -68,7 +68,8 @@ class Candidates:
     def row(self, item: Item, responses: Sequence[Response | None]) -> Row:
         """Unite the arms' answers into candidates; without a usable answer a group's unproposed labels are `unknown`.
 
-        Not usable is one that failed, was cut off, or is in no form that can be read.
+        Not usable is one that failed, was cut off, or is in no form that can be read. A label that an answer leaves in
+        doubt ("fluffy cat") is `unknown` as well.
         """
         return make_row(item, responses, self._unite, self._why_failed)
 
@@ -85,6 +86,7 @@ class Candidates:
             parsed = self._parse(response.text)
             # A removed label is still in the question: naming it is no news from outside the vocabulary.
             unmatched.update(dict.fromkeys(text for text in parsed.unmatched if self._removed.find(text) is None))
+            doubtful.update(parsed.doubtful)
             for name in parsed.labels:
                 for arm, group, _ in askers:
                     arms.setdefault(name, {})[arm] = None

@@ -101,8 +101,8 @@ class Template:
 
     def rendered(self, key: str, text: str, variables: Mapping[str, str]) -> str:
         """Return `system` or `text` (`key` says which) with the variables put in; VocabularyError where that fails."""
-        if key == "system" and not _ROLES[self.name].in_system:
-            return text
+        if key == "system" and not _has_variables(text):
+            return text  # to the letter, as plans have it pinned
         try:
             return _compiled(text).render(variables)
         except Exception as error:  # a template may raise anything that an expression in it can
@@ -142,7 +142,7 @@ def _load(path: Path) -> Template:
     system, text, image, tokens = (content.get(key) for key in _KEYS)
     if not isinstance(system, str):
         raise _invalid(path, "'system'", "must be text")
-    if not role.in_system and any(mark in system for mark in ("{{", "{%", "{#")):
+    if not role.in_system and _has_variables(system):
         raise _invalid(path, "'system'", "must be text without variables (it comes before the image)")
     if not isinstance(text, str) or not text.strip():
         raise _invalid(path, "'text'", "is missing or empty")
@@ -168,6 +168,10 @@ def _load(path: Path) -> Template:
             except VocabularyError as error:
                 raise _invalid(path, repr(key), f"cannot be put together: {error.__cause__}") from error
     return template
+
+
+def _has_variables(text: str) -> bool:
+    return any(mark in text for mark in ("{{", "{%", "{#"))
 
 
 def _variables(path: Path, key: str, text: str, role: _Role) -> set[str]:

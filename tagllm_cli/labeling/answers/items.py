@@ -198,6 +198,10 @@ class Items:
         sentence = Sentence(piece, self.lexicon)
         return bare(piece).casefold() in _VERDICTS or sentence.is_unspaced or sentence.is_compound
 
+    def unmatched(self, piece: str) -> Reading:
+        """Return the reading of a piece that is no label."""
+        return Reading(unmatched=[piece], doubtful=[*Sentence(piece, self.lexicon).names])
+
     def said_aside(self, text: str) -> Reading | None:
         """Read an item whose place or looks are told: "small cat in the background"; None where that is not clear."""
         sentence = Sentence(text, self.lexicon)

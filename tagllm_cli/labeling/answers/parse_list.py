@@ -50,11 +50,13 @@ _ECHOED_LIST = re.compile(r"\b(?:list|options|categories|given|among|choices)\b"
 class Parsed:
     """What a list answer says: labels in the vocabulary's order, and the texts that map to none.
 
-    `readable` is False where the answer is in no known form: then `labels` is empty and means nothing.
+    `doubtful` are labels that the answer holds in a way that leaves open whether they are seen. `readable` is False
+    where the answer is in no known form: then nothing is known of any label.
     """
 
     labels: tuple[str, ...]
     unmatched: tuple[str, ...] = ()
+    doubtful: tuple[str, ...] = ()
     readable: bool = True
 
 
@@ -77,7 +79,8 @@ def parse_names(text: str, lexicon: Lexicon, none: Sequence[str] = ("none",)) ->
     reading = None if is_thought(answer) else _read(unwrapped(answer), Items(lexicon, none))
     if reading is None or set(reading.found) & set(reading.denied):
         return Parsed((), _kept([text]), readable=False)
-    return Parsed(lexicon.ordered(reading.found), _kept(reading.unmatched))
+    doubtful = set(reading.doubtful).difference(reading.found, reading.denied)
+    return Parsed(lexicon.ordered(reading.found), _kept(reading.unmatched), lexicon.ordered(doubtful))
 
 
 def _kept(texts: Iterable[str]) -> tuple[str, ...]:
@@ -156,8 +159,9 @@ class _Lines:
         is_prose = not self._is_list and self._sentences > MAX_PROSE
         if not self._is_understood or is_prose or self._has_two_readings:
             return None
-        # Talk around a list may repeat its labels; where it names others, the list is not all that is said.
-        if self._unclear - set(reading.found) - set(reading.denied):
+        if self._is_list:
+            reading.doubtful += self._unclear  # talk around a list may repeat its labels, or name others
+        elif self._unclear:
             return None
         return None if self._asks and not self._sections.is_open(Polarity.SEEN) else reading
 
@@ -253,7 +257,7 @@ class _Lines:
                     return None
                 part = items.said_aside(piece)
                 long += part is None and len(piece.split()) > MAX_ITEM_WORDS
-            reading.add(part or Reading(unmatched=[piece]))
+            reading.add(part or items.unmatched(piece))
         return reading if 2 * long < len(pieces) else None
 
     def _sentence(self, text: str) -> None:

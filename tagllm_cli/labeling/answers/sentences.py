@@ -21,17 +21,22 @@ _STOPS = frozenset(",;:.!?()\"'*`\u2013\u2014-")
 
 @dataclass(slots=True)
 class Reading:
-    """What a part of an answer says: labels seen, labels not seen, texts that are no label."""
+    """What a part of an answer says: labels seen, labels not seen, texts that are no label.
+
+    `doubtful` are labels within such a text: "fluffy cat" may be a cat, "hot dog" is no dog.
+    """
 
     found: list[str] = field(default_factory=list)
     denied: list[str] = field(default_factory=list)
     unmatched: list[str] = field(default_factory=list)
+    doubtful: list[str] = field(default_factory=list)
 
     def add(self, other: Reading) -> None:
         """Take in what another part says."""
         self.found += other.found
         self.denied += other.denied
         self.unmatched += other.unmatched
+        self.doubtful += other.doubtful
 
 
 @dataclass(frozen=True, slots=True)

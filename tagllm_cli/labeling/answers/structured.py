@@ -128,7 +128,7 @@ def read_pieces(text: str, items: Items) -> Reading | None:
     for piece, labels in items.pieces(text):
         part = Reading(found=list(labels)) if labels is not None else items.read(piece)
         if part is None and not Sentence(piece, items.lexicon).is_talk:
-            part = Reading(unmatched=[piece])
+            part = items.unmatched(piece)
         if part is None:
             return None
         reading.add(part)

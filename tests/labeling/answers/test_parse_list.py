@@ -193,7 +193,6 @@ def test_an_answer_in_another_form_is_understood(text: str, labels: str) -> None
     ("text", "labels", "unmatched"),
     [
         ("cat, unicorn", ["cat"], ["unicorn"]),
-        ("salt and apple", [], ["salt and apple"]),
         ("cat, toy cat, catapult", ["cat"], ["toy cat", "catapult"]),
         ("cat: yes\ndog: no", ["cat"], []),
         ("Not visible: cat, dog", [], []),
@@ -205,6 +204,21 @@ def test_an_answer_in_another_form_is_understood(text: str, labels: str) -> None
 )
 def test_what_does_not_map_is_kept_and_never_guessed(text: str, labels: list[str], unmatched: list[str]) -> None:
     assert parse_names(text, Lexicon(COCO)) == Parsed(tuple(labels), tuple(unmatched))
+
+
+@pytest.mark.parametrize(
+    ("text", "labels", "doubtful"),
+    [
+        ("fluffy cat, cow", ["cow"], ["cat"]),
+        ("salt and apple, cow", ["cow"], ["apple"]),
+        ("cow, hot dog house", ["cow"], ["hot dog"]),
+        ("cow\n\nIt looks like a dog.", ["cow"], ["dog"]),
+        ("cow, fluffy cow", ["cow"], []),
+    ],
+)
+def test_a_label_within_other_words_is_in_doubt(text: str, labels: list[str], doubtful: list[str]) -> None:
+    parsed = parse_names(text, Lexicon(COCO))
+    assert (parsed.labels, parsed.doubtful, parsed.readable) == (tuple(labels), tuple(doubtful), True)
 
 
 @pytest.mark.parametrize(
