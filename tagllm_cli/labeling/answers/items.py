@@ -18,7 +18,8 @@ _Meaning: TypeAlias = tuple[str, ...] | None
 
 _DECORATION = f" \t.!*_#()[]{{}}\u3002\u2022\u00b7-{QUOTES}"
 _PREFIX = re.compile(r"^(?:\d{1,3}[.):]\s*)?(?:(?:and|or|also|plus|&)\s+)?", re.IGNORECASE)
-_AND = re.compile(r"\s+(?:and|und|et|y|e|och|og|en|&|\+)\s+|\s*[/|]\s*", re.IGNORECASE)
+# `(?<!\s)`: a run of spaces is looked at once.
+_AND = re.compile(r"(?<!\s)\s+(?:and|und|et|y|e|och|og|en|&|\+)\s+|(?<!\s)\s*[/|]\s*", re.IGNORECASE)
 QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 # A piece of a list: a JSON string up to the next separator, else anything up to it, brackets kept whole.
 _PIECE = re.compile(
@@ -26,13 +27,14 @@ _PIECE = re.compile(
 )
 _CHECK_BOX = re.compile(rf"(?:[-*+]\s+)?(?:\[(?P<mark>[ xX\u2713\u2714v-]?)\]|(?P<sign>[{TICKS}{CROSSES}]))\s*")
 _MARKED = re.compile(rf"[{TICKS}{CROSSES}]|\[[ xX\u2713\u2714v-]?\]")
-_COUNT = re.compile(r"\s+(?:[x\u00d7]\s?)?(\d{1,4})$", re.IGNORECASE)
+_COUNT = re.compile(r"(?<!\s)\s+(?:[x\u00d7]\s?)?(\d{1,4})$", re.IGNORECASE)
 _GOES_ON = re.compile(rf"[{SEPARATORS}:]|[.!?]\s")
 _SLASH = re.compile(r"\s[/|]\s")
 _NO = re.compile(r"(?:but |and )?(?:no|not|without|neither|nor)\b", re.IGNORECASE)
 _IN_BRACKETS = re.compile(r"\s*(?:\([^()]*\)|\[[^\[\]]*\])[\s.]*")
 _VERDICTS = frozenset(["yes", "no", "true", "false"])
-_NOTE = re.compile(r"\s*(?::|=|->|\u2192)\s*|\s+[-\u2013\u2014]+\s+")
+_BRACKET = re.compile(r"(?<!\s)\s*(?=[(\[])")
+_NOTE = re.compile(r"(?<!\s)\s*(?::|=|->|\u2192)\s*|(?<!\s)\s+[-\u2013\u2014]+\s+")
 
 
 class Items:
@@ -160,20 +162,15 @@ class Items:
         said = verdict(note)
         if said is None and (NEGATION.search(note.replace("without", "")) or hedged(note)):
             return None
-        return _judged(labels, said is not False)
+        return _judged(labels, said is not False)  # "cat (small)" is seen
 
     def noted(self, text: str) -> tuple[tuple[str, ...], str] | None:
         """Cut "name: note", "name - note" or "name (note)"; None where it is no note, or about no label."""
-        cut = _NOTE.search(text.strip(" \t*_-"))
-        opening = min((at for at in map(text.find, "([") if at > 0), default=-1)
-        text_before = text.strip(" \t*_-")
-        for name, note in (
-            *([(text_before[: cut.start()], text_before[cut.end() :])] if cut else []),
-            *([(text[:opening], text[opening:])] if opening > 0 else []),
-        ):
-            labels = self.meaning(name)
-            if labels and bare(note):
-                return labels, note
+        text = text.strip(" \t*_-")
+        for cut in (_NOTE.search(text), _BRACKET.search(text)):
+            labels = self.meaning(text[: cut.start()]) if cut else None
+            if cut and labels and bare(text[cut.end() :]):
+                return labels, text[cut.end() :]
         return None
 
     def negate_what_follows(self, pieces: Sequence[tuple[str, _Meaning]]) -> bool:

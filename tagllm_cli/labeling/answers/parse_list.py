@@ -40,7 +40,7 @@ _GREETING = re.compile(
     re.IGNORECASE,
 )
 _BULLET = re.compile(r"\s*(?:[-*+\u2022\u00b7\u2013\u2014\u25aa\u25e6\u2023\u25cf]\s+|\(?\d{1,3}[.):]\s*)+")
-_INLINE_NUMBER = re.compile(r"(?:^|\s+)\(?\d{1,2}[.)]\s+")
+_INLINE_NUMBER = re.compile(r"(?:^|(?<!\s)\s+)\(?\d{1,2}[.)]\s+")
 _HEADING = re.compile(r"\s*(?:#{1,6}\s+(?P<sharp>.+)|(?P<bold>\*\*[^*]+\*\*)\s*)$")
 _MAX_HEADING_WORDS = 25
 _ECHOED_LIST = re.compile(r"\b(?:list|options|categories|given|among|choices)\b", re.IGNORECASE)

@@ -58,15 +58,17 @@ class Sentence:
         # "an orange cat": a color before a name is no fruit.
         self._mentions = [m for m in found if not (m.end in starts and self._tokens[m.start] in words.ADJECTIVES)]
         self.names = {mention.name for mention in self._mentions} | lexicon.unspaced_mentions(line)
-        self.is_compound = len(self._mentions) == 2 and sum(m.end - m.start for m in self._mentions) == len(
-            self._tokens
-        )
         self.is_unspaced = bool(self.names) and not self._mentions
 
     @property
     def is_names_only(self) -> bool:
-        """Whether it is nothing but names, more than two: two may be a name of their own ("carrot cake")."""
-        return len(self._mentions) > 2 and sum(m.end - m.start for m in self._mentions) == len(self._tokens)
+        """Whether it is nothing but names, one after the other."""
+        return bool(self._mentions) and sum(m.end - m.start for m in self._mentions) == len(self._tokens)
+
+    @property
+    def is_compound(self) -> bool:
+        """Whether it is two names that may be one name of something else: "carrot cake"."""
+        return self.is_names_only and len(self._mentions) == 2
 
     @property
     def is_negated(self) -> bool:
@@ -85,7 +87,7 @@ class Sentence:
 
         Not `strict`: a label that may be a part of another name ("hot dog") is passed over.
         """
-        if self.is_names_only:
+        if self.is_names_only and not self.is_compound:
             return Reading([mention.name for mention in self._mentions])
         if self.is_unspaced or len(self._tokens) > MAX_TOKENS:
             return None
@@ -120,7 +122,7 @@ class Sentence:
             return None if affirmed else Reading(denied=[mention.name for mention in mentions])
         reading = Reading()
         for mention in mentions:
-            seen = self._is_seen(mention, first, negations, mentions[0])
+            seen = self._is_seen(mention, negations, mentions[0])
             if seen and not self._is_meant(mention, first, end, bool(negations)):
                 if strict:
                     return None
@@ -139,7 +141,7 @@ class Sentence:
         before, after = self._tokens[max(0, index - 1) : index], self._tokens[index + 1 : index + 2]
         return self._tokens[index] in words.FINITE and after != ["not"] and before not in (["nor"], ["neither"])
 
-    def _is_seen(self, mention: _Mention, first: int, negations: Sequence[int], foremost: _Mention) -> bool | None:
+    def _is_seen(self, mention: _Mention, negations: Sequence[int], foremost: _Mention) -> bool | None:
         """Return whether a name stands outside the reach of "no", "neither", "0"; None where that is not clear."""
         before = [index for index in negations if index < mention.start]
         if not before:

@@ -21,7 +21,7 @@ _TALK_KEYS = re.compile(
 )
 _PYTHON = (("'", '"'), ("True", "true"), ("False", "false"), ("None", "null"))
 _LAST_COMMA = re.compile(r",\s*([\]}])")
-_RULE = re.compile(r"[\s|:+-]*-[\s|:+-]*")
+_RULE = frozenset(" \t|:+-")
 _JSON_LIKE = re.compile(r'(?:^|[\s:])[{\[]+\s*"')
 
 
@@ -30,8 +30,12 @@ def is_structured(text: str) -> bool:
     return bool(_JSON_LIKE.search(text)) or _has_table(text.split("\n"))
 
 
+def _is_rule(line: str) -> bool:
+    return "-" in line and _RULE.issuperset(line)
+
+
 def _has_table(lines: Sequence[str]) -> bool:
-    return any("|" in line and _RULE.fullmatch(line) for line in lines)
+    return any("|" in line and _is_rule(line) for line in lines)
 
 
 def read_json_answer(text: str, items: Items) -> Reading | None:
@@ -153,7 +157,7 @@ def read_table(text: str, items: Items) -> Reading | None:
         return None
     reading, header, around = Reading(), list[str](), set[str]()
     for line in lines:
-        if not line or _RULE.fullmatch(line):
+        if not line or _is_rule(line):
             continue
         cells = [cell.strip() for cell in line.strip("|").split("|")] if "|" in line else []
         if not header and cells:

@@ -61,7 +61,7 @@ def without_fences(text: str) -> str:
 
 def unwrapped(text: str) -> str:
     """Return an answer without chat tokens, tags and fences, its apostrophes straight."""
-    if inside := _INSIDE.search(text):
+    if ("</answer>" in text or "\\boxed{" in text) and (inside := _INSIDE.search(text)):
         text = inside.group(1) or inside.group(2) or ""
     text = _ROLE.sub("", text, count=1) if _ROLE.match(text) else text
     return without_fences(_TAG.sub("", _BREAK.sub("\n", text))).translate(_STRAIGHT)
