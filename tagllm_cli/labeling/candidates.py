@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache, partial
 from tagllm_cli.labeling.answers.parse_list import Lexicon, parse_names, render_names
 from tagllm_cli.labeling.answers.sanity_check import ListAnswers, complain_about_lists
 from tagllm_cli.labeling.plan import STRATEGIES, Plan
-from tagllm_cli.labeling.rows import Said, make_row, unreadable, why_failed
+from tagllm_cli.labeling.rows import RowContent, make_row, unreadable, why_failed
 from tagllm_cli.records import Decision, Item, LabelEntry, Request, Response, Row
 from tagllm_cli.vocabulary.model import Label, Vocabulary
 
@@ -73,7 +73,7 @@ class Candidates:
         """
         return make_row(item, responses, self._unite, self._why_failed)
 
-    def _unite(self, responses: Sequence[Response]) -> Said:
+    def _unite(self, responses: Sequence[Response]) -> RowContent:
         arms: dict[str, dict[str, None]] = {}
         groups: dict[str, dict[str, None]] = {}
         doubtful: set[str] = set()

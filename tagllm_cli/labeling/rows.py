@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from tagllm_cli.records import Item, LabelEntry, Response, Row, Status
 
 # The labels of a row, and the answers that the vocabulary does not know.
-Said = tuple[tuple[LabelEntry, ...], tuple[str, ...]]
+RowContent = tuple[tuple[LabelEntry, ...], tuple[str, ...]]
 
 UNREADABLE = "unreadable_answer"
 _SHOWN = 80  # characters of an answer in an error
@@ -27,7 +27,7 @@ def unreadable(text: str) -> str:
 def make_row(
     item: Item,
     responses: Sequence[Response | None],
-    read: Callable[[Sequence[Response]], Said],
+    read: Callable[[Sequence[Response]], RowContent],
     why: Callable[[Response], str | None] = why_failed,
 ) -> Row:
     """Return the row of an image, given what is on record for each of its requests (None: not asked yet).

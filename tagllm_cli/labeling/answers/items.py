@@ -43,9 +43,15 @@ class Items:
     def __init__(self, lexicon: Lexicon, none: Sequence[str]) -> None:
         self.lexicon = lexicon
         self._nothing = plain_forms(tuple(none))
+        self._labels: dict[str, str | None] = {}  # of this answer: every form of an answer looks at the same pieces
 
     def label(self, text: str) -> str | None:
         """Return the label that an undivided text names, decoration, numbering and articles left aside."""
+        if text not in self._labels:
+            self._labels[text] = self._look_up(text)
+        return self._labels[text]
+
+    def _look_up(self, text: str) -> str | None:
         name = self.lexicon.find(text.strip())
         if name is None:
             plain = _PREFIX.sub("", text.strip(_DECORATION)).strip(_DECORATION)
