@@ -8,9 +8,9 @@ baselines ask one list question: about the whole vocabulary (`all`), or about an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 
-from tagllm_cli.labeling.answers.parse_list import Lexicon, parse_names, render_names
+from tagllm_cli.labeling.answers.parse_list import Lexicon, Parsed, parse_names, render_names
 from tagllm_cli.labeling.answers.sanity_check import ListAnswers, complain_about_lists
 from tagllm_cli.labeling.plan import STRATEGIES, Plan
 from tagllm_cli.labeling.rows import RowContent, make_row, unreadable, why_failed
@@ -37,7 +37,7 @@ class Candidates:
         removed = tuple(Label(name) for name in asked if name not in self._names)
         self._removed = Lexicon(Vocabulary("removed", removed))
         # Many images get the same answer.
-        self._parse = lru_cache(maxsize=4096)(partial(parse_names, lexicon=self._lexicon, none=self._template.none))
+        self._parse = lru_cache(maxsize=4096)(self._read)
         self._position = {name: index for index, name in enumerate(plan.vocabulary.names)}
 
     @cached_property
@@ -103,6 +103,9 @@ class Candidates:
             for name in sorted(proposed | doubtful, key=self._position.__getitem__)
         )
         return entries, tuple(unmatched)
+
+    def _read(self, text: str) -> Parsed:
+        return parse_names(text, self._lexicon, self._template.none)
 
     def _why_failed(self, response: Response) -> str | None:
         if failed := why_failed(response):
