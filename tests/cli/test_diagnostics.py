@@ -143,7 +143,9 @@ def test_this_machine() -> None:
 
 
 def test_nothing_heavy_is_loaded() -> None:
-    code = "import sys, tagllm_cli.cli.diagnostics.report as d; d.examine(); print({'vllm', 'torch', 'transformers'} & set(sys.modules))"
+    code = (
+        "import sys, tagllm_cli.cli.diagnostics.report as d; d.examine(); print({'vllm', 'torch', 'transformers'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
