@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tagllm_cli.labeling.plan import Plan
-from tagllm_cli.labeling.rows import Said, make_row, why_failed
+from tagllm_cli.labeling.rows import RowContent, make_row, why_failed
 from tagllm_cli.labeling.yes_no import Thresholds, YesNoQuestions
 from tagllm_cli.records import Decision, Item, LabelEntry, Request, Response, Row
 
@@ -29,7 +29,7 @@ class Binary:
         """List every label with its probability: decision null for a candidate, `no`, or `unknown` where it failed."""
         return make_row(item, responses, self._read)
 
-    def _read(self, responses: Sequence[Response]) -> Said:
+    def _read(self, responses: Sequence[Response]) -> RowContent:
         answers = dict(zip(self._requests, responses, strict=True))
         asked = self._questions.requests.items()
         return tuple(self._entry(name, request, answers[request]) for name, request in asked), ()

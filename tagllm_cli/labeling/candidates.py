@@ -8,12 +8,12 @@ baselines ask one list question: about the whole vocabulary (`all`), or about an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from tagllm_cli.labeling.answers.parse_list import Lexicon, Parsed, parse_names, render_names
 from tagllm_cli.labeling.answers.sanity_check import ListAnswers, complain_about_lists
 from tagllm_cli.labeling.plan import STRATEGIES, Plan
-from tagllm_cli.labeling.rows import Said, make_row, why_failed
+from tagllm_cli.labeling.rows import RowContent, make_row, unreadable, why_failed
 from tagllm_cli.records import Decision, Item, LabelEntry, Request, Response, Row
 from tagllm_cli.vocabulary.model import Label, Vocabulary
 
@@ -36,6 +36,8 @@ class Candidates:
         asked = dict.fromkeys(name for groups in plan.arms.values() for group in groups for name in group.names)
         removed = tuple(Label(name) for name in asked if name not in self._names)
         self._removed = Lexicon(Vocabulary("removed", removed))
+        # Many images get the same answer.
+        self._parse = lru_cache(maxsize=4096)(self._read)
         self._position = {name: index for index, name in enumerate(plan.vocabulary.names)}
 
     @cached_property
@@ -64,22 +66,27 @@ class Candidates:
         return self._requests
 
     def row(self, item: Item, responses: Sequence[Response | None]) -> Row:
-        """Unite the arms' answers into candidates; a group that failed leaves its unproposed labels `unknown`."""
-        return make_row(item, responses, self._unite, _why_failed)
+        """Unite the arms' answers into candidates; without a usable answer a group's unproposed labels are `unknown`.
 
-    def _unite(self, responses: Sequence[Response]) -> Said:
+        Not usable is one that failed, was cut off, or is in no form that can be read. A label that an answer leaves in
+        doubt ("fluffy cat") is `unknown` as well.
+        """
+        return make_row(item, responses, self._unite, self._why_failed)
+
+    def _unite(self, responses: Sequence[Response]) -> RowContent:
         arms: dict[str, dict[str, None]] = {}
         groups: dict[str, dict[str, None]] = {}
         doubtful: set[str] = set()
         unmatched: dict[str, None] = {}
         for request, response in zip(self._requests, responses, strict=True):
             askers = self._askers[request]
-            if _why_failed(response):
+            if self._why_failed(response):
                 doubtful.update(*(names for _, _, names in askers))
                 continue
-            parsed = self._parse(response)
+            parsed = self._parse(response.text)
             # A removed label is still in the question: naming it is no news from outside the vocabulary.
             unmatched.update(dict.fromkeys(text for text in parsed.unmatched if self._removed.find(text) is None))
+            doubtful.update(parsed.doubtful)
             for name in parsed.labels:
                 for arm, group, _ in askers:
                     arms.setdefault(name, {})[arm] = None
@@ -97,27 +104,32 @@ class Candidates:
         )
         return entries, tuple(unmatched)
 
-    def _parse(self, response: Response) -> Parsed:
-        return parse_names(response.text, self._lexicon, self._template.none)
+    def _read(self, text: str) -> Parsed:
+        return parse_names(text, self._lexicon, self._template.none)
+
+    def _why_failed(self, response: Response) -> str | None:
+        if failed := why_failed(response):
+            return failed
+        # A list that was cut off is not a short list: what would have followed is unknown.
+        if response.finish == TRUNCATED:
+            return "truncated: the answer was cut off"
+        return None if self._parse(response.text).readable else unreadable(response.text)
 
     def complaint(self, responses: Sequence[tuple[Request, Response]]) -> str | None:
-        """Judge a first sample: answers must end, be neither refusals nor reasoning, and keep to names in the question.
+        """Judge a first sample: answers must end, be readable, and keep to the names in the question.
 
         Where the question names none (`open`), most that is seen may well be outside the vocabulary.
         """
         answers = [response for _, response in responses if response.failure is None]
-        parsed = [self._parse(response) for response in answers]
+        whole = [response.text for response in answers if response.finish != TRUNCATED]
+        parsed = [self._parse(text) for text in whole]
         return complain_about_lists(
             ListAnswers(
                 texts=tuple(response.text for response in answers),
-                truncated=sum(response.finish == TRUNCATED for response in answers),
+                truncated=len(answers) - len(whole),
                 mapped=sum(len(each.labels) for each in parsed),
-                unmatched=sum(len(each.unmatched) for each in parsed),
+                unmatched=sum(len(each.unmatched) for each in parsed if each.readable),
+                unreadable=[text for text, each in zip(whole, parsed, strict=True) if not each.readable],
                 names_given=self._names_labels,
             )
         )
-
-
-def _why_failed(response: Response) -> str | None:
-    # A list that was cut off is not a short list: what would have followed is unknown.
-    return why_failed(response) or ("truncated: the answer was cut off" if response.finish == TRUNCATED else None)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tagllm_cli.labeling.plan import Plan
-from tagllm_cli.labeling.rows import Said, make_row, why_failed
+from tagllm_cli.labeling.rows import RowContent, make_row, why_failed
 from tagllm_cli.labeling.yes_no import Thresholds, YesNoQuestions
 from tagllm_cli.records import Decision, Item, LabelEntry, Request, Response, Row
 from tagllm_cli.vocabulary.cards import Card
@@ -40,7 +40,7 @@ class Disambiguate:
     def row(self, item: Item, responses: Sequence[Response | None]) -> Row:
         """Decide every candidate; a request that failed leaves its label `unknown`."""
 
-        def read(responses: Sequence[Response]) -> Said:
+        def read(responses: Sequence[Response]) -> RowContent:
             answers = dict(zip(self.requests(item), responses, strict=True))
             return tuple(self._decide(entry, answers) for entry in self._live(item)), ()
 

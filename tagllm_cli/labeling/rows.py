@@ -7,24 +7,33 @@ from collections.abc import Callable, Sequence
 from tagllm_cli.records import Item, LabelEntry, Response, Row, Status
 
 # The labels of a row, and the answers that the vocabulary does not know.
-Said = tuple[tuple[LabelEntry, ...], tuple[str, ...]]
+RowContent = tuple[tuple[LabelEntry, ...], tuple[str, ...]]
+
+UNREADABLE = "unreadable_answer"
+_SHOWN = 80  # characters of an answer in an error
 
 
 def why_failed(response: Response) -> str | None:
-    """Say why a reply is no answer, None where it is one."""
+    """Say why a response is no answer, None where it is one."""
     return None if response.failure is None else str(response.failure)
+
+
+def unreadable(text: str) -> str:
+    """Say that an answer is in no form that can be read: its kind and its beginning."""
+    line = " ".join(text.split())
+    return f"{UNREADABLE}: {line[:_SHOWN] + ('...' if len(line) > _SHOWN else '')!r}"
 
 
 def make_row(
     item: Item,
     responses: Sequence[Response | None],
-    read: Callable[[Sequence[Response]], Said],
+    read: Callable[[Sequence[Response]], RowContent],
     why: Callable[[Response], str | None] = why_failed,
 ) -> Row:
     """Return the row of an image, given what is on record for each of its requests (None: not asked yet).
 
-    `read` says what the replies mean, failed ones among them; it is not called where all failed. `why` says why a reply
-    is no answer, None where it is one.
+    `read` says what the responses mean, failed ones among them; it is not called where all failed. `why` says why a
+    response is no usable answer, None where it is one.
     """
     info = item.info
     if info is not None and info.failure is not None:
@@ -34,10 +43,16 @@ def make_row(
         return Row.of(item, Status.PENDING)
     failures = [said for response in answered if (said := why(response))]
     if failures and len(failures) == len(answered):
-        error = f"request_failed: all {len(answered)} requests failed, the first: {failures[0]}"
-        return Row.of(item, Status.FAILED, error)
+        return Row.of(item, Status.FAILED, _error(failures, f"all {len(answered)}"))
     labels, unmatched = read(answered)
     if failures:
-        error = f"request_failed: {len(failures)} of {len(answered)} requests failed, the first: {failures[0]}"
+        error = _error(failures, f"{len(failures)} of {len(answered)}")
         return Row.of(item, Status.PARTIAL, error, labels, unmatched)
     return Row.of(item, Status.OK, None, labels, unmatched)
+
+
+def _error(failures: Sequence[str], count: str) -> str:
+    prefix = f"{UNREADABLE}: "
+    if all(failure.startswith(prefix) for failure in failures):
+        return f"{prefix}{count} answers are in no form that can be read, the first: {failures[0].removeprefix(prefix)}"
+    return f"request_failed: {count} requests failed, the first: {failures[0]}"

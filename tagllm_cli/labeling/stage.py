@@ -16,7 +16,7 @@ class Stage(Protocol):
         ...
 
     def row(self, item: Item, responses: Sequence[Response | None]) -> Row:
-        """Return the table's row, given what is on record for each of `requests(subject)` (None: not asked yet)."""
+        """Return the table's row, given what is on record for each of `requests(item)` (None: not asked yet)."""
         ...
 
     def complaint(self, responses: Sequence[tuple[Request, Response]]) -> str | None:

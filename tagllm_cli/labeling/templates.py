@@ -1,7 +1,8 @@
 """Prompt templates: YAML files that say what a model is asked, strict about every key and variable.
 
 A question is sent in the order system, image, text, so that the image and all before it are computed once for all
-questions about an image. Only `text` is a template; a value is put in as it is, whatever it contains.
+questions about an image. `text` is a template, and `system` where every image gets the same one question (`all`): what
+stands before the image is then computed once for all images. A value is put in as it is, whatever it contains.
 """
 
 from __future__ import annotations
@@ -23,11 +24,15 @@ from tagllm_cli.resources import folder, read_yaml
 
 @dataclass(frozen=True, slots=True)
 class _Role:
-    """What a template of this name must mention, what it may mention besides, and which answer forms it lists."""
+    """What a template of this name must mention, what it may mention besides, and which answer forms it lists.
+
+    `in_system`: variables may stand in `system`, too.
+    """
 
     needed: frozenset[str] = frozenset()
     optional: frozenset[str] = frozenset()
     forms: tuple[str, ...] = ()
+    in_system: bool = False
 
     @property
     def variables(self) -> frozenset[str]:
@@ -35,7 +40,7 @@ class _Role:
 
 
 _ROLES: Mapping[str, _Role] = {
-    "all": _Role(needed=frozenset({"labels"}), forms=("none",)),
+    "all": _Role(needed=frozenset({"labels"}), forms=("none",), in_system=True),
     "concept_compare": _Role(needed=frozenset({"name", "description", "reading"})),
     "concept_draft": _Role(
         needed=frozenset({"name"}),
@@ -86,11 +91,22 @@ class Template:
         expected = _ROLES[self.name].variables
         if expected != variables.keys():
             raise TypeError(f"template {self.name!r} takes {sorted(expected)}, not {sorted(variables)}")
+        return Request(
+            self.rendered("system", self.system, variables),
+            self.rendered("text", self.text, variables),
+            self.image,
+            self.max_tokens,
+            top_logprobs,
+        )
+
+    def rendered(self, key: str, text: str, variables: Mapping[str, str]) -> str:
+        """Return `system` or `text` (`key` says which) with the variables put in; VocabularyError where that fails."""
+        if key == "system" and not _has_variables(text):
+            return text  # to the letter, as plans have it pinned
         try:
-            text = _compiled(self.text).render(variables)
+            return _compiled(text).render(variables)
         except Exception as error:  # a template may raise anything that an expression in it can
-            raise VocabularyError(f"template {self.name!r}, text: {error}", _FIX) from error
-        return Request(self.system, text, self.image, self.max_tokens, top_logprobs)
+            raise VocabularyError(f"template {self.name!r}, {key}: {error}", _FIX) from error
 
 
 def load_templates(own: Path | None = None) -> Mapping[str, Template]:
@@ -124,7 +140,9 @@ def _load(path: Path) -> Template:
         if key not in keys:
             raise _invalid(path, repr(key), f"is not a key of this template (its keys: {', '.join(keys)})")
     system, text, image, tokens = (content.get(key) for key in _KEYS)
-    if not isinstance(system, str) or any(mark in system for mark in ("{{", "{%", "{#")):
+    if not isinstance(system, str):
+        raise _invalid(path, "'system'", "must be text")
+    if not role.in_system and _has_variables(system):
         raise _invalid(path, "'system'", "must be text without variables (it comes before the image)")
     if not isinstance(text, str) or not text.strip():
         raise _invalid(path, "'text'", "is missing or empty")
@@ -136,26 +154,35 @@ def _load(path: Path) -> Template:
     both = {form.casefold() for form in forms.get("yes", ())} & {form.casefold() for form in forms.get("no", ())}
     if both:
         raise _invalid(path, "'no'", f"lists {', '.join(map(repr, sorted(both)))}, which 'yes' lists too")
-    _check_text(path, text, role)
+    used = _variables(path, "text", text, role) | (
+        _variables(path, "system", system, role) if role.in_system else set()
+    )
+    if unused := role.needed - used:
+        raise _invalid(path, "'text'", f"does not use {_listed(unused)}")
     template = Template(path.stem, system, text, image.lower() == "true", int(tokens), **forms)
     # An unknown filter or attribute shows up only when a text is put together: better now than in the middle of a run.
     for sample in ("x", ""):
-        try:
-            template.request(0, **dict.fromkeys(role.variables, sample))
-        except VocabularyError as error:
-            raise _invalid(path, "'text'", f"cannot be put together: {error.__cause__}") from error
+        for key, part in (("system", system), ("text", text)):
+            try:
+                template.rendered(key, part, dict.fromkeys(role.variables, sample))
+            except VocabularyError as error:
+                raise _invalid(path, repr(key), f"cannot be put together: {error.__cause__}") from error
     return template
 
 
-def _check_text(path: Path, text: str, role: _Role) -> None:
+def _has_variables(text: str) -> bool:
+    return any(mark in text for mark in ("{{", "{%", "{#"))
+
+
+def _variables(path: Path, key: str, text: str, role: _Role) -> set[str]:
+    """Return the variables that a text uses, all of them the role's."""
     try:
         used = jinja2.meta.find_undeclared_variables(_ENVIRONMENT.parse(text))
     except jinja2.TemplateSyntaxError as error:
-        raise _invalid(path, f"'text', line {error.lineno}", error.message or "has a syntax error") from error
+        raise _invalid(path, f"{key!r}, line {error.lineno}", error.message or "has a syntax error") from error
     if unknown := used - role.variables:
-        raise _invalid(path, "'text'", f"uses {_listed(unknown)}; this template has {_listed(role.variables)}")
-    if unused := role.needed - used:
-        raise _invalid(path, "'text'", f"does not use {_listed(unused)}")
+        raise _invalid(path, repr(key), f"uses {_listed(unknown)}; this template has {_listed(role.variables)}")
+    return used
 
 
 def _forms(path: Path, key: str, value: object) -> tuple[str, ...]:

@@ -28,6 +28,29 @@ class Thresholds:
     min_mass: float = 0.5
 
 
+@dataclass(frozen=True, slots=True)
+class YesNoQuestion:
+    """A question about one label, and the template with the forms of its answers."""
+
+    request: Request
+    template: Template
+
+    def verdict(self, response: Response, limits: Thresholds = Thresholds()) -> YesNo:
+        """Return what an answer decides."""
+        return yes_no(response.first_logprobs, self.template.yes, self.template.no, limits.min_mass, limits.threshold)
+
+
+def ask_yes_no(templates: Mapping[str, Template], name: str, card: Card | None) -> YesNoQuestion:
+    """Return the question about a label with what its card says; the bare one where that is nothing."""
+    rendered = render_names([name])
+    if card is None or not card.description:
+        template = templates["verify"]
+        return YesNoQuestion(template.request(TOP_LOGPROBS, name=rendered), template)
+    template, similar = templates["verify_card"], render_names(card.similar)
+    request = template.request(TOP_LOGPROBS, name=rendered, description=card.description, similar=similar)
+    return YesNoQuestion(request, template)
+
+
 class YesNoQuestions:
     """The question about each label of a plan's vocabulary; `cards` maps a label to its card (no card: bare)."""
 
@@ -40,23 +63,13 @@ class YesNoQuestions:
         }
 
     def _ask(self, name: str, card: Card | None) -> Request:
-        rendered = render_names([name])
-        if card is None or not card.description:
-            template = self._plan.templates["verify"]
-            request = template.request(TOP_LOGPROBS, name=rendered)
-        else:
-            template = self._plan.templates["verify_card"]
-            similar = render_names(card.similar)
-            request = template.request(TOP_LOGPROBS, name=rendered, description=card.description, similar=similar)
-        self._templates[request] = template
-        return request
+        question = ask_yes_no(self._plan.templates, name, card)
+        self._templates[question.request] = question.template
+        return question.request
 
     def verdict(self, request: Request, response: Response) -> YesNo:
         """Return what an answer to one of the questions decides."""
-        template, limits = self._templates[request], self._thresholds
-        return yes_no(
-            response.first_logprobs, template.yes, template.no, min_mass=limits.min_mass, threshold=limits.threshold
-        )
+        return YesNoQuestion(request, self._templates[request]).verdict(response, self._thresholds)
 
     def complaint(self, responses: Sequence[tuple[Request, Response]]) -> str | None:
         """Judge a first sample: the probability must fall on yes and no."""

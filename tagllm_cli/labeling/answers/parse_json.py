@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 
+from tagllm_cli.labeling.answers.words import is_thought, without_thought
 from tagllm_cli.records import Response
 
 _SHOWN = 80  # characters of an answer in an error
 _TRIES = 50  # brackets at which JSON may start; prose and formulas have some, too
-_THOUGHT = re.compile(r"^.*?</think>", re.DOTALL)
 _OPENING = re.compile(r"[\[{]")
 _JSON = json.JSONDecoder(strict=False)
 
@@ -25,8 +25,8 @@ def spoken(response: Response) -> str:
     """
     if response.failure is not None:
         raise UnusableAnswerError(str(response.failure))
-    text = _THOUGHT.sub("", response.text).strip()
-    if text.startswith("<think>"):
+    text = without_thought(response.text)
+    if is_thought(text):
         raise UnusableAnswerError("the answer is a thought that never ended")
     return text
 
@@ -37,11 +37,11 @@ def read_json(response: Response) -> object:
     Several objects, one after the other, are a list of them. Raises UnusableAnswerError, with the reason, where there
     is nothing that can be read.
 
-    >>> read_json(Reply('Here it is:\n```json\n[{"scene": "kitchen"}]\n```'))
+    >>> read_json(Response('Here it is:\n```json\n[{"scene": "kitchen"}]\n```'))
     [{'scene': 'kitchen'}]
     """
     text = spoken(response)
-    found, is_whole = _values(text)
+    found, is_whole = json_values(text)
     if response.finish == "length" and not is_whole:  # what is whole inside of it is only a part
         raise UnusableAnswerError("the answer was cut off")
     if not found:
@@ -53,7 +53,15 @@ def read_json(response: Response) -> object:
     return objects if len(objects) > 1 and isinstance(longest, dict) else longest
 
 
-def _values(text: str) -> tuple[list[tuple[int, object]], bool]:
+def decoded(text: str) -> object:
+    """Return the value of a JSON text, None where it is none."""
+    try:
+        return _JSON.decode(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def json_values(text: str) -> tuple[list[tuple[int, object]], bool]:
     """Return the JSON lists and objects in a text with their lengths; and whether every bracket belongs to one."""
     found: list[tuple[int, object]] = []
     start, failed = _OPENING.search(text), 0

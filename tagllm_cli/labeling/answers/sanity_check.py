@@ -1,4 +1,4 @@
-"""Preflight: do the first answers of a long run make sense? Pure functions over a sample of answers."""
+"""Sanity check: do the first answers of a long run make sense? Pure functions over a sample of answers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tagllm_cli.labeling.answers.words import REFUSAL
+
 SAMPLE_IMAGES = 32
 # A sample smaller than this proves nothing about the next million images.
 ENOUGH_ANSWERS = 12
-REFUSAL = re.compile(r"^\W*(i'?m sorry|sorry,|i can(no|')t|i am (not able|unable)|as an ai|i'?m unable)", re.IGNORECASE)
 REASONING = re.compile(
     r"^\W*(<think|<\|?(thinking|reasoning)|okay, (so|let)|let me (think|look|see)|first, )", re.IGNORECASE
 )
@@ -21,13 +22,15 @@ REASONING = re.compile(
 class ListAnswers:
     """A sample of list answers: their texts, how many were cut off, and how many names did and did not map.
 
-    `names_given` says whether the question listed the names to choose from.
+    `unreadable` are the texts of those that are in no form that can be read. `names_given` says whether the question
+    listed the names to choose from.
     """
 
     texts: Sequence[str]
     truncated: int
     mapped: int
     unmatched: int
+    unreadable: Sequence[str] = ()
     names_given: bool = True
 
 
@@ -41,6 +44,10 @@ def complain_about_lists(answers: ListAnswers) -> str | None:
     if answers.truncated > count / 5:
         advice = "raise max_tokens in the template, or take a model that answers briefly"
         return f"{answers.truncated} of {count} answers were cut off; {advice}"
+    if len(answers.unreadable) > count / 5:
+        advice = "ask in the template for names separated by commas and nothing else, or take a model that keeps to it"
+        example = _shorten(answers.unreadable)
+        return f"{len(answers.unreadable)} of {count} answers are in no form that can be read ({example}); {advice}"
     names = answers.mapped + answers.unmatched
     if answers.names_given and names >= ENOUGH_ANSWERS and answers.mapped < 0.3 * names:
         return (

@@ -14,7 +14,7 @@ from typing import Any
 
 from tagllm_cli.labeling.answers.parse_json import UnusableAnswerError, read_json, spoken
 from tagllm_cli.labeling.answers.parse_list import Lexicon, parse_names, render_names
-from tagllm_cli.labeling.answers.sanity_check import REFUSAL
+from tagllm_cli.labeling.answers.words import NEGATION, REFUSAL
 from tagllm_cli.labeling.templates import Template
 from tagllm_cli.records import Request, Response
 from tagllm_cli.vocabulary.cards import Attempt, Wording
@@ -27,7 +27,6 @@ MAX_SIBLINGS = 20
 NAMES_IN_BLIND_NAMING = 8
 
 _RELATION = re.compile(rf"\b({'|'.join(RELATIONS)})\b", re.IGNORECASE)
-_NEGATION = re.compile(r"\b(?:not|never|neither|hardly|\w+n['\u2019]t)\b", re.IGNORECASE)
 _ASIDE = re.compile(r"\s*\([^()]*\)$")
 _AROUND = " \t\"'`*.\u201c\u201d\u2018\u2019"
 
@@ -123,7 +122,7 @@ def read_relation(response: Response) -> str:
     """Return one of RELATIONS; "" where the answer names none, or several, or says what it is not."""
     text = _spoken(response)
     found = {word.lower() for word in _RELATION.findall(text)}
-    return found.pop() if len(found) == 1 and not _NEGATION.search(text) else ""
+    return found.pop() if len(found) == 1 and not NEGATION.search(text) else ""
 
 
 def names_to_choose_from(vocabulary: Vocabulary, name: str, similar: Sequence[str]) -> list[str]:

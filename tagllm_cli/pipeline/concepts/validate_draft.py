@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tagllm_cli.labeling.answers.parse_json import UnusableAnswerError
 from tagllm_cli.labeling.answers.parse_list import Lexicon
-from tagllm_cli.labeling.answers.sanity_check import REFUSAL
+from tagllm_cli.labeling.answers.words import REFUSAL
 from tagllm_cli.pipeline.concepts.llm_prompts import find_label, one_line
 from tagllm_cli.vocabulary.cards import Wording, phrase
 from tagllm_cli.vocabulary.forms import folded

@@ -13,9 +13,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tagllm_cli.labeling.answers.parse_list import render_names
-from tagllm_cli.labeling.answers.parse_yes_no import yes_no
 from tagllm_cli.labeling.templates import Template
+from tagllm_cli.labeling.yes_no import YesNoQuestion, ask_yes_no
 from tagllm_cli.pipeline.concepts.cached_model import Respondent, UnansweredError, together
 from tagllm_cli.pipeline.concepts.validation_set import Exhibit, Gallery
 from tagllm_cli.records import Decision, DecodedImage, ImageInfo, Response
@@ -23,7 +22,6 @@ from tagllm_cli.sources.decode import decode
 from tagllm_cli.sources.registry import ReadFailure
 from tagllm_cli.vocabulary.cards import Card, Wording
 
-TOP_LOGPROBS = 20
 MOST_DISPUTED = 8
 _PICTURES_AT_ONCE = 64  # over all labels; they are decoded in memory
 
@@ -132,7 +130,7 @@ class TryOut:
 
     def __init__(self, gallery: Gallery, seer: Respondent, templates: Mapping[str, Template], max_pixels: int) -> None:
         self._gallery, self._seer, self._max_pixels = gallery, seer, max_pixels
-        self._bare, self._with_card = templates["verify"], templates["verify_card"]
+        self._templates = templates
         self._room = asyncio.Semaphore(_PICTURES_AT_ONCE)
 
     async def trials(self, name: str, wording: Wording) -> list[Trial]:
@@ -159,19 +157,13 @@ class TryOut:
         if isinstance(opened, str):
             return opened
         info, decoded_image = opened
-        rendered = render_names([card.name])
-        bare = self._bare.request(TOP_LOGPROBS, name=rendered)
-        with_card = self._with_card.request(
-            TOP_LOGPROBS, name=rendered, description=card.description, similar=render_names(card.similar)
-        )
-        responses = await self._seer.answer([bare, with_card], decoded_image, info.fingerprint)
+        questions = [ask_yes_no(self._templates, card.name, each) for each in (None, card)]
+        asked = [question.request for question in questions]
+        responses = await self._seer.answer(asked, decoded_image, info.fingerprint)
         failed = [response.failure for response in responses if response.failure is not None]
         if failed:
             return str(failed[0])
-        first, second = (
-            _decision(template, response)
-            for template, response in zip((self._bare, self._with_card), responses, strict=True)
-        )
+        first, second = (_decision(question, response) for question, response in zip(questions, responses, strict=True))
         return Trial(exhibit.image.uri, first, second, exhibit.proposed, exhibit.present)
 
     def _open(self, exhibit: Exhibit) -> tuple[ImageInfo, DecodedImage] | str:
@@ -183,7 +175,7 @@ class TryOut:
         return f"{exhibit.image.uri}: {info.failure}" if decoded_image is None else (info, decoded_image)
 
 
-def _decision(template: Template, response: Response) -> bool | None:
+def _decision(question: YesNoQuestion, response: Response) -> bool | None:
     """Return whether a decision is yes; None where there is little mass on yes and no together."""
-    decision = yes_no(response.first_logprobs, template.yes, template.no).decision
+    decision = question.verdict(response).decision
     return None if decision is Decision.UNKNOWN else decision is Decision.YES

@@ -1,4 +1,4 @@
-"""Preflight: answers that make no sense are told from answers that do, with advice."""
+"""Sanity check: answers that make no sense are told from answers that do, with advice."""
 
 from __future__ import annotations
 
