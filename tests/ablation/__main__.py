@@ -30,6 +30,7 @@ from tests.ablation.plot import draw
 from tests.ablation.report import Findings, to_json, to_markdown
 from tests.ablation.study import Results, Settings, Study
 from tests.ablation.vllm_engine import vllm_engine
+from tests.demo.wordings import OWN_PROMPTS
 
 MODEL = Path("tests/demo/model")
 
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     shared = vllm_engine(model, settings.out / "vllm.log")
     try:
-        print(ablate(settings, ModelOptions(model=str(model)), shared.handle, console))
+        print(ablate(settings, ModelOptions(model=str(model), prompts=OWN_PROMPTS), shared.handle, console))
         console.note(f"table.md, results.json and ablation.png are in {settings.out}/")
     except TagllmError as error:
         console.explain(error)

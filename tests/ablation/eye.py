@@ -72,11 +72,11 @@ class DemoEye:
         names = {THINGS[thing].name for thing in shown}
         asked = re.search(r"Category: (.+?)\.(?: Here it means (.+?)\.)?[ \n]", request.text)
         if asked is None:
-            listed = re.search(r"Categories: (.*)$", request.text)
+            listed = re.search(r"Categories: (.*)$", f"{request.system}\n{request.text}", re.MULTILINE)
             options = listed.group(1).split(", ") if listed else NAMES
             slips = Random(f"{uuid} {request.text}")
-            info = [name for name in options if (name in names) != (slips.random() < 0.03)]
-            return Response(", ".join(info) or "none", prompt_tokens=200, cached_tokens=64, output_tokens=5)
+            shown = [name for name in options if (name in names) != (slips.random() < 0.03)]
+            return Response(", ".join(shown) or "none", prompt_tokens=200, cached_tokens=64, output_tokens=5)
         name, description = asked.groups()
         thing = self._described.get(description or "")
         if thing is None and description and self.trusts_any_card:

@@ -17,6 +17,7 @@ from tests.demo import descriptions
 from tests.demo.things import MEANS, NAMES, THINGS
 
 _ROOT = Path(__file__).parents[2]
+OWN_PROMPTS = Path(__file__).parent / "prompts"  # wordings of earlier releases that the model was trained on
 _TRAINED = ("all", "group", "meaning", "open", "verify", "verify_card")
 
 
@@ -29,12 +30,13 @@ def frames() -> Mapping[str, Any]:
 
 @lru_cache
 def templates() -> Mapping[str, Mapping[str, Any]]:
-    """The tool's own templates that the model is trained on, by name; every value is text: YAML has `yes` for true.
+    """The templates that the model is trained on, by name: the demo's own, else the tool's. Every value is text.
 
     Those that ask a language model (for concept cards, for scenes) are none of its business: the tokenizer is learnt
     from these texts and no others.
     """
-    files = {name: _ROOT / "prompts" / f"{name}.yaml" for name in _TRAINED}
+    folders = {name: OWN_PROMPTS if (OWN_PROMPTS / f"{name}.yaml").exists() else _ROOT / "prompts" for name in _TRAINED}
+    files = {name: folder / f"{name}.yaml" for name, folder in folders.items()}
     return {name: yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader) for name, path in files.items()}
 
 

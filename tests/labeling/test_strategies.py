@@ -132,7 +132,7 @@ def test_new_and_removed_labels_where_there_are_no_groups(strategy: str, request
 
 def test_the_whole_vocabulary_is_one_question() -> None:
     (request,) = ALL.requests(SUBJECT)
-    assert request.text.endswith("\nCategories: cat, dog, cup, fork")
+    assert request.system.endswith("\nCategories: cat, dog, cup, fork")  # before the image: computed once for all
     assert request.max_tokens == 512  # a longer list than any group's
     made = row(ALL, "forks, cat, griffin")
     assert made.labels == (

@@ -20,7 +20,7 @@ def _bits(*parts: str) -> int:
 def answer(picture: DecodedImage | None, request: Request) -> Response:
     """Answer a list question with some of its names, and a yes/no question with some probability."""
     uuid = picture.uuid if picture else ""
-    listed = re.search(r"Categories: (.*)$", request.text)
+    listed = re.search(r"Categories: (.*)$", f"{request.system}\n{request.text}", re.MULTILINE)
     if listed:
         names = [name for name in listed.group(1).split(", ") if _bits(uuid, name) % 4 == 0]
         return Response(", ".join(names) or "none", prompt_tokens=60, output_tokens=5)

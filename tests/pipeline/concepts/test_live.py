@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tagllm_cli.vocabulary.load import load_vocabulary
+from tests.demo.wordings import OWN_PROMPTS
 from tests.support.command_line import one_object, tagllm
 from tests.support.live import IMAGES, LiveServer
 from tests.support.scripted_llm import ScriptedLLM, card
@@ -33,7 +34,7 @@ def test_real_pictures_decide_which_cards_stay(live_server: LiveServer, tmp_path
     names, cards, table = tmp_path / "names.yaml", tmp_path / "cards.yaml", tmp_path / "candidates.parquet"
     bare = [{"name": name} for name in MEANT]
     names.write_text(yaml.safe_dump({"name": "names", "labels": bare}), encoding="utf-8")
-    run(f"candidates {IMAGES} --vocab {names} --strategy all --out {table}", live_server)
+    run(f"candidates {IMAGES} --vocab {names} --strategy all --prompts {OWN_PROMPTS} --out {table}", live_server)
 
     scripts = {name: [card(name, description)] for name, description in DRAFTS.items()}
     with ScriptedLLM(scripts, {name: (text,) for name, text in DRAFTS.items()}) as llm:
