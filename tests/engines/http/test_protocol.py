@@ -179,7 +179,7 @@ def test_errors_of_every_form_are_one_line(response: str, message: str):
     assert read_error(response.encode()) == message
 
 
-@pytest.mark.parametrize("key", ["sk-example\r", " sk-example\n", "sk-example\t", "\ufeffsk-example"[1:]])
+@pytest.mark.parametrize("key", ["sk-example\r", " sk-example\n", "sk-example\t"])
 def test_white_space_around_a_key_is_stripped(key: str):
     assert clean_api_key(key) == "sk-example"
 
