@@ -45,7 +45,9 @@ class Scripted:
             failed = "fail" in request.text
             yield (
                 request,
-                Response(failure=Failure("rejected", "no")) if failed else Response(f"{shown} {request.text}"),
+                Response(failure=Failure("rejected", "no"))
+                if failed
+                else Response(f"{shown} {request.text}", first_logprobs={"yes": -0.1} if request.top_logprobs else {}),
             )
 
     def usage(self) -> Usage:

@@ -106,7 +106,6 @@ def completion(
     first = [
         {"token": token, "logprob": value, "bytes": list(token.encode())} for token, value in (logprobs or {}).items()
     ]
-    content = [{**first[0], "top_logprobs": first}] if first else []
     return {
         "object": "chat.completion",
         "choices": [
@@ -114,7 +113,7 @@ def completion(
                 "index": 0,
                 "message": {"role": "assistant", "content": content, **message},
                 "finish_reason": finish,
-                "logprobs": {"content": content} if first else None,
+                "logprobs": {"content": [{**first[0], "top_logprobs": first}]} if first else None,
             }
         ],
         "usage": {"prompt_tokens": 100, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 64}},
