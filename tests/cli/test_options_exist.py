@@ -6,8 +6,8 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import click
 import typer.main
 
 import tagllm_cli
@@ -28,7 +28,7 @@ FOREIGN = {
 }
 
 
-def options_of(command: click.Command) -> Iterator[str]:
+def options_of(command: Any) -> Iterator[str]:
     for parameter in command.params:
         yield from (*parameter.opts, *parameter.secondary_opts)
     for each in getattr(command, "commands", {}).values():

@@ -65,12 +65,13 @@ def replay() -> ReplayEngine:
 @contextmanager
 def started(name: str, folder: Path) -> Iterator[tuple[Engine, Run]]:
     with asyncio.Runner() as runner, stub_server(answer=scripted) as server:
-        engine: Engine = {
+        makers: dict[str, Callable[[], Engine]] = {
             "rules": rules,
             "replay": replay,
             "recording": lambda: RecordingEngine(rules(), folder / "recording.jsonl"),
             "http": lambda: EndpointEngine(settings(server), jitter=lambda: 0.0),
-        }[name]()
+        }
+        engine = makers[name]()
         runner.run(engine.start())
         try:
             yield engine, runner.run

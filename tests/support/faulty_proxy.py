@@ -249,10 +249,10 @@ class FaultyProxy:
         if received.path == "/version" and self._owned_by == "vllm":
             return 200, (), b'{"version": "0.32.0"}'
         if received.path == "/v1/chat/completions" and received.method == "POST":
-            answer = self._answer(received.json)
-            if isinstance(answer, Fault):
-                return answer.status, answer.headers, answer.body
-            return 200, (), json.dumps(answer).encode()
+            made_up = self._answer(received.json)
+            if isinstance(made_up, Fault):
+                return made_up.status, made_up.headers, made_up.body
+            return 200, (), json.dumps(made_up).encode()
         return 404, (), b'{"detail":"Not Found"}'
 
 

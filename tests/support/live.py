@@ -22,6 +22,7 @@ import PIL.Image
 import pytest
 
 from tagllm_cli.engines.base import ask_all
+from tagllm_cli.engines.local.cpu import emulates_bfloat16
 from tagllm_cli.engines.local.engine import EngineSettings, InProcessEngine
 from tagllm_cli.records import DecodedImage, Request, Response
 
@@ -94,6 +95,8 @@ def live_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer
         "model": MODEL, "served-model-name": server.model, "host": "127.0.0.1", "port": port, "block-size": 32,
         "kv-cache-memory-bytes": CACHE_BYTES, "max-num-seqs": 64, "limit-mm-per-prompt": '{"image": 1}',
     }  # fmt: skip
+    if emulates_bfloat16():  # as the engine in this process
+        options["dtype"] = "float32"
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--enable-prompt-tokens-details"]
     for name, value in options.items():
         command += [f"--{name}", str(value)]

@@ -14,8 +14,8 @@ import PIL.Image
 import pytest
 
 from tagllm_cli.engines.base import ask_all
-from tagllm_cli.engines.http import engine as engine_module
 from tagllm_cli.engines.http.engine import EndpointEngine, EndpointSettings
+from tagllm_cli.engines.http.protocol import encode_image
 from tagllm_cli.errors import EndpointError
 from tagllm_cli.records import DecodedImage, Request, Response
 from tests.support.asking import CAT, LIST, ask, echo, picture, run, settings
@@ -88,13 +88,12 @@ def test_the_files_own_bytes_travel_and_pixels_become_a_png():
 
 def test_an_image_is_encoded_once_for_all_of_its_requests(monkeypatch: pytest.MonkeyPatch):
     encoded: list[str] = []
-    encode = engine_module.encode_image
 
     def counted(shown: DecodedImage) -> bytes:
         encoded.append(shown.uuid)
-        return encode(shown)
+        return encode_image(shown)
 
-    monkeypatch.setattr(engine_module, "encode_image", counted)
+    monkeypatch.setattr("tagllm_cli.engines.http.engine.encode_image", counted)
     with FaultyProxy() as server:
         ask(settings(server), [LIST] * 5)
     assert encoded == ["picture-0"]
