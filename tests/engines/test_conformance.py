@@ -33,16 +33,17 @@ SILENT = Request("", "Yes or no, without a text?", max_tokens=1, top_logprobs=5)
 UNSURE = Request("", "Yes or no, without log-probabilities?", max_tokens=1, top_logprobs=5)
 REFUSED = Request("", "Be refused.", max_tokens=16)
 
+TOKENS: Any = {"prompt_tokens": 100, "cached_tokens": 64, "output_tokens": 3}  # of the stub server
 YES = {"yes": -0.1, "no": -2.5}
 SCRIPT = {
-    LIST: Response("cat", prompt_tokens=50, cached_tokens=32, output_tokens=2),
-    CAT: Response("yes", "length", YES, prompt_tokens=50, cached_tokens=32, output_tokens=1),
-    DOG: Response("yes", "length", YES, prompt_tokens=50, cached_tokens=32, output_tokens=1),
-    PLAIN: Response("furry", prompt_tokens=9, output_tokens=1),
+    LIST: Response("cat", **TOKENS),
+    CAT: Response("yes", "length", YES, **TOKENS),
+    DOG: Response("yes", "length", YES, **TOKENS),
+    PLAIN: Response("furry", **TOKENS),
     EMPTY: Response(""),
     BLANK: Response(" \n"),
     FILTERED: Response("ca", "content_filter"),
-    SILENT: Response("", "length", YES),
+    SILENT: Response("", "length", YES, **TOKENS),
     UNSURE: Response("yes", "length"),
     REFUSED: Response(failure=Failure("rejected", "no")),
 }

@@ -46,7 +46,4 @@ def _response(question: Any, answer: Answer) -> dict[str, Any] | Fault:
     if response.failure is not None:
         return refuse(400, response.failure.message)
     logprobs = dict(response.first_logprobs) if top_logprobs else None
-    body = completion(response.text, logprobs, finish=response.finish)
-    details = {"cached_tokens": response.cached_tokens}
-    tokens = {"prompt_tokens": response.prompt_tokens, "completion_tokens": response.output_tokens}
-    return {**body, "usage": {**tokens, "prompt_tokens_details": details}}
+    return completion(response.text, logprobs, finish=response.finish)

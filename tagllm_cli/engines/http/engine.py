@@ -27,7 +27,7 @@ from tagllm_cli.engines.options import ModelOptions
 from tagllm_cli.errors import EndpointError
 from tagllm_cli.records import DecodedImage, Failure, Request, Response
 
-_START_ATTEMPTS = 4
+_START_TRIES = 4
 # vLLM tells its limit (`max_num_seqs`) only in development mode; its own default is 256, on large GPUs 1,024.
 _VLLM_CONCURRENCY = 256
 _OTHER_CONCURRENCY = 32
@@ -185,7 +185,7 @@ class EndpointEngine:
                 return await find_api(self._client, server, self.settings.model)
             except RetryableError as error:
                 attempt += 1
-                if attempt == _START_ATTEMPTS:
+                if attempt == _START_TRIES:
                     return f"{server.name}: {error}"
                 await asyncio.sleep(self._pause(attempt, error.wait_s))
 
