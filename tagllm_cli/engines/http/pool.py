@@ -95,7 +95,7 @@ class Pool:
                 names = ", ".join(server.name for server in self.servers)
                 raise EndpointError(
                     f"no endpoint has responded for {self._give_up_s:.0f} s ({names})",
-                    "See the server's log. The same command continues from here.",
+                    "See the server's log.",
                 ) from None
         return affinity.server
 

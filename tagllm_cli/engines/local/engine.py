@@ -208,7 +208,7 @@ class InProcessEngine:
 
     def _death(self) -> EngineDiedError:
         log = self._launch.log_file
-        hint = f"Its log is {log}. The same command continues from here." if log else "Its log is above."
+        hint = f"Its log is {log}." if log else "Its log is above."
         return EngineDiedError("vLLM's engine process has died", hint)
 
     def usage(self) -> Usage:

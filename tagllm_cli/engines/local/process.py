@@ -211,13 +211,13 @@ async def in_daemon_thread(work: Callable[[], _T]) -> _T:
 def _environment() -> Iterator[None]:
     os.environ.update(_NO_TELEMETRY)
     is_users_choice = any(name in os.environ for name in _OPENMP_WAITS)
-    ours = _ENVIRONMENT if is_users_choice else {**_ENVIRONMENT, **_SHORT_SPIN}
-    before = {name: os.environ[name] for name in ours if name in os.environ}
-    os.environ.update(ours)
+    added = _ENVIRONMENT if is_users_choice else {**_ENVIRONMENT, **_SHORT_SPIN}
+    before = {name: os.environ[name] for name in added if name in os.environ}
+    os.environ.update(added)
     try:
         yield
     finally:
-        for name in ours:
+        for name in added:
             del os.environ[name]
         os.environ.update(before)
 
