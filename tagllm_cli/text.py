@@ -13,3 +13,13 @@ def some(names: Sequence[str], most: int = 5) -> str:
     """
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def one_line(text: object, limit: int = 300) -> str:
+    """Return the text with every run of white space as one space, cut to `limit` characters.
+
+    >>> one_line("two\\n  lines", 8)
+    'two l...'
+    """
+    line = " ".join(str(text).split())
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."

@@ -1,7 +1,7 @@
-"""One protocol, three ways to get an answer: in-process vLLM, OpenAI-compatible endpoints, recorded answers.
+"""The `Engine` protocol, and what all engines share: usage counters, the check of a response, log-probabilities.
 
-An engine takes a picture and everything that is asked about it, together: the requests share the image as their prefix.
-Nothing heavy is imported here; vLLM and torch are loaded by `InProcessEngine.start` alone.
+An engine takes an image and all requests about it together: they share the image as their prefix, which is computed
+once. Only `InProcessEngine.start` imports vLLM and torch.
 """
 
 from __future__ import annotations
@@ -15,25 +15,32 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tagllm_cli.errors import TagllmError
-from tagllm_cli.records import DecodedImage, Request, Response
+from tagllm_cli.records import DecodedImage, Failure, Request, Response
 
-# Hybrid models would otherwise spend an answer's tokens on thinking aloud; other templates ignore this.
+# Hybrid models would otherwise spend the tokens of an answer on reasoning; other templates ignore this.
 CHAT_TEMPLATE_KWARGS: Mapping[str, Any] = {"enable_thinking": False}
 
 _TOO_LONG = re.compile(r"max\w*.{0,20}(context|model|length|len)|context (length|window)|too long", re.IGNORECASE)
-_LEAST_LOGPROB = -9999.0  # for minus infinity, which JSON cannot say; vLLM's server does the same
+_LEAST_LOGPROB = -9999.0  # for minus infinity, which JSON lacks; vLLM's server does the same
+
+_NO_LOGPROBS = Failure("no_logprobs", "the answer has no log-probabilities, from which yes or no is decided")
+# Finish reasons that leave no answer, with the failure's kind and message.
+_NO_ANSWER: Mapping[str, tuple[str, str]] = {
+    "content_filter": ("filtered", "the content filter stopped the answer"),
+    "tool_calls": ("tool_call", "the model called a tool instead of answering; serve it without tools"),
+    "function_call": ("tool_call", "the model called a function instead of answering; serve it without tools"),
+    "error": ("engine_error", "the engine ended the request with an error"),
+    "abort": ("engine_error", "the engine aborted the request"),
+}
 
 
 class EngineDiedError(TagllmError):
-    """The engine's process is gone; nothing more will be answered (what was answered is kept)."""
+    """The engine's process has ended; nothing more can be asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an engine has done since `start`: tokens and answered requests.
-
-    `cached_tokens` is the part of `prompt_tokens` that came from the engine's prefix cache.
-    """
+    """Tokens and answered requests since `start`; `cached_tokens` of `prompt_tokens` came from the prefix cache."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -41,7 +48,7 @@ class Usage:
     requests: int = 0
 
     def plus(self, response: Response) -> Usage:
-        """Return these counters with one more reply; a failed one brings no tokens and is not counted."""
+        """Return the counters with one more response; a failed one is not counted."""
         if response.failure is not None:
             return self
         return Usage(
@@ -53,46 +60,47 @@ class Usage:
 
 
 class Engine(Protocol):
-    """What the runner needs from an engine. One event loop uses it, from `start` to `close`."""
+    """Requests in, responses out. One event loop uses it, from `start` to `close`."""
 
     @property
     def version(self) -> str:
-        """Which engine this is, for the run report: `vllm 0.32.0`, `endpoint`, `replay`."""
+        """Engine and version for the run record: `vllm 0.32.0`, `endpoint`, `replay`; final after `start`."""
         ...
 
     @property
     def capacity(self) -> int:
-        """How many requests it wants in flight; known after `start`."""
+        """Number of requests to keep in flight; known after `start`."""
         ...
 
     async def start(self) -> None:
-        """Load the model or reach the servers; raises ModelError or EndpointError."""
+        """Load the model or reach the servers. Raises ModelError or EndpointError."""
         ...
 
     def ask(
         self, decoded_image: DecodedImage | None, requests: Sequence[Request]
     ) -> AsyncGenerator[tuple[Request, Response]]:
-        """Yield each request with its response as it arrives; a request that fails alone has a `Response.failure`.
+        """Yield each request with its response as it arrives, in any order; `Response.failure` tells a failed one.
 
-        Close the generator (`contextlib.aclosing`) to cancel what is still in flight.
+        A response without an answer (see `check_response`) is a failed one. Close the generator
+        (`contextlib.aclosing`) to cancel what is still in flight.
 
         Raises:
             EngineDiedError, EndpointError: nothing more can be asked.
-            ValueError: a request wants an image and `picture` is None.
+            ValueError: a request is about an image, and `decoded_image` is None.
         """
         ...
 
     def usage(self) -> Usage:
-        """Return tokens and requests since `start`."""
+        """Return tokens and answered requests since `start`."""
         ...
 
     async def close(self) -> None:
-        """End everything that was started; safe to call twice, and after a failed `start`."""
+        """Release everything; safe to call twice, and after a failed `start`."""
         ...
 
 
 async def ask_all(engine: Engine, decoded_image: DecodedImage | None, requests: Sequence[Request]) -> list[Response]:
-    """Return one response per request, in order, when all have arrived. Raises what `Engine.ask` raises."""
+    """Return one response per request, in the order of the requests. Raises what `Engine.ask` raises."""
     async with aclosing(engine.ask(decoded_image, requests)) as answered:
         responses = {request: response async for request, response in answered}
     return [responses[request] for request in requests]
@@ -101,7 +109,7 @@ async def ask_all(engine: Engine, decoded_image: DecodedImage | None, requests: 
 async def as_answered(
     asked: Iterable[tuple[Request, Coroutine[Any, Any, Response]]],
 ) -> AsyncGenerator[tuple[Request, Response]]:
-    """Run one coroutine per request at once and yield (request, response) as each ends.
+    """Run one coroutine per request concurrently and yield (request, response) as each ends.
 
     When one raises, those that have ended are yielded first, then the error is raised and the others are cancelled.
     """
@@ -119,13 +127,33 @@ async def as_answered(
 
 
 def check_decoded_image(decoded_image: DecodedImage | None, requests: Sequence[Request]) -> None:
-    """Raise ValueError if a request is about an image and there is none: the model would answer all the same."""
+    """Raise ValueError if a request is about an image and there is none: a model would answer without looking."""
     if decoded_image is None and any(request.with_image for request in requests):
         raise ValueError("a request about an image was asked without one")
 
 
+def check_response(request: Request, response: Response) -> Response:
+    """Return the response, or a failure of the right kind where it holds no answer to the request.
+
+    A request for log-probabilities is answered by them, whatever the text; any other by a text that is not blank.
+
+    >>> check_response(Request("", "Which labels?"), Response(" ", "stop")).failure.kind
+    'empty_answer'
+    """
+    if response.failure is not None:
+        return response
+    if response.finish in _NO_ANSWER:
+        return Response(failure=Failure(*_NO_ANSWER[response.finish]))
+    if request.top_logprobs:
+        if not response.first_logprobs or any(map(math.isnan, response.first_logprobs.values())):
+            return Response(failure=_NO_LOGPROBS)
+    elif not response.text.strip():
+        return Response(failure=Failure("empty_answer", f"the answer is empty (finish reason {response.finish})"))
+    return response
+
+
 def merge_logprobs(entries: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """Return log-probabilities by token text; different tokens of the same text are summed, as probabilities.
+    """Return log-probabilities by token text; tokens of the same text are summed as probabilities, NaN stays NaN.
 
     >>> merged = merge_logprobs([("yes", math.log(0.5)), ("yes", math.log(0.25)), ("no", -math.inf)])
     >>> round(math.exp(merged["yes"]), 3), merged["no"]
@@ -135,7 +163,7 @@ def merge_logprobs(entries: Iterable[tuple[str, float]]) -> dict[str, float]:
     for text, value in entries:
         value = max(value, _LEAST_LOGPROB)
         known = merged.get(text)
-        if known is not None:
+        if known is not None and not math.isnan(value):
             high, low = max(known, value), min(known, value)
             value = high + math.log1p(math.exp(low - high))
         merged[text] = value
@@ -143,7 +171,7 @@ def merge_logprobs(entries: Iterable[tuple[str, float]]) -> dict[str, float]:
 
 
 def failure_kind(message: str) -> str:
-    """Return the kind of one request's failure: `too_long` when the message is about the context, else `rejected`.
+    """Return the kind of a refused request: `too_long` where the message is about the context, else `rejected`.
 
     >>> failure_kind("This model's maximum context length is 8192 tokens."), failure_kind("bad image")
     ('too_long', 'rejected')

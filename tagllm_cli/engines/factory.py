@@ -1,116 +1,98 @@
-"""Which model answers: what a user named becomes an identity for the evidence, and an engine when it is needed."""
+"""The registry of engines: how what the user named is identified, and how its engine is made.
+
+Adding an engine: a file with a function that identifies and one that makes, and a line in ENGINES.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Literal, NamedTuple
 
 from tagllm_cli.engines.base import Engine
+from tagllm_cli.engines.http.engine import identify_endpoints, identify_served, make_endpoint_engine
+from tagllm_cli.engines.identity import ModelIdentity
+from tagllm_cli.engines.local.engine import identify_local, make_local_engine
+from tagllm_cli.engines.options import ModelOptions
+from tagllm_cli.engines.replay import RecordingEngine, identify_recording, make_replay_engine
 from tagllm_cli.errors import ModelError
 
-if TYPE_CHECKING:
-    from tagllm_cli.engines.http.engine import EndpointSettings
+__all__ = ["ENGINES", "ModelIdentity", "ModelOptions", "identify", "identify_served", "make_engine", "resolve"]
+
+Origin = Literal["flag", "environment", "config", "default"]
+_PRECEDENCE: Sequence[Origin] = ("flag", "environment", "config", "default")
 
 
-@dataclass(frozen=True, slots=True)
-class ModelOptions:
-    """Which model answers: one that vLLM loads here, running servers, or a recording. All None: as the plan says.
+class EngineKind(NamedTuple):
+    """One kind of engine.
 
-    `timeout_s` (seconds) and `retries` are the patience with servers; None: that of EndpointSettings.
+    Args:
+        is_named: whether the options name an engine of this kind.
+        identify: the model's identity, without loading a model or reaching a server; None: only the server knows it.
+        make: the engine, not started, from the options, the log file, and the model that the table is pinned to.
     """
 
-    model: str | None = None
-    endpoints: tuple[str, ...] = ()
-    model_id: str | None = None
-    api_key: str | None = field(default=None, repr=False)
-    engine_args: Mapping[str, str] = field(default_factory=dict)
-    prompts: Path | None = None
-    max_pixels: int | None = None
-    replay: Path | None = None
-    record: Path | None = None
-    verbose: bool = False
-    timeout_s: float | None = None
-    retries: int | None = None
+    is_named: Callable[[ModelOptions], bool]
+    identify: Callable[[ModelOptions], ModelIdentity | None]
+    make: Callable[[ModelOptions, Path, ModelIdentity | None], Engine]
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """The model's name for people and the 16-byte digest that requests are identified by; None: not named."""
-
-    name: str | None
-    digest: bytes | None
-
-
-def identify(model: ModelOptions) -> Identity:
-    """Return who would answer, without loading a model; an endpoint is asked what it serves unless the user says."""
-    from tagllm_cli.engines.identity import model_identity, served_identity
-
-    if model.replay is not None:
-        found = served_identity(model.model_id or "recording")
-    elif model.endpoints:
-        found = served_identity(model.model_id or model.model or _served(model))
-    elif model.model is not None:
-        found = model_identity(model.model, model.engine_args, model_id=model.model_id)
-    else:
-        return Identity(None, None)
-    return Identity(found.name, found.digest)
+# The first kind that the options name is used.
+ENGINES: Mapping[str, EngineKind] = {
+    "replay": EngineKind(lambda options: options.replay is not None, identify_recording, make_replay_engine),
+    "http": EngineKind(lambda options: bool(options.endpoints), identify_endpoints, make_endpoint_engine),
+    "local": EngineKind(lambda options: options.model is not None, identify_local, make_local_engine),
+}
 
 
-def make_engine(model: ModelOptions, log_file: Path, earlier: str = "") -> Engine:
+def resolve(
+    model: str | None, endpoints: Sequence[str], model_from: Origin, endpoints_from: Origin
+) -> tuple[str | None, tuple[str, ...]]:
+    """Return the model and the endpoints to use, by the precedence of where each was given.
+
+    A model from a stronger origin than the endpoints is one to load here. Otherwise it is the name of a served one.
+
+    >>> resolve("./folder", ["http://host:8000"], "flag", "environment")
+    ('./folder', ())
+    >>> resolve("demo", ["http://host:8000"], "environment", "flag")
+    ('demo', ('http://host:8000',))
+    """
+    if model and _PRECEDENCE.index(model_from) < _PRECEDENCE.index(endpoints_from):
+        return model, ()
+    return model, tuple(endpoints)
+
+
+def identify(options: ModelOptions) -> ModelIdentity | None:
+    """Return the identity of the model that the options name, without loading it or reaching a server.
+
+    None: no model is named, or only the server knows which one it serves (`identify_served` asks it).
+    """
+    kind = _kind(options)
+    return None if kind is None else kind.identify(options)
+
+
+def make_engine(options: ModelOptions, log_file: Path, pinned: ModelIdentity | None = None) -> Engine:
     """Return the engine that the options name, not started.
 
-    `earlier` is the model whose answers are on record. Raises ModelError where the options name none.
+    Args:
+        options: what the user named.
+        log_file: where the log of an engine in this process goes.
+        pinned: the model whose responses are on record; a server that serves another one is refused at the start.
+
+    Raises:
+        ModelError: the options name no model.
+        EndpointError: the API key cannot be sent.
     """
-    engine = _engine(model, log_file, earlier)
-    if model.record is not None:
-        from tagllm_cli.engines.replay import RecordingEngine
-
-        return RecordingEngine(engine, model.record)
-    return engine
-
-
-def _engine(model: ModelOptions, log_file: Path, earlier: str) -> Engine:
-    if model.replay is not None:
-        from tagllm_cli.engines.replay import ReplayEngine, load_recording
-
-        return ReplayEngine(load_recording(model.replay))
-    if model.endpoints:
-        from tagllm_cli.engines.http.engine import EndpointEngine
-
-        return EndpointEngine(_endpoint_settings(model))
-    from tagllm_cli.engines.local.engine import EngineSettings, InProcessEngine
-
-    if model.model is None:
-        made = f" (the table was made with {earlier})" if earlier else ""
+    kind = _kind(options)
+    if kind is None:
+        table = f" (the table was made with {pinned.name})" if pinned is not None else ""
         raise ModelError(
-            f"answers are missing, and no model is named to give them{made}",
+            f"answers are missing, and no model is named to give them{table}",
             "Give --model NAME_OR_FOLDER, or --endpoint URL of a running server.",
         )
-    return InProcessEngine(EngineSettings(model.model, model.engine_args, log_file=log_file, verbose=model.verbose))
+    engine = kind.make(options, log_file, pinned)
+    return engine if options.record is None else RecordingEngine(engine, options.record)
 
 
-def _endpoint_settings(model: ModelOptions) -> EndpointSettings:
-    from tagllm_cli.engines.http.engine import EndpointSettings
-
-    patience: dict[str, Any] = {"timeout_s": model.timeout_s, "retries": model.retries}
-    given = {name: value for name, value in patience.items() if value is not None}
-    return EndpointSettings(urls=model.endpoints, model=model.model, api_key=model.api_key, **given)
-
-
-def _served(model: ModelOptions) -> str:
-    """Ask the endpoints what they serve. Raises EndpointError where none answers or several models are served."""
-    import asyncio
-
-    from tagllm_cli.engines.http.engine import EndpointEngine
-
-    async def ask() -> str:
-        engine = EndpointEngine(_endpoint_settings(model))
-        try:
-            await engine.start()
-            return engine.model
-        finally:
-            await engine.close()
-
-    return asyncio.run(ask())
+def _kind(options: ModelOptions) -> EngineKind | None:
+    return next((kind for kind in ENGINES.values() if kind.is_named(options)), None)

@@ -1,7 +1,8 @@
-"""Names on the Hugging Face hub: which commit is meant, whether it is here already, whether the hub can be reached."""
+"""Hugging Face hub names: their commit, their local snapshot, and whether the hub can be reached."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,19 +15,25 @@ _TIMEOUT_S = 15.0
 
 
 def is_offline() -> bool:
-    """Whether the user has told the hub's client to stay off the network (HF_HUB_OFFLINE)."""
+    """Return whether HF_HUB_OFFLINE forbids the hub's client to use the network; False without the client."""
+    if importlib.util.find_spec("huggingface_hub") is None:
+        return False
     from huggingface_hub import constants
 
     return bool(constants.HF_HUB_OFFLINE)
 
 
 def find_snapshot(model: str, parsed: Mapping[str, Any]) -> Path | None:
-    """Return the local folder of a hub model at its revision, None when nothing of it is here.
+    """Return the local folder of a hub model at its revision, None where nothing of it is downloaded.
 
     Args:
         model: the hub name.
         parsed: engine arguments; `revision` and `download_dir` are obeyed.
+
+    Raises:
+        ModelError: the hub's client is not installed.
     """
+    _check_client(model)
     from huggingface_hub import try_to_load_from_cache
 
     for name in ("config.json", "params.json"):
@@ -39,9 +46,9 @@ def find_snapshot(model: str, parsed: Mapping[str, Any]) -> Path | None:
 
 
 def commit_of(model: str, parsed: Mapping[str, Any]) -> str:
-    """Return the commit that a hub name means: pinned, else what is here, else what the hub says now.
+    """Return the commit that a hub name means: the given one, else the downloaded one, else the hub's newest.
 
-    What is here comes before what is newest: new commits on the hub must not re-ask a data set by themselves.
+    Downloaded comes before newest: a new commit on the hub must not make a dataset be asked again.
     """
     revision = str(parsed.get("revision") or "")
     if _COMMIT.fullmatch(revision):
@@ -51,7 +58,8 @@ def commit_of(model: str, parsed: Mapping[str, Any]) -> str:
 
 
 def reach(model: str, parsed: Mapping[str, Any]) -> str:
-    """Ask the hub for a model and return its newest commit; raises ModelError with what stood in the way."""
+    """Return a model's newest commit from the hub. Raises ModelError with the reason where there is none."""
+    _check_client(model)
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -61,7 +69,7 @@ def reach(model: str, parsed: Mapping[str, Any]) -> str:
             raise ConnectionError("HF_HUB_OFFLINE is set")
         found = HfApi().model_info(model, revision=revision, timeout=_TIMEOUT_S)
     except GatedRepoError:
-        hint = "Accept its licence there, then run `hf auth login`."
+        hint = "Accept its license there, then run `hf auth login`."
         raise ModelError(f"{model} is gated on the hub", hint) from None
     except RepositoryNotFoundError:
         hint = "Check the spelling; for a private model run `hf auth login`."
@@ -75,3 +83,11 @@ def reach(model: str, parsed: Mapping[str, Any]) -> str:
             "Give the path of a local model, or download it where there is a network: hf download NAME.",
         ) from None
     return str(found.sha)
+
+
+def _check_client(model: str) -> None:
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise ModelError(
+            f"{model} is not a folder here, and hub names need vLLM, which is not installed",
+            "Run pip install 'tagllm[vllm]', or use a running server with --endpoint URL.",
+        )

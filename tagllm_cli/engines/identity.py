@@ -1,8 +1,8 @@
-"""Which model answers: a 16-byte digest that changes when its answers may, and only then.
+"""Model identity: a 16-byte digest that changes when the model's responses may change, and only then.
 
-A local model is its weights, configuration, tokenizer, chat template and processor; a hub model is its commit; a served
-model is the name under which it is served. Data type, quantization and processor options count too, where they are ours
-to choose.
+A local model is identified by its weights, configuration, tokenizer, chat template and processor, a hub model by its
+commit, a served model by its served name. Of a model that is loaded here, the data type, quantization and processor
+options that the user gave count too; defaults that depend on the machine do not (`local/cpu.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tagllm_cli.engines.local.arguments import parse_engine_args
 from tagllm_cli.engines.local.model_files import is_remote, local_model
 from tagllm_cli.errors import ModelError
 
-# Engine arguments that change answers; others (memory, batch sizes, parallelism) only change how fast they come.
+# Engine arguments that change responses; others (memory, batch sizes, parallelism) change only the speed.
 _DECISIVE = (
     "dtype",
     "quantization",
@@ -40,12 +40,12 @@ _UNSET: tuple[Any, ...] = (None, "auto", {}, "")
 _NOT_READ = ("readme", "license", "licence", "notice", "changelog", "use_policy")
 _NOT_READ_SUFFIXES = (".md", ".png", ".jpg", ".jpeg", ".gif", ".pdf", ".lock", ".incomplete")
 _READERS = 4
-_REMEMBERED = "models.json"
+_CACHE_FILE = "models.json"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelIdentity:
-    """A model's name for people and its 16-byte digest for the evidence."""
+    """A model's name for messages and its 16-byte digest for the evidence."""
 
     name: str
     digest: bytes
@@ -64,11 +64,11 @@ def model_identity(
     Args:
         model: folder, GGUF file, hub name, or URL (which needs `model_id`).
         engine_args: as for `EngineSettings`.
-        model_id: the user's own word for it; nothing is read then, and a server's answers under the same name count.
-        cache_dir: where digests of files are remembered by size and mtime; None: the user's cache folder.
+        model_id: the user's own name for it; no file is read then, and a server of the same name is the same model.
+        cache_dir: where digests of files are cached by size and mtime; None: the user's cache folder.
 
     Raises:
-        ModelError: there is no such model.
+        ModelError: there is no such model, or a hub name cannot be looked up.
     """
     if model_id:
         return served_identity(model_id)
@@ -81,7 +81,7 @@ def model_identity(
     path = local_model(model)
     if path is None:
         return ModelIdentity(model, _digest("hub", model, commit_of(model, parsed), options))
-    files = _Remembered(cache_dir or default_cache_dir()).digests(path)
+    files = _DigestCache(cache_dir or default_cache_dir()).digests(path)
     name = path.resolve().name
     return ModelIdentity(name, _digest("files", sorted(files.items()), options))
 
@@ -97,7 +97,7 @@ def _digest(*parts: Any) -> bytes:
 
 
 def _model_files(model: Path) -> Iterator[tuple[str, Path]]:
-    """The files of a model that can decide an answer, as (POSIX path below the folder, path)."""
+    """Yield the files of a model that can change a response, as (POSIX path below the folder, path)."""
     if model.is_file():
         yield model.name, model
         return
@@ -111,15 +111,15 @@ def _model_files(model: Path) -> Iterator[tuple[str, Path]]:
                 yield path.relative_to(model).as_posix(), path
 
 
-class _Remembered:
-    """Digests of large files, kept in a JSON file so that a second run reads no weights.
+class _DigestCache:
+    """Digests of large files, cached in a JSON file so that a second run reads no weights.
 
-    The file is replaced as a whole, so that two runs at once lose at most what one of them learned; a damaged one
-    counts as empty.
+    The file is replaced as a whole: of two concurrent runs, one may lose its new entries. A damaged file counts as
+    empty.
     """
 
     def __init__(self, cache_dir: Path) -> None:
-        self._path = cache_dir / _REMEMBERED
+        self._path = cache_dir / _CACHE_FILE
         self._known = self._load()
 
     def digests(self, model: Path) -> dict[str, str]:
@@ -136,7 +136,7 @@ class _Remembered:
         return {name: entry[2] for name, entry in zip(files, pairs, strict=True)}
 
     def _digest_of(self, path: Path) -> list[Any]:
-        """[size, mtime in ns, digest] of one file."""
+        """Return [size, mtime in ns, digest] of one file."""
         stat = path.stat()
         known = self._known.get(str(path.resolve()))
         if known is not None and known[:2] == [stat.st_size, stat.st_mtime_ns]:
@@ -155,7 +155,7 @@ class _Remembered:
         return {key: entry for key, entry in content.items() if isinstance(entry, list) and len(entry) == 3}
 
     def _store(self, learned: Mapping[str, list[Any]]) -> None:
-        """Add to what is remembered and forget files that are gone; a cache that cannot be written is no error."""
+        """Add entries and drop those of deleted files; a cache that cannot be written is no error."""
         entries = {key: entry for key, entry in {**self._load(), **learned}.items() if Path(key).exists()}
         fresh = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         with suppress(OSError):

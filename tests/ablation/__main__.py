@@ -81,11 +81,11 @@ def _judged(results: Results, about: dict[str, str]) -> Findings:
 
 def _about(settings: Settings, model: ModelOptions, results: Results) -> dict[str, str]:
     identity = identify(model)
-    digest = identity.digest.hex()[:8] if identity.digest else "unknown"
+    assert identity is not None
     costs = [found.cell.cost for found in results.values()]
     about = {
         "scenes": f"{settings.scenes:,} at default dials, {settings.dose_scenes:,} at each other setting of the dial",
-        "model": f"{identity.name} ({digest})",
+        "model": f"{identity.name} ({identity.digest.hex()[:8]})",
         "tagllm": tagllm_cli.__version__,
         "asked": f"{sum(cost.requests for cost in costs):,} requests",
         "time": f"{sum(cost.seconds for cost in costs) / 60:.0f} minutes of asking on {os.cpu_count()} cores",

@@ -98,7 +98,7 @@ def test_a_flag_beats_the_environment_which_beats_the_file(tmp_path: Path, winne
         words = ["candidates", str(tmp_path / "photos"), "--config", str(config), *(flags if winner == "flag" else [])]
         result = tagllm(words, environment=environment if winner != "file" else None)
     assert result.exit_code == 0, result.output
-    assert [name for name, server in servers.items() if server.info] == [winner]
+    assert [name for name, server in servers.items() if server.received] == [winner]
     plan = open_table(table).info.plan
     assert (plan["model"], list(plan["arms"])) == (winner, ["disjoint"])
 

@@ -127,7 +127,7 @@ def test_only_a_changed_file_is_read_again(model: Path, cache: Path, reads: list
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"x": 1}', '{"x": [1, 2]}'])
-def test_a_damaged_memory_counts_as_none(model: Path, cache: Path, reads: list[str], damage: str):
+def test_a_damaged_cache_counts_as_none(model: Path, cache: Path, reads: list[str], damage: str):
     before = digest(model, cache)
     (cache / "models.json").write_text(damage)
     assert digest(model, cache) == before
@@ -136,7 +136,7 @@ def test_a_damaged_memory_counts_as_none(model: Path, cache: Path, reads: list[s
     assert len(reads) == 12
 
 
-def test_a_memory_that_cannot_be_written_is_no_error(model: Path, cache: Path):
+def test_a_cache_that_cannot_be_written_is_no_error(model: Path, cache: Path):
     cache.write_text("a file where the folder should be")
     assert digest(model, cache) == digest(model, cache.with_name("other"))
 

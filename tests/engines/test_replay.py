@@ -1,10 +1,11 @@
-"""Recorded answers: what was recorded is given again, exactly, and nothing else."""
+"""Recorded responses: what was recorded is replayed exactly, and nothing else."""
 
 from __future__ import annotations
 
 import asyncio
-import time
+import json
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import PIL.Image
@@ -26,7 +27,7 @@ ANSWER = Response("cat,\n「dog」", "stop", {" yes": -0.25, "no": -9999.0}, 100
 
 
 class Scripted:
-    """An engine whose answers say what was asked; questions with "fail" in them fail."""
+    """An engine whose responses repeat the request; requests with "fail" in them fail."""
 
     version, capacity = "scripted 1", 7
 
@@ -44,7 +45,9 @@ class Scripted:
             failed = "fail" in request.text
             yield (
                 request,
-                Response(failure=Failure("rejected", "no")) if failed else Response(f"{shown} {request.text}"),
+                Response(failure=Failure("rejected", "no"))
+                if failed
+                else Response(f"{shown} {request.text}", first_logprobs={"yes": -0.1} if request.top_logprobs else {}),
             )
 
     def usage(self) -> Usage:
@@ -138,7 +141,7 @@ def test_another_file_is_not_a_recording(tmp_path: Path, line: bytes):
     path = tmp_path / "answers.jsonl"
     record(path, (ONE, LIST))
     path.write_bytes(path.read_bytes() + line)
-    with pytest.raises(UsageError, match=r"answers\.jsonl, line 2: not a recorded answer"):
+    with pytest.raises(UsageError, match=r"answers\.jsonl, line 2: not a recorded response"):
         load_recording(path)
 
 
@@ -147,11 +150,37 @@ def test_a_missing_recording_is_told(tmp_path: Path):
         load_recording(tmp_path / "answers.jsonl")
 
 
-def test_a_delay_is_kept_once_per_ask():
+def test_a_delay_is_kept_once_per_ask(monkeypatch: pytest.MonkeyPatch):
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
     engine = ReplayEngine({recording_key(ONE, LIST): ANSWER}, delay_s=0.05)
-    begun = time.monotonic()
     asyncio.run(ask_all(engine, ONE, [LIST, LIST, LIST]))
-    assert 0.05 <= time.monotonic() - begun < 0.14
+    assert slept == [0.05]
+
+
+@pytest.mark.parametrize(
+    ("response", "request_", "kind"),
+    [
+        (Response(""), LIST, "empty_answer"),
+        (Response("  \n"), LIST, "empty_answer"),
+        (Response("cat", "content_filter"), LIST, "filtered"),
+        (Response("", first_logprobs={"yes": -0.1}), LIST, "empty_answer"),
+        (Response("yes"), CAT, "no_logprobs"),
+    ],
+)
+def test_a_recorded_response_without_an_answer_is_failed(
+    tmp_path: Path, response: Response, request_: Request, kind: str
+):
+    entry = {key: value for key, value in asdict(response).items() if key != "failure"}
+    line = json.dumps({"key": recording_key(ONE, request_).hex(), **entry})
+    (tmp_path / "old.jsonl").write_text(line + "\n")
+    [replayed] = replay(ReplayEngine(load_recording(tmp_path / "old.jsonl")), (ONE, request_))
+    assert replayed.failure is not None
+    assert replayed.failure.kind == kind
 
 
 def test_a_recording_engine_is_the_engine_that_it_records():

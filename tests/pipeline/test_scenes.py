@@ -98,7 +98,7 @@ def test_long_vocabularies_are_asked_in_parts_and_scenes_of_one_name_are_one(man
 
 UNUSABLE: dict[str, Response] = {
     "the answer is no JSON: \"I'm sorry, I can't help with that.\"": Response("I'm sorry, I can't help with that."),
-    "the answer is no JSON: nothing": Response("  "),
+    "empty_answer: the answer is empty (finish reason stop)": Response("  "),
     "the answer was cut off": Response('[{"scene": "street", "labels": ["label 1"', finish="length"),
     "endpoint_failed: ReadTimeout": Response(failure=Failure("endpoint_failed", "ReadTimeout")),
     "the answer names no scene": Response('{"street": ["label 1"]}'),

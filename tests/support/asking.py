@@ -1,4 +1,4 @@
-"""Asking servers on loopback through an endpoint engine, without a user's patience."""
+"""Requests to servers on loopback through an endpoint engine, with short timeouts and pauses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def picture(shade: int = 0, encoded: bytes | None = None) -> DecodedImage:
 
 
 def settings(*servers: FaultyProxy | str, **options: Any) -> EndpointSettings:
-    """Settings with the pauses of a test: a thousandth of a second where a user's are half a second."""
+    """Settings with short pauses: a thousandth of a second instead of half a second."""
     urls = tuple(server if isinstance(server, str) else server.url for server in servers)
     return EndpointSettings(
         urls, **{"backoff_s": 0.001, "pause_s": 0.02, "give_up_s": 5.0, "timeout_s": 5.0, **options}
@@ -50,7 +50,7 @@ def ask(chosen: EndpointSettings, requests: Sequence[Request] = (LIST,), shade: 
 
 
 def echo(question: Any) -> dict[str, Any]:
-    """Answer with the question's own text, and log-probabilities where they are wanted."""
+    """Respond with the question's own text, and log-probabilities where they are asked for."""
     content = question["messages"][-1]["content"]
     text = content if isinstance(content, str) else content[-1]["text"]
     return completion(f"echo {text}", {"yes": -0.1, "no": -2.5} if question.get("logprobs") else None)

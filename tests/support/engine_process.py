@@ -1,6 +1,6 @@
-"""A program with an engine, for tests that interrupt and kill it: `python -m tests.support.engine_process MODEL LOG`.
+"""A program with an engine that tests interrupt and kill: `python -m tests.support.engine_process MODEL LOG`.
 
-It prints one JSON object per event on stdout, and goes on when it reads a line on stdin.
+It prints one JSON object per event on stdout, and continues when it reads a line on stdin.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def children() -> list[int]:
     return [process.pid for process in multiprocessing.active_children() if process.pid is not None]
 
 
-async def told_to_go_on() -> None:
+async def wait_for_input() -> None:
     await asyncio.to_thread(sys.stdin.readline)
 
 
@@ -50,14 +50,14 @@ async def abandoned_start(engine: InProcessEngine) -> None:
     say("abandoned", cancelled=isinstance(outcome[0], asyncio.CancelledError), children=children())
 
 
-async def interrupted_life(engine: InProcessEngine) -> None:
-    """Live through an interrupt of the whole process group, then lose the engine's process."""
+async def interrupted_engine(engine: InProcessEngine) -> None:
+    """Be interrupted with the whole process group, then lose the engine's process."""
     interrupts: list[int] = []
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, lambda: interrupts.append(1))
     [picture] = demo_pictures(1)
     await engine.start()
     say("started", version=engine.version)
-    await told_to_go_on()
+    await wait_for_input()
     responses = await ask_all(engine, picture, [QUESTION])
     say("interrupted", interrupts=len(interrupts), text=responses[0].text, failure=str(responses[0].failure or ""))
     os.kill(children()[0], signal.SIGKILL)
@@ -70,8 +70,8 @@ async def interrupted_life(engine: InProcessEngine) -> None:
     say("closed", children=children())
 
 
-async def last_life(engine: InProcessEngine) -> None:
-    """Have requests in flight for as long as it lasts."""
+async def killed_engine(engine: InProcessEngine) -> None:
+    """Keep requests in flight until killed."""
     pictures = demo_pictures(8)
     await engine.start()
     say("ready")
@@ -82,8 +82,8 @@ async def last_life(engine: InProcessEngine) -> None:
 async def main() -> None:
     model, log_file = sys.argv[1], Path(sys.argv[2])
     await abandoned_start(new_engine(model, log_file))
-    await interrupted_life(new_engine(model, log_file))
-    await last_life(new_engine(model, log_file))
+    await interrupted_engine(new_engine(model, log_file))
+    await killed_engine(new_engine(model, log_file))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""A server on loopback that misbehaves by script: alone, with made-up answers, or as a proxy in front of a real server.
+"""A server on loopback that fails by script: alone, with made-up responses, or as a proxy in front of a real server.
 
     with FaultyProxy(lambda number, path: reset() if number == 2 else None) as proxy:
-        ...  # proxy.url; proxy.seen
+        ...  # proxy.url; proxy.questions
 
-It runs in a thread of its own, so that it serves this process and others. HTTP/1.1, one request per connection.
+It runs in its own thread, so that it serves this process and others. HTTP/1.1, one request per connection.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ import httpx
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens instead of an answer.
+    """What is sent instead of the real response.
 
     Args:
         status: HTTP status; 0: none is sent.
         headers: sent with the status.
         body: sent with the status.
-        keep: share of a real answer's body that is sent before the connection ends, None: no real answer.
-        wait_s: seconds before the real answer (only there).
+        keep: share of the real response's body that is sent before the connection ends; None: no real response.
+        wait_s: seconds before the real response.
     """
 
     status: int = 0
@@ -41,13 +41,29 @@ class Fault:
 
 
 def refuse(status: int, message: str = "no", **headers: str) -> Fault:
-    """An error answer in OpenAI's form; `retry_after="1"` becomes the header Retry-After."""
+    """An error in OpenAI's form; `retry_after="1"` becomes the header Retry-After."""
     body = json.dumps({"error": {"message": message, "code": status}}).encode()
     return Fault(status, tuple((name.replace("_", "-"), value) for name, value in headers.items()), body)
 
 
+def error_in_200(message: str, code: int | str | None = None) -> Fault:
+    """Status 200 with an error and no completion, as gateways send it."""
+    error = {"message": message} if code is None else {"message": message, "code": code}
+    return Fault(200, (), json.dumps({"id": "g-1", "error": error}).encode())
+
+
+def complete(content: Any, logprobs: Any = None, **choice: Any) -> Fault:
+    """A completion with any content: null, a list of parts. See `completion`."""
+    return Fault(200, (), json.dumps(completion(content, logprobs, **choice)).encode())
+
+
+def redirect(location: str, status: int = 301) -> Fault:
+    """A redirect to another address."""
+    return Fault(status, (("Location", location),))
+
+
 def reset() -> Fault:
-    """The connection is reset instead of an answer."""
+    """The connection is reset."""
     return Fault()
 
 
@@ -57,18 +73,18 @@ def half_json() -> Fault:
 
 
 def cut_off() -> Fault:
-    """A real answer whose connection is reset in the middle of the body."""
+    """The real response, its connection reset in the middle of the body."""
     return Fault(keep=0.5)
 
 
 def slow(seconds: float) -> Fault:
-    """A real answer, late."""
+    """The real response, late."""
     return Fault(keep=1.0, wait_s=seconds)
 
 
 @dataclass(frozen=True)
-class ImageInfo:
-    """One request as it arrived: number from 1 among the questions (0: not a question), monotonic time."""
+class Received:
+    """One request: number from 1 among the questions (0: not a question), monotonic time of arrival."""
 
     number: int
     method: str
@@ -83,20 +99,21 @@ class ImageInfo:
         return json.loads(self.body)
 
 
-def completion(text: str, logprobs: dict[str, float] | None = None) -> dict[str, Any]:
-    """A chat completion as vLLM's server writes it."""
+def completion(
+    content: Any, logprobs: dict[str, float] | None = None, *, finish: str = "stop", **message: Any
+) -> dict[str, Any]:
+    """A chat completion as vLLM's server writes it; `message` are further fields of the message, such as reasoning."""
     first = [
         {"token": token, "logprob": value, "bytes": list(token.encode())} for token, value in (logprobs or {}).items()
     ]
-    content = [{**first[0], "top_logprobs": first}] if first else []
     return {
         "object": "chat.completion",
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": text},
-                "finish_reason": "stop",
-                "logprobs": {"content": content} if first else None,
+                "message": {"role": "assistant", "content": content, **message},
+                "finish_reason": finish,
+                "logprobs": {"content": [{**first[0], "top_logprobs": first}]} if first else None,
             }
         ],
         "usage": {"prompt_tokens": 100, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 64}},
@@ -107,25 +124,28 @@ class FaultyProxy:
     """The server; a context manager.
 
     Args:
-        fault: what goes wrong with question `number` (from 1, in order of arrival) to `path`; None: nothing. Requests
-            for the list of models are not counted and reach it as number 0.
-        answer: the made-up server's answer to a question's JSON.
+        fault: what goes wrong with question `number` (from 1, in order of arrival) to `path`; None: nothing. GET
+            requests are not counted and come as number 0.
+        answer: the made-up server's response to a question's JSON, or its fault.
         models: the made-up server's models.
-        upstream: address of a real server (without /v1) that answers instead.
+        owned_by: what its list of models says about them; `vllm`: it has vLLM's `/version` too.
+        upstream: address of a real server (without /v1) that responds instead.
     """
 
     def __init__(
         self,
         fault: Callable[[int, str], Fault | None] = lambda number, path: None,
         *,
-        answer: Callable[[Any], dict[str, Any]] = lambda question: completion("cat"),
+        answer: Callable[[Any], dict[str, Any] | Fault] = lambda question: completion("cat"),
         models: tuple[str, ...] = ("demo",),
+        owned_by: str = "vllm",
         upstream: str | None = None,
     ) -> None:
-        self.info: list[ImageInfo] = []
+        self.received: list[Received] = []
         self._fault = fault
         self._answer = answer
         self._models = models
+        self._owned_by = owned_by
         self._upstream = upstream
         self._numbers = itertools.count(1)
         self._loop = asyncio.new_event_loop()
@@ -141,9 +161,9 @@ class FaultyProxy:
         return f"http://127.0.0.1:{self.port}"
 
     @property
-    def questions(self) -> list[ImageInfo]:
-        """What was asked, in order of arrival."""
-        return [info for info in self.info if info.number]
+    def questions(self) -> list[Received]:
+        """The POST requests, in order of arrival."""
+        return [each for each in self.received if each.number]
 
     def __enter__(self) -> FaultyProxy:
         self._thread.start()
@@ -192,9 +212,9 @@ class FaultyProxy:
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         method, path, headers, body = await _read_request(reader)
-        info = ImageInfo(next(self._numbers) if method == "POST" else 0, method, path, headers, body)
-        self.info.append(info)
-        fault = self._fault(info.number, path)
+        received = Received(next(self._numbers) if method == "POST" else 0, method, path, headers, body)
+        self.received.append(received)
+        fault = self._fault(received.number, path)
         if fault is not None and fault.keep is None:
             if fault.status == 0:
                 _abort(writer)
@@ -204,7 +224,7 @@ class FaultyProxy:
             return
         if fault is not None:
             await asyncio.sleep(fault.wait_s)
-        response = _response(*await self._real(info))
+        response = _response(*await self._real(received))
         if fault is not None and fault.keep is not None and fault.keep < 1:
             head, _, rest = response.partition(b"\r\n\r\n")
             writer.write(head + b"\r\n\r\n" + rest[: int(len(rest) * fault.keep)])
@@ -214,18 +234,25 @@ class FaultyProxy:
         writer.write(response)
         await writer.drain()
 
-    async def _real(self, info: ImageInfo) -> tuple[int, tuple[tuple[str, str], ...], bytes]:
+    async def _real(self, received: Received) -> tuple[int, tuple[tuple[str, str], ...], bytes]:
         if self._upstream is not None and self._client is not None:
-            kept = {name: value for name, value in info.headers.items() if name in ("authorization", "content-type")}
+            kept = {
+                name: value for name, value in received.headers.items() if name in ("authorization", "content-type")
+            }
             answer = await self._client.request(
-                info.method, self._upstream + info.path, content=info.body, headers=kept
+                received.method, self._upstream + received.path, content=received.body, headers=kept
             )
             return answer.status_code, (("Content-Type", "application/json"),), answer.content
-        if info.path == "/v1/models":
-            models = [{"id": name, "object": "model", "owned_by": "vllm"} for name in self._models]
+        if received.path == "/v1/models":
+            models = [{"id": name, "object": "model", "owned_by": self._owned_by} for name in self._models]
             return 200, (), json.dumps({"object": "list", "data": models}).encode()
-        if info.path == "/v1/chat/completions":
-            return 200, (), json.dumps(self._answer(info.json)).encode()
+        if received.path == "/version" and self._owned_by == "vllm":
+            return 200, (), b'{"version": "0.32.0"}'
+        if received.path == "/v1/chat/completions" and received.method == "POST":
+            made_up = self._answer(received.json)
+            if isinstance(made_up, Fault):
+                return made_up.status, made_up.headers, made_up.body
+            return 200, (), json.dumps(made_up).encode()
         return 404, (), b'{"detail":"Not Found"}'
 
 

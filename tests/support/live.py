@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 import httpx
 import PIL.Image
 import pytest
-from tagllm_cli.engines.local.cpu import emulates_bfloat16
 
 from tagllm_cli.engines.base import Engine, ask_all
+from tagllm_cli.engines.local.cpu import emulates_bfloat16
 from tagllm_cli.engines.local.engine import EngineSettings, InProcessEngine
 from tagllm_cli.records import DecodedImage, Request, Response
 from tests.support.shared_engine import SharedEngine

@@ -9,7 +9,7 @@ import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
-from tagllm_cli.engines.base import Usage
+from tagllm_cli.engines.base import Usage, check_decoded_image, check_response
 from tagllm_cli.records import DecodedImage, Failure, Request, Response
 
 
@@ -53,12 +53,13 @@ class RuleEngine:
     async def ask(
         self, picture: DecodedImage | None, requests: Sequence[Request]
     ) -> AsyncGenerator[tuple[Request, Response]]:
+        check_decoded_image(picture, requests)
         if self.delay:
             await asyncio.sleep(self.delay)
         for request in requests:
             self.asked.append((picture.uuid if picture else "", request.text))
             failure = self.fault(picture, request)
-            response = Response(failure=failure) if failure else self.answer(picture, request)
+            response = Response(failure=failure) if failure else check_response(request, self.answer(picture, request))
             self._usage = self._usage.plus(response)
             yield request, response
 

@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tests.support.faulty_proxy import FaultyProxy, ImageInfo, completion
+from tests.support.faulty_proxy import FaultyProxy, Received, completion
 
 HANGS = "(hangs)"  # as an answer: none ever comes
 REFUSES = "I'm sorry, but I can't help with that."
@@ -82,7 +82,7 @@ class ScriptedLLM(FaultyProxy):
     def _answer_to(self, question: Any) -> dict[str, Any]:
         return completion(self.say(str(question["messages"][-1]["content"])))
 
-    async def _real(self, info: ImageInfo) -> Any:
+    async def _real(self, info: Received) -> Any:
         if info.number and kind_of(text := _text(info)) == "draft" and self._turn(_label(text)) == HANGS:
             await asyncio.Event().wait()
         return await super()._real(info)
@@ -108,7 +108,7 @@ class ScriptedLLM(FaultyProxy):
         return fits[0] if fits else "none"
 
 
-def _text(info: ImageInfo) -> str:
+def _text(info: Received) -> str:
     return str(info.json["messages"][-1]["content"])
 
 

@@ -1,9 +1,9 @@
-"""A chat-completions server on loopback that needs no model: it answers by the rule of `tests/rules.py`.
+"""A chat-completions server on loopback without a model: it responds by the rule of `tests/support/rule_engine.py`.
 
     with stub_server("Qwen/Qwen2.5-VL-7B-Instruct") as server:
         ...  # server.url, server.questions
 
-What it says about an image depends on the bytes that arrive and on the question, and on nothing else.
+A response depends on the bytes of the image and on the question only. A failed one becomes HTTP 400.
 """
 
 from __future__ import annotations
@@ -18,27 +18,32 @@ import PIL.Image
 
 from tagllm_cli.records import DecodedImage, Request, Response
 from tests.support import rule_engine as rules
-from tests.support.faulty_proxy import FaultyProxy, completion
+from tests.support.faulty_proxy import Fault, FaultyProxy, completion, refuse
 
 Answer = Callable[[DecodedImage | None, Request], Response]
 
 
 def stub_server(model: str = "stub", answer: Answer = rules.answer) -> FaultyProxy:
-    """A server, a context manager, that serves one model under this name; `answer` is what the model would say."""
+    """A server, a context manager, that serves one model under this name; `answer` is the model's response."""
     return FaultyProxy(answer=lambda question: _response(question, answer), models=(model,))
 
 
 def picture_of(url: str) -> DecodedImage:
-    """The picture behind a data URL; its `uuid` is a hash of what was sent."""
+    """The image of a data URL; its `uuid` is a hash of what was sent."""
     pixels = PIL.Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")
     return DecodedImage(pixels, hashlib.blake2b(url.encode(), digest_size=16).hexdigest())
 
 
-def _response(question: Any, answer: Answer) -> dict[str, Any]:
+def _response(question: Any, answer: Answer) -> dict[str, Any] | Fault:
     content = question["messages"][-1]["content"]
     parts: list[Any] = [{"type": "text", "text": content}] if isinstance(content, str) else content
     shown = [picture_of(part["image_url"]["url"]) for part in parts if part["type"] == "image_url"]
     system = next((each["content"] for each in question["messages"] if each["role"] == "system"), "")
     text = "".join(part["text"] for part in parts if part["type"] == "text")
-    response = answer(shown[0] if shown else None, Request(system, text, with_image=bool(shown)))
-    return completion(response.text, dict(response.first_logprobs) if question.get("logprobs") else None)
+    top_logprobs = question.get("top_logprobs", 0) if question.get("logprobs") else 0
+    request = Request(system, text, bool(shown), question["max_tokens"], top_logprobs)
+    response = answer(shown[0] if shown else None, request)
+    if response.failure is not None:
+        return refuse(400, response.failure.message)
+    logprobs = dict(response.first_logprobs) if top_logprobs else None
+    return completion(response.text, logprobs, finish=response.finish)

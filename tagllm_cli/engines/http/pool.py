@@ -1,6 +1,6 @@
-"""Which server is asked next: the least busy of those that answer; one that does not is left out and tried again.
+"""Server selection: the least busy healthy server; an unhealthy one gets no requests until a probe succeeds.
 
-No network here: what it means to try a server is given as a function.
+No network here: how a server is probed is given as a function.
 """
 
 from __future__ import annotations
@@ -12,38 +12,42 @@ from dataclasses import dataclass
 
 from tagllm_cli.errors import EndpointError
 
-_MISSES = 3  # in a row, until a server is left out: one reset connection is no reason
+_FAILURES = 3  # consecutive ones make a server unhealthy; a single reset connection does not
 _LONGEST_PAUSE_S = 30.0
 
 
 @dataclass(slots=True, eq=False)
 class Server:
-    """One server as we know it.
+    """State of one server.
 
     Args:
         url: as the user gave it.
         name: for messages, without secrets.
-        base: address of its API; empty until it was reached once.
-        is_vllm: whether it says so.
-        is_up: False while it is left out.
-        in_flight: requests that have chosen it and are not answered.
-        misses: consecutive failures to reach it.
-        not_before: loop time before which it wants no request (Retry-After).
+        base: address of its API; empty until it was found.
+        is_vllm: whether its list of models says that it is vLLM.
+        is_healthy: whether it gets requests.
+        gives_logprobs: whether a response of it had log-probabilities.
+        in_flight: requests assigned to it and not answered.
+        consecutive_failures: attempts since it was last reached.
+        not_before: loop time before which it gets no request (Retry-After).
+        slots: bounds its concurrent requests; set with `base`.
     """
 
     url: str
     name: str
     base: str = ""
     is_vllm: bool = False
-    is_up: bool = False
+    is_healthy: bool = False
+    gives_logprobs: bool = False
     in_flight: int = 0
-    misses: int = 0
+    consecutive_failures: int = 0
     not_before: float = 0.0
+    slots: asyncio.Semaphore | None = None
 
 
 @dataclass(slots=True)
-class Home:
-    """The server of one image: its requests share a prefix, and only one server's cache will hold it."""
+class Affinity:
+    """The server of one image: its requests share a prefix, which only one server's cache then holds."""
 
     server: Server | None = None
 
@@ -53,9 +57,9 @@ class Pool:
 
     Args:
         servers: all of them.
-        pause_s: first pause before a server that was left out is tried again, in seconds; doubles up to 30 s.
-        give_up_s: when no server was up for so many seconds, `choose` raises.
-        is_back: tries a server; True when it answers again.
+        pause_s: pause before the first probe of an unhealthy server, in seconds; doubles up to 30 s.
+        give_up_s: `choose` raises when no server was healthy for so many seconds.
+        probe: returns whether a server responds again.
     """
 
     def __init__(
@@ -63,75 +67,75 @@ class Pool:
         servers: Sequence[Server],
         pause_s: float,
         give_up_s: float,
-        is_back: Callable[[Server], Awaitable[bool]],
+        probe: Callable[[Server], Awaitable[bool]],
     ) -> None:
         self.servers = tuple(servers)
         self._pause_s = pause_s
         self._give_up_s = give_up_s
-        self._is_back = is_back
-        self._someone_is_up = asyncio.Event()
-        self._down_since = 0.0
-        self._trials: dict[Server, asyncio.Task[None]] = {}
+        self._probe = probe
+        self._any_healthy = asyncio.Event()
+        self._unhealthy_since = 0.0
+        self._probes: dict[Server, asyncio.Task[None]] = {}
 
-    async def choose(self, home: Home) -> Server:
-        """Return the image's server, or another one when that is left out; waits while all are.
+    async def choose(self, affinity: Affinity) -> Server:
+        """Return the image's server, or another one where that is unhealthy; waits while all are.
 
         Raises:
-            EndpointError: no server has been up for `give_up_s` seconds.
+            EndpointError: no server has been healthy for `give_up_s` seconds.
         """
-        while home.server is None or not home.server.is_up:
-            up = [server for server in self.servers if server.is_up]
-            if up:
-                home.server = min(up, key=lambda server: server.in_flight)
+        while affinity.server is None or not affinity.server.is_healthy:
+            healthy = [server for server in self.servers if server.is_healthy]
+            if healthy:
+                affinity.server = min(healthy, key=lambda server: server.in_flight)
                 break
-            patience = self._down_since + self._give_up_s - asyncio.get_running_loop().time()
+            timeout = self._unhealthy_since + self._give_up_s - asyncio.get_running_loop().time()
             try:
-                await asyncio.wait_for(self._someone_is_up.wait(), max(0.0, patience))
+                await asyncio.wait_for(self._any_healthy.wait(), max(0.0, timeout))
             except TimeoutError:
                 names = ", ".join(server.name for server in self.servers)
                 raise EndpointError(
-                    f"no endpoint has answered for {self._give_up_s:.0f} s ({names})",
-                    "See the server's log. Running the command again goes on from here.",
+                    f"no endpoint has responded for {self._give_up_s:.0f} s ({names})",
+                    "See the server's log.",
                 ) from None
-        return home.server
+        return affinity.server
 
-    def reached(self, server: Server) -> None:
-        """Note that a server has answered, whatever it said."""
-        server.misses = 0
-        server.is_up = True
-        self._someone_is_up.set()
+    def record_success(self, server: Server) -> None:
+        """Count a response of any status: the server is healthy."""
+        server.consecutive_failures = 0
+        server.is_healthy = True
+        self._any_healthy.set()
 
-    def missed(self, server: Server) -> None:
-        """Note that a server could not be reached; after several times in a row it is left out."""
-        server.misses += 1
-        if server.misses >= _MISSES and server.is_up:
-            self.leave_out(server)
+    def record_failure(self, server: Server) -> None:
+        """Count an attempt that did not reach the server; several in a row make it unhealthy."""
+        server.consecutive_failures += 1
+        if server.consecutive_failures >= _FAILURES and server.is_healthy:
+            self.mark_unhealthy(server)
 
-    def leave_out(self, server: Server) -> None:
-        """Send nothing more to a server until it answers a trial."""
-        server.is_up = False
-        if not any(other.is_up for other in self.servers):
-            self._someone_is_up.clear()
-            self._down_since = asyncio.get_running_loop().time()
-        if server not in self._trials:
-            self._trials[server] = asyncio.create_task(self._try_until_back(server))
+    def mark_unhealthy(self, server: Server) -> None:
+        """Send nothing more to a server until a probe succeeds."""
+        server.is_healthy = False
+        if not any(other.is_healthy for other in self.servers):
+            self._any_healthy.clear()
+            self._unhealthy_since = asyncio.get_running_loop().time()
+        if server not in self._probes:
+            self._probes[server] = asyncio.create_task(self._probe_until_healthy(server))
 
-    async def _try_until_back(self, server: Server) -> None:
+    async def _probe_until_healthy(self, server: Server) -> None:
         pause = self._pause_s
         while True:
             await asyncio.sleep(pause)
-            if await self._is_back(server):
+            if await self._probe(server):
                 break
             pause = min(2 * pause, _LONGEST_PAUSE_S)
-        del self._trials[server]
-        self.reached(server)
+        del self._probes[server]
+        self.record_success(server)
 
     async def close(self) -> None:
-        """End the trials."""
-        trials = list(self._trials.values())
-        self._trials.clear()
-        for trial in trials:
-            trial.cancel()
-        for trial in trials:
+        """Cancel the probes."""
+        probes = list(self._probes.values())
+        self._probes.clear()
+        for task in probes:
+            task.cancel()
+        for task in probes:
             with suppress(asyncio.CancelledError):
-                await trial
+                await task

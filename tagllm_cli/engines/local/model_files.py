@@ -1,6 +1,6 @@
-"""A model's files, looked at before vLLM is imported: is it there, is it a model, is the download complete.
+"""Checks of a model's files before vLLM is imported: it exists, it is a model, the download is complete.
 
-Each finding takes milliseconds and reads no weights; vLLM would need half a minute to say the same less clearly.
+They take milliseconds and read no weights; vLLM needs half a minute for a less clear message.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _FINISH = "Finish the download: hf download NAME --local-dir FOLDER."
 
 
 def is_remote(model: str) -> bool:
-    """Whether `model` is an address such as s3://bucket/model, which only vLLM can open."""
+    """Return whether `model` is an address such as s3://bucket/model, which only vLLM can open."""
     return "://" in model
 
 
 def local_model(model: str) -> Path | None:
-    """Return the folder or file that `model` names, None for a hub name; raises ModelError if it can be neither."""
+    """Return the folder or file that `model` names, None for a hub name. Raises ModelError where it is neither."""
     path = Path(model).expanduser()
     if path.exists():
         return path
@@ -39,7 +39,7 @@ def local_model(model: str) -> Path | None:
 
 
 def check_model(model: str, parsed: Mapping[str, Any]) -> None:
-    """Raise ModelError when `model` cannot be loaded, as far as its files show.
+    """Raise ModelError where the files of `model` show that it cannot be loaded.
 
     Args:
         model: a folder, a GGUF file, a hub name or a URL.
@@ -95,7 +95,7 @@ def _check_architecture(folder: Path) -> None:
     architectures = config.get("architectures") or []
     plugins = [entry for entry in metadata.entry_points(group="vllm.general_plugins") if entry.module[:5] != "vllm."]
     if "auto_map" in config or not architectures or plugins:
-        return  # the model or a plug-in brings its own code, or vLLM goes by model_type
+        return  # the model or a plug-in has its own code, or vLLM decides by model_type
     if not any(_is_known(str(name)) for name in architectures):
         raise ModelError(
             f"{folder}: the installed vLLM does not support {', '.join(map(str, architectures))}",
@@ -106,7 +106,7 @@ def _check_architecture(folder: Path) -> None:
 def _is_known(architecture: str) -> bool:
     sources = [vllm_folder() / "model_executor" / "models" / "registry.py"]
     transformers = importlib.util.find_spec("transformers")
-    if transformers is not None and transformers.origin:  # vLLM runs many of these through Transformers' own code
+    if transformers is not None and transformers.origin:  # vLLM runs many of these through Transformers' code
         sources.append(Path(transformers.origin).parent / "models" / "auto" / "modeling_auto.py")
     quoted = f'"{architecture}"'
     return any(not source.is_file() or quoted in source.read_text(encoding="utf-8") for source in sources)
@@ -117,7 +117,7 @@ def _check_weights(folder: Path, names: set[str]) -> None:
         raise ModelError(f"{folder} has no weights", _FINISH)
     for index in sorted(name for name in names if name.endswith((".safetensors.index.json", ".bin.index.json"))):
         listed = {str(name) for name in _read_json(folder / index).get("weight_map", {}).values()}
-        # A folder may carry the index of a format that was left out on purpose: then none of its files is there.
+        # A folder may hold the index of a format that was not downloaded: then none of its files is there.
         if listed & names and (missing := sorted(listed - names)):
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise ModelError(f"{folder} is an unfinished download: {missing[0]}{more} missing", _FINISH)
@@ -127,7 +127,7 @@ def _check_weights(folder: Path, names: set[str]) -> None:
 
 
 def _check_safetensors(path: Path) -> None:
-    """Compare the file's size with what its header promises (8 bytes of length, JSON, then tensors end to end)."""
+    """Compare the file's size with its header (8 bytes of length, JSON, then the tensors end to end)."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
@@ -145,11 +145,24 @@ def _check_safetensors(path: Path) -> None:
 
 
 def weight_bytes(model: str, parsed: Mapping[str, Any]) -> int:
-    """Return the size of a model's weights on disk in bytes, 0 when they are not here."""
-    folder = None if is_remote(model) else local_model(model) or find_snapshot(model, parsed)
-    if folder is None or not folder.is_dir():
-        return 0 if folder is None else folder.stat().st_size
-    return sum(path.stat().st_size for path in folder.iterdir() if path.name.endswith(_WEIGHTS) and path.is_file())
+    """Return the size of a model's weights on disk in bytes, 0 where they are not here."""
+    path = _local_files(model, parsed)
+    if path is None or not path.is_dir():
+        return 0 if path is None else path.stat().st_size
+    return sum(file.stat().st_size for file in path.iterdir() if file.name.endswith(_WEIGHTS) and file.is_file())
+
+
+def is_quantized(model: str, parsed: Mapping[str, Any]) -> bool:
+    """Return whether a model is quantized, by its files or the engine arguments; such models need a data type."""
+    path = _local_files(model, parsed)
+    if parsed.get("quantization") or path is None or path.suffix == ".gguf":
+        return True
+    config = path / "config.json"
+    return config.is_file() and "quantization_config" in config.read_text(encoding="utf-8", errors="replace")
+
+
+def _local_files(model: str, parsed: Mapping[str, Any]) -> Path | None:
+    return None if is_remote(model) else local_model(model) or find_snapshot(model, parsed)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

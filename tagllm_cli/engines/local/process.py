@@ -1,8 +1,7 @@
-"""Starting vLLM's processes so that the user's terminal stays the user's.
+"""Start vLLM's processes: redirect their output, mask SIGINT, end them with their parent (also after SIGKILL).
 
-vLLM starts an engine core process, which starts workers. Three things about them are ours to settle: what they print
-goes to the log and never to stdout; Ctrl-C reaches us and not them, so that what is in flight can be finished or
-dropped in order; and they do not outlive us, even when we are killed without a chance to say goodbye.
+vLLM starts an engine core process, which starts workers. Their output goes to the log and never to stdout. Ctrl-C
+reaches this process only, which then finishes or cancels what is in flight.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ _STDOUT, _STDERR = 1, 2
 
 
 class LogStream(io.TextIOBase):
-    """Where vLLM's loggers write (VLLM_LOGGING_STREAM names the one below), whatever log is the current one.
+    """The stream of vLLM's loggers (VLLM_LOGGING_STREAM names the one below); writes to the current log.
 
-    In the child processes, which import this module anew, it stays stderr: their descriptors 1 and 2 are the log.
+    In child processes, which import this module again, it stays stderr: their descriptors 1 and 2 are the log.
     """
 
     def __init__(self) -> None:
         self.target: TextIO | None = sys.stderr
 
     def write(self, text: str) -> int:
-        """Write to the current log; with none, nothing is kept."""
+        """Write to the current log; without one, discard."""
         return len(text) if self.target is None else self.target.write(text)
 
     def flush(self) -> None:
@@ -53,22 +52,22 @@ stream = LogStream()
 
 _ENVIRONMENT = {
     "VLLM_LOGGING_STREAM": f"ext://{__name__}.stream",
-    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # forking a process that has threads, as ours has, can deadlock the child
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # forking a process with threads, as this one, can deadlock the child
     "TRANSFORMERS_VERBOSITY": "error",
 }
 _NO_TELEMETRY = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_DO_NOT_TRACK": "1"}
-# OpenMP's threads wait for their next task by spinning, by default for a millisecond. Our own process and others need
-# those cores: beside a busy neighbour spinning less made the same run on CPU five times as fast.
+# OpenMP's threads spin while they wait, by default for a millisecond, and keep cores from other processes: beside a
+# busy one, a shorter spin made the same run on CPU five times as fast.
 _SHORT_SPIN = {"GOMP_SPINCOUNT": "3000"}
 _OPENMP_WAITS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 
 class LaunchAbandonedError(Exception):
-    """The start was given up while it was under way."""
+    """The start was cancelled."""
 
 
 class Launch:
-    """One start of vLLM: where its output goes, and which processes it has brought to life.
+    """One start of vLLM: where its output goes, and the processes that it started.
 
     Args:
         log_file: gets everything that vLLM and its processes print (appended); None: stderr.
@@ -84,16 +83,16 @@ class Launch:
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """While vLLM is imported and started, by the thread that does it."""
+        """Wrap the import and start of vLLM, in the thread that does it."""
         with ExitStack() as stack:
             stack.enter_context(_environment())
             self._open_log()
-            stack.enter_context(_stray_records_kept())
+            stack.enter_context(_root_logger_to_log())
             stack.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore")  # of vLLM's own affairs; it says what matters in its log
+            warnings.simplefilter("ignore")  # about vLLM's internals
             self._divert_stdout()
             stack.callback(self.release_stdout)
-            # Started here, because its start on the way of the first process would lift the block on SIGINT again.
+            # Started here: started together with the first process, it would unblock SIGINT again.
             with _descriptor(_STDERR, self._log.fileno() if self._log else _STDERR):
                 resource_tracker.ensure_running()
             stack.enter_context(_interrupts_blocked())
@@ -113,7 +112,7 @@ class Launch:
         os.dup2(self._log.fileno() if self._log else _STDERR, _STDOUT)
 
     def release_stdout(self) -> None:
-        """Give stdout back; safe to call from any thread, and twice."""
+        """Restore stdout; safe to call from any thread, and twice."""
         with self._lock:
             if self._stdout is not None:
                 os.dup2(self._stdout, _STDOUT)
@@ -122,9 +121,9 @@ class Launch:
 
     @contextmanager
     def _watched_starts(self) -> Iterator[None]:
-        """Let every process that this thread starts inherit the log as its stderr, end with us, and be remembered.
+        """Make every process that this thread starts inherit the log as stderr and end with its parent; record it.
 
-        Our own stderr is the log only for the milliseconds of a start.
+        The stderr of this process is the log for the milliseconds of a start only.
         """
         start, starter = BaseProcess.start, threading.get_ident()
 
@@ -147,13 +146,13 @@ class Launch:
             BaseProcess.start = start  # type: ignore[method-assign]
 
     def abandon(self) -> None:
-        """Give the start up, from another thread: what has started is ended, nothing more starts."""
+        """Cancel the start from another thread: end the started processes, start no more."""
         self._abandoned.set()
         self.release_stdout()
         self.end_processes()
 
     def end_processes(self) -> None:
-        """Kill what is still alive of the processes that were started, their children first."""
+        """Kill the started processes that are still alive, their children first."""
         for process in self.processes:
             if process.is_alive() and process.pid is not None:
                 from vllm.utils.system_utils import kill_process_tree
@@ -162,7 +161,7 @@ class Launch:
             process.join()
 
     def close_log(self) -> None:
-        """Stop logging to the file; what vLLM's loggers of this process say afterwards is dropped."""
+        """Close the log file; later records of vLLM's loggers in this process are discarded."""
         if self._log is not None:
             stream.target = None
             self._log.close()
@@ -170,7 +169,7 @@ class Launch:
 
 
 def run_until_parent_ends(target: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-    """Run a process's target, and end the process when the one that started it is gone (vLLM's would stay)."""
+    """Run a process's target; end the process when its parent ends, which vLLM's processes do not by themselves."""
     threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
     target(*args, **kwargs)
 
@@ -180,16 +179,16 @@ def _end_with_parent() -> None:
     if parent is None:
         return
     parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)  # vLLM's handler ends the workers in order
+    os.kill(os.getpid(), signal.SIGTERM)  # vLLM's handler ends the workers
     time.sleep(_GRACE_S)
-    os.kill(os.getpid(), signal.SIGKILL)  # the workers see their pipe to us close
+    os.kill(os.getpid(), signal.SIGKILL)  # the workers see their pipe close
 
 
 async def in_daemon_thread(work: Callable[[], _T]) -> _T:
-    """Return `work()`, run in a thread that does not keep the interpreter alive when the awaiting task is cancelled."""
+    """Return `work()`, run in a thread that does not keep the interpreter alive after a cancellation."""
     loop = asyncio.get_running_loop()
     is_done = asyncio.Event()
-    # Emptied when it is read: vLLM keeps frames of this thread alive, and with them all that their variables hold.
+    # Emptied when read: vLLM keeps frames of this thread alive, and with them all that their variables refer to.
     results: list[_T] = []
     errors: list[BaseException] = []
 
@@ -198,7 +197,7 @@ async def in_daemon_thread(work: Callable[[], _T]) -> _T:
             results.append(work())
         except BaseException as error:
             errors.append(error)
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(is_done.set)
 
     threading.Thread(target=body, name="vllm-start", daemon=True).start()
@@ -212,20 +211,20 @@ async def in_daemon_thread(work: Callable[[], _T]) -> _T:
 def _environment() -> Iterator[None]:
     os.environ.update(_NO_TELEMETRY)
     is_users_choice = any(name in os.environ for name in _OPENMP_WAITS)
-    ours = _ENVIRONMENT if is_users_choice else {**_ENVIRONMENT, **_SHORT_SPIN}
-    before = {name: os.environ[name] for name in ours if name in os.environ}
-    os.environ.update(ours)
+    added = _ENVIRONMENT if is_users_choice else {**_ENVIRONMENT, **_SHORT_SPIN}
+    before = {name: os.environ[name] for name in added if name in os.environ}
+    os.environ.update(added)
     try:
         yield
     finally:
-        for name in ours:
+        for name in added:
             del os.environ[name]
         os.environ.update(before)
 
 
 @contextmanager
-def _stray_records_kept() -> Iterator[None]:
-    """Log the records that no logger takes; Python would print the warnings among them on stderr."""
+def _root_logger_to_log() -> Iterator[None]:
+    """Send records without a handler to the log; Python would print the warnings among them on stderr."""
     handler = logging.StreamHandler(stream)
     logging.getLogger().addHandler(handler)
     try:
@@ -236,7 +235,7 @@ def _stray_records_kept() -> Iterator[None]:
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Block SIGINT in this thread: the processes it starts, and theirs, inherit the mask and never see Ctrl-C."""
+    """Block SIGINT in this thread: the processes that it starts, and theirs, inherit the mask."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -246,7 +245,7 @@ def _interrupts_blocked() -> Iterator[None]:
 
 @contextmanager
 def _descriptor(number: int, target: int) -> Iterator[None]:
-    """Let descriptor `number` be a copy of `target` for a moment."""
+    """Make descriptor `number` a copy of `target` within the context."""
     saved = os.dup(number)
     os.dup2(target, number)
     try:

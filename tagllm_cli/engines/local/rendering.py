@@ -1,9 +1,8 @@
-"""Requests as vLLM's engine wants them: the model's own chat template, the image's placeholder, tokens, pixels.
+"""Render requests as inputs of vLLM's engine: chat template, image placeholder, tokens, pixels.
 
-vLLM's renderer does the work, as in `LLM.chat`, so that every multimodal model it serves gets its own form. Two things
-are done once instead of once per request: a text is rendered and tokenized once whatever the image (a run asks the same
-few questions about every image), and an image is preprocessed once whatever the text (its `uuid` is the key of vLLM's
-cache).
+vLLM's renderer does it, as in `LLM.chat`, so that every multimodal model gets its own form. A text is rendered and
+tokenized once for all images (a run asks the same few questions about every image), and an image is preprocessed once
+for all texts (its `uuid` is the key of vLLM's cache).
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _TEXTS_KEPT = 16_384
 
 
 class PromptRenderer:
-    """Turns (picture, request) into the input of `AsyncLLM.generate`.
+    """Renders an image and a request as the input of `AsyncLLM.generate`.
 
     Args:
         renderer: vLLM's renderer for the loaded model (`AsyncLLM.renderer`).
@@ -33,20 +32,20 @@ class PromptRenderer:
             chat_template_kwargs={
                 "add_generation_prompt": True,
                 "continue_final_message": False,
-                "tokenize": type(renderer).__name__ == "MistralRenderer",  # whose template gives token ids only
+                "tokenize": type(renderer).__name__ == "MistralRenderer",  # its template returns token ids only
                 **CHAT_TEMPLATE_KWARGS,
             }
         )
-        # The chat template writes the special tokens itself.
+        # The chat template adds the special tokens.
         self._tokens = renderer.default_chat_tok_params.with_kwargs(add_special_tokens=False)
         self._texts: OrderedDict[tuple[str, str, bool], dict[str, Any]] = OrderedDict()
 
     async def render(self, decoded_image: DecodedImage | None, request: Request) -> Any:
-        """Return the engine's input for one request; vLLM's own errors come through (ValueError and others)."""
+        """Return the engine's input for one request. Raises vLLM's errors (ValueError and others)."""
         prompt = await self._text(decoded_image, request)
         if decoded_image is not None and request.with_image:
             if prompt["multi_modal_data"].keys() != {"image"}:
-                # A model that takes images as something else (as chunks of a video, say): nothing to share.
+                # A model that takes an image as something else, as chunks of a video, say: nothing is shared.
                 _, (rendered,) = await self._renderer.render_chat_async(
                     [conversation(decoded_image, request)], self._chat, self._tokens
                 )
@@ -59,7 +58,7 @@ class PromptRenderer:
         return await self._renderer.process_for_engine_async(dict(prompt), time.time())
 
     async def _text(self, decoded_image: DecodedImage | None, request: Request) -> dict[str, Any]:
-        """Return the request rendered and tokenized, with the places of image and uuid as vLLM names them."""
+        """Return the rendered and tokenized request; image and uuid are empty under vLLM's names for them."""
         key = (request.system, request.text, request.with_image)
         known = self._texts.get(key)
         if known is not None:

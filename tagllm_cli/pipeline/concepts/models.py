@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tagllm_cli.engines.factory import ModelOptions, identify, make_engine
+from tagllm_cli.engines.factory import ModelOptions, identify, identify_served, make_engine
 from tagllm_cli.errors import UsageError
 from tagllm_cli.pipeline.concepts.settings import Model
 
@@ -25,7 +25,7 @@ def concept_models(model: ModelOptions, llm: ModelOptions, out: Path) -> tuple[M
 
 
 def _named(model: ModelOptions, out: Path) -> Model | None:
-    found = identify(model)
-    if found.name is None or found.digest is None:
+    found = identify(model) or identify_served(model)
+    if found is None:
         return None
     return Model(found.name, found.digest, lambda: make_engine(model, out.with_suffix(".vllm.log")))

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from tagllm_cli.engines.factory import Identity, ModelOptions, identify, make_engine
+from tagllm_cli.engines.factory import ModelIdentity, ModelOptions, identify, identify_served, make_engine
 from tagllm_cli.errors import TableError, UsageError
 from tagllm_cli.labeling.binary import Binary
 from tagllm_cli.labeling.candidates import Candidates
@@ -59,7 +59,8 @@ def candidates_job(
         source=folder,
         items=lambda: map(Item, folder.images()),
         stage=lambda plan: _candidate_stage(plan, min_votes, threshold),
-        engine=lambda plan: make_engine(model, out.with_suffix(".vllm.log"), plan.model),
+        engine=lambda plan: make_engine(model, out.with_suffix(".vllm.log"), _pinned(plan)),
+        served=lambda: identify_served(model),
         next_command=_disambiguation(out, model),
         derivation={"min_votes": min_votes, "threshold": threshold},
     )
@@ -109,7 +110,8 @@ def disambiguate_job(
         source=folder,
         items=lambda: _items(candidates),
         stage=lambda plan: Disambiguate(plan, cards, thresholds),
-        engine=lambda plan: make_engine(model, out.with_suffix(".vllm.log"), plan.model),
+        engine=lambda plan: make_engine(model, out.with_suffix(".vllm.log"), _pinned(plan)),
+        served=lambda: identify_served(model),
         next_command=f"tagllm evaluate {shlex.quote(str(out))} --truth TRUTH",
         derivation={**asdict(thresholds), "cards": _digest(cards)},
         expects_same_bytes=True,
@@ -154,14 +156,18 @@ def _digest(cards: Mapping[str, Card]) -> str:
     return hashlib.blake2b(json.dumps(said).encode(), digest_size=16).hexdigest()
 
 
+def _pinned(plan: Plan) -> ModelIdentity:
+    return ModelIdentity(plan.model, plan.model_digest)
+
+
 def _plan_options(stage: str, vocabulary: Vocabulary, model: ModelOptions, options: RunOptions) -> PlanOptions:
-    identity = Identity(None, None) if options.offline else identify(model)
+    identity = None if options.offline else identify(model)
     return PlanOptions(
         stage=stage,
         vocabulary=vocabulary,
         templates=load_templates(model.prompts),
-        model=identity.name,
-        model_digest=identity.digest,
+        model=None if identity is None else identity.name,
+        model_digest=None if identity is None else identity.digest,
         own_templates=model.prompts is not None,
         max_pixels=model.max_pixels,
     )

@@ -20,6 +20,7 @@ from typing import Any
 
 import tagllm_cli
 from tagllm_cli.engines.base import Engine, Usage
+from tagllm_cli.engines.identity import ModelIdentity
 from tagllm_cli.errors import InterruptedRunError, OfflineError, SourceError, TableError, TooManyFailedError
 from tagllm_cli.labeling.plan import Plan, PlanOptions
 from tagllm_cli.labeling.replan import first_notes, new_plan, renew, revise
@@ -40,7 +41,9 @@ GONE_SHARE = 0.1
 class Job:
     """What one command labels: the images, what is wanted of them, and how a plan becomes a stage.
 
-    `derivation` holds the settings that change the table without asking anything (votes, thresholds).
+    `served` asks the endpoints for the model that they serve; it is called only where neither the user nor the pinned
+    plan names the model. `derivation` holds the settings that change the table without asking anything (votes,
+    thresholds).
     """
 
     command: str
@@ -51,6 +54,7 @@ class Job:
     items: Callable[[], Iterator[Item]]
     stage: Callable[[Plan], Stage]
     engine: Callable[[Plan], Engine]
+    served: Callable[[], ModelIdentity | None]
     next_command: str
     derivation: Mapping[str, Any]
     expects_same_bytes: bool = False
@@ -151,6 +155,9 @@ def _pin(job: Job, evidence: Evidence, options: RunOptions) -> tuple[Plan, list[
     if pinned is not None and pinned.stage != job.plan_options.stage:
         raise TableError(f"{job.evidence} belongs to a table of another kind ({pinned.stage})", "Choose another --out.")
     plan_options = job.plan_options
+    is_new = pinned is None or options.replan or not evidence.has_responses()
+    if plan_options.model is None and is_new and not options.offline and (found := job.served()) is not None:
+        plan_options = replace(plan_options, model=found.name, model_digest=found.digest)
     if pinned is not None and plan_options.model is None:
         plan_options = replace(plan_options, model=pinned.model, model_digest=pinned.model_digest)
     if pinned is not None and options.replan:

@@ -1,4 +1,4 @@
-"""Real vLLM, in this process and as a server: the same questions, the same answers, trouble included."""
+"""Real vLLM, in this process and as a server: the same questions, the same responses, failures included."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_question_without_an_image(live_engine: LiveEngine):
     assert alone.prompt_tokens < 49  # no image tokens
 
 
-def test_one_requests_trouble_is_its_own(live_engine: LiveEngine):
+def test_one_request_that_fails_fails_alone(live_engine: LiveEngine):
     picture = demo_pictures(1)[0]
     long = Request(SYSTEM, "cat " * 20_000, max_tokens=4)
     template = Request(SYSTEM, "Is <image> or {{ labels }} or <|assistant|> visible?", max_tokens=4)

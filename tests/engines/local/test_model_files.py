@@ -1,4 +1,4 @@
-"""What is found out about a model before vLLM is imported: missing, unfinished, not a model, not supported."""
+"""Checks of a model before vLLM is imported: missing, unfinished, not a model, not supported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from huggingface_hub import HfApi, constants
 
 from tagllm_cli.engines.local import arguments, model_files
 from tagllm_cli.engines.local.arguments import check_engine_args, parse_engine_args
-from tagllm_cli.engines.local.errors import explain, one_line
+from tagllm_cli.engines.local.engine import EngineSettings, InProcessEngine
+from tagllm_cli.engines.local.errors import explain, message_of
 from tagllm_cli.engines.local.memory import GIB, cpu_cache_bytes, free_memory
 from tagllm_cli.engines.local.model_files import check_model, weight_bytes
 from tagllm_cli.errors import ModelError
@@ -52,7 +53,7 @@ def model(tmp_path: Path) -> Path:
     return folder
 
 
-def trouble(model: Path | str, **parsed: Any) -> str:
+def refusal(model: Path | str, **parsed: Any) -> str:
     with pytest.raises(ModelError) as caught:
         check_model(str(model), parsed)
     assert caught.value.hint
@@ -65,7 +66,7 @@ def test_a_complete_model_passes(model: Path):
 
 def test_a_missing_weight_file_is_an_unfinished_download(model: Path):
     (model / "model-2-of-2.safetensors").unlink()
-    assert "unfinished download: model-2-of-2.safetensors missing" in trouble(model)
+    assert "unfinished download: model-2-of-2.safetensors missing" in refusal(model)
     check_model(str(model), {"load_format": "dummy"})
 
 
@@ -73,45 +74,45 @@ def test_a_missing_weight_file_is_an_unfinished_download(model: Path):
 def test_a_partial_file_is_an_unfinished_download(model: Path, name: str):
     (model / name).parent.mkdir(parents=True, exist_ok=True)
     (model / name).write_text("")
-    assert "unfinished download" in trouble(model)
+    assert "unfinished download" in refusal(model)
 
 
 def test_weights_cut_short_are_told(model: Path):
     path = model / "model-1-of-2.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    assert "model-1-of-2.safetensors is truncated" in trouble(model)
+    assert "model-1-of-2.safetensors is truncated" in refusal(model)
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 7, b"\xff" * 100, b"\x04" + b"\0" * 7 + b"[1]\n"])
 def test_damaged_weights_are_told(model: Path, content: bytes):
     (model / "model-1-of-2.safetensors").write_bytes(content)
-    assert "model-1-of-2.safetensors is truncated or damaged" in trouble(model)
+    assert "model-1-of-2.safetensors is truncated or damaged" in refusal(model)
 
 
 def test_a_git_lfs_pointer_is_told(model: Path):
     (model / "model-1-of-2.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n")
-    assert "Git LFS pointer" in trouble(model)
+    assert "Git LFS pointer" in refusal(model)
 
 
 def test_a_folder_without_weights_tokenizer_or_configuration_is_told(model: Path):
     for path in model.glob("model*"):
         path.unlink()
-    assert "has no weights" in trouble(model)
+    assert "has no weights" in refusal(model)
     (model / "tokenizer.json").unlink()
-    assert "has no tokenizer" in trouble(model)
+    assert "has no tokenizer" in refusal(model)
     (model / "config.json").unlink()
-    assert "is not a model: it has no config.json" in trouble(model)
+    assert "is not a model: it has no config.json" in refusal(model)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]"])
 def test_a_damaged_configuration_is_told(model: Path, content: str):
     (model / "config.json").write_text(content)
-    assert "config.json" in trouble(model)
+    assert "config.json" in refusal(model)
 
 
 def test_an_unknown_architecture_is_told(model: Path):
     (model / "config.json").write_text('{"architectures": ["FooForBar"]}')
-    assert "does not support FooForBar" in trouble(model)
+    assert "does not support FooForBar" in refusal(model)
     (model / "config.json").write_text('{"architectures": ["FooForBar"], "auto_map": {"AutoModel": "foo.Foo"}}')
     check_model(str(model), {})
 
@@ -119,7 +120,7 @@ def test_an_unknown_architecture_is_told(model: Path):
 def test_a_file_is_not_a_model_unless_it_is_gguf(tmp_path: Path):
     (tmp_path / "photo.jpg").write_text("")
     (tmp_path / "model.gguf").write_text("")
-    assert "is a file, not a model" in trouble(tmp_path / "photo.jpg")
+    assert "is a file, not a model" in refusal(tmp_path / "photo.jpg")
     check_model(str(tmp_path / "model.gguf"), {})
 
 
@@ -159,8 +160,8 @@ def test_an_unfinished_hub_model_is_told_only_without_a_network(tmp_path: Path, 
     check_model("org/other", parsed)
     assert asked == ["org/model", "org/other"]
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert "has no weights" in trouble("org/model", **parsed)
-    assert "the hub cannot be reached" in trouble("org/other", **parsed)
+    assert "has no weights" in refusal("org/model", **parsed)
+    assert "the hub cannot be reached" in refusal("org/other", **parsed)
 
 
 def test_weights_are_weighed(model: Path, tmp_path: Path):
@@ -184,9 +185,15 @@ def test_an_unknown_engine_argument_is_told_with_close_ones():
     with pytest.raises(ModelError, match="no such argument") as caught:
         check_engine_args({"max_num_seq": 8})
     assert "max_num_seqs" in caught.value.hint
-    with pytest.raises(ModelError, match="not taken here") as caught:
+    with pytest.raises(ModelError, match="has its own option") as caught:
         check_engine_args({"model": "x"})
     assert "--model" in caught.value.hint
+
+
+def test_the_context_length_is_an_engine_argument_like_any_other():
+    check_engine_args(parse_engine_args({"max-model-len": "8192"}))
+    engine = InProcessEngine(EngineSettings("m", {"max_model_len": "8192"}))
+    assert parse_engine_args(engine.settings.engine_args) == {"max_model_len": 8192}
 
 
 def test_without_vllm_the_way_out_is_told(monkeypatch: pytest.MonkeyPatch):
@@ -226,12 +233,12 @@ def test_free_memory_heeds_the_container(tmp_path: Path):
             "m: dtype: No.",
             "log",
         ),
-        (RuntimeError("CUDA out of memory.\nTried to allocate"), "CUDA out of memory. Tried", "--max-model-len"),
+        (RuntimeError("CUDA out of memory.\nTried to allocate"), "CUDA out of memory. Tried", "max_model_len"),
         (ValueError("Model architectures ['X'] are not supported for now."), "are not supported", "release"),
         (KeyError(), "m: KeyError", "log"),
     ],
 )
-def test_vllms_troubles_become_one_line(error: Exception, message: str, hint: str):
+def test_vllms_errors_become_one_line(error: Exception, message: str, hint: str):
     ours = explain(error, "m", Path("vllm.log"))
     assert isinstance(ours, ModelError)
     assert message in ours.message
@@ -263,4 +270,4 @@ def test_the_cause_of_a_dead_engine_core_is_in_the_log(tmp_path: Path):
 def test_ours_stay_ours_and_long_lines_end():
     error = ModelError("mine")
     assert explain(error, "m", None) is error
-    assert len(one_line(ValueError("x" * 1000))) == 300
+    assert len(message_of(ValueError("x" * 1000))) == 300

@@ -59,7 +59,7 @@ def test_the_same_command_asks_nothing_and_starts_nothing(workspace: ConceptWork
     before, started = workspace.out.read_bytes(), workspace.engine.started
     with ScriptedLLM(scripts, WORDS) as server:
         summary = workspace.write(server)
-        assert server.info == []
+        assert server.received == []
     assert (workspace.out.read_bytes(), workspace.engine.started) == (before, started)
     assert sum(summary.asked.values()) == 0
 
@@ -143,7 +143,7 @@ def test_one_model_may_play_both_parts(workspace: ConceptWorkspace) -> None:
         _, seer = workspace.models(server)
         assert seer is not None
         summary = write_concepts(workspace.settings(), seer, seer, Console(quiet=True))
-        assert server.info == []
+        assert server.received == []
     assert (summary.cards, workspace.engine.started, workspace.engine.closed) == (("mouse", "bat"), 1, 1)
     assert workspace.file()["cards"]["bat"]["author"] == "rules"
 
@@ -164,7 +164,7 @@ def test_what_cannot_be_used_is_said_before_anything_is_asked(
     with ScriptedLLM(GOOD, WORDS) as server:
         with pytest.raises(UsageError, match=message):
             write_concepts(replace(workspace.settings(), **options), *workspace.models(server), Console(quiet=True))
-        assert server.info == []
+        assert server.received == []
     assert not workspace.settings().evidence.exists()
 
 
