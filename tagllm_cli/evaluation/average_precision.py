@@ -42,7 +42,7 @@ def average_precisions(entries: Entries, judgments: Judgments) -> Array:
     found[present == 0] = np.nan
     if ranked.size:
         found[ranked] = _ranked(entries, judgments, ranked)
-    return found
+    return np.asarray(found, np.float64)
 
 
 def _ranked(entries: Entries, judgments: Judgments, labels: Array) -> Array:

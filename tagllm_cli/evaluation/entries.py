@@ -88,7 +88,7 @@ def read_entries(rows: Iterable[Row], vocabulary: Vocabulary, stage: str, arms: 
 
 @dataclass(frozen=True, slots=True)
 class Judgments:
-    """What is judged about cells: `values` (PRESENT, ABSENT, NOT_JUDGED) of the sorted `cells`, `rest` for all others."""
+    """What is judged: `values` (PRESENT, ABSENT, NOT_JUDGED) of the sorted `cells`, and `rest` for all other cells."""
 
     cells: Array  # int64, sorted, each once
     values: Array  # int8

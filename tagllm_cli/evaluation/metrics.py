@@ -107,8 +107,8 @@ def evaluate_rows(
     with the images and their labels, not with images times labels. Raises UsageError where nothing can be compared.
     """
     table = read_entries(rows, vocabulary, stage)
-    include = {"stage": stage, "include_human": include_human}
-    return evaluate(compare(table, vocabulary, truth, **include), include_human=include_human)
+    comparison = compare(table, vocabulary, truth, stage=stage, include_human=include_human)
+    return evaluate(comparison, include_human=include_human)
 
 
 def evaluate(comparison: Comparison, *, include_human: bool = False) -> Evaluation:

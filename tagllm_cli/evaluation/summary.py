@@ -34,7 +34,8 @@ class TruthSummary:
     """What was read of the truth, and how its images met those of the table.
 
     `found` of its `images` are in the table, the share `overlap`. `matched` are examples as (id in the table, key in
-    the truth), the others examples of what only one side has.
+    the truth), the others examples of what only one side has. Of the `human_labels` of the images found, `lost` are of labels that the
+    vocabulary lacks.
     """
 
     path: Path
@@ -43,6 +44,8 @@ class TruthSummary:
     labels: int
     found: int
     overlap: float
+    human_labels: int
+    lost: int
     matched: tuple[tuple[str, str], ...]
     only_in_truth: tuple[str, ...]
     only_in_table: tuple[str, ...]
@@ -52,9 +55,12 @@ class TruthSummary:
     @classmethod
     def of(cls, path: Path, truth: Truth, comparison: Comparison) -> TruthSummary:
         """Return the summary of a truth as it was matched."""
-        images = comparison.images
+        images, known = comparison.images, comparison.names.in_vocabulary
+        found = [truth.labels[key] for key in images.keys.values()]
+        lost = sum(name not in known for names in found for name in names)
         return cls(
             *(path, truth.dialect, len(truth.labels), len(truth.names), len(images.keys), images.overlap),
+            *(sum(map(len, found)), lost),
             tuple(islice(images.keys.items(), _EXAMPLES)),
             images.not_in_table[:_EXAMPLES],
             images.not_in_truth[:_EXAMPLES],
@@ -65,17 +71,19 @@ class TruthSummary:
     @property
     def lines(self) -> list[str]:
         """What was read, in a line, then the examples."""
-        lines = [
-            f"{self.path}: {self.dialect}; {self.images:,} images, {self.labels:,} labels; "
-            f"found in the table: {self.found:,} of {self.images:,} images"
-        ]
+        what = f"{self.path}: {self.dialect}; {self.images:,} images, {self.labels:,} labels"
+        found = f"found in the table: {self.found:,} of {self.images:,} images"
         pairs = [image if image == key else f"{image} = {key}" for image, key in self.matched]
         examples = {
             "matched, for example": pairs,
             "only in the truth, for example": self.only_in_truth,
             "only in the table, for example": self.only_in_table,
         }
-        return [*lines, *(f"{what}: {', '.join(names)}" for what, names in examples.items() if names), *self.notes]
+        return [
+            f"{what}; {found}",
+            *(f"{side}: {', '.join(names)}" for side, names in examples.items() if names),
+            *self.notes,
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON values."""
@@ -86,6 +94,8 @@ class TruthSummary:
             "labels": self.labels,
             "found": self.found,
             "overlap": round(self.overlap, 6),
+            "human_labels": self.human_labels,
+            "lost": self.lost,
             "matched": [{"table": image, "truth": key} for image, key in self.matched],
             "only_in_truth": list(self.only_in_truth),
             "only_in_table": list(self.only_in_table),
@@ -155,7 +165,9 @@ class EvaluationSummary:
                 "the truth judges no label absent, so that only recall means anything: write 0 where one is absent"
             )
         if found.labels_not_in_vocabulary:
-            lines.append(f"labels of the truth that the vocabulary lacks: {some(found.labels_not_in_vocabulary, 8)}")
+            lost = f"{self.truth.lost:,} of {self.truth.human_labels:,} human labels"
+            names = some(found.labels_not_in_vocabulary, 8)
+            lines.append(f"labels of the truth that the vocabulary lacks: {names} ({lost})")
         if found.labels_not_in_truth:
             lines.append(f"labels of the vocabulary that the truth lacks: {some(found.labels_not_in_truth, 8)}")
         return [*lines, *self._arm_warnings()]

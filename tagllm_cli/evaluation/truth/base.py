@@ -113,7 +113,7 @@ class TruthFile:
             if self.head.startswith(mark):
                 return encoding
         even, odd = self.head[0::2].count(0), self.head[1::2].count(0)
-        if max(even, odd) > len(self.head) // 4:
+        if max(even, odd) > max(len(self.head) // 4, 10 * min(even, odd)):
             return "utf-16-le" if odd > even else "utf-16-be"
         return "utf-8"
 
@@ -182,6 +182,11 @@ class TruthFile:
         """Return an error that names the file, and the line where there is one."""
         where = f"{self.path}" if line is None else f"{self.path}, line {line}"
         return UsageError(f"{where}: {message}", hint)
+
+    def not_text(self, error: Exception) -> UsageError:
+        """Return the error for bytes that no dialect can read."""
+        message = f"this is neither JSON, Parquet nor a text in UTF-8 or UTF-16 with cells: {error}"
+        return self.error(message, "Save it as CSV in UTF-8.")
 
 
 def _without_mask(record: dict[str, Any]) -> dict[str, Any]:

@@ -19,8 +19,9 @@ PRESENCE_COLUMNS = frozenset(
 )
 # Open Images, VOC and COCO say these of boxes: they do not make a label absent.
 _ABOUT_BOXES = frozenset(
-    ["isoccluded", "istruncated", "isgroupof", "isdepiction", "isinside", "iscrowd"]
-    + ["occluded", "truncated", "difficult", "crowd", "group", "depiction", "inside"]
+    f"{prefix}{word}"
+    for prefix in ("", "is")
+    for word in ("occluded", "truncated", "groupof", "depiction", "inside", "crowd", "iscrowd", "difficult")
 )
 # What `export --format csv` writes: the separator is known, whatever the names hold.
 _OUR_EXPORT = ("image_id", "labels", "scores")
@@ -56,14 +57,14 @@ def read(file: TruthFile) -> Truth:
     presence = next((n for n, name in enumerate(header) if squashed(name) in PRESENCE_COLUMNS), None)
     presence = None if presence in (image, label) else presence
     survey = _survey(file, image, label, presence)
-    if presence is None and file.options.label_column is None:
-        _refuse_unread_marks(file, survey)
     several = squashed(header[label]) in LIST_COLUMNS or file.options.label_column is not None
     if tuple(header) == _OUR_EXPORT and file.options.separator is None:
-        cut = lambda cell: [name for name in cell.split("|") if name]  # noqa: E731
+        cut = _cut_at_bars
     else:
         spaces = several and not survey.repeats and presence is None
         cut = choose_cut(file, survey.cells, header[label], several=several, spaces=spaces)
+    if presence is None and file.options.label_column is None and all(len(cut(cell)) < 2 for cell in survey.cells):
+        _refuse_unread_marks(file, survey)
     found = Collector()
     for _, cells in sheet.lines():
         present = True if presence is None else mark(cells[presence])
@@ -75,6 +76,10 @@ def read(file: TruthFile) -> Truth:
         federated=survey.says_absent,
         notes=_notes(header, used, survey),
     )
+
+
+def _cut_at_bars(cell: str) -> list[str]:
+    return [name.strip() for name in cell.split("|") if name.strip()]
 
 
 def _survey(file: TruthFile, image: int, label: int, presence: int | None) -> _Survey:

@@ -17,7 +17,9 @@ _ZEROS = re.compile(r"^0+(?=\d)")
 
 
 def normalized(name: str) -> str:
-    """Return the path that a name stands for: NFC, `/` as separator, without scheme, host, query and Label Studio's own.
+    """Return the path that a name stands for: NFC, `/` as separator, without scheme, host and query.
+
+    Of Label Studio's addresses that is the path of the file, without the hash that uploads begin with.
 
     >>> normalized("C:\\\\photos\\\\.\\\\1.jpg"), normalized("https://host/a%20b/1.jpg?size=2")
     ('C:/photos/1.jpg', 'a b/1.jpg')

@@ -70,7 +70,7 @@ def _read(file: TruthFile, dialect: str, records: Any) -> Truth:
 
 def _fields(file: TruthFile, records: Iterator[tuple[int, Any]]) -> tuple[list[str], str, str]:
     """Return all keys, that of the image and that of its labels."""
-    sample = []
+    sample: list[dict[str, Any]] = []
     for line, record in records:
         if not isinstance(record, dict):
             hint = "Known JSON: COCO instances, Label Studio, or an object per image with `file_name` and `labels`."

@@ -31,7 +31,9 @@ class Sheet:
             self._named = _SEPARATOR_LINE.match(first)
             self.delimiter = self._named[1] if self._named else _delimiter(first, file.options.image_column)
         with self._opened() as text:
-            self.header: Sequence[str] = [cell.strip() for cell in next(self._reader(text), [])]
+            self.header: Sequence[str] = [
+                cell.strip("\ufeff ") for _, cells in islice(self._cells(text), 1) for cell in cells
+            ]
 
     @property
     def name(self) -> str:
@@ -40,29 +42,32 @@ class Sheet:
 
     def lines(self) -> Iterator[tuple[int, list[str]]]:
         """Yield line number and stripped cells; lines without any content are left out."""
+        width = len(self.header)
         with self._opened() as text:
-            reader = self._reader(text)
-            skipped = 1 if self._named else 0
-            next(reader, None)
-            for cells in reader:
-                number, width = reader.line_num + skipped, len(self.header)
-                if len(cells) > width and not any(cell.strip() for cell in cells[width:]):
-                    cells = cells[:width]  # spreadsheets end lines with empty cells
-                if not any(cell.strip() for cell in cells):
+            numbered = self._cells(text)
+            next(numbered, None)
+            for number, cells in numbered:
+                stripped = [cell.strip() for cell in cells]
+                if len(stripped) > width and not any(stripped[width:]):
+                    stripped = stripped[:width]  # spreadsheets end lines with empty cells
+                if not any(stripped):
                     continue
-                if len(cells) != width:
+                if len(stripped) != width:
                     hint = f"Put cells that hold {self.delimiter!r} into double quotes."
-                    raise self._file.error(f"{len(cells)} fields where the header has {width}", hint, line=number)
-                yield number, [cell.strip() for cell in cells]
+                    raise self._file.error(f"{len(stripped)} fields where the header has {width}", hint, line=number)
+                yield number, stripped
 
     def sample(self) -> list[list[str]]:
         """Return the first lines' cells."""
         return [cells for _, cells in islice(self.lines(), SAMPLE_LINES)]
 
-    def _reader(self, text: TextIO) -> csv.Reader:
+    def _cells(self, text: TextIO) -> Iterator[tuple[int, list[str]]]:
+        skipped = 1 if self._named else 0
         if self._named:
             text.readline()
-        return csv.reader(text, delimiter=self.delimiter, strict=True)
+        reader = csv.reader(text, delimiter=self.delimiter, strict=True)
+        for cells in reader:
+            yield reader.line_num + skipped, cells
 
     @contextmanager
     def _opened(self) -> Iterator[TextIO]:
@@ -70,8 +75,7 @@ class Sheet:
             with self._file.open_text() as text:
                 yield text
         except (UnicodeError, csv.Error) as error:
-            message = f"this is neither JSON, Parquet nor a text in UTF-8 or UTF-16 with cells: {error}"
-            raise self._file.error(message, "Save it as CSV in UTF-8.") from error
+            raise self._file.not_text(error) from error
 
 
 def _delimiter(header: str, image_column: str | None) -> str:

@@ -60,7 +60,7 @@ def _lines(file: TruthFile) -> Iterator[tuple[int, str]]:
                 if stripped := line.removeprefix("\ufeff").strip():
                     yield number, stripped
     except UnicodeError as error:
-        raise file.error(f"not text in UTF-8 or UTF-16: {error}", "Save it as UTF-8.") from error
+        raise file.not_text(error) from error
 
 
 def recognizes_folder(file: TruthFile) -> bool:
