@@ -1,39 +1,30 @@
-"""How often the arms of a candidate table err together: what two of them say wrongly, they may say for one reason.
+"""Error correlation of a candidate table's arms: how often two arms err on the same image and label.
 
 A cell is one image and one label. Arms whose errors are independent share e_a e_b / n of them, with e_a and e_b the
 errors of each and n the cells where the error can be made: a wrong proposal where the label is absent, a miss where it
 is present. Cells differ (some labels are hard for every arm), so the same sum is also taken label by label: what is
 shared beyond that is not explained by the label alone. phi is the correlation of the two errors as 0 or 1 per cell.
 
-Compared are the `ok` rows of images that the truth knows: an arm whose request failed has not seen nothing. A table
-that was made with more than one vote left out what a single arm proposed; it is measured as it is, errors hidden.
+Compared are the `ok` rows of images that the truth has: an arm whose request failed has not proposed nothing. A table
+made with more than one vote leaves out what fewer arms proposed; it is measured as it is, those errors hidden.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tagllm_cli.evaluation.truth import Truth, match_images, match_names
+from tagllm_cli.evaluation.entries import ABSENT, PRESENT, Comparison, Judgments
 from tagllm_cli.records import Status
-from tagllm_cli.store.table import Table
-
-if TYPE_CHECKING:
-    import pyarrow
-
-ROWS_PER_BATCH = 16_384
-
-_PROPOSED = ("labels.list.element.name", "labels.list.element.arms.list.element")
 
 _Counts = npt.NDArray[np.int64]
-_Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +38,7 @@ class ArmScores:
 
 
 @dataclass(frozen=True, slots=True)
-class SharedErrors:
+class ErrorCorrelation:
     """The errors of two arms, in cells.
 
     `expected` are the errors that they would share if independent, `expected_by_label` the same summed over the
@@ -79,13 +70,13 @@ class VoteScores:
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
-    """How the arms of a table compare on so many `images`; errors for every pair of arms."""
+class ArmComparison:
+    """The arms of a table on the `images` compared: alone, the errors of every pair, and by votes."""
 
     images: int
     arms: tuple[ArmScores, ...]
-    wrong: tuple[SharedErrors, ...]
-    missed: tuple[SharedErrors, ...]
+    wrong: tuple[ErrorCorrelation, ...]
+    missed: tuple[ErrorCorrelation, ...]
     votes: tuple[VoteScores, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -94,119 +85,66 @@ class Agreement:
         return rounded
 
 
-def measure_agreement(table: Table, truth: Truth) -> Agreement | None:
-    """Compare the arms of a candidate table, read as a stream, with `truth`.
+def compare_arms(comparison: Comparison, arms: Sequence[str]) -> ArmComparison | None:
+    """Compare the arms of a candidate table, in the order in which its entries number them.
 
-    Memory grows with labels times arms and with the images' ids, not with the candidates. None where there is nothing
-    to compare: another kind of table, fewer than two arms, or no `ok` image or no label that both sides know.
+    None where there is nothing to compare: another kind of table, fewer than two arms, or no `ok` image.
     """
-    names, arms = table.info.vocabulary.names, tuple(table.info.plan.get("arms", ()))
-    if table.info.stage != "candidates" or len(arms) < 2:
+    is_ok = np.array([status == Status.OK for status in comparison.entries.statuses])
+    if comparison.stage != "candidates" or len(arms) < 2 or not is_ok.any():
         return None
-    match = match_names(truth, table.info.vocabulary)
-    ids = [image for batch in _batches(table, "image_id") for image in batch.column("image_id").to_pylist()]
-    keys = match_images(truth, ids).keys
-    unjudged = match.not_in_truth if truth.exhaustive else ()
-    stats = _Tally(len(arms), np.array([name not in unjudged for name in names]))
-    position = {name: index for index, name in enumerate(names)}
-    labels = {name: position[own] for name, own in match.in_vocabulary.items()}
-    for batch in _batches(table, "image_id", "status", *_PROPOSED):
-        batch, images = _compared(batch, keys)
-        true, unknown = (_cells(images, marked, labels, len(names)) for marked in (truth.labels, truth.unknown))
-        stats.add(len(images), true, unknown, *_proposals(batch, names, arms))
-    return _summed(arms, stats) if stats.images and labels else None
+    return _summed(arms, _counted(comparison, is_ok, len(arms)))
 
 
-def _batches(table: Table, *columns: str) -> Iterator[pyarrow.RecordBatch]:
-    import pyarrow.parquet as pq
+@dataclass(frozen=True, slots=True)
+class _CellCounts:
+    """Counts over cells; index 0 counts those whose label is absent, index 1 those where it is present."""
 
-    with pq.ParquetFile(table.path) as file:
-        yield from file.iter_batches(batch_size=ROWS_PER_BATCH, columns=list(columns))
-
-
-def _compared(batch: pyarrow.RecordBatch, keys: Mapping[str, str]) -> tuple[pyarrow.RecordBatch, list[str]]:
-    """Return the rows that are compared, and the truth's key of each."""
-    import pyarrow as pa
-
-    found = zip(batch.column("image_id").to_pylist(), batch.column("status").to_pylist(), strict=True)
-    images = [keys.get(image) if status == Status.OK else None for image, status in found]
-    return batch.filter(pa.array([key is not None for key in images])), [key for key in images if key is not None]
+    images: int
+    cells: _Counts  # [2, labels]
+    proposed: _Counts  # [2, arms, labels]
+    shared: _Counts  # [2, arms, arms]: cells that both propose
+    votes: _Counts  # [2, arms + 1]: proposed cells by their number of votes
 
 
-def _cells(
-    images: Sequence[str], marked: Mapping[str, frozenset[str]], labels: Mapping[str, int], size: int
-) -> _Counts:
-    """Return the cells, as image times labels plus label, that the truth marks, sorted, each once."""
-    cells = {
-        row * size + labels[name] for row, key in enumerate(images) for name in marked.get(key, ()) if name in labels
-    }
-    return np.fromiter(sorted(cells), np.int64, len(cells))
+def _counted(comparison: Comparison, is_ok: npt.NDArray[np.bool_], arms: int) -> _CellCounts:
+    entries, images, labels = comparison.entries, int(is_ok.sum()), len(comparison.entries.names)
+    listed = comparison.judgments
+    kept = is_ok[listed.cells // labels]
+    judgments = Judgments(listed.cells[kept], listed.values[kept], listed.rest)
+    cells = np.stack([judgments.count(value, images, labels) for value in (ABSENT, PRESENT)])
+    said = np.where(is_ok[entries.rows], listed.of(entries.cells), -1)
+    proposed = np.zeros((2, arms, labels), np.int64)
+    shared, votes = np.zeros((2, arms, arms), np.int64), np.zeros((2, arms + 1), np.int64)
+    for value in (ABSENT, PRESENT):
+        chosen = said == value
+        of_label = entries.labels[chosen]
+        by = [(entries.arms[chosen] >> np.uint64(arm)) & np.uint64(1) > 0 for arm in range(arms)]
+        for arm, one in enumerate(by):
+            proposed[value, arm] = np.bincount(of_label[one], minlength=labels)
+            shared[value, arm] = [np.count_nonzero(one & other) for other in by]
+        votes[value] = np.bincount(sum(each.astype(np.int64) for each in by), minlength=arms + 1)
+    return _CellCounts(images, cells, proposed, shared, votes)
 
 
-def _proposals(batch: pyarrow.RecordBatch, names: Sequence[str], arms: Sequence[str]) -> tuple[_Counts, _Flags]:
-    """Return the cells [N] that were proposed, and by whom [N, arms]."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    column = batch.column("labels")
-    rows, entries = pc.list_parent_indices(column).to_numpy(), pc.list_flatten(column)
-    labels = pc.index_in(pc.struct_field(entries, "name"), value_set=pa.array(names, pa.string())).to_numpy()
-    voters = pc.struct_field(entries, "arms")
-    proposals = np.zeros((len(rows), len(arms)), dtype=np.bool_)
-    who = pc.index_in(pc.list_flatten(voters), value_set=pa.array(arms, pa.string())).to_numpy()
-    proposals[pc.list_parent_indices(voters).to_numpy(), who] = True
-    return rows * len(names) + labels, proposals
-
-
-class _Tally:
-    """Counts over cells; index 0 counts those that are false in the truth, index 1 the true ones.
-
-    `judged` [labels] says which labels the truth judges at all.
-    """
-
-    def __init__(self, arms: int, judged: _Flags) -> None:
-        self.judged = judged
-        self.images = 0
-        self.cells: _Counts = np.zeros((2, len(judged)), dtype=np.int64)
-        self.proposed: _Counts = np.zeros((2, arms, len(judged)), dtype=np.int64)
-        self.shared: _Counts = np.zeros((2, arms, arms), dtype=np.int64)
-        self.votes: _Counts = np.zeros((2, arms + 1), dtype=np.int64)  # cells by their number of votes
-
-    def add(self, images: int, true: _Counts, unknown: _Counts, proposed: _Counts, by: _Flags) -> None:
-        """Count some images: which cells are true, unknown to the truth, proposed [N], and `by` whom [N, arms]."""
-        size = len(self.judged)
-        true = np.setdiff1d(true, unknown)
-        present, doubtful = (np.bincount(cells % size, minlength=size) for cells in (true, unknown))
-        self.images += images
-        self.cells += np.stack([images * self.judged - doubtful - present, present])
-        labels = proposed % size
-        counted, hits = self.judged[labels] & ~np.isin(proposed, unknown), np.isin(proposed, true)
-        for kind, some in enumerate((counted & ~hits, counted & hits)):
-            votes = by[some].astype(np.int64)
-            for arm, said in enumerate(by[some].T):
-                self.proposed[kind, arm] += np.bincount(labels[some][said], minlength=size)
-            self.shared[kind] += votes.T @ votes
-            self.votes[kind] += np.bincount(votes.sum(axis=1), minlength=self.votes.shape[1])
-
-
-def _summed(arms: Sequence[str], stats: _Tally) -> Agreement:
-    false, true = stats.cells
-    wrong, hits = stats.proposed
-    found, there = hits.sum(axis=1), int(true.sum())
-    missed_by_both = there - found[:, None] - found + stats.shared[1]
-    return Agreement(
-        stats.images,
+def _summed(arms: Sequence[str], counts: _CellCounts) -> ArmComparison:
+    absent, present = counts.cells
+    wrong, hits = counts.proposed
+    found, there = hits.sum(axis=1), int(present.sum())
+    missed_by_both = there - found[:, None] - found + counts.shared[1]
+    return ArmComparison(
+        counts.images,
         arms=tuple(
             ArmScores(name, said, _ratio(right, said) or 0.0, _ratio(right, there) or 0.0)
             for name, said, right in zip(arms, (wrong + hits).sum(axis=1).tolist(), found.tolist(), strict=True)
         ),
-        wrong=_shared_errors(arms, false, wrong, stats.shared[0]),
-        missed=_shared_errors(arms, true, true - hits, missed_by_both),
-        votes=tuple(_at_votes(stats, least) for least in range(1, len(arms) + 1)),
+        wrong=_correlations(arms, absent, wrong, counts.shared[0]),
+        missed=_correlations(arms, present, present - hits, missed_by_both),
+        votes=tuple(_at_votes(counts, least) for least in range(1, len(arms) + 1)),
     )
 
 
-def _shared_errors(arms: Sequence[str], cells: _Counts, errors: _Counts, both: _Counts) -> tuple[SharedErrors, ...]:
+def _correlations(arms: Sequence[str], cells: _Counts, errors: _Counts, both: _Counts) -> tuple[ErrorCorrelation, ...]:
     """Compare every pair of arms: `cells` [labels], `errors` [arms, labels], `both` [arms, arms]."""
     count = int(cells.sum())
     pairs = []
@@ -216,7 +154,7 @@ def _shared_errors(arms: Sequence[str], cells: _Counts, errors: _Counts, both: _
         by_label = float((errors[one] * errors[other] / np.maximum(cells, 1)).sum())
         spread = math.sqrt(first * (count - first) * second * (count - second))
         pairs.append(
-            SharedErrors(
+            ErrorCorrelation(
                 *(arms[one], arms[other], first, second, shared, expected, by_label),
                 ratio=_ratio(shared, expected),
                 ratio_by_label=_ratio(shared, by_label),
@@ -227,10 +165,10 @@ def _shared_errors(arms: Sequence[str], cells: _Counts, errors: _Counts, both: _
     return tuple(pairs)
 
 
-def _at_votes(stats: _Tally, least: int) -> VoteScores:
-    wrong, right = stats.votes[:, least:].sum(axis=1).tolist()
-    recall = _ratio(right, int(stats.cells[1].sum())) or 0.0
-    return VoteScores(least, _ratio(right, wrong + right) or 0.0, recall, (wrong + right) / stats.images)
+def _at_votes(counts: _CellCounts, least: int) -> VoteScores:
+    wrong, right = counts.votes[:, least:].sum(axis=1).tolist()
+    recall = _ratio(right, int(counts.cells[1].sum())) or 0.0
+    return VoteScores(least, _ratio(right, wrong + right) or 0.0, recall, (wrong + right) / counts.images)
 
 
 def _ratio(part: float, whole: float) -> float | None:

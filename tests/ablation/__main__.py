@@ -19,7 +19,7 @@ from tagllm_cli.cli.console import Console
 from tagllm_cli.engines.base import Engine
 from tagllm_cli.engines.factory import ModelOptions, identify
 from tagllm_cli.errors import InterruptedRunError, TagllmError
-from tagllm_cli.evaluation.report import evaluate_table
+from tagllm_cli.evaluation.summary import evaluate_table
 from tagllm_cli.store.table import open_table
 from tagllm_cli.vocabulary.load import load_vocabulary
 from tests.ablation.cells import VOCABULARY, Workshop

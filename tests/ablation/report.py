@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tagllm_cli.evaluation.report import Report
+from tagllm_cli.evaluation.summary import EvaluationSummary
 from tests.ablation.bootstrap import Interval, f1, samples
 from tests.ablation.claims import Difference, Dose, Goal
 from tests.ablation.design import COLUMNS, MAIN, STRATEGIES, Place
@@ -30,7 +30,7 @@ class Findings:
     doses: list[Dose]
     response: Interval | None
     goals: list[Goal]
-    arms: Mapping[str, Report]
+    arms: Mapping[str, EvaluationSummary]
 
 
 def to_json(findings: Findings) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def _doses(findings: Findings) -> list[str]:
     return ["## Dose and response", "", head, "", *lines]
 
 
-def _together(title: str, report: Report) -> list[str]:
+def _together(title: str, report: EvaluationSummary) -> list[str]:
     lines = [f"## How the arms agree: {title}"]
     for what, (columns, rows) in report.per_arm():
         lines += ["", f"{what[0].upper()}{what[1:]}:", "", *_table(columns, rows)]

@@ -14,7 +14,7 @@ import pytest
 
 from tagllm_cli.cli.console import Console
 from tagllm_cli.engines.factory import ModelOptions
-from tagllm_cli.evaluation.report import evaluate_table
+from tagllm_cli.evaluation.summary import evaluate_table
 from tests.ablation.__main__ import ablate, main
 from tests.ablation.design import COLUMNS, CONTROLS, DOSES, STRATEGIES
 from tests.ablation.eye import DemoEye

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import jaccard_score, matthews_corrcoef, precision_score, recall_score
 
-from tagllm_cli.evaluation import arm_agreement as agreement
-from tagllm_cli.evaluation.arm_agreement import Agreement, SharedErrors, measure_agreement
+from tagllm_cli.evaluation.arm_agreement import ArmComparison, ErrorCorrelation, compare_arms
+from tagllm_cli.evaluation.entries import compare, read_entries
 from tagllm_cli.evaluation.metrics import evaluate_rows
-from tagllm_cli.evaluation.report import evaluate_table
+from tagllm_cli.evaluation.summary import evaluate_table
 from tagllm_cli.evaluation.truth import Truth
 from tagllm_cli.records import Decision, LabelEntry, Row, Status
 from tagllm_cli.store.table import Table, TableInfo, open_table, write_table
@@ -42,6 +42,12 @@ def row(image: str, *proposed: tuple[str, Sequence[str]], status: Status = Statu
     entries = tuple(LabelEntry(name, score=1.0, arms=tuple(arms)) for name, arms in proposed)
     answered = status in (Status.OK, Status.PARTIAL)
     return Row(image, image, b"", 4, 4, status, None, entries if answered else None, ())
+
+
+def compared(table: Table, truth: Truth) -> ArmComparison | None:
+    vocabulary, arms, stage = table.info.vocabulary, tuple(table.info.plan["arms"]), table.info.stage
+    entries = read_entries(table.rows(), vocabulary, stage, arms)
+    return compare_arms(compare(entries, vocabulary, truth, stage=stage), arms)
 
 
 class World:
@@ -77,18 +83,14 @@ class World:
         return Truth(present, tuple(self.labels), exhaustive=True)
 
 
-def measured(world: World, path: Path, truth: Truth | None = None) -> Agreement:
-    found = measure_agreement(table_of(path, ARMS, world.labels, world.rows()), truth or world.truth())
+def measured(world: World, path: Path, truth: Truth | None = None) -> ArmComparison:
+    found = compared(table_of(path, ARMS, world.labels, world.rows()), truth or world.truth())
     assert found is not None
     return found
 
 
-@pytest.mark.parametrize("batch", [7, 16_384])
 @pytest.mark.parametrize("seed", range(3))
-def test_everything_agrees_with_dense_arithmetic(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int, batch: int
-) -> None:
-    monkeypatch.setattr(agreement, "ROWS_PER_BATCH", batch)
+def test_everything_agrees_with_dense_arithmetic(tmp_path: Path, seed: int) -> None:
     world = World(seed)
     found, true = measured(world, tmp_path / "c.parquet"), world.true
     for arm, said in zip(found.arms, world.said, strict=True):
@@ -143,16 +145,16 @@ LITTLE = {"1": frozenset({"cat"}), "2": frozenset[str](), "3": frozenset({"cat",
 
 
 def test_a_case_worked_by_hand(tmp_path: Path) -> None:
-    found = measure_agreement(by_hand(tmp_path / "c.parquet"), Truth(LITTLE, ("cat", "dog", "cow"), exhaustive=True))
+    found = compared(by_hand(tmp_path / "c.parquet"), Truth(LITTLE, ("cat", "dog", "cow"), exhaustive=True))
     assert found is not None
     assert found.images == 3  # what failed in part says nothing about an arm
     # Nine cells, three of them true. a: cat and dog of 1, cat of 2; b: cat and dog of 1, cow of 2, cow of 3.
     assert [(arm.proposed, arm.precision, arm.recall) for arm in found.arms] == [(3, 1 / 3, 1 / 3), (4, 0.5, 2 / 3)]
     # Wrong: a says dog of 1 and cat of 2, b says dog of 1 and cow of 2; phi = (6*1 - 4) / sqrt(2*4*2*4).
     # Label by label: dog 1*1/3, cat 1*0/1, cow 0*1/2.
-    assert found.wrong == (SharedErrors("a", "b", 2, 2, 1, 4 / 6, 1 / 3, 1.5, 3.0, 1 / 3, 0.25),)
+    assert found.wrong == (ErrorCorrelation("a", "b", 2, 2, 1, 4 / 6, 1 / 3, 1.5, 3.0, 1 / 3, 0.25),)
     # Missed: a misses cat and cow of 3, b only the cat; label by label: cat 1*1/2, cow 1*0/1.
-    assert found.missed == (SharedErrors("a", "b", 2, 1, 1, 2 / 3, 0.5, 1.5, 2.0, 0.5, 0.5),)
+    assert found.missed == (ErrorCorrelation("a", "b", 2, 1, 1, 2 / 3, 0.5, 1.5, 2.0, 0.5, 0.5),)
     assert [(each.precision, each.recall, each.per_image) for each in found.votes] == [
         (0.4, pytest.approx(2 / 3), pytest.approx(5 / 3)),
         (0.5, pytest.approx(1 / 3), pytest.approx(2 / 3)),
@@ -162,17 +164,17 @@ def test_a_case_worked_by_hand(tmp_path: Path) -> None:
 def test_what_the_truth_does_not_judge_is_no_error(tmp_path: Path) -> None:
     table = by_hand(tmp_path / "c.parquet")
     unknown = {"1": frozenset({"dog"}), "3": frozenset({"cat"})}
-    found = measure_agreement(table, Truth(LITTLE, ("cat", "dog"), exhaustive=True, unknown=unknown))
+    found = compared(table, Truth(LITTLE, ("cat", "dog"), exhaustive=True, unknown=unknown))
     assert found is not None  # cow is not judged at all
     pair = found.wrong[0]
     assert (pair.errors_first, pair.errors_second, pair.both, pair.ratio, pair.phi) == (1, 0, 0, None, None)
     missed = found.missed[0]
     assert (missed.errors_first, missed.errors_second, missed.expected, missed.jaccard) == (0, 0, 0.0, None)
     # Cells that are judged and false: dog of 1, 2 and 3, cat of 2.
-    known = measure_agreement(table, Truth(LITTLE, ("cat", "dog"), exhaustive=True, unknown={"3": frozenset({"cat"})}))
+    known = compared(table, Truth(LITTLE, ("cat", "dog"), exhaustive=True, unknown={"3": frozenset({"cat"})}))
     assert known is not None
-    assert known.wrong == (SharedErrors("a", "b", 2, 1, 1, 2 / 4, 1 / 3, 2.0, 3.0, 0.5, 2 / math.sqrt(12)),)
-    listed = measure_agreement(table, Truth(LITTLE, ("cat", "dog"), exhaustive=False))
+    assert known.wrong == (ErrorCorrelation("a", "b", 2, 1, 1, 2 / 4, 1 / 3, 2.0, 3.0, 0.5, 2 / math.sqrt(12)),)
+    listed = compared(table, Truth(LITTLE, ("cat", "dog"), exhaustive=False))
     assert listed is not None
     assert listed.wrong[0].errors_second == 3  # a truth that lists only what occurs says that there is no cow
 
@@ -180,13 +182,21 @@ def test_what_the_truth_does_not_judge_is_no_error(tmp_path: Path) -> None:
 def test_where_there_is_nothing_to_compare(tmp_path: Path) -> None:
     truth = Truth(LITTLE, ("cat", "dog", "cow"), exhaustive=True)
     one = table_of(tmp_path / "1.parquet", ["a"], ["cat"], [row("1", ("cat", ["a"]))])
-    assert measure_agreement(one, truth) is None
+    assert compared(one, truth) is None
     labels = table_of(tmp_path / "2.parquet", ["a", "b"], ["cat"], [row("1", ("cat", ["a"]))], stage="labels")
-    assert measure_agreement(labels, truth) is None
+    assert compared(labels, truth) is None
     table = by_hand(tmp_path / "3.parquet")
-    assert measure_agreement(table, Truth({"9": frozenset()}, ("cat",), exhaustive=True)) is None
-    assert measure_agreement(table, Truth({"6": frozenset()}, ("cat",), exhaustive=True)) is None
-    assert measure_agreement(table, Truth(LITTLE, ("zebra",), exhaustive=True)) is None
+    assert compared(table, Truth({"4": frozenset()}, ("cat",), exhaustive=True)) is None  # partial: an arm failed
+
+
+def test_a_truth_that_lists_what_is_absent_leaves_the_rest_unjudged(tmp_path: Path) -> None:
+    absent = {"1": frozenset({"dog"}), "2": frozenset({"cat", "dog"}), "3": frozenset({"dog"})}
+    truth = Truth(LITTLE, ("cat", "dog", "cow"), exhaustive=True, absent=absent)
+    found = compared(by_hand(tmp_path / "c.parquet"), truth)
+    assert found is not None
+    # Judged absent: dog of 1, 2 and 3, cat of 2. The cow that b says of 2 is not judged.
+    assert found.wrong == (ErrorCorrelation("a", "b", 2, 1, 1, 2 / 4, 1 / 3, 2.0, 3.0, 0.5, 2 / math.sqrt(12)),)
+    assert [(arm.proposed, arm.precision) for arm in found.arms] == [(3, 1 / 3), (3, 2 / 3)]
 
 
 def test_arms_that_say_the_same_err_together_and_arms_that_do_not_err_do_not(tmp_path: Path) -> None:

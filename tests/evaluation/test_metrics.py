@@ -3,74 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
 from tagllm_cli.errors import UsageError
-from tagllm_cli.evaluation import metrics
-from tagllm_cli.evaluation.metrics import Evaluation, check_gates, evaluate_rows, parse_gates
+from tagllm_cli.evaluation import average_precision
+from tagllm_cli.evaluation.gates import GATES
+from tagllm_cli.evaluation.metrics import evaluate_rows
 from tagllm_cli.evaluation.truth import Truth
 from tagllm_cli.records import Decision, LabelEntry, Row, Status
-from tagllm_cli.vocabulary.model import Label, Vocabulary
+from tests.evaluation.problem import Problem, evaluated, row, truth, vocabulary
 
 YES, NO, UNKNOWN = Decision.YES, Decision.NO, Decision.UNKNOWN
-
-
-def vocabulary(*names: str) -> Vocabulary:
-    return Vocabulary("test", tuple(Label(name) for name in names))
-
-
-def row(image: str, *entries: LabelEntry, status: Status = Status.OK) -> Row:
-    answered = status in (Status.OK, Status.PARTIAL)
-    return Row(image, image, b"", 4, 4, status, None, entries if answered else None)
-
-
-def truth(labels: Mapping[str, Sequence[str]], *names: str, exhaustive: bool = True, **more: Any) -> Truth:
-    return Truth({image: frozenset(present) for image, present in labels.items()}, names, exhaustive, **more)
-
-
-class Problem:
-    """Random scores, decisions and truth, with labels that are never or always true, never or always predicted."""
-
-    def __init__(self, seed: int, images: int = 200, labels: int = 12) -> None:
-        random = np.random.default_rng(seed)
-        self.names = [f"label {number}" for number in range(labels)]
-        self.true = random.random((images, labels)) < random.random(labels) * 0.6
-        self.scores = np.where(random.random((images, labels)) < 0.6, random.random((images, labels)), 0)
-        self.scores = np.round(self.scores, 1).astype(np.float32)  # many ties
-        self.said = self.scores > 0.4
-        for label, column in enumerate((False, True, False, True)):
-            target = self.true if label < 2 else self.said
-            target[:, label] = column
-        self.scores[:, 3] = np.maximum(self.scores[:, 3], 0.1)
-        self.scores[:, 4] = 0
-        self.said[:, 4] = False
-
-    def rows(self) -> list[Row]:
-        # A label with score 0 is left out of the list, as in a table.
-        return [
-            row(
-                f"{image}.jpg",
-                *(
-                    LabelEntry(name, YES if said else NO, score=float(score))
-                    for name, said, score in zip(self.names, self.said[image], self.scores[image], strict=True)
-                    if score
-                ),
-            )
-            for image in range(len(self.true))
-        ]
-
-    def truth(self) -> Truth:
-        present = {
-            f"{image}.jpg": [name for name, true in zip(self.names, line, strict=True) if true]
-            for image, line in enumerate(self.true)
-        }
-        return truth(present, *self.names)
 
 
 @pytest.mark.parametrize("cells", [1, 700, 4_000_000])
@@ -78,7 +25,7 @@ class Problem:
 def test_everything_agrees_with_scikit_learn(
     monkeypatch: pytest.MonkeyPatch, seed: int, labels: int, cells: int
 ) -> None:
-    monkeypatch.setattr(metrics, "DENSE_CELLS", cells)
+    monkeypatch.setattr(average_precision, "DENSE_CELLS", cells)
     problem = Problem(seed, labels=labels)
     found = evaluate_rows(problem.rows(), vocabulary(*problem.names), problem.truth())
     true, said = problem.true, problem.said & (problem.scores > 0)
@@ -126,6 +73,43 @@ def test_human_labels_are_judged_only_when_asked() -> None:
     everything = evaluate_rows(rows, vocabulary(*problem.names), problem.truth(), include_human=True)
     assert everything == evaluate_rows(problem.rows(), vocabulary(*problem.names), problem.truth())
     assert everything.human == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pairs_that_are_not_judged_count_in_nothing(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    monkeypatch.setattr(average_precision, "DENSE_CELLS", 700)
+    problem = Problem(seed)
+    judged = np.random.default_rng(seed).random(problem.true.shape) < 0.5
+    whole = problem.truth()
+    absent = {
+        f"{image}.jpg": frozenset(
+            name for label, name in enumerate(problem.names) if judged[image, label] and not problem.true[image, label]
+        )
+        for image in range(len(judged))
+    }
+    unknown = {
+        f"{image}.jpg": frozenset(name for label, name in enumerate(problem.names) if not judged[image, label])
+        for image in range(len(judged))
+    }
+    # The same said in two ways: what is not judged is listed, or all that is judged is.
+    listed = replace(whole, unknown=unknown)
+    present = {image: names - unknown[image] for image, names in whole.labels.items()}
+    federated = replace(whole, labels=present, absent=absent)
+    found = evaluate_rows(problem.rows(), vocabulary(*problem.names), listed)
+    assert found == evaluate_rows(problem.rows(), vocabulary(*problem.names), federated)
+    said = problem.said & (problem.scores > 0)
+    overall = precision_recall_fscore_support(problem.true[judged], said[judged], average="binary", zero_division=0)
+    assert (found.op, found.or_, found.of1) == pytest.approx(overall[:3])
+    for label, scores in enumerate(found.labels):
+        here = judged[:, label]
+        true, predicted, ranked = (values[here, label] for values in (problem.true, said, problem.scores))
+        expected = precision_recall_fscore_support(true, predicted, average="binary", zero_division=0)
+        assert (scores.precision, scores.recall, scores.f1) == pytest.approx(expected[:3])
+        assert (scores.support, scores.predicted) == (true.sum(), predicted.sum())
+        if scores.support:
+            assert scores.ap == pytest.approx(average_precision_score(true, ranked), abs=1e-5)
+    assert found.unjudged == (~judged).sum()
+    assert found.negatives == (judged & ~problem.true).sum()
 
 
 def test_unknown_counts_as_no_and_is_reported() -> None:
@@ -185,7 +169,7 @@ def test_two_names_of_the_truth_may_be_one_label() -> None:
 
 def test_nothing_true_and_nothing_said_is_zero_without_a_warning() -> None:
     found = evaluate_rows([row("1")], vocabulary("cat"), truth({"1": []}, "cat"))
-    assert [getattr(found, "or_" if name == "or" else name) for name in metrics.GATES] == [0.0] * 7
+    assert [getattr(found, "or_" if name == "or" else name) for name in GATES] == [0.0] * 7
 
 
 @pytest.mark.parametrize(
@@ -203,34 +187,12 @@ def test_nothing_in_common_is_a_usage_error(rows: list[Row], human: Truth, said:
         evaluate_rows(rows, vocabulary("cat"), human)
 
 
-def evaluated() -> Evaluation:
-    problem = Problem(7)
-    return evaluate_rows(problem.rows(), vocabulary(*problem.names), problem.truth())
-
-
 def test_json_has_stable_keys_and_plain_values() -> None:
     found = evaluated()
     value = found.to_json()
     assert json.loads(json.dumps(value, allow_nan=False)) == value
     keys = "stage op or of1 cp cr cf1 map images mean_predicted mean_true partial failed pending images_not_in_truth"
-    more = "images_not_in_table unknown human labels_not_in_truth labels_not_in_vocabulary labels"
+    more = "images_not_in_table unknown human unjudged negatives labels_not_in_truth labels_not_in_vocabulary labels"
     assert list(value) == f"{keys} {more}".split()
     assert list(value["labels"][0]) == ["name", "precision", "recall", "f1", "ap", "support", "predicted"]
     assert value["or"] == round(found.or_, 6)
-
-
-def test_gates_are_missed_below_their_value_only() -> None:
-    found = evaluated()
-    assert check_gates(found, [f"of1={found.of1!r}", "map=0"]) == []
-    missed = check_gates(found, ["cp=0", " OF1 = 1.0", "or=0.999"])
-    assert [(gate.metric, gate.least, gate.value) for gate in missed] == [
-        ("of1", 1.0, found.of1),
-        ("or", 0.999, found.or_),
-    ]
-    assert str(missed[0]) == f"of1 is {found.of1:.4f}, below 1"
-
-
-@pytest.mark.parametrize("spec", ["f1=0.9", "of1", "of1=", "of1=high", "of1=90", "of1=-0.1", "of1=nan", "=0.5", ""])
-def test_gates_that_are_none_are_usage_errors(spec: str) -> None:
-    with pytest.raises(UsageError):
-        parse_gates([spec])

@@ -35,10 +35,12 @@ def evaluate(
     [dim]tagllm evaluate labels.parquet --truth instances_val2014.json
     tagllm evaluate labels.parquet --truth truth.csv --json --fail-under of1=0.9[/]
     """
-    from tagllm_cli.evaluation.report import evaluate_table
+    from tagllm_cli.evaluation.summary import evaluate_table
 
     console = make_console(json_output, quiet)
     report = evaluate_table(table, truth, gates=fail_under or [], include_human=include_human)
+    for note in report.notes:
+        console.note(note)
     for warning in report.warnings:
         console.warn(warning)
     value = report.to_json()

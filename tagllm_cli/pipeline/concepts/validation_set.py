@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from tagllm_cli.errors import TableError, UsageError
-from tagllm_cli.evaluation.truth import ImageMatch, Truth, load_truth, match_images, match_names
+from tagllm_cli.evaluation.truth import ImageMatch, TableContext, Truth, load_truth, match_images, match_names
 from tagllm_cli.labeling.answers.parse_list import render_names
 from tagllm_cli.records import Decision, Image, Row, Status
 from tagllm_cli.sources.registry import Folder, open_source
@@ -95,16 +95,16 @@ def open_gallery(
         raise TableError(
             f"{table} has no label of {vocabulary.name}", "Name a table that was made with this vocabulary."
         )
-    people = None if truth is None else load_truth(truth)
     if opened is not None:
         source = Folder.rooted(images or Path(opened.info.root))
         source.check()
-        shown, ids = _of_table(opened), [row.image_id for row in opened.rows()] if people else []
+        shown, ids = _of_table(opened), [row.image_id for row in opened.rows()] if truth else []
     else:
         source = open_source(str(images))
         shown = (_Shown(image, None, None) for image in source.images())
-        ids = [image.id for image in source.images()] if people else []
-    if people is not None:
+        ids = [image.id for image in source.images()] if truth else []
+    if truth is not None:
+        people = load_truth(truth, table=TableContext(ids, vocabulary))
         matched = match_images(people, ids)
         if not matched.keys or not match_names(people, vocabulary).in_vocabulary:
             raise UsageError(
@@ -141,7 +141,7 @@ def _with_truth(shown: Iterator[_Shown], truth: Truth, vocabulary: Vocabulary, i
         if key is not None:
             in_vocabulary = names.in_vocabulary
             true = frozenset(in_vocabulary[name] for name in truth.labels[key] if name in in_vocabulary)
-            unknown = frozenset(in_vocabulary[name] for name in truth.unknown.get(key, ()) if name in in_vocabulary)
+            unknown = frozenset(in_vocabulary[name] for name in truth.unjudged(key) if name in in_vocabulary)
             yield _Shown(each.image, each.said, true, each.unclear | unknown | unjudged)
 
 

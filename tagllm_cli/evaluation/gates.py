@@ -1,0 +1,75 @@
+"""Gates: least values of metrics, and the least share of the truth's images that must be found in the table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tagllm_cli.errors import UsageError
+from tagllm_cli.evaluation.metrics import Evaluation
+
+GATES = ("op", "or", "of1", "cp", "cr", "cf1", "map")
+MIN_OVERLAP = 0.9
+
+# What a prediction that is wrong would lower.
+_NEED_ABSENCE = frozenset(["op", "of1", "cp", "cf1", "map"])
+INSTALL_TORCHMETRICS = "pip install 'tagllm[eval]'"
+
+
+@dataclass(frozen=True, slots=True)
+class MissedGate:
+    """A gate that was missed: its metric (or `overlap`), the least value that passes, what was found, and why."""
+
+    metric: str
+    least: float
+    value: float
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return self.reason or f"{self.metric} is {self.value:.4f}, below {self.least:g}"
+
+
+def parse_gates(specs: Iterable[str]) -> dict[str, float]:
+    """Read gates such as `of1=0.9`: each metric's least value, in [0, 1]. Raises UsageError for anything else."""
+    gates = {}
+    for spec in specs:
+        metric, _, value = spec.partition("=")
+        metric = metric.strip().lower()
+        if metric not in GATES:
+            raise UsageError(f"no gate is called {metric!r}", f"Use one of {', '.join(GATES)}, as in of1=0.9.")
+        try:
+            gates[metric] = float(value)
+        except ValueError:
+            gates[metric] = math.nan
+        if not 0 <= gates[metric] <= 1:
+            raise UsageError(f"the gate {spec!r} needs a number from 0 to 1", f"Write it as {metric}=0.9.")
+    return gates
+
+
+def check_gates(evaluation: Evaluation, specs: Iterable[str]) -> list[MissedGate]:
+    """Return the gates that `evaluation` misses, in their order; a value equal to its gate passes.
+
+    Where the truth judges nothing absent, a gate on a metric that wrong predictions lower is missed. Raises UsageError
+    for a gate on mAP without torchmetrics.
+    """
+    missed = []
+    for metric, least in parse_gates(specs).items():
+        value = getattr(evaluation, "or_" if metric == "or" else metric)
+        if value is None:
+            raise UsageError("the gate on mAP needs torchmetrics, which is not installed", INSTALL_TORCHMETRICS)
+        if evaluation.judges_no_absence and metric in _NEED_ABSENCE:
+            reason = f"{metric} cannot be measured: the truth judges no label absent"
+            missed.append(MissedGate(metric, least, value, reason))
+        elif value < least:
+            missed.append(MissedGate(metric, least, value))
+    return missed
+
+
+def check_overlap(found: int, images: int, least: float) -> list[MissedGate]:
+    """Return the gate on the overlap, if fewer than the share `least` of the truth's `images` were found."""
+    share = found / max(1, images)
+    if share >= least:
+        return []
+    reason = f"only {found:,} of {images:,} images of the truth are in the table, less than --min-overlap {least:g}"
+    return [MissedGate("overlap", least, share, reason)]

@@ -1,0 +1,132 @@
+"""Sheets with a column of labels: a line per image and label, or a line per image with all of its labels.
+
+A column such as `present` or `Confidence` (Open Images) says whether a label is there. Where one line says that a label
+is absent, only the labels that lines name are judged: what nobody looked at is neither present nor absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tagllm_cli.evaluation.truth.base import Collector, Dialect, Truth, TruthFile
+from tagllm_cli.evaluation.truth.cells import choose_cut, mark
+from tagllm_cli.evaluation.truth.columns import LIST_COLUMNS, image_column, label_column, no_label_column, squashed
+from tagllm_cli.text import some
+
+PRESENCE_COLUMNS = frozenset(
+    ["present", "presence", "ispresent", "confidence", "decision", "verified", "exists", "visible", "answer"]
+)
+# Open Images, VOC and COCO say these of boxes: they do not make a label absent.
+_ABOUT_BOXES = frozenset(
+    f"{prefix}{word}"
+    for prefix in ("", "is")
+    for word in ("occluded", "truncated", "groupof", "depiction", "inside", "crowd", "iscrowd", "difficult")
+)
+# What `export --format csv` writes: the separator is known, whatever the names hold.
+_OUR_EXPORT = ("image_id", "labels", "scores")
+
+
+@dataclass(slots=True)
+class _Survey:
+    """What a first pass over the lines finds: distinct label cells, marks, columns of marks, whether images repeat."""
+
+    cells: set[str] = field(default_factory=set)
+    says_absent: bool = False
+    repeats: bool = False
+    marks: dict[int, set[bool | None]] = field(default_factory=dict)
+
+
+def recognizes(file: TruthFile) -> bool:
+    """Return whether a column holds label names."""
+    if not file.is_text:
+        return False
+    sheet = file.sheet
+    sample = sheet.sample()
+    return label_column(file, sheet.header, sample, [image_column(file, sheet.header, sample)]) is not None
+
+
+def read(file: TruthFile) -> Truth:
+    """Read the sheet in two passes. Raises UsageError for cells that cannot be read without a guess."""
+    sheet, header = file.sheet, file.sheet.header
+    sample = sheet.sample()
+    image = image_column(file, header, sample)
+    label = label_column(file, header, sample, [image])
+    if label is None:
+        raise no_label_column(file, header)
+    presence = next((n for n, name in enumerate(header) if squashed(name) in PRESENCE_COLUMNS), None)
+    presence = None if presence in (image, label) else presence
+    survey = _survey(file, image, label, presence)
+    several = squashed(header[label]) in LIST_COLUMNS or file.options.label_column is not None
+    if tuple(header) == _OUR_EXPORT and file.options.separator is None:
+        cut = _cut_at_bars
+    else:
+        spaces = several and not survey.repeats and presence is None
+        cut = choose_cut(file, survey.cells, header[label], several=several, spaces=spaces)
+    if presence is None and file.options.label_column is None and all(len(cut(cell)) < 2 for cell in survey.cells):
+        _refuse_unread_marks(file, survey)
+    found = Collector()
+    for _, cells in sheet.lines():
+        present = True if presence is None else mark(cells[presence])
+        found.add(cells[image], cut(cells[label]), present)
+    used = [header[number] for number in (image, label, presence) if number is not None]
+    kind = "a line per image and label" if survey.repeats or not several else "a line per image"
+    return found.truth(
+        f"{sheet.name}, {kind} ({', '.join(used)})",
+        federated=survey.says_absent,
+        notes=_notes(header, used, survey),
+    )
+
+
+def _cut_at_bars(cell: str) -> list[str]:
+    return [name.strip() for name in cell.split("|") if name.strip()]
+
+
+def _survey(file: TruthFile, image: int, label: int, presence: int | None) -> _Survey:
+    header = file.sheet.header
+    survey = _Survey()
+    seen: set[str] = set()
+    maybe = {n for n, name in enumerate(header) if n not in (image, label, presence) and name}
+    maybe = {n for n in maybe if squashed(header[n]) not in _ABOUT_BOXES}
+    survey.marks = {n: set() for n in maybe}
+    for line, cells in file.sheet.lines():
+        if not cells[image]:
+            raise file.error(f"there is no image in column {header[image]!r}", line=line)
+        survey.repeats = survey.repeats or cells[image] in seen
+        seen.add(cells[image])
+        survey.cells.add(cells[label])
+        for number in tuple(survey.marks):
+            try:
+                survey.marks[number].add(mark(cells[number]))
+            except KeyError:
+                del survey.marks[number]
+        if presence is not None:
+            try:
+                survey.says_absent |= mark(cells[presence]) is False
+            except KeyError:
+                hint = "Write 1 where the label is there, 0 where it is not, or leave this column out."
+                message = f"{cells[presence]!r} in column {header[presence]!r} says neither yes nor no"
+                raise file.error(message, hint, line=line) from None
+    return survey
+
+
+def _refuse_unread_marks(file: TruthFile, survey: _Survey) -> None:
+    """Raise UsageError for a column that may say which labels are absent, under a name that does not say so."""
+    for number, marks in survey.marks.items():
+        if {True, False} <= marks:
+            column = file.sheet.header[number]
+            raise file.error(
+                f"column {column!r} holds yes and no: does it say whether the label is there?",
+                "If so, call it `present`; if not, name the column of labels with --label-column.",
+            )
+
+
+def _notes(header: Sequence[str], used: Sequence[str], survey: _Survey) -> list[str]:
+    unread = [name for name in header if name and name not in used]
+    notes = [f"columns that are not read: {some(unread, 8)}"] if unread else []
+    if survey.says_absent:
+        notes.append("only the labels that a line names are judged, as present or as absent")
+    return notes
+
+
+DIALECT = Dialect("sheet with a column of labels", recognizes, read)

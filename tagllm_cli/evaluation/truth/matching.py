@@ -1,0 +1,119 @@
+"""Which image and which label of the truth is which of the table."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tagllm_cli.evaluation.truth import paths
+from tagllm_cli.evaluation.truth.base import Truth
+from tagllm_cli.evaluation.truth.names import NameIndex
+from tagllm_cli.vocabulary.model import Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class NameMatch:
+    """Label names of the truth as names of the vocabulary, and the names of either side that the other lacks."""
+
+    in_vocabulary: Mapping[str, str]
+    not_in_vocabulary: tuple[str, ...]
+    not_in_truth: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageMatch:
+    """Image ids of the table with the truth's key of the same image, and the images that the other side lacks."""
+
+    keys: Mapping[str, str]
+    not_in_table: tuple[str, ...]
+    not_in_truth: tuple[str, ...]
+
+    @property
+    def overlap(self) -> float:
+        """The share of the truth's images that the table has, in [0, 1]."""
+        return len(self.keys) / max(1, len(self.keys) + len(self.not_in_table))
+
+
+def match_names(truth: Truth, vocabulary: Vocabulary) -> NameMatch:
+    """Match label names: exactly, else with case, spaces, hyphens and underscores left aside, else by synonym.
+
+    A form that several labels claim matches nothing.
+    """
+    index = NameIndex(vocabulary)
+    found = {name: own for name in truth.names if (own := index.find(name)) is not None}
+    reached = set(found.values())
+    missing = tuple(name for name in vocabulary.names if name not in reached)
+    return NameMatch(found, tuple(name for name in truth.names if name not in found), missing)
+
+
+# Spellings of a path, the closest first.
+_FORMS: Sequence[Callable[[str], str]] = (
+    paths.normalized,
+    lambda name: paths.without_ending(paths.normalized(name)),
+    paths.folded,
+    lambda name: paths.without_ending(paths.folded(name)),
+    paths.without_zeros,
+)
+
+
+def match_images(truth: Truth, ids: Collection[str]) -> ImageMatch:
+    """Match the table's image ids with the truth's keys, one to one.
+
+    The id itself counts first; else one path is the end of the other (`val/1.jpg`, `/data/val/1.jpg`), as it stands
+    (in NFC), without the ending of an image file, in any case, without leading zeros (`42`, `000042.jpg`). Only where
+    that finds no image at all, folders and file formats that differ are left aside. What could be matched in two ways
+    is not matched.
+    """
+    keys = truth.labels
+    matched = {image: image for image in ids if image in keys}
+    for form in _FORMS:
+        if len(matched) in (len(ids), len(keys)):
+            break
+        matched |= _by_suffix(ids, keys, form, matched)
+    if not matched:
+        named = (lambda name, form=form: paths.file_name(form(name)) for form in _FORMS)
+        matched = next((found for form in named if (found := _by_form(ids, keys, form))), {})
+    matched = {image: matched[image] for image in ids if image in matched}
+    taken = set(matched.values())
+    vanished = tuple(key for key in keys if key not in taken)
+    return ImageMatch(matched, vanished, tuple(image for image in ids if image not in matched))
+
+
+def _by_suffix(
+    ids: Collection[str], keys: Collection[str], form: Callable[[str], str], matched: Mapping[str, str]
+) -> dict[str, str]:
+    """Return new pairs; what is matched already still counts where a form is ambiguous."""
+    taken = set(matched.values())
+    ids_by, keys_by = _grouped(ids, form), _grouped(keys, form)
+    pairs = {(image, key) for image in ids if image not in matched for key in _ends(form(image), keys_by)}
+    pairs |= {(image, key) for key in keys if key not in taken for image in _ends(form(key), ids_by)}
+    alike = {(image, key) for image, key in pairs if not paths.endings_differ(image, key)}
+    found = _one_to_one(alike)
+    return {image: key for image, key in found.items() if image not in matched and key not in taken}
+
+
+def _ends(path: str, named: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    """Return what is named like the longest known end of `path`."""
+    return next((named[end] for end in paths.suffixes(path) if end in named), ())
+
+
+def _by_form(ids: Collection[str], keys: Collection[str], form: Callable[[str], str]) -> dict[str, str]:
+    ids_by, keys_by = _grouped(ids, form), _grouped(keys, form)
+    shared = ids_by.keys() & keys_by.keys()
+    return {ids_by[name][0]: keys_by[name][0] for name in shared if len(ids_by[name]) == len(keys_by[name]) == 1}
+
+
+def _grouped(names: Iterable[str], form: Callable[[str], str]) -> dict[str, list[str]]:
+    """Return the names by form, two of each at most: enough to see that a form decides nothing."""
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for name in names:
+        group = groups[form(name)]
+        if len(group) < 2:
+            group.append(name)
+    return dict(groups)
+
+
+def _one_to_one(pairs: Collection[tuple[str, str]]) -> dict[str, str]:
+    ids, keys = Counter(image for image, _ in pairs), Counter(key for _, key in pairs)
+    return {image: key for image, key in pairs if ids[image] == 1 and keys[key] == 1}

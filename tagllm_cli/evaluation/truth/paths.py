@@ -1,0 +1,102 @@
+"""Image names as paths: normal forms that two spellings of one image share."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from urllib.parse import parse_qs, unquote, urlsplit
+
+_ENDING = re.compile(
+    r"\.(jpe?g|jpe|jfif|png|webp|gif|bmp|dib|tiff?|heic|heif|avif|jxl|jp2|dng|p[bgnp]m)$", re.IGNORECASE
+)
+_SAME_ENDING = {"jpeg": "jpg", "jpe": "jpg", "jfif": "jpg", "tiff": "tif", "heif": "heic", "dib": "bmp"}
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_UPLOAD = re.compile(r"(?:^|/)upload/(?:\d+/)?[0-9a-f]{8}-([^/]+)$")  # Label Studio puts a hash before the file's name
+_ZEROS = re.compile(r"^0+(?=\d)")
+
+
+def normalized(name: str) -> str:
+    """Return the path that a name stands for: NFC, `/` as separator, without scheme, host and query.
+
+    Of Label Studio's addresses that is the path of the file, without the hash that uploads begin with.
+
+    >>> normalized("C:\\\\photos\\\\.\\\\1.jpg"), normalized("https://host/a%20b/1.jpg?size=2")
+    ('C:/photos/1.jpg', 'a b/1.jpg')
+    >>> normalized("/data/local-files/?d=photos/1.jpg"), normalized("/data/upload/3/0a1b2c3d-1.jpg")
+    ('photos/1.jpg', '1.jpg')
+    """
+    if "/data/local-files/?" in name:
+        path = parse_qs(urlsplit(name).query).get("d", [name])[0]
+    elif _ADDRESS.match(name):
+        path = unquote(urlsplit(name).path) or name
+    else:
+        path = name
+    if uploaded := _UPLOAD.search(path):
+        path = uploaded[1]
+    if not path.isascii():
+        path = unicodedata.normalize("NFC", path)
+    return "/".join(part for part in path.replace("\\", "/").split("/") if part not in ("", "."))
+
+
+def folded(name: str) -> str:
+    """Return `normalized` in one case."""
+    return unicodedata.normalize("NFC", normalized(name).casefold())
+
+
+def without_ending(path: str) -> str:
+    """Return a path without the ending of an image file; other dots stay.
+
+    >>> without_ending("a/2026-05-01 12.30.15"), without_ending("a/1.JPG")
+    ('a/2026-05-01 12.30.15', 'a/1')
+    """
+    return _ENDING.sub("", path)
+
+
+def without_zeros(path: str) -> str:
+    """Return a path without image ending and without leading zeros of its file name, in one case."""
+    folder, slash, name = without_ending(folded(path)).rpartition("/")
+    return f"{folder}{slash}{_ZEROS.sub('', name)}"
+
+
+def file_name(path: str) -> str:
+    """Return what follows the last `/`."""
+    return path.rpartition("/")[2]
+
+
+def suffixes(path: str) -> Iterator[str]:
+    """Yield the path, then the path without its first folder, and so on; last the file name."""
+    yield path
+    while "/" in path:
+        path = path.partition("/")[2]
+        yield path
+
+
+def endings_differ(one: str, other: str) -> bool:
+    """Return whether both names end like image files, in formats that differ."""
+    first, second = _ENDING.search(one), _ENDING.search(other)
+    return bool(first and second) and _format(first) != _format(second)
+
+
+def _format(ending: re.Match[str] | None) -> str:
+    found = ending[1].lower() if ending else ""
+    return _SAME_ENDING.get(found, found)
+
+
+class ImageIndex:
+    """File names of a table's images, to see whether values of a column or key name images at all."""
+
+    def __init__(self, ids: Iterable[str]) -> None:
+        self._names, self._bare = set(), set()
+        for image in ids:
+            name = file_name(folded(image))
+            self._names.add(name)
+            self._bare.add(without_zeros(name))
+
+    def share(self, values: Iterable[str]) -> float:
+        """Return which share of `values` names images, in [0, 1]; a name without its ending counts a little less."""
+        found = [
+            1.0 if name in self._names else 0.9 if without_zeros(name) in self._bare else 0.0
+            for name in (file_name(folded(value)) for value in values)
+        ]
+        return sum(found) / len(found) if found else 0.0

@@ -1,0 +1,89 @@
+"""Sheets: CSV, TSV and what spreadsheets save, as lines of cells under a header."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import TextIO
+
+from tagllm_cli.evaluation.truth.base import TruthFile
+from tagllm_cli.evaluation.truth.columns import IMAGE_COLUMNS, squashed
+
+SAMPLE_LINES = 500
+_DELIMITERS = (",", "\t", ";", "|")
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*$', re.IGNORECASE)
+_NAMES = {",": "CSV", "\t": "TSV", ";": "CSV with ;", "|": "CSV with |"}
+
+
+class Sheet:
+    """The lines of a sheet. A first line `sep=;` names the delimiter; else the header settles it.
+
+    Every error names the file and the line.
+    """
+
+    def __init__(self, file: TruthFile) -> None:
+        self._file = file
+        with self._opened() as text:
+            first = text.readline().removeprefix("\ufeff")
+            self._named = _SEPARATOR_LINE.match(first)
+            self.delimiter = self._named[1] if self._named else _delimiter(first, file.options.image_column)
+        with self._opened() as text:
+            self.header: Sequence[str] = [
+                cell.strip("\ufeff ") for _, cells in islice(self._cells(text), 1) for cell in cells
+            ]
+
+    @property
+    def name(self) -> str:
+        """What kind of sheet this is."""
+        return _NAMES.get(self.delimiter, f"CSV with {self.delimiter}")
+
+    def lines(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield line number and stripped cells; lines without any content are left out."""
+        width = len(self.header)
+        with self._opened() as text:
+            numbered = self._cells(text)
+            next(numbered, None)
+            for number, cells in numbered:
+                stripped = [cell.strip() for cell in cells]
+                if len(stripped) > width and not any(stripped[width:]):
+                    stripped = stripped[:width]  # spreadsheets end lines with empty cells
+                if not any(stripped):
+                    continue
+                if len(stripped) != width:
+                    hint = f"Put cells that hold {self.delimiter!r} into double quotes."
+                    raise self._file.error(f"{len(stripped)} fields where the header has {width}", hint, line=number)
+                yield number, stripped
+
+    def sample(self) -> list[list[str]]:
+        """Return the first lines' cells."""
+        return [cells for _, cells in islice(self.lines(), SAMPLE_LINES)]
+
+    def _cells(self, text: TextIO) -> Iterator[tuple[int, list[str]]]:
+        skipped = 1 if self._named else 0
+        if self._named:
+            text.readline()
+        reader = csv.reader(text, delimiter=self.delimiter, strict=True)
+        for cells in reader:
+            yield reader.line_num + skipped, cells
+
+    @contextmanager
+    def _opened(self) -> Iterator[TextIO]:
+        try:
+            with self._file.open_text() as text:
+                yield text
+        except (UnicodeError, csv.Error) as error:
+            raise self._file.not_text(error) from error
+
+
+def _delimiter(header: str, image_column: str | None) -> str:
+    """Return the delimiter that shows a column for the image, else the one that shows most columns."""
+    wanted = {squashed(image_column)} if image_column else set(IMAGE_COLUMNS)
+
+    def quality(mark: str) -> tuple[bool, int]:
+        columns = next(csv.reader([header], delimiter=mark), [])
+        return any(squashed(column) in wanted for column in columns), len(columns)
+
+    return max(_DELIMITERS, key=quality)
