@@ -11,7 +11,7 @@ from tagllm_cli.evaluation.arm_agreement import Agreement, measure_agreement
 from tagllm_cli.evaluation.metrics import Evaluation, MissedGate, check_gates, evaluate_rows, parse_gates
 from tagllm_cli.evaluation.truth import load_truth
 from tagllm_cli.store.table import open_table
-from tagllm_cli.text import some
+from tagllm_cli.text import shortened
 
 Cells = tuple[Sequence[str], Sequence[Sequence[str]]]
 
@@ -58,9 +58,9 @@ class Report:
         }
         lines = [f"{what}: {count:,}" for what, count in counted.items() if count]
         if found.labels_not_in_vocabulary:
-            lines.append(f"labels of the truth that the vocabulary lacks: {some(found.labels_not_in_vocabulary, 8)}")
+            lines.append(f"labels of the truth that the vocabulary lacks: {shortened(found.labels_not_in_vocabulary, 8)}")
         if found.labels_not_in_truth:
-            lines.append(f"labels of the vocabulary that the truth lacks: {some(found.labels_not_in_truth, 8)}")
+            lines.append(f"labels of the vocabulary that the truth lacks: {shortened(found.labels_not_in_truth, 8)}")
         if self.arms and self.arms.images < found.images:
             lines.append(
                 f"the arms are compared on {self.arms.images:,} of {found.images:,} images: "

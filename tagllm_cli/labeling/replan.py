@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tagllm_cli.errors import UsageError
 from tagllm_cli.labeling.groups.arms import PARENTS, Group, Knowledge, base_of, cut, grow, keep
 from tagllm_cli.sources.decode import IMAGING_VERSION
-from tagllm_cli.text import some
+from tagllm_cli.text import shortened
 from tagllm_cli.vocabulary.model import Vocabulary
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def first_notes(plan: Plan, plan_options: PlanOptions) -> list[str]:
         return []
     written = [arm for arm in plan.arms if {arm, base_of(arm)} & plan.vocabulary.groups.keys()]
     own = (
-        f"the groups of {some(written, 3)} are those of the vocabulary's author: --cooccurrence only places new labels"
+        f"the groups of {shortened(written, 3)} are those of the vocabulary's author: --cooccurrence only places new labels"
     )
     return [*plan_options.cooccurrence.notes, *([own] if written else [])]
 
@@ -101,7 +101,7 @@ def revise(pinned: Plan, plan_options: PlanOptions) -> tuple[Plan, list[str]]:
     removed = [name for name in before if name not in now]
     arms, notes = _grown_arms(pinned, added, Knowledge(vocabulary, plan_options.cooccurrence))
     if removed:
-        notes.append(f"{some(removed, 3)} removed: filtered without asking")
+        notes.append(f"{shortened(removed, 3)} removed: filtered without asking")
     if plan_options.cooccurrence is not None:
         if plan_options.cooccurrence.about != pinned.knowledge:
             notes.append(f"groups stay as they were pinned; --replan groups by {plan_options.cooccurrence.about}")
@@ -163,7 +163,7 @@ def _fixed(pinned: Plan, plan_options: PlanOptions) -> list[tuple[str, str, str]
         changed = [name for name, template in pinned.templates.items() if plan_options.templates[name] != template]
         if changed:
             conflicts.append(
-                ("its own copy of the templates", f"another wording of {some(changed, 3)}", "(made with the first run)")
+                ("its own copy of the templates", f"another wording of {shortened(changed, 3)}", "(made with the first run)")
             )
     return conflicts
 
@@ -187,7 +187,7 @@ def _grown_arms(
     pinned: Plan, added: Sequence[str], knowledge: Knowledge
 ) -> tuple[Mapping[str, tuple[Group, ...]], list[str]]:
     """Bring new labels into what is asked; return the arms, and a line for people about what that asks."""
-    arms, names = pinned.arms, some(added, 3)
+    arms, names = pinned.arms, shortened(added, 3)
     if not added or not arms:
         return arms, []
     if pinned.strategy == "open":
@@ -201,7 +201,7 @@ def _grown_arms(
         touched = [[whole.id]] if fresh else []
     else:
         arms, touched = grow(arms, added, knowledge, pinned.group_size)
-    asked = [f"{some(groups, 3)} {'is' if len(groups) == 1 else 'are'} asked again" for groups in touched]
+    asked = [f"{shortened(groups, 3)} {'is' if len(groups) == 1 else 'are'} asked again" for groups in touched]
     return arms, [f"{names} added: {each}" for each in asked]
 
 

@@ -22,7 +22,7 @@ from tagllm_cli.labeling.groups.cooccurrence import Scene
 from tagllm_cli.labeling.templates import Template, load_templates
 from tagllm_cli.records import Request, Response
 from tagllm_cli.store.atomic import replacing
-from tagllm_cli.text import some
+from tagllm_cli.text import shortened
 from tagllm_cli.vocabulary.forms import folded
 from tagllm_cli.vocabulary.load import load_vocabulary
 from tagllm_cli.vocabulary.model import Vocabulary
@@ -170,9 +170,9 @@ class _Gathered:
         lacking = [name for name in self._lexicon.position if name not in placed]
         notes = list(self._failed)
         if self._foreign:
-            notes.append(f"answers that are no labels were left out: {some(list(self._foreign))}")
+            notes.append(f"answers that are no labels were left out: {shortened(list(self._foreign))}")
         if lacking:
-            notes.append(f"in no scene: {some(lacking)}")
+            notes.append(f"in no scene: {shortened(lacking)}")
         return tuple(notes)
 
 

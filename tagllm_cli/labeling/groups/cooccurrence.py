@@ -22,7 +22,7 @@ from tagllm_cli.labeling.groups.partition import affinity_by_parent
 from tagllm_cli.records import Decision
 from tagllm_cli.resources import read_yaml
 from tagllm_cli.store.table import Table, open_table
-from tagllm_cli.text import some
+from tagllm_cli.text import shortened
 from tagllm_cli.vocabulary.forms import folded
 from tagllm_cli.vocabulary.model import Vocabulary
 
@@ -88,9 +88,9 @@ def load_cooccurrence(path: Path, vocabulary: Vocabulary) -> Cooccurrence:
         _fill(affinity, shown, affinity_by_parent(vocabulary))
     notes = []
     if unseen := [name for name, info in zip(vocabulary.names, shown, strict=True) if not info]:
-        notes.append(f"{path.name} never shows {some(unseen)}: their parents say what they are related to")
+        notes.append(f"{path.name} never shows {shortened(unseen)}: their parents say what they are related to")
     if foreign := [name for name, label in zip(theirs, own, strict=True) if label < 0]:
-        notes.append(f"{vocabulary.name} lacks {some(foreign)} of {path.name}: not used")
+        notes.append(f"{vocabulary.name} lacks {shortened(foreign)} of {path.name}: not used")
     return Cooccurrence(affinity, f"{path.name}, {shared:,} {what}", tuple(notes))
 
 

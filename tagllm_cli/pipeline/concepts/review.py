@@ -19,7 +19,7 @@ from tagllm_cli.errors import TagllmError, VocabularyError
 from tagllm_cli.pipeline.concepts.card_store import CardBook, said
 from tagllm_cli.pipeline.progress import Dialog
 from tagllm_cli.resources import read_yaml
-from tagllm_cli.vocabulary.cards import Entry, Wording, read_entry
+from tagllm_cli.vocabulary.cards import Entry, Wording, read_card
 from tagllm_cli.vocabulary.model import Vocabulary
 
 _MENU = "[a]ccept [e]dit [r]eject [s]kip [q]uit: "
@@ -88,7 +88,7 @@ def _edited(name: str, proposal: Wording, vocabulary: Vocabulary, dialog: Dialog
         try:
             if _KEYS.search(description):
                 raise ValueError("the line holds keys that are no text")
-            return read_entry({"name": name, **said(proposal), "description": description}, vocabulary.names).wording
+            return read_card({"name": name, **said(proposal), "description": description}, vocabulary.names).wording
         except ValueError as error:
             dialog.explain(VocabularyError(str(error), "Say what the picture must show, in one phrase."))
             description = dialog.ask("Here it means (empty: leave it): ")
@@ -122,7 +122,7 @@ def _read(path: Path, name: str, vocabulary: Vocabulary) -> Wording:
     try:
         if not isinstance(content, dict):
             raise ValueError("it is not a mapping")
-        return read_entry({"name": name, **content}, vocabulary.names).wording
+        return read_card({"name": name, **content}, vocabulary.names).wording
     except ValueError as error:
         raise VocabularyError(
             f"the card: {error}", "Its keys: description, similar, synonyms, includes, excludes."

@@ -9,7 +9,7 @@ from typing import Any
 
 from tagllm_cli.errors import TagllmError
 from tagllm_cli.pipeline.concepts.card_store import CardBook
-from tagllm_cli.text import some
+from tagllm_cli.text import shortened
 from tagllm_cli.vocabulary.model import Vocabulary
 
 _SHOWN = 8
@@ -109,4 +109,4 @@ class ConceptSummary:
     def _unwritten(self) -> str:
         if not self.unwritten:
             return "none of the labels that were looked at"
-        return f"{some(list(self.unwritten), _SHOWN)} (the file says why)"
+        return f"{shortened(list(self.unwritten), _SHOWN)} (the file says why)"
