@@ -170,7 +170,7 @@ def _sentence(model: type[BaseModel], content: object, error: Any) -> str:
         message = f"{key} is missing"
     elif kind == "value_error":
         message = str(error["ctx"]["error"])
-        message = f"{key} {message}" if message.startswith("is ") else message
+        message = f"{key} {message}" if message.startswith(("is ", "has ")) else message
     else:
         reason = error["msg"].lower()
         message = f"{key} {_KINDS.get(kind, f'is not usable: {reason}')}"
@@ -190,6 +190,7 @@ _KINDS = {
     "list_type": "is not a list",
     "model_type": "is not a mapping",
     "string_type": "is not text (numbers need quotes in JSON)",
+    "string_pattern_mismatch": "is empty",
     "string_too_short": "is empty",
     "too_short": "is an empty list",
     "tuple_type": "is not a list",
@@ -226,4 +227,3 @@ def _keys(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
 def _types(annotation: Any) -> list[type]:
     inner = [each for argument in get_args(annotation) for each in _types(argument)]
     return [annotation, *inner] if isinstance(annotation, type) else inner
-

@@ -101,8 +101,10 @@ def _is_number(value: object) -> bool:
 
 def _count_up(numbers: Sequence[int]) -> bool:
     """Tell whether several numbers are those from 0 or 1 upwards, each once."""
-    return len(numbers) > 1 and min(numbers) in (0, 1) and sorted(numbers) == list(
-        range(min(numbers), min(numbers) + len(numbers))
+    return (
+        len(numbers) > 1
+        and min(numbers) in (0, 1)
+        and sorted(numbers) == list(range(min(numbers), min(numbers) + len(numbers)))
     )
 
 
@@ -165,7 +167,11 @@ def _of_columns(path: Path, delimiter: str) -> tuple[object, list[str]]:
         return _column(rows, 0), []
     elif len(rows) == 1:
         names, where = rows[0], "its one line"
-    elif max(map(len, rows)) == 2 and all(row[0].isdecimal() for row in rows) and _count_up([int(row[0]) for row in rows]):
+    elif (
+        max(map(len, rows)) == 2
+        and all(row[0].isdecimal() for row in rows)
+        and _count_up([int(row[0]) for row in rows])
+    ):
         names, where = _column(rows, 1), "the second column"
     else:
         raise VocabularyError(
