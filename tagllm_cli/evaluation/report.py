@@ -58,7 +58,8 @@ class Report:
         }
         lines = [f"{what}: {count:,}" for what, count in counted.items() if count]
         if found.labels_not_in_vocabulary:
-            lines.append(f"labels of the truth that the vocabulary lacks: {shortened(found.labels_not_in_vocabulary, 8)}")
+            names = shortened(found.labels_not_in_vocabulary, 8)
+            lines.append(f"labels of the truth that the vocabulary lacks: {names}")
         if found.labels_not_in_truth:
             lines.append(f"labels of the vocabulary that the truth lacks: {shortened(found.labels_not_in_truth, 8)}")
         if self.arms and self.arms.images < found.images:

@@ -60,9 +60,11 @@ def first_notes(plan: Plan, plan_options: PlanOptions) -> list[str]:
     notes = list(plan_options.vocabulary.notes)
     if plan_options.cooccurrence is None:
         return notes
-    written = [arm for arm in plan.arms if {arm, base_of(arm)} & plan.vocabulary.groups.keys()]
-    own = f"the groups of {shortened(written, 3)} are those of the vocabulary's author: --cooccurrence only places new labels"
-    return [*notes, *plan_options.cooccurrence.notes, *([own] if written else [])]
+    notes += plan_options.cooccurrence.notes
+    if written := [arm for arm in plan.arms if {arm, base_of(arm)} & plan.vocabulary.groups.keys()]:
+        own = f"the groups of {shortened(written, 3)} are those of the vocabulary's author"
+        notes.append(f"{own}: --cooccurrence only places new labels")
+    return notes
 
 
 def renew(pinned: Plan, plan_options: PlanOptions) -> tuple[Plan, list[str]]:

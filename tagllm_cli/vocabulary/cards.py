@@ -176,7 +176,7 @@ class _AttemptModel(_WordingModel):  # a label that was removed since may still 
 class _CardModel(_WordingModel):
     name: str
     author: str = ""
-    history: list[_AttemptModel] = []
+    history: tuple[_AttemptModel, ...] = ()
 
     @model_validator(mode="after")
     def _check(self, info: ValidationInfo) -> _CardModel:
@@ -198,7 +198,7 @@ class _UnwrittenModel(UserModel):
     name: str
     why: str = ""
     round: Annotated[int, Field(ge=0)] = 0
-    history: list[_AttemptModel] = []
+    history: tuple[_AttemptModel, ...] = ()
 
     @model_validator(mode="after")
     def _check(self, info: ValidationInfo) -> _UnwrittenModel:
@@ -211,9 +211,9 @@ class _UnwrittenModel(UserModel):
 
 
 class _FileModel(UserModel):
-    cards: list[_CardModel]
-    proposed: list[_CardModel] = []
-    unwritten: list[_UnwrittenModel] = []
+    cards: tuple[_CardModel, ...]
+    proposed: tuple[_CardModel, ...] = ()
+    unwritten: tuple[_UnwrittenModel, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> _FileModel:

@@ -59,7 +59,7 @@ class _VocabularyModel(UserModel):
     about: str = ""
     parents: tuple[_Text, ...] = ()
     labels: Annotated[list[_LabelModel], Field(min_length=1)]
-    groups: dict[str, list[Annotated[list[str], Field(min_length=1)]]] = {}
+    groups: dict[str, list[Annotated[list[str], Field(min_length=1)]]] = Field(default_factory=dict)
 
 
 def builtin_vocabularies() -> tuple[str, ...]:

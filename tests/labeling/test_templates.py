@@ -140,7 +140,7 @@ def test_a_template_that_fails_on_one_value_only_is_still_our_error(tmp_path: Pa
 
 
 def test_a_template_can_choose_and_change_letters(tmp_path: Path) -> None:
-    text = "{% if name in ['cat', 'dog'] or not name is string %}the {{ name | title ~ '!' }}{% else %}{{ name }}{% endif %}"
+    text = "{% if name in ['cat'] or not name is string %}the {{ name | title ~ '!' }}{% else %}{{ name }}{% endif %}"
     (tmp_path / "verify.yaml").write_text(VERIFY.replace("{{ name }}", text))
     assert load_templates(tmp_path)["verify"].request(name="cat").text == "Is there the Cat!?"
 

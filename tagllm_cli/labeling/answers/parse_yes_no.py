@@ -19,6 +19,17 @@ class YesNo:
     mass: float
 
 
+def is_yes(probability: float, threshold: float) -> bool:
+    """Return whether a probability or score decides yes: only above the threshold, both in [0, 1].
+
+    The one rule for stages and exports.
+
+    >>> is_yes(0.51, 0.5), is_yes(0.5, 0.5)
+    (True, False)
+    """
+    return probability > threshold
+
+
 def yes_no(
     first_logprobs: Mapping[str, float],
     yes: Sequence[str],
@@ -44,4 +55,4 @@ def yes_no(
     if not mass >= min_mass or mass == 0:
         return YesNo(Decision.UNKNOWN, None, mass if mass > 0 else 0.0)
     probability = for_yes / mass
-    return YesNo(Decision.YES if probability > threshold else Decision.NO, probability, min(mass, 1.0))
+    return YesNo(Decision.YES if is_yes(probability, threshold) else Decision.NO, probability, min(mass, 1.0))

@@ -52,7 +52,7 @@ class Group:
 
 @dataclass(frozen=True)
 class GroupingBasis:
-    """What groups are made by: co-occurrence where it is known, else the labels' parents; computed once, when needed."""
+    """What groups are made by: co-occurrence where it is known, else the labels' parents; computed when needed."""
 
     vocabulary: Vocabulary
     cooccurrence: Cooccurrence | None = None

@@ -72,12 +72,12 @@ def cooccurring(
 def disjoint(
     names: Sequence[str], affinity: npt.NDArray[np.float32], size: int, max_chars: int = MAX_GROUP_CHARS
 ) -> list[list[str]]:
-    """Partition names into groups of at most `size` that spread labels of high affinity; otherwise like `cooccurring`."""
+    """Partition names into groups of at most `size` that spread labels of high affinity; else as `cooccurring`."""
     return _partition(names, affinity, size, max_chars, spread=True)
 
 
 def random_partition(names: Sequence[str], size: int, seed: int, max_chars: int = MAX_GROUP_CHARS) -> list[list[str]]:
-    """Partition names at random (seeded) into groups of at most `size`; sizes, `max_chars` and errors as in `cooccurring`.
+    """Partition names at random (seeded) into groups of at most `size`; else as `cooccurring`.
 
     Groups and the names within them are in shuffled order, the same for a seed on every machine.
     """

@@ -129,7 +129,7 @@ def test_disjoint_groups_hold_less_than_any_of_many_random_ones(affinity: np.nda
     assert np.mean(randoms) == pytest.approx(expected, abs=4 * np.std(randoms) / np.sqrt(len(randoms)))
 
 
-def test_lots_are_drawn_by_their_seed() -> None:
+def test_a_random_partition_is_made_by_its_seed() -> None:
     names = names_of(50)
     randoms = [random_partition(names, 8, seed) for seed in range(20)]
     assert randoms == [random_partition(list(names), 8, seed) for seed in range(20)]
