@@ -115,7 +115,7 @@ def read_yaml(path: Path) -> object:
 
 def _check_size(text: str) -> None:
     """Raise MarkedYAMLError for YAML that would overflow the stack or the memory, from the flat stream of events."""
-    nodes, sizes = 0, dict[str, int]()
+    nodes, sizes = 0, dict[str | None, int]()
     started: list[tuple[str | None, int]] = []  # anchor of each open collection, and the nodes before it
     for event in yaml.parse(text, Loader=_Base):
         nodes += 1
@@ -135,7 +135,7 @@ def _check_size(text: str) -> None:
         if nodes > MAX_NODES:
             problem = f"the content has more than {MAX_NODES:,} parts"
         if problem:
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)  # type: ignore[arg-type]  # C's
 
 
 def validated(

@@ -9,7 +9,6 @@ weigh. With `embed` off it holds absolute paths instead: small, and only good wh
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tagllm_cli.errors import UsageError
 from tagllm_cli.export.base import Example, Examples, ExportSettings, ExportSummary, Format, replacing
-from tagllm_cli.records import Image, Row
+from tagllm_cli.records import Image, Row, digest16
 from tagllm_cli.sources.registry import Folder, ReadFailure, open_source
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def _picture(row: Row, folder: Folder, embed: bool) -> dict[str, Any]:
     if not embed:
         return {"bytes": None, "path": str(folder.root / row.uri)}
     data = folder.read(Image(row.image_id, row.uri, size=0, mtime_ns=0))
-    if hashlib.blake2b(data, digest_size=16).digest() != row.fingerprint:
+    if digest16(data) != row.fingerprint:
         raise ReadFailure("changed", "the labels are about other bytes")
     return {"bytes": data, "path": Path(row.uri).name}
 

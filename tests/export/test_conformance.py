@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -86,6 +88,18 @@ def test_every_format_is_read_here_and_says_what_it_is() -> None:
         assert form.name == name
         assert form.help
         assert not form.help.endswith(".")
+
+
+def test_formats_and_strategies_are_listed_without_heavy_imports() -> None:
+    script = """
+import sys
+import tagllm_cli.export.registry, tagllm_cli.labeling.strategies
+print(*sorted({name.split(".")[0] for name in sys.modules}))
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    loaded = set(done.stdout.split())
+    assert "tagllm_cli" in loaded
+    assert loaded & {"pyarrow", "numpy", "pydantic", "yaml", "jinja2", "PIL", "datasets"} == set()
 
 
 @every_format

@@ -12,7 +12,8 @@ from tagllm_cli import resources as shipped
 from tagllm_cli.errors import VocabularyError
 from tagllm_cli.labeling.answers.parse_list import Lexicon
 from tagllm_cli.labeling.groups.partition import affinity_by_parent, cooccurring
-from tagllm_cli.vocabulary.load import Problem, builtin_vocabularies, check_vocabulary, load_vocabulary
+from tagllm_cli.vocabulary.checks import Problem
+from tagllm_cli.vocabulary.load import builtin_vocabularies, check_vocabulary, load_vocabulary
 from tagllm_cli.vocabulary.model import Label, Vocabulary
 
 YAML = """

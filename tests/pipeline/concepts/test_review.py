@@ -199,7 +199,7 @@ def test_an_editor_gets_the_card_as_yaml(workspace: ConceptWorkspace, sit_down: 
     person.decide("e")
     person.decide("s")
     code, last = person.end()
-    assert (code, "1 waiting for a person" in last) == (0, True)
+    assert (code, "1 waiting for review" in last) == (0, True)
     card_of = load_cards(workspace.out, load_vocabulary(str(workspace.vocabulary)))
     assert card_of["mouse"].description == f"{RODENT}, but not toys"
     assert list(workspace.file()["proposed"]) == ["bat"]

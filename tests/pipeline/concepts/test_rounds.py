@@ -55,7 +55,7 @@ def test_a_draft_about_another_label_does_not_survive(workspace: ConceptWorkspac
     with ScriptedLLM({**GOOD, "bat": [card("bat", "an animal that purrs on a sofa")]}, WORDS) as server:
         workspace.write(server, **without)
     assert list(workspace.file()["cards"]) == ["mouse"]
-    assert set(reasons(workspace, "bat")) == {"blind naming: the description reads like cat"}
+    assert set(reasons(workspace, "bat")) == {"round-trip check: the description reads like cat"}
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_draft_about_another_label_does_not_survive(workspace: ConceptWorkspac
         (DEVICE, "corrects 0 and breaks"),
         ("a rodent or whatever else there is", "corrects 0 and breaks"),
         ("an unheard-of rodent", "corrects 11 and breaks"),
-        ("a nibbler of any kind at all", "not needed: it changes no decision on 36 pictures"),
+        ("a nibbler of any kind at all", "not needed: it changes no decision on 36 images"),
     ],
 )
 def test_a_draft_that_does_not_help_on_pictures_does_not_survive(
@@ -82,8 +82,8 @@ def test_a_draft_that_does_not_help_on_pictures_does_not_survive(
     ("description", "why"),
     [
         (RODENT, None),
-        ("a rodent or whatever else there is", "pictures where the label was never proposed"),
-        ("an unheard-of rodent", "says no to all 24 proposed pictures"),
+        ("a rodent or whatever else there is", "images where the label was never proposed"),
+        ("an unheard-of rodent", "says no to all 24 proposed images"),
     ],
 )
 def test_without_peoples_labels_a_card_must_leave_alone_what_it_is_not_about(
@@ -227,7 +227,7 @@ def test_a_check_that_the_llm_refuses(workspace: ConceptWorkspace, silent: str) 
     with ScriptedLLM(GOOD, WORDS, refuses=silent) as server:
         workspace.write(server, rounds=1)
     assert list(workspace.file()["cards"]) == ([] if silent == "name" else ["mouse", "bat"])
-    assert reasons(workspace, "mouse")[0].startswith("blind naming failed: " if silent == "name" else "corrects")
+    assert reasons(workspace, "mouse")[0].startswith("round-trip check failed: " if silent == "name" else "corrects")
 
 
 def test_a_model_that_only_looks_at_pictures_has_no_reading(workspace: ConceptWorkspace) -> None:
@@ -243,5 +243,5 @@ def test_the_summary_says_what_there_is_and_what_comes_next(workspace: ConceptWo
         first, second, third, last = workspace.write(server, rounds=1).lines()
     assert first == f"{workspace.out}: 1 card"
     assert second == "no card: bat (the file says why)"
-    assert third.startswith("1 round, questions: 5 to the llm, 74 to the model, ")
+    assert third.startswith("1 round, requests: 5 to the llm, 74 to the model, ")
     assert last == f"next: tagllm disambiguate TABLE --concepts {workspace.out} --out LABELS"

@@ -120,14 +120,15 @@ def test_failing_pictures_are_left_out_and_failing_altogether_settles_nothing(wo
     (workspace.images / workspace.names[3]).write_bytes(b"")
     (workspace.images / workspace.names[4]).unlink()
     with ScriptedLLM(GOOD, WORDS) as server:
-        workspace.write(server, pictures=60)
+        workspace.write(server, examples=60)
     assert "of 58 decisions" in reasons(workspace, "mouse")[0]
     workspace.out.unlink()
     workspace.engine.fault = lambda picture, request: Failure("rejected", "no") if picture else None
     with ScriptedLLM(GOOD, WORDS) as server:
-        workspace.write(server, pictures=60, seed=5, max_pixels=16)
+        workspace.write(server, examples=60, seed=5, max_pixels=16)
     assert (
-        workspace.file()["unwritten"]["mouse"]["why"] == "no answer: no picture could be tried; the first: rejected: no"
+        workspace.file()["unwritten"]["mouse"]["why"]
+        == "no answer: no image could be asked about; the first: rejected: no"
     )
 
 
@@ -140,9 +141,9 @@ def test_one_model_may_play_both_parts(workspace: ConceptWorkspace) -> None:
             return Response(server.say(request.text))
 
         workspace.engine.answer = both
-        _, seer = workspace.models(server)
-        assert seer is not None
-        summary = write_concepts(workspace.settings(), seer, seer, Console(quiet=True))
+        _, vlm = workspace.models(server)
+        assert vlm is not None
+        summary = write_concepts(workspace.settings(), vlm, vlm, Console(quiet=True))
         assert server.info == []
     assert (summary.cards, workspace.engine.started, workspace.engine.closed) == (("mouse", "bat"), 1, 1)
     assert workspace.file()["cards"]["bat"]["author"] == "rules"
@@ -153,7 +154,7 @@ def test_one_model_may_play_both_parts(workspace: ConceptWorkspace) -> None:
     [
         ({"labels": ("dragon",)}, "'dragon' is no label of desk"),
         ({"out": Path("cards.txt")}, "is no YAML file"),
-        ({"table": None}, "--truth says nothing without pictures"),
+        ({"table": None}, "--truth needs images"),
         ({"review": True}, "this is no terminal"),
         ({"images": Path("nowhere"), "table": None}, "there is no folder 'nowhere'"),
     ],
