@@ -60,7 +60,7 @@ class ExportSummary:
         }
 
     def lines(self) -> list[str]:
-        """Return the same for people."""
+        """Return the same as lines of text."""
         lines = [f"exported {self.images:,} images with {self.labels:,} labels: {', '.join(map(str, self.files))}"]
         if self.unknown:
             lines.append(f"{self.unknown:,} labels are undecided")

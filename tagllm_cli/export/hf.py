@@ -35,7 +35,7 @@ _MARK = b"tagllm.export"
 
 
 def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
-    """Write the folder. Images that cannot be read, or that changed since they were labelled, are left out and counted.
+    """Write the folder. Images that cannot be read, or that changed since they were labeled, are left out and counted.
 
     Raises UsageError where the source root is no folder, or where not one image could be read below it.
     """

@@ -105,7 +105,7 @@ class ConceptWorkspace:
             for name, parent in LABELS.items()
         ]
         parents = list(dict.fromkeys(LABELS.values()))
-        content = {"name": "desk", "parents": parents, "labels": labels}
+        content = {"name": "workspace", "parents": parents, "labels": labels}
         self.vocabulary.write_text(yaml.safe_dump(content), encoding="utf-8")
 
     def _paint(self, path: Path, number: int) -> None:
@@ -147,7 +147,7 @@ class ConceptWorkspace:
         self, server: ScriptedLLM, sees: bool = True, patient: Mapping[str, Any] | None = None
     ) -> tuple[Model, Model | None]:
         """The LLM behind the server, and the VLM."""
-        llm = Model("scribe", b"l" * 16, lambda: EndpointEngine(patience(server, **(patient or {}))))
+        llm = Model("scripted-llm", b"l" * 16, lambda: EndpointEngine(patience(server, **(patient or {}))))
         return llm, Model("rules", b"s" * 16, lambda: self.engine) if sees else None
 
     def file(self) -> dict[str, dict[str, Any]]:

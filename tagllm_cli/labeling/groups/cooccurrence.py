@@ -40,8 +40,8 @@ _Members = tuple[_Indices, _Indices]
 class Cooccurrence:
     """How often the labels of a vocabulary share an image.
 
-    `affinity` is float32 [L, L] in [0, 1], symmetric, 1 on the diagonal, in the vocabulary's order. `about` says for
-    people where it comes from; `notes` are sentences about labels that the file or the vocabulary lacks.
+    `affinity` is float32 [L, L] in [0, 1], symmetric, 1 on the diagonal, in the vocabulary's order. `about` names
+    its origin, for messages and the plan; `notes` are sentences about labels that the file or the vocabulary lacks.
     """
 
     affinity: npt.NDArray[np.float32]

@@ -20,7 +20,7 @@ from tagllm_cli.vocabulary.model import Vocabulary
 MAX_GROUP_CHARS = 1500
 
 _SCALE = 1000  # integer weight of affinity 1
-_FADE = 8  # the walk forgets an eighth of what it has seen at each step
+_FADE = 8  # the affinities of earlier labels fade by an eighth at each step
 _WORK = 400_000_000  # pairs looked at while improving; below 2,800 labels that is no limit in practice
 
 _Weights = npt.NDArray[np.int16]
@@ -154,7 +154,7 @@ def _weights(affinity: npt.NDArray[np.float32]) -> _Weights:
 
 
 def _walk(weights: _Weights) -> _Indices:
-    """Return an order in which related labels are neighbours: always on to the one most related to the latest ones."""
+    """Return an order in which related labels are neighbors: the next is the one most related to the latest ones."""
     count = len(weights)
     heat = np.zeros(count, dtype=np.int32)
     free = np.ones(count, dtype=np.bool_)

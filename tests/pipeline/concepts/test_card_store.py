@@ -208,7 +208,7 @@ def test_together_keeps_the_order_and_the_limit_and_ends_with_the_first_error() 
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> ConceptWorkspace:
-    return ConceptWorkspace(tmp_path / "desk", 200)
+    return ConceptWorkspace(tmp_path / "workspace", 200)
 
 
 def validation_set(workspace: ConceptWorkspace, **options: object) -> ValidationSet:
@@ -248,7 +248,7 @@ def test_the_model_confuses_what_people_deny_again_and_again(workspace: ConceptW
 
 def test_what_the_wrong_pictures_show_is_named(tmp_path: Path) -> None:
     """People say cup wherever the model wording_values bat in vain: that is what it takes for one."""
-    workspace = ConceptWorkspace(tmp_path / "desk", 100)
+    workspace = ConceptWorkspace(tmp_path / "workspace", 100)
     lines = workspace.truth.read_text().splitlines()
     table = {name: set(labels.split("|")) for name, labels in (line.split(",") for line in lines[1:])}
     everything = validation_set(workspace, size=100).samples["bat"]
