@@ -107,6 +107,19 @@ class Request:
         return state.digest()
 
 
+def digest16(*parts: bytes) -> bytes:
+    """Return the 16-byte BLAKE2b hash of the parts, one after the other."""
+    state = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        state.update(part)
+    return state.digest()
+
+
+def request_context(model_digest: bytes, imaging: int, max_pixels: int) -> bytes:
+    """Return the 16-byte hash that a request's identity starts from: model, imaging version and pixel budget."""
+    return digest16(model_digest, f"imaging {imaging} pixels {max_pixels}".encode())
+
+
 def request_key(question: bytes, fingerprint: bytes) -> bytes:
     """Return the 16-byte identity of a question (its digest) about an image (its fingerprint; empty: no image)."""
     return hashlib.blake2b(question + fingerprint, digest_size=16).digest()

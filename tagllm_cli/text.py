@@ -1,18 +1,18 @@
-"""Words for people that several rooms say alike."""
+"""Text formatting for messages."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 
-def some(names: Sequence[str], most: int = 5) -> str:
-    """Return the first names, at most so many, and how many more there are.
+def shortened(names: Sequence[str], limit: int = 5) -> str:
+    """Return the first `limit` names in one line, and how many more there are.
 
-    >>> some(["cat", "dog", "cow"], 2)
+    >>> shortened(["cat", "dog", "cow"], 2)
     'cat, dog and 1 more'
     """
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def one_line(text: object, limit: int = 300) -> str:

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from tagllm_cli.labeling.strategies import STRATEGIES
+
 WANTS_JSON = "tagllm.json"  # a key of the context's `meta`, which all commands share
 
 
@@ -26,13 +28,7 @@ class ChangedBy(StrEnum):
     hash = "hash"
 
 
-class Strategy(StrEnum):
-    """How `candidates` asks; the last three are the baselines of the first."""
-
-    groups = "groups"
-    open = "open"
-    all = "all"
-    binary = "binary"
+Strategy = StrEnum("Strategy", list(STRATEGIES))  # type: ignore[misc]
 
 
 def _configure(ctx: typer.Context, path: Path | None) -> Path | None:
@@ -231,7 +227,7 @@ Format = Annotated[str, _output("--format", metavar="FORMAT", help="coco, csv, j
 ExportOut = Annotated[Path, _output("--out", metavar="PATH", help="File or folder to write.")]
 ScoreThreshold = Annotated[
     float | None,
-    _output("--threshold", metavar="P", min=0, max=1, help="Scores at or above it, instead of decisions."),
+    _output("--threshold", metavar="P", min=0, max=1, help="Scores above it, instead of decisions."),
 ]
 NoEmbed = Annotated[
     bool,

@@ -24,7 +24,7 @@ from tagllm_cli.evaluation.metrics import Evaluation, evaluate
 from tagllm_cli.evaluation.truth.base import TableContext, Truth, TruthOptions
 from tagllm_cli.evaluation.truth.registry import load_truth
 from tagllm_cli.store.table import open_table
-from tagllm_cli.text import some
+from tagllm_cli.text import shortened
 
 _EXAMPLES = 3
 
@@ -166,10 +166,10 @@ class EvaluationSummary:
             )
         if found.labels_not_in_vocabulary:
             lost = f"{self.truth.lost:,} of {self.truth.human_labels:,} human labels"
-            names = some(found.labels_not_in_vocabulary, 8)
+            names = shortened(found.labels_not_in_vocabulary, 8)
             lines.append(f"labels of the truth that the vocabulary lacks: {names} ({lost})")
         if found.labels_not_in_truth:
-            lines.append(f"labels of the vocabulary that the truth lacks: {some(found.labels_not_in_truth, 8)}")
+            lines.append(f"labels of the vocabulary that the truth lacks: {shortened(found.labels_not_in_truth, 8)}")
         return [*lines, *self._arm_warnings()]
 
     def _arm_warnings(self) -> Iterable[str]:

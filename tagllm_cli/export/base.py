@@ -1,30 +1,35 @@
-"""Label tables as what training tools read: one module per format, each with `export(table, out, settings)`.
+"""What all export formats share: the images and labels that are exported, their numbers, and how files are replaced.
 
-All formats agree on what an example is (`Examples`) and on how an output is put in place (`replacing`).
+Imports nothing heavy, and neither does a format's module: the command line lists the formats in its help.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tagllm_cli.errors import TableError, UsageError
+from tagllm_cli.labeling.answers.parse_yes_no import is_yes
 from tagllm_cli.records import Decision, LabelEntry, Row
-from tagllm_cli.store.table import Table
+from tagllm_cli.vocabulary.model import Label
+
+if TYPE_CHECKING:
+    from tagllm_cli.store.table import Table, TableInfo
 
 
 @dataclass(frozen=True, slots=True)
 class ExportSettings:
     """What counts as a label of an image, and where the images are.
 
-    `threshold` in [0, 1] takes the labels with at least that score; None takes the decisions `yes`. A person's decision
-    stands in any case. An undecided label is exported as present with `include_unknown` only. `root` is where the
+    `threshold` in [0, 1) takes the labels whose score is above it; None takes the decisions `yes`. Human decisions
+    stand in any case. An undecided label is exported as present with `include_unknown` only. `root` is where the
     images are now, for the format that copies them (None: where the table says); `embed` copies them into it.
     """
 
@@ -55,7 +60,7 @@ class ExportSummary:
         }
 
     def lines(self) -> list[str]:
-        """Return the same for people."""
+        """Return the same as lines of text."""
         lines = [f"exported {self.images:,} images with {self.labels:,} labels: {', '.join(map(str, self.files))}"]
         if self.unknown:
             lines.append(f"{self.unknown:,} labels are undecided")
@@ -64,8 +69,23 @@ class ExportSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class Format:
+    """An export format: its name, one phrase for the command line's help, and what writes it.
+
+    `export(table, out, settings)` raises UsageError for what cannot be exported and for an occupied `out`.
+    """
+
+    name: str
+    help: str
+    export: Callable[[Table, Path, ExportSettings], ExportSummary]
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
-    """An answered image. `labels` and `unknown` are ascending positions in the vocabulary; scores lie in [0, 1]."""
+    """An answered image. `labels` and `unknown` are ascending positions in `Examples.vocabulary`.
+
+    `scores` in [0, 1] are those of `labels`.
+    """
 
     row: Row
     labels: tuple[int, ...]
@@ -77,19 +97,29 @@ class Examples:
     """The answered images of a table, in its order, counted as they are read.
 
     Images that failed or are pending are left out: nothing is known about them, which is not the same as no labels.
-    Raises UsageError for a candidate table without a threshold, since nothing in it is decided.
+    `vocabulary` has the labels by ascending permanent id, and `ids` these ids: a label that is added later gets the
+    next one wherever it stands in the vocabulary. Raises UsageError for a candidate table without a threshold, since
+    nothing in it is decided.
     """
 
     def __init__(self, table: Table, settings: ExportSettings) -> None:
         threshold = settings.threshold
-        if threshold is not None and not 0 <= threshold <= 1:
-            raise UsageError(f"the threshold {threshold} is not between 0 and 1")
+        if threshold is not None and not 0 <= threshold < 1:
+            raise UsageError(
+                f"the threshold {threshold} is not from 0 to below 1",
+                "Labels with a score above it are exported, and scores end at 1.",
+            )
         if table.info.stage != "labels" and threshold is None:
             hint = "Run `tagllm disambiguate` on it, or give a --threshold for the share of arms."
             raise UsageError(f"{table.path} is a candidate table: nothing in it is decided", hint)
         self._table = table
         self._settings = settings
-        self._position = {name: index for index, name in enumerate(table.info.vocabulary.names)}
+        # Tables hold scores as float32: 0.4 is 0.40000000596 there, which is not above 0.4.
+        self._threshold = None if threshold is None else array("f", [threshold])[0]
+        numbered = numbered_labels(table.info)
+        self.ids = tuple(numbered)
+        self.vocabulary = tuple(numbered.values())
+        self._position = {label.name: index for index, label in enumerate(self.vocabulary)}
         self._images = self._labels = self._unknown = 0
         self._left_out: Counter[str] = Counter()
 
@@ -124,15 +154,22 @@ class Examples:
         return self._position[entry.name]
 
     def _is_present(self, entry: LabelEntry) -> bool:
-        threshold = self._settings.threshold
-        if threshold is None or entry.source == "human":
+        if self._threshold is None or entry.source == "human":
             return entry.decision == Decision.YES
-        return entry.decision != Decision.UNKNOWN and entry.score >= threshold
+        return entry.decision != Decision.UNKNOWN and is_yes(entry.score, self._threshold)
 
     def _count(self, example: Example, times: int) -> None:
         self._images += times
         self._labels += times * len(example.labels)
         self._unknown += times * len(example.unknown)
+
+
+def numbered_labels(info: TableInfo) -> dict[int, Label]:
+    """Return a table's labels by permanent id, ascending; by position where the table has no ids (older releases)."""
+    ids = info.plan.get("label_ids") or {}
+    if not all(name in ids for name in info.vocabulary.names):
+        ids = {name: position for position, name in enumerate(info.vocabulary.names)}
+    return dict(sorted(((ids[label.name], label) for label in info.vocabulary.labels), key=lambda item: item[0]))
 
 
 def starts_with(signature: bytes) -> Callable[[Path], bool]:

@@ -1,7 +1,8 @@
 """COCO instances JSON, for tools that read categories from it: an annotation per label, boxed by the whole image.
 
 Images carry `file_name` (the path below the source root) and `image_id` (the table's id); annotations carry `score`.
-Category ids are 1 to L in the vocabulary's order.
+A category's id is the label's permanent id plus 1 (0 is the background to many tools): it never moves, and the id of a
+label that was removed is not used again.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tagllm_cli.export.base import Example, Examples, ExportSettings, ExportSummary, replacing, starts_with
-from tagllm_cli.store.table import Table
-from tagllm_cli.vocabulary.model import Vocabulary
+from tagllm_cli.export.base import Example, Examples, ExportSettings, ExportSummary, Format, replacing, starts_with
+
+if TYPE_CHECKING:
+    from tagllm_cli.store.table import Table
 
 _SIGNATURE = b'{"info": {"description": "tagllm: '
 
@@ -28,13 +30,13 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
         new.open("w", encoding="ascii") as file,
         TemporaryFile("w+", encoding="ascii", dir=new.parent) as annotations,
     ):
-        file.write(_head(table.info.vocabulary))
+        file.write(_head(table.info.vocabulary.name, examples))
         written = 0
         for number, example in enumerate(examples, 1):
             file.write(_item(_image(number, example), first=number == 1))
             for label, score in zip(example.labels, example.scores, strict=True):
                 written += 1
-                annotation = {"id": written, "image_id": number, "category_id": label + 1, "score": score}
+                annotation = {"id": written, "image_id": number, "category_id": examples.ids[label] + 1, "score": score}
                 annotations.write(_item({**annotation, **_box(example)}, first=written == 1))
         file.write('\n],\n"annotations": [')
         annotations.seek(0)
@@ -43,11 +45,14 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
     return examples.summary([out])
 
 
-def _head(vocabulary: Vocabulary) -> str:
-    info = {"description": "tagllm: image-level labels, boxed by the whole image", "vocabulary": vocabulary.name}
+FORMAT = Format("coco", "COCO instances JSON, each label boxed by the whole image", export)
+
+
+def _head(vocabulary: str, examples: Examples) -> str:
+    info = {"description": "tagllm: image-level labels, boxed by the whole image", "vocabulary": vocabulary}
     categories = [
-        {"id": number, "name": label.name, "supercategory": label.parent or ""}
-        for number, label in enumerate(vocabulary.labels, 1)
+        {"id": label_id + 1, "name": label.name, "supercategory": label.parent or ""}
+        for label_id, label in zip(examples.ids, examples.vocabulary, strict=True)
     ]
     return f'{{"info": {json.dumps(info)},\n"licenses": [],\n"categories": {json.dumps(categories)},\n"images": ['
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tagllm_cli.errors import UsageError
-from tagllm_cli.export.base import Examples, ExportSettings, ExportSummary, replacing, starts_with
-from tagllm_cli.store.table import Table
+from tagllm_cli.export.base import Examples, ExportSettings, ExportSummary, Format, replacing, starts_with
+
+if TYPE_CHECKING:
+    from tagllm_cli.store.table import Table
 
 SEPARATOR = "|"
 
@@ -20,11 +23,11 @@ _HEADER = ("image_id", "labels", "scores")
 
 def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
     """Write one CSV file in UTF-8. Raises UsageError for label names that hold the separator."""
-    names = table.info.vocabulary.names
+    examples = Examples(table, settings)
+    names = [label.name for label in examples.vocabulary]
     if divided := [name for name in names if SEPARATOR in name]:
         message = f"the label {divided[0]!r} holds {SEPARATOR!r}, which divides labels in this format"
         raise UsageError(message, "Use --format jsonl.")
-    examples = Examples(table, settings)
     signature = ",".join(_HEADER).encode() + b"\n"
     with replacing(out, starts_with(signature)) as new, new.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -33,3 +36,6 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
             labels = SEPARATOR.join(names[label] for label in example.labels)
             writer.writerow((example.row.image_id, labels, SEPARATOR.join(map(str, example.scores))))
     return examples.summary([out])
+
+
+FORMAT = Format("csv", "one line per image, labels divided by |", export)

@@ -1,27 +1,29 @@
 """A folder that `datasets.load_dataset(out)` reads: `image`, `image_id`, `labels`, `scores` and `unknown`, in Parquet.
 
-`labels` and `unknown` are lists of `ClassLabel` in the vocabulary's order. By default the images' own bytes are copied
-in, so that the folder can be moved, uploaded or mounted elsewhere and names no path of this machine; it then weighs
-what the images weigh. With `embed` off it holds absolute paths instead: small, and only good where the images are.
+`labels` and `unknown` are lists of `ClassLabel`, whose numbers are positions in the list of names that travels with
+them. Names stand in the order of the permanent label ids, so that a label that is added later moves no other; one that
+is removed moves those after it: compare two exports by name. By default the images' own bytes are copied in, so that
+the folder can be moved, uploaded or mounted elsewhere and names no path of this machine; it then weighs what the images
+weigh. With `embed` off it holds absolute paths instead: small, and only good where the images are.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any
 
 from tagllm_cli.errors import UsageError
-from tagllm_cli.export.base import Example, Examples, ExportSettings, ExportSummary, replacing
-from tagllm_cli.records import Image, Row
+from tagllm_cli.export.base import Example, Examples, ExportSettings, ExportSummary, Format, replacing
+from tagllm_cli.records import Image, Row, digest16
 from tagllm_cli.sources.registry import Folder, ReadFailure, open_source
-from tagllm_cli.store.table import Table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from tagllm_cli.store.table import Table
 
 # A row group is what is in memory at a time, here and in `datasets`. The Hub likes shards of about 500 MB.
 GROUP_ROWS, GROUP_BYTES, SHARD_BYTES = 1000, 32 << 20, 500 << 20
@@ -33,7 +35,7 @@ _MARK = b"tagllm.export"
 
 
 def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
-    """Write the folder. Images that cannot be read, or that changed since they were labelled, are left out and counted.
+    """Write the folder. Images that cannot be read, or that changed since they were labeled, are left out and counted.
 
     Raises UsageError where the source root is no folder, or where not one image could be read below it.
     """
@@ -42,7 +44,9 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
     with replacing(out, _is_ours) as new:
         data = new / "data"
         data.mkdir(parents=True)
-        shards = _write_shards(data, _schema(table.info.vocabulary.names), _records(examples, folder, settings.embed))
+        shards = _write_shards(
+            data, _schema([label.name for label in examples.vocabulary]), _records(examples, folder, settings.embed)
+        )
         summary = examples.summary([])
         if not summary.images and len(table) > summary.left_out.get("failed", 0) + summary.left_out.get("pending", 0):
             message = f"not one image of the table can be read below {folder.root}"
@@ -51,6 +55,9 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
         for shard, name in zip(shards, names, strict=True):
             shard.rename(data / name)
     return examples.summary(out / "data" / name for name in names)
+
+
+FORMAT = Format("hf", "a folder for Hugging Face datasets, images included", export)
 
 
 def _records(examples: Examples, folder: Folder, embed: bool) -> Iterator[dict[str, Any]]:
@@ -68,7 +75,7 @@ def _picture(row: Row, folder: Folder, embed: bool) -> dict[str, Any]:
     if not embed:
         return {"bytes": None, "path": str(folder.root / row.uri)}
     data = folder.read(Image(row.image_id, row.uri, size=0, mtime_ns=0))
-    if hashlib.blake2b(data, digest_size=16).digest() != row.fingerprint:
+    if digest16(data) != row.fingerprint:
         raise ReadFailure("changed", "the labels are about other bytes")
     return {"bytes": data, "path": Path(row.uri).name}
 
@@ -92,6 +99,9 @@ def _groups(records: Iterator[dict[str, Any]]) -> Iterator[tuple[list[dict[str, 
 
 
 def _write_shards(folder: Path, schema: pa.Schema, records: Iterator[dict[str, Any]]) -> list[Path]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     shards: list[Path] = []
     groups = _groups(records)
     group = next(groups, None)
@@ -107,6 +117,8 @@ def _write_shards(folder: Path, schema: pa.Schema, records: Iterator[dict[str, A
 
 
 def _schema(names: Sequence[str]) -> pa.Schema:
+    import pyarrow as pa
+
     listed = {"feature": {"names": list(names), "_type": "ClassLabel"}, "_type": "Sequence"}
     features = {
         "image": {"_type": "Image"},
@@ -131,6 +143,9 @@ def _is_ours(path: Path) -> bool:
 
 
 def _is_shard(file: Path) -> bool:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         return bool(_SHARD.fullmatch(file.name)) and _MARK in (pq.read_schema(file).metadata or {})
     except pa.ArrowException:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tagllm_cli.export.base import Examples, ExportSettings, ExportSummary, replacing, starts_with
-from tagllm_cli.store.table import Table
+from tagllm_cli.export.base import Examples, ExportSettings, ExportSummary, Format, replacing, starts_with
+
+if TYPE_CHECKING:
+    from tagllm_cli.store.table import Table
 
 _SIGNATURE = b'{"image_id": '
 
 
 def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
-    """Write one file in UTF-8, labels in the vocabulary's order."""
-    names = table.info.vocabulary.names
+    """Write one file in UTF-8."""
     examples = Examples(table, settings)
+    names = [label.name for label in examples.vocabulary]
     with replacing(out, starts_with(_SIGNATURE)) as new, new.open("w", encoding="utf-8") as file:
         for example in examples:
             row = example.row
@@ -33,3 +36,6 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
             }
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
     return examples.summary([out])
+
+
+FORMAT = Format("jsonl", "JSON Lines, an object per image", export)

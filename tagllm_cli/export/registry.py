@@ -1,30 +1,15 @@
-"""The export formats by name."""
+"""The export formats by name. To add one: a module with a `FORMAT`, and its name in the two lines below."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
 from tagllm_cli.errors import UsageError
-from tagllm_cli.export.base import ExportSettings, ExportSummary
-from tagllm_cli.store.table import Table, open_table
+from tagllm_cli.export import coco, csv_file, hf, jsonl
+from tagllm_cli.export.base import ExportSettings, ExportSummary, Format
 
-FORMATS: Mapping[str, str] = {
-    "coco": "tagllm_cli.export.coco",
-    "csv": "tagllm_cli.export.csv_file",
-    "jsonl": "tagllm_cli.export.jsonl",
-    "hf": "tagllm_cli.export.hf",
-}
-
-
-class Exporter(Protocol):
-    """What a format's module offers as `export`."""
-
-    def __call__(self, table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
-        """Write `table` to `out`. Raises UsageError for what cannot be exported and for an occupied `out`."""
-        ...
+FORMATS: Mapping[str, Format] = {each.FORMAT.name: each.FORMAT for each in (coco, csv_file, jsonl, hf)}
 
 
 def export_table(
@@ -34,7 +19,8 @@ def export_table(
     settings: ExportSettings = ExportSettings(),  # noqa: B008 (frozen)
 ) -> ExportSummary:
     """Export the table at `path`. Raises UsageError for an unknown format, an unusable table or an occupied `out`."""
+    from tagllm_cli.store.table import open_table
+
     if format_ not in FORMATS:
         raise UsageError(f"there is no export format {format_!r}", f"Use one of {', '.join(FORMATS)}.")
-    export: Exporter = importlib.import_module(FORMATS[format_]).export
-    return export(open_table(path), out, settings)
+    return FORMATS[format_].export(open_table(path), out, settings)

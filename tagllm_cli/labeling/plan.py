@@ -1,19 +1,20 @@
-"""The pinned plan: what a table's evidence asks, and what a change of vocabulary, prompts or model asks again.
+"""The plan: everything that decides what is asked about an image, as the evidence of a table pins it.
 
-A plan is made once per table and kept in its evidence, so that an upgrade of the tool never asks a million images
-again unannounced. A new label joins a group with room or opens a new one; a removed label is filtered without asking.
-Everything else that would change a question needs `--replan`, which keeps what the command does not give.
+A plan is made once per table and kept in its evidence, so that an upgrade of the tool never asks about a million images
+again unannounced. `replan` makes plans and changes them.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tagllm_cli.labeling.groups.arms import PARENTS, Group
+from tagllm_cli.labeling.strategies import DEFAULT_STRATEGY as DEFAULT_STRATEGY
+from tagllm_cli.labeling.strategies import STRATEGIES as STRATEGIES
 from tagllm_cli.labeling.templates import Template
+from tagllm_cli.records import request_context
 from tagllm_cli.vocabulary.model import Vocabulary
 from tagllm_cli.vocabulary.serialize import vocabulary_from_json, vocabulary_to_json
 
@@ -23,14 +24,11 @@ if TYPE_CHECKING:
 DEFAULT_MAX_PIXELS = 1_003_520  # 1280 patches of 28 x 28, the middle of what Qwen2.5-VL was trained on
 DEFAULT_GROUP_SIZE = 12
 DEFAULT_ARMS = ("cooccurring", "disjoint")
-DEFAULT_STRATEGY = "groups"
-# How candidates are asked for, and the template of the question.
-STRATEGIES = {"groups": "group", "open": "open", "all": "all", "binary": "verify"}
 
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
-    """What a command asks for; None means: as pinned, else the default."""
+    """What a command's options ask for; None means: as pinned, else the default."""
 
     stage: str
     vocabulary: Vocabulary
@@ -47,11 +45,12 @@ class PlanOptions:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that decides what is asked about an image. `model_digest` and `context()` are 16 bytes.
+    """What is asked, of which model, about which pixels. `model_digest` and `context()` are 16 bytes.
 
-    `strategy` is one of STRATEGIES and is about candidates only. `arms` hold the groups of labels that are asked about
-    together: an empty one where the question names none (`open`), no group where each is asked about alone (`binary`).
-    `knowledge` says for people what the groups were made by.
+    `label_ids` numbers every label that the table ever had, from 0, in the order in which they were added: exports
+    number by it. `strategy` is one of STRATEGIES and concerns candidates only. `arms` hold the groups of labels that
+    are asked about together: one empty group where the request names no label (`open`), no group where each label is
+    asked about alone (`binary`). `grouped_by` says what the groups were made by, for messages.
     """
 
     stage: str
@@ -65,13 +64,11 @@ class Plan:
     group_size: int
     arms: Mapping[str, tuple[Group, ...]] = field(default_factory=dict)
     strategy: str = DEFAULT_STRATEGY
-    knowledge: str = PARENTS
+    grouped_by: str = PARENTS
 
     def context(self) -> bytes:
         """Return the hash that every request's identity starts from: model, imaging version and pixel budget."""
-        state = hashlib.blake2b(self.model_digest, digest_size=16)
-        state.update(f"imaging {self.imaging} pixels {self.max_pixels}".encode())
-        return state.digest()
+        return request_context(self.model_digest, self.imaging, self.max_pixels)
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain JSON values."""
@@ -87,7 +84,7 @@ class Plan:
             "group_size": self.group_size,
             "arms": {arm: [[group.id, list(group.names)] for group in groups] for arm, groups in self.arms.items()},
             "strategy": self.strategy,
-            "knowledge": self.knowledge,
+            "knowledge": self.grouped_by,
         }
 
     @classmethod
@@ -107,5 +104,5 @@ class Plan:
                 arm: tuple(Group(id_, tuple(names)) for id_, names in groups) for arm, groups in value["arms"].items()
             },
             strategy=value.get("strategy", DEFAULT_STRATEGY),
-            knowledge=value.get("knowledge", PARENTS),
+            grouped_by=value.get("knowledge", PARENTS),
         )

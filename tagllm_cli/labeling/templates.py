@@ -1,8 +1,9 @@
 """Prompt templates: YAML files that say what a model is asked, strict about every key and variable.
 
-A question is sent in the order system, image, text, so that the image and all before it are computed once for all
-questions about an image. `text` is a template, and `system` where every image gets the same one question (`all`): what
-stands before the image is then computed once for all images. A value is put in as it is, whatever it contains.
+A request is sent in the order system, image, text, so that the image and all before it are computed once for all
+requests about an image. `text` is a template, and `system` where all images get the same request (`all`): it is then
+computed once for all images. A value is put in as it is, whatever it contains. A template can choose by its variables
+and change their letters, and cannot compute, repeat or call: it always ends, and stays short.
 """
 
 from __future__ import annotations
@@ -11,22 +12,24 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jinja2
 import jinja2.meta
+import jinja2.nodes
 import jinja2.sandbox
+from pydantic import AfterValidator, Field, create_model, model_validator
 
 from tagllm_cli.errors import VocabularyError
 from tagllm_cli.records import Request
-from tagllm_cli.resources import folder, read_yaml
+from tagllm_cli.resources import UserModel, folder, in_one_line, read_yaml, validated
 
 
 @dataclass(frozen=True, slots=True)
 class _Role:
-    """What a template of this name must mention, what it may mention besides, and which answer forms it lists.
+    """Variables that a template of this name must mention and may mention, and the answer forms that it lists.
 
-    `in_system`: variables may stand in `system`, too.
+    `in_system`: `system` may have variables too.
     """
 
     needed: frozenset[str] = frozenset()
@@ -55,18 +58,26 @@ _ROLES: Mapping[str, _Role] = {
     "verify": _Role(needed=frozenset({"name"}), forms=("yes", "no")),
     "verify_card": _Role(frozenset({"name", "description"}), frozenset({"similar"}), forms=("yes", "no")),
 }
-_KEYS = ("system", "text", "image", "max_tokens")
 _FIX = "Compare it with the built-in template of the same name."
 
+_NODES = jinja2.nodes
+_ALLOWED = (
+    _NODES.Template, _NODES.Output, _NODES.TemplateData, _NODES.Name, _NODES.Const, _NODES.List, _NODES.Tuple,
+    _NODES.If, _NODES.CondExpr, _NODES.Not, _NODES.And, _NODES.Or, _NODES.Compare, _NODES.Operand, _NODES.Test,
+    _NODES.Concat, _NODES.Filter,
+)  # fmt: skip
+_FILTERS = ("capitalize", "default", "length", "lower", "title", "trim", "upper")
+
+# Sandboxed for the templates of pinned plans, which an older release may have accepted.
 _ENVIRONMENT = jinja2.sandbox.SandboxedEnvironment(
     undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True
 )
-_ENVIRONMENT.globals.clear()  # a question is made of its variables, not of `range` or `lipsum`
+_ENVIRONMENT.globals.clear()  # a request is made of its variables, not of `range` or `lipsum`
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """What one kind of question says. `none`, `yes`, `no` are the answers that count as such, () where none can."""
+    """One kind of request. `none`, `yes`, `no` are the answers that count as such, () where none can."""
 
     name: str
     system: str
@@ -84,29 +95,20 @@ class Template:
         return cls(value["name"], value["system"], value["text"], value["image"], value["max_tokens"], **forms)
 
     def request(self, top_logprobs: int = 0, **variables: str) -> Request:
-        """Return the question with the variables put in, all that the template's role has and no others.
+        """Return the request with the variables put in, all that the template's role has and no others.
 
         Raises TypeError for a missing or unknown variable, VocabularyError where the template itself fails on a value.
         """
         expected = _ROLES[self.name].variables
         if expected != variables.keys():
             raise TypeError(f"template {self.name!r} takes {sorted(expected)}, not {sorted(variables)}")
-        return Request(
-            self.rendered("system", self.system, variables),
-            self.rendered("text", self.text, variables),
-            self.image,
-            self.max_tokens,
-            top_logprobs,
-        )
-
-    def rendered(self, key: str, text: str, variables: Mapping[str, str]) -> str:
-        """Return `system` or `text` (`key` says which) with the variables put in; VocabularyError where that fails."""
-        if key == "system" and not _has_variables(text):
-            return text  # to the letter, as plans have it pinned
         try:
-            return _compiled(text).render(variables)
+            # Without variables to the letter, as plans have it pinned.
+            system = _compiled(self.system).render(variables) if _has_variables(self.system) else self.system
+            text = _compiled(self.text).render(variables)
         except Exception as error:  # a template may raise anything that an expression in it can
-            raise VocabularyError(f"template {self.name!r}, {key}: {error}", _FIX) from error
+            raise VocabularyError(f"template {self.name!r}: {error}", _FIX) from error
+        return Request(system, text, self.image, self.max_tokens, top_logprobs)
 
 
 def load_templates(own: Path | None = None) -> Mapping[str, Template]:
@@ -131,72 +133,100 @@ def load_templates(own: Path | None = None) -> Mapping[str, Template]:
     return templates
 
 
-def _load(path: Path) -> Template:
-    content, role = read_yaml(path), _ROLES[path.stem]
-    if not isinstance(content, dict):
-        raise _invalid(path, "the file", "is not a mapping")
-    keys = (*_KEYS, *role.forms)
-    for key in content:
-        if key not in keys:
-            raise _invalid(path, repr(key), f"is not a key of this template (its keys: {', '.join(keys)})")
-    system, text, image, tokens = (content.get(key) for key in _KEYS)
-    if not isinstance(system, str):
-        raise _invalid(path, "'system'", "must be text")
-    if not role.in_system and _has_variables(system):
-        raise _invalid(path, "'system'", "must be text without variables (it comes before the image)")
-    if not isinstance(text, str) or not text.strip():
-        raise _invalid(path, "'text'", "is missing or empty")
-    if not isinstance(image, str) or image.lower() not in ("true", "false"):
-        raise _invalid(path, "'image'", "must be true or false")
-    if not isinstance(tokens, str) or not tokens.isdecimal() or not 0 < int(tokens) <= 100_000:
-        raise _invalid(path, "'max_tokens'", "must be a whole number from 1 to 100000")
-    forms = {key: _forms(path, key, content.get(key)) for key in role.forms}
-    both = {form.casefold() for form in forms.get("yes", ())} & {form.casefold() for form in forms.get("no", ())}
-    if both:
-        raise _invalid(path, "'no'", f"lists {', '.join(map(repr, sorted(both)))}, which 'yes' lists too")
-    used = _variables(path, "text", text, role) | (
-        _variables(path, "system", system, role) if role.in_system else set()
-    )
-    if unused := role.needed - used:
-        raise _invalid(path, "'text'", f"does not use {_listed(unused)}")
-    template = Template(path.stem, system, text, image.lower() == "true", int(tokens), **forms)
-    # An unknown filter or attribute shows up only when a text is put together: better now than in the middle of a run.
-    for sample in ("x", ""):
-        for key, part in (("system", system), ("text", text)):
-            try:
-                template.rendered(key, part, dict.fromkeys(role.variables, sample))
-            except VocabularyError as error:
-                raise _invalid(path, repr(key), f"cannot be put together: {error.__cause__}") from error
-    return template
-
-
 def _has_variables(text: str) -> bool:
     return any(mark in text for mark in ("{{", "{%", "{#"))
 
 
-def _variables(path: Path, key: str, text: str, role: _Role) -> set[str]:
-    """Return the variables that a text uses, all of them the role's."""
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty")
+    return text
+
+
+_Form = Annotated[str, AfterValidator(_not_blank)]
+
+
+class _TemplateModel(UserModel):
+    system: str
+    text: Annotated[str, AfterValidator(_not_blank)]
+    image: bool
+    max_tokens: Annotated[int, Field(ge=1, le=100_000)]
+
+    @model_validator(mode="after")
+    def _yes_or_no(self) -> _TemplateModel:
+        yes, no = ({form.casefold() for form in getattr(self, key, ())} for key in ("yes", "no"))
+        if both := sorted(yes & no):
+            raise ValueError(f"`yes` and `no` both list {both[0]!r}")
+        return self
+
+
+@lru_cache
+def _model(forms: tuple[str, ...]) -> type[_TemplateModel]:
+    """Return the model of templates that list these forms of answers."""
+    listed: Any = (Annotated[tuple[_Form, ...], Field(min_length=1)], ...)
+    return create_model("Template", __base__=_TemplateModel, **dict.fromkeys(forms, listed))
+
+
+def _load(path: Path) -> Template:
+    role = _ROLES[path.stem]
+    found, problems = validated(_model(role.forms), read_yaml(path))
+    if found is None:
+        raise VocabularyError(f"{path}: {in_one_line(problems)}", _FIX)
+    used = _checked(path, found.text, role)
+    if _has_variables(found.system):
+        if not role.in_system:
+            raise _invalid(path, "`system` has variables, and can have none (it comes before the image)")
+        used |= _checked(path, found.system, role)
+    if unused := role.needed - used:
+        raise _invalid(path, f"does not use {_listed(unused)}")
+    template = Template(path.stem, **found.model_dump())
+    # Comparing a text with a number, say, fails only when a text is put together: better now than in mid-run.
+    for sample in ("x", ""):
+        try:
+            template.request(0, **dict.fromkeys(role.variables, sample))
+        except VocabularyError as error:
+            raise _invalid(path, f"cannot be put together: {error.__cause__}") from error
+    return template
+
+
+def _checked(path: Path, text: str, role: _Role) -> set[str]:
+    """Return the variables that a text uses. Raises VocabularyError for what a template may not hold."""
     try:
-        used = jinja2.meta.find_undeclared_variables(_ENVIRONMENT.parse(text))
-    except jinja2.TemplateSyntaxError as error:
-        raise _invalid(path, f"{key!r}, line {error.lineno}", error.message or "has a syntax error") from error
+        tree = _ENVIRONMENT.parse(text)
+        _check_nodes(path, tree)  # first: what comes next computes what is constant
+        used = jinja2.meta.find_undeclared_variables(tree)
+    except jinja2.TemplateError as error:
+        raise _invalid(path, f"line {getattr(error, 'lineno', 1)}: {error.message or 'has a syntax error'}") from error
+    except RecursionError as error:
+        raise _invalid(path, "is nested too deeply") from error
     if unknown := used - role.variables:
-        raise _invalid(path, repr(key), f"uses {_listed(unknown)}; this template has {_listed(role.variables)}")
+        raise _invalid(path, f"uses {_listed(unknown)}; this template has {_listed(role.variables)}")
     return used
 
 
-def _forms(path: Path, key: str, value: object) -> tuple[str, ...]:
-    if isinstance(value, list) and value and all(isinstance(form, str) and form.strip() for form in value):
-        return tuple(value)
-    raise _invalid(path, repr(key), "must be a list of the answers that count as it")
+def _check_nodes(path: Path, tree: jinja2.nodes.Template) -> None:
+    """Refuse whatever could compute for long or make a long text out of a short one."""
+    for node in tree.find_all(_NODES.Node):
+        if not isinstance(node, _ALLOWED) or (isinstance(node, _NODES.Filter) and node.name not in _FILTERS):
+            known = f"variables, if, and the filters {', '.join(_FILTERS)}"
+            raise _invalid(path, f"line {node.lineno} has {_word(node)}; a template can use {known}")
+
+
+def _word(node: jinja2.nodes.Node) -> str:
+    """Return how a construct is written, as far as its class does not say it."""
+    if isinstance(node, _NODES.Filter):
+        return f"the filter {node.name!r}"
+    written = {"Call": "a call", "Getattr": "a dot", "Getitem": "an index", "Assign": "`set`", "Dict": "a mapping"}
+    name = type(node).__name__
+    return written.get(name) or f"`{getattr(node, 'operator', None) or name.lower()}`"
 
 
 def _listed(variables: Iterable[str]) -> str:
     return ", ".join(f"{{{{ {name} }}}}" for name in sorted(variables)) or "no variables"
 
 
-def _invalid(path: Path, key: str, problem: str) -> VocabularyError:
-    return VocabularyError(f"{path}: {key} {problem}", _FIX)
+def _invalid(path: Path, problem: str) -> VocabularyError:
+    return VocabularyError(f"{path}: `text` {problem}", _FIX)
 
 
 @lru_cache(maxsize=64)

@@ -1,8 +1,8 @@
-"""An LLM is asked which labels are often seen together; its scenes become a file that grouping reads.
+"""`tagllm vocab scenes`: an LLM names scenes and the labels often seen in them; grouping reads the file.
 
-Long vocabularies are asked about in parts. The parts are dealt out like cards, so that each holds something of every
-scene, and those after the first are told the scenes that the first found: scenes of one name are one scene. The answer
-to a part that is nonsense, a refusal or a failure is left out with the reason, and the others count.
+Long vocabularies are asked about in parts, with labels assigned round-robin, so that each part has some of every scene.
+Requests after the first list the scenes found by it, and scenes of the same name are merged. An unusable response, a
+refusal or a failed request is left out with its reason.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tagllm_cli.labeling.groups.cooccurrence import Scene
 from tagllm_cli.labeling.templates import Template, load_templates
 from tagllm_cli.records import Request, Response
 from tagllm_cli.store.atomic import replacing
-from tagllm_cli.text import some
+from tagllm_cli.text import shortened
 from tagllm_cli.vocabulary.forms import folded
 from tagllm_cli.vocabulary.load import load_vocabulary
 from tagllm_cli.vocabulary.model import Vocabulary
@@ -35,7 +35,7 @@ _HEAD = "# Labels that are often seen together. Edit it freely; `tagllm candidat
 
 @dataclass(frozen=True, slots=True)
 class SceneReport:
-    """What was written: so many scenes, which hold `placed` of the vocabulary's labels; `notes` are sentences."""
+    """What was written: the number of scenes, and of the vocabulary's labels in them; `notes` are sentences."""
 
     vocabulary: str
     out: Path
@@ -56,7 +56,7 @@ class SceneReport:
         }
 
     def lines(self) -> list[str]:
-        """Return what came out for people, with the command to run next."""
+        """Return the result in one line, and the command to run next."""
         words = ["tagllm", "candidates", "SOURCE", "--vocab", self.vocabulary, "--cooccurrence", str(self.out)]
         return [
             f"{self.out}: {self.scenes:,} scenes with {self.placed:,} of {self.labels:,} labels of {self.vocabulary}",
@@ -67,17 +67,17 @@ class SceneReport:
 def scenes_file(
     vocabulary_name: str, out: Path, engine_factory: Callable[[], Engine], prompts: Path | None, author: str = ""
 ) -> SceneReport:
-    """Ask a model for the scenes of a vocabulary and write them to `out`, which must be new: people edit such files.
+    """Ask a model for the scenes of a vocabulary and write them to `out`, which must not exist: it may be edited.
 
     Args:
         vocabulary_name: name of a built-in vocabulary, or path of a file.
         out: YAML file to write.
-        engine_factory: makes the engine that is asked, not started; it is closed in any case.
+        engine_factory: makes the engine, not started; it is closed in any case.
         prompts: folder of templates that replace built-in ones.
         author: the model's name, for the file; empty: the engine's version.
 
     Raises:
-        UsageError: a file that cannot be used, or no scene came out.
+        UsageError: an unusable file, or no scene was found.
         EndpointError, ModelError: the model cannot be reached or loaded.
     """
     vocabulary, templates = load_vocabulary(vocabulary_name), load_templates(prompts)
@@ -88,17 +88,19 @@ def scenes_file(
     if not out.parent.is_dir():
         raise UsageError(f"there is no folder {out.parent}", "Make it first, or choose another --out.")
     engine = engine_factory()
-    scenes, notes = asyncio.run(_asked(engine, vocabulary, templates))
+    scenes, notes = asyncio.run(_ask(engine, vocabulary, templates))
     if not scenes:
         raise UsageError(
-            f"no scene came out: {notes[0]}", f"Ask another model, or write {out.name} by hand: `scenes:` is a list."
+            f"no scene was found: {notes[0]}", f"Ask another model, or write {out.name} by hand: `scenes:` is a list."
         )
     write_scenes(out, vocabulary, scenes, author or engine.version)
     placed = {name for scene in scenes for name in scene.labels}
-    return SceneReport(vocabulary_name, out, len(scenes), len(placed), len(vocabulary.names), notes)
+    return SceneReport(
+        vocabulary_name, out, len(scenes), len(placed), len(vocabulary.names), (*vocabulary.notes, *notes)
+    )
 
 
-async def _asked(
+async def _ask(
     engine: Engine, vocabulary: Vocabulary, templates: Mapping[str, Template]
 ) -> tuple[tuple[Scene, ...], tuple[str, ...]]:
     try:
@@ -114,26 +116,26 @@ async def propose_scenes(
     """Return the scenes that a model names, their labels in the vocabulary's order, and sentences on what is missing.
 
     `engine` was started. A label may be in several scenes; the order of the scenes does not depend on timing. Raises
-    EndpointError or EngineDiedError where nothing more can be asked.
+    EndpointError or EngineDiedError where the engine ends.
     """
     count = -(-len(vocabulary.names) // LABELS_PER_QUESTION)
     parts = [vocabulary.names[start::count] for start in range(count)]
-    gathered = _Gathered(vocabulary)
+    found = _Scenes(vocabulary)
 
     def question(part: Sequence[str]) -> Request:
-        known = render_names(gathered.names)
+        known = render_names(found.names)
         return templates["scenes"].request(labels=render_names(part), about=vocabulary.about, scenes=known)
 
     responses = await ask_all(engine, None, [question(parts[0])])
-    gathered.take(f"question 1 of {count}", responses[0])
+    found.add(f"question 1 of {count}", responses[0])
     others = await ask_all(engine, None, [question(part) for part in parts[1:]]) if count > 1 else []
     for number, response in enumerate(others, 2):
-        gathered.take(f"question {number} of {count}", response)
-    return gathered.scenes(), gathered.notes()
+        found.add(f"question {number} of {count}", response)
+    return found.scenes(), found.notes()
 
 
-class _Gathered:
-    """The scenes of all answers so far, those of one name together."""
+class _Scenes:
+    """The scenes of all responses so far, merged by name."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._lexicon = Lexicon(vocabulary)
@@ -146,14 +148,14 @@ class _Gathered:
     def names(self) -> tuple[str, ...]:
         return tuple(self._names.values())
 
-    def take(self, where: str, response: Response) -> None:
-        """Add what an answer says, or why it says nothing."""
+    def add(self, where: str, response: Response) -> None:
+        """Add the scenes of a response, or why it has none."""
         try:
-            found = _read_scenes(response)
+            scenes = _read_scenes(response)
         except UnusableAnswerError as error:
-            self._failed.append(f"{where} came to nothing: {error}")
+            self._failed.append(f"{where} failed: {error}")
             return
-        for scene in found:
+        for scene in scenes:
             labels = {each: self._lexicon.find(each) for each in scene.labels}
             self._foreign.update(dict.fromkeys(each for each, name in labels.items() if name is None))
             known = {name for name in labels.values() if name is not None}
@@ -170,16 +172,16 @@ class _Gathered:
         lacking = [name for name in self._lexicon.position if name not in placed]
         notes = list(self._failed)
         if self._foreign:
-            notes.append(f"answers that are no labels were left out: {some(list(self._foreign))}")
+            notes.append(f"out-of-vocabulary names were left out: {shortened(list(self._foreign))}")
         if lacking:
-            notes.append(f"in no scene: {some(lacking)}")
+            notes.append(f"in no scene: {shortened(lacking)}")
         return tuple(notes)
 
 
 def _read_scenes(response: Response) -> list[Scene]:
-    """Return the scenes of an answer with the labels as they were written; what is no scene is left out."""
+    """Return the scenes of a response with the labels as written; entries of another form are left out."""
     value = read_json(response)
-    if isinstance(value, dict):  # some wrap every list in an object
+    if isinstance(value, dict):  # some models wrap a list in an object
         value = next((each for each in value.values() if isinstance(each, list)), [])
     scenes = []
     for entry in value if isinstance(value, list) else []:
@@ -193,7 +195,7 @@ def _read_scenes(response: Response) -> list[Scene]:
 
 
 def write_scenes(path: Path, vocabulary: Vocabulary, scenes: Sequence[Scene], author: str) -> None:
-    """Write a file of scenes, put in place with one rename. Raises UsageError where it cannot be written."""
+    """Write a file of scenes by one rename. Raises UsageError where it cannot be written."""
     import yaml
 
     entries = [{"name": scene.name, "labels": list(scene.labels)} for scene in scenes]

@@ -8,20 +8,20 @@ must be told apart from), `synonyms`, `includes` and `excludes` (short phrases).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import difflib
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from tagllm_cli.errors import VocabularyError
-from tagllm_cli.resources import read_yaml
+from tagllm_cli.resources import UserModel, in_one_line, read_yaml, validated
 from tagllm_cli.vocabulary.model import Vocabulary
 
 LISTS = ("similar", "synonyms", "includes", "excludes")
-_SAYS = ("description", *LISTS)
-_CARD_KEYS = ("name", *_SAYS, "author", "history")
-_UNWRITTEN_KEYS = ("name", "why", "round", "history")
-_ATTEMPT_KEYS = ("round", "author", *_SAYS, "kept", "why", "date", "reading", "relation", "disputed")
-_SECTIONS = {"cards": "card", "proposed": "proposed card", "unwritten": "unwritten label"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +52,10 @@ class Wording:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One entry of a card's history: what was written in a round (1, 2, ...), by whom, and what became of it.
+    """One entry of a card's history: what was drafted in a round (1, 2, ...), by whom, and whether it was kept.
 
-    `wording` is empty where nothing usable came. `reading` is what the bare name means to the multimodal model,
-    `relation` how that compares with the wording; `disputed` are pictures whose decision the card changes.
+    `wording` is empty where the answer was unusable. `reading` is what the bare name means to the multimodal model,
+    `relation` how that compares with the wording; `disputed` are images whose decision the card changes.
     """
 
     round: int
@@ -114,106 +114,125 @@ def load_card_file(path: Path, vocabulary: Vocabulary) -> CardFile:
     Raises VocabularyError for an unreadable file, an unknown label or key, a missing description, or two cards for one
     label.
     """
-    content = read_yaml(path)
-    if not isinstance(content, dict) or not isinstance(content.get("cards"), list) or content.keys() - _SECTIONS:
-        known = ", ".join(f"`{section}`" for section in _SECTIONS)
+    found, problems = validated(_FileModel, read_yaml(path), {"names": frozenset(vocabulary.names)})
+    if found is None:
         raise VocabularyError(
-            f"{path} holds no cards", f"A card file is a list of mappings under the key `cards` (its keys: {known})."
+            f"{path}: {in_one_line(problems)}",
+            "A card file lists cards under `cards`, each with `name` and `description`; the names are labels of "
+            f"{vocabulary.name}.",
         )
-    names = frozenset(vocabulary.names)
-    lists: dict[str, dict[str, Entry]] = {}
-    for section, what in _SECTIONS.items():
-        found = lists[section] = {}
-        entries = content.get(section) or []
-        for number, value in enumerate(entries if isinstance(entries, list) else [entries], 1):
-            try:
-                entry = read_entry(value, names, written=section != "unwritten")
-                if entry.name in found:
-                    raise ValueError(f"{entry.name!r} has a card already")
-            except ValueError as error:
-                raise VocabularyError(
-                    f"{path}, {what} {number}: {error}", f"Labels are those of {vocabulary.name}."
-                ) from error
-            found[entry.name] = entry
-    return CardFile(**lists)
+    return CardFile(_by_name(found.cards), _by_name(found.proposed), _by_name(found.unwritten))
 
 
-def read_entry(value: object, names: Collection[str], *, written: bool = True) -> Entry:
-    """Return one element of a card file's lists; ValueError says in a line what is wrong with it.
-
-    `written`: it is a card and must have a description; else it is a label without one.
-    """
-    if not isinstance(value, dict):
-        raise ValueError("it is not a mapping")
-    _check_keys(value, _CARD_KEYS if written else _UNWRITTEN_KEYS)
-    name = value.get("name")
-    if not isinstance(name, str) or name not in names:
-        raise ValueError(f"{name!r} is no label" if name else "it has no name")
-    wording = _wording(value, name, names)
-    if written and not wording.description:
-        raise ValueError(f"{name!r} has no description")
-    entries = value.get("history") or []
-    if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
-        raise ValueError(f"`history` of {name!r} is not a list of mappings")
-    history = tuple(_attempt(each, name) for each in entries)
-    author, why = _text(value, "author", name), _text(value, "why", name)
-    return Entry(name, wording, author, history, why, _number(value, name))
-
-
-def _attempt(value: Mapping[str, object], name: str) -> Attempt:
-    _check_keys(value, _ATTEMPT_KEYS)
-    if value.get("kept") not in ("true", "false"):
-        raise ValueError(f"`kept` in the history of {name!r} is neither true nor false")
-    texts = {key: _text(value, key, name) for key in ("author", "why", "date", "reading", "relation")}
-    return Attempt(
-        round=_number(value, name),
-        wording=_wording(value, name, None),  # a label that was removed since may still stand in a history
-        kept=value["kept"] == "true",
-        disputed=_phrases(value, "disputed", name),
-        **texts,
-    )
-
-
-def _wording(value: Mapping[str, object], name: str, names: Collection[str] | None) -> Wording:
-    description = value.get("description")
-    if not isinstance(description, str | None):
-        raise ValueError(f"`description` of {name!r} is not a text")
-    similar = _phrases(value, "similar", name)
-    for other in similar if names is not None else ():
-        if names is not None and (other not in names or other == name):
-            raise ValueError(
-                f"{name!r} is called similar to {'itself' if other == name else f'{other!r}, which is no label'}"
-            )
-    rest = {key: tuple(map(phrase, _phrases(value, key, name))) for key in LISTS if key != "similar"}
-    return Wording(phrase(description or ""), similar, **rest)
-
-
-def _check_keys(value: Mapping[str, object], known: Sequence[str]) -> None:
-    if unknown := [key for key in value if key not in known]:
-        raise ValueError(f"unknown key {unknown[0]!r} (known: {', '.join(known)})")
-
-
-def _phrases(value: Mapping[str, object], key: str, name: str) -> tuple[str, ...]:
-    found = value.get(key) or []
-    if isinstance(found, list) and all(isinstance(each, str) and phrase(each) for each in found):
-        return tuple(found)
-    raise ValueError(f"`{key}` of {name!r} is not a list of texts")
-
-
-def _text(value: Mapping[str, object], key: str, name: str) -> str:
-    found = value.get(key) or ""
-    if isinstance(found, str):
-        return found
-    raise ValueError(f"`{key}` of {name!r} is not a text")
-
-
-def _number(value: Mapping[str, object], name: str) -> int:
-    found = value.get("round") or "0"
-    if isinstance(found, str) and found.isdecimal():
-        return int(found)
-    raise ValueError(f"`round` of {name!r} is not a number")
+def read_card(value: object, names: Collection[str]) -> Entry:
+    """Return one card of a card file for one of the labels `names`; ValueError says in a line what is wrong with it."""
+    found, problems = validated(_CardModel, value, {"names": names})
+    if found is None:
+        raise ValueError(in_one_line(problems))
+    return found.entry()
 
 
 def phrase(text: str) -> str:
     """Return a text as one phrase: without line breaks, double spaces and the stop at its end."""
     return " ".join(text.split()).rstrip(". ")
+
+
+def _filled(text: str) -> str:
+    if not phrase(text):
+        raise ValueError("is empty")
+    return text
+
+
+_Text = Annotated[str, AfterValidator(_filled)]
+_Phrase = Annotated[_Text, AfterValidator(phrase)]
+
+
+class _WordingModel(UserModel):
+    description: Annotated[str, AfterValidator(phrase)] = ""
+    similar: tuple[_Text, ...] = ()
+    synonyms: tuple[_Phrase, ...] = ()
+    includes: tuple[_Phrase, ...] = ()
+    excludes: tuple[_Phrase, ...] = ()
+
+    def wording(self) -> Wording:
+        return Wording(self.description, *(getattr(self, key) for key in LISTS))
+
+
+class _AttemptModel(_WordingModel):  # a label that was removed since may still be among its similar ones
+    round: Annotated[int, Field(ge=0)] = 0
+    author: str = ""
+    kept: bool
+    why: str = ""
+    date: str = ""
+    reading: str = ""
+    relation: str = ""
+    disputed: tuple[_Text, ...] = ()
+
+    def attempt(self) -> Attempt:
+        facts = (self.date, self.reading, self.relation, self.disputed)
+        return Attempt(self.round, self.author, self.wording(), self.kept, self.why, *facts)
+
+
+class _CardModel(_WordingModel):
+    name: str
+    author: str = ""
+    history: tuple[_AttemptModel, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self, info: ValidationInfo) -> _CardModel:
+        names = info.context["names"] if info.context else ()
+        _check_label(self.name, names)
+        if not self.description:
+            raise ValueError(f"{self.name!r} has no description")
+        for other in self.similar:
+            if other not in names or other == self.name:
+                reason = "itself" if other == self.name else f"{other!r}, which is no label{_meant(other, names)}"
+                raise ValueError(f"{self.name!r} is called similar to {reason}")
+        return self
+
+    def entry(self) -> Entry:
+        return Entry(self.name, self.wording(), self.author, tuple(each.attempt() for each in self.history))
+
+
+class _UnwrittenModel(UserModel):
+    name: str
+    why: str = ""
+    round: Annotated[int, Field(ge=0)] = 0
+    history: tuple[_AttemptModel, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self, info: ValidationInfo) -> _UnwrittenModel:
+        _check_label(self.name, info.context["names"] if info.context else ())
+        return self
+
+    def entry(self) -> Entry:
+        history = tuple(each.attempt() for each in self.history)
+        return Entry(self.name, history=history, why=self.why, round=self.round)
+
+
+class _FileModel(UserModel):
+    cards: tuple[_CardModel, ...]
+    proposed: tuple[_CardModel, ...] = ()
+    unwritten: tuple[_UnwrittenModel, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> _FileModel:
+        for section in ("cards", "proposed", "unwritten"):
+            counts = Counter(each.name for each in getattr(self, section))
+            if twice := [name for name, count in counts.items() if count > 1]:
+                raise ValueError(f"`{section}` has two entries for {twice[0]!r}")
+        return self
+
+
+def _by_name(entries: Iterable[_CardModel | _UnwrittenModel]) -> dict[str, Entry]:
+    return {each.name: each.entry() for each in entries}
+
+
+def _check_label(name: str, names: Collection[str]) -> None:
+    if name not in names:
+        raise ValueError(f"{name!r} is no label{_meant(name, names)}" if name else "it has no name")
+
+
+def _meant(name: str, names: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

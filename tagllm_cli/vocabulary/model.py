@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +21,15 @@ class Label:
 class Vocabulary:
     """The labels of a dataset in its own order, with the groups that its author wrote, if any.
 
-    `groups` maps an arm's name to a partition of label names.
+    `groups` maps an arm's name to a partition of label names. `notes` are sentences on how the file was read, if it was
+    in another tool's format; they are no part of the vocabulary's identity.
     """
 
     name: str
     labels: tuple[Label, ...]
     groups: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
     about: str = ""
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -75,8 +75,8 @@ class DemoEye:
             listed = re.search(r"Categories: (.*)$", f"{request.system}\n{request.text}", re.MULTILINE)
             options = listed.group(1).split(", ") if listed else NAMES
             slips = Random(f"{uuid} {request.text}")
-            shown = [name for name in options if (name in names) != (slips.random() < 0.03)]
-            return Response(", ".join(shown) or "none", prompt_tokens=200, cached_tokens=64, output_tokens=5)
+            seen = [name for name in options if (name in names) != (slips.random() < 0.03)]
+            return Response(", ".join(seen) or "none", prompt_tokens=200, cached_tokens=64, output_tokens=5)
         name, description = asked.groups()
         thing = self._described.get(description or "")
         if thing is None and description and self.trusts_any_card:

@@ -23,7 +23,7 @@ from tests.support.stub_server import stub_server
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ConceptWorkspace:
     monkeypatch.delenv("TAGLLM_LLM_ENDPOINT", raising=False)
-    return ConceptWorkspace(tmp_path / "desk")
+    return ConceptWorkspace(tmp_path / "workspace")
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_an_llm_alone_writes_cards_by_their_text(workspace: ConceptWorkspace) ->
     assert "to the model" not in third
     assert last.startswith("next: tagllm disambiguate TABLE --concepts ")
     assert "round 1: mouse: a card: judged by its text" in result.stderr
-    assert workspace.file()["cards"]["mouse"]["author"] == "scribe"
+    assert workspace.file()["cards"]["mouse"]["author"] == "scripted-llm"
 
 
 def test_json_is_one_object(workspace: ConceptWorkspace, eyes: FaultyProxy) -> None:
@@ -134,10 +134,10 @@ def test_a_card_file_that_is_none_is_one_clear_line(workspace: ConceptWorkspace,
 @pytest.mark.parametrize(
     ("more", "what"),
     [
-        (["--labels", "dragon"], "'dragon' is no label of desk"),
+        (["--labels", "dragon"], "'dragon' is no label of workspace"),
         (["--labels", ","], "--labels names nothing"),
-        (["--truth", "truth.csv"], "--truth says nothing without pictures"),
-        (["--images", "."], "no model is named to look at the pictures"),
+        (["--truth", "truth.csv"], "--truth needs images"),
+        (["--images", "."], "no model is named to look at the images"),
         (["--review"], "this is no terminal"),
         (["--out", "cards.json"], "cards.json is no YAML file"),
         (["--rounds", "0"], "--rounds"),

@@ -71,7 +71,7 @@ def test_a_plan_of_an_older_release_asks_for_groups() -> None:
     plan = new_plan(plan_options())
     older = {key: value for key, value in plan.to_json().items() if key not in ("strategy", "knowledge")}
     assert Plan.from_json(older) == plan
-    assert (plan.strategy, plan.knowledge) == ("groups", "parents")
+    assert (plan.strategy, plan.grouped_by) == ("groups", "parents")
     assert revise(Plan.from_json(older), plan_options()) == (plan, [])
 
 
@@ -96,7 +96,7 @@ def test_groups_are_made_by_what_was_counted_if_anything_was() -> None:
     plan = new_plan(plan_options(cooccurrence=counted, group_size=2))
     assert {group.names for group in plan.arms["cooccurring"]} == set(zip(ANIMALS, THINGS, strict=True))
     assert not {group.names for group in plan.arms["disjoint"]} & set(zip(ANIMALS, THINGS, strict=True))
-    assert plan.knowledge == counted.about
+    assert plan.grouped_by == counted.about
     assert first_notes(plan, plan_options(cooccurrence=counted)) == list(counted.notes)
     assert first_notes(plan, plan_options()) == []
 

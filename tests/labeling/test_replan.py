@@ -82,7 +82,7 @@ def test_a_replan_keeps_the_groups_that_a_file_made_unless_there_is_another() ->
         "--replan keeps --group-size 2",
         "--replan keeps the groups made by labels.parquet, 12 images; give --cooccurrence to make others",
     ]
-    assert (kept.knowledge, len(questions(kept))) == (pinned.knowledge, len(questions(pinned)))
+    assert (kept.grouped_by, len(questions(kept))) == (pinned.grouped_by, len(questions(pinned)))
     for arm, groups in kept.arms.items():
         names = sorted(name for group in groups for name in group.names)
         assert names == sorted([*TEN.names[1:], "goat"])
@@ -93,9 +93,9 @@ def test_a_replan_keeps_the_groups_that_a_file_made_unless_there_is_another() ->
         assert (set(old) - set(new), set(new) - set(old)) == ({"cat"}, {"goat"})
 
     other, notes = replanned(pinned, cooccurrence=replace(COUNTED, about="scenes.yaml, 3 scenes"))
-    assert (other.knowledge, notes[1:]) == ("scenes.yaml, 3 scenes", list(COUNTED.notes))
+    assert (other.grouped_by, notes[1:]) == ("scenes.yaml, 3 scenes", list(COUNTED.notes))
     parents, notes = replanned(pinned, arms=("cooccurring",))
-    assert (parents.knowledge, parents.arms) == (
+    assert (parents.grouped_by, parents.arms) == (
         "parents",
         new_plan(plan_options(group_size=2, arms=("cooccurring",))).arms,
     )

@@ -85,23 +85,40 @@ def test_own_files_replace_builtin_ones_one_by_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("system: S", "systen: S", "'systen' is not a key of this template"),
-        ("system: S", "system: '{{ name }}'", "'system' must be text without variables"),
-        ("text: Is there {{ name }}?", "text: ' '", "'text' is missing or empty"),
-        ("{{ name }}", "{{ nam }}", "'text' uses {{ nam }}; this template has {{ name }}"),
-        ("{{ name }}", "{{ name }} {{ range(9) }}", "'text' uses {{ range }}; this template has {{ name }}"),
-        ("{{ name }}", "it", "'text' does not use {{ name }}"),
-        ("{{ name }}", "{{ name", "'text', line 1 "),
-        ("{{ name }}", "{{ name | shout }}", "'text'"),
-        ("{{ name }}", "{{ name.title.x }}", "'text' cannot be put together"),
-        ("{{ name }}", "{{ name.__class__.mro() }}", "'text' cannot be put together"),
-        ("image: true", "image: maybe", "'image' must be true or false"),
-        ("max_tokens: 1", "max_tokens: 0", "'max_tokens' must be a whole number from 1"),
-        ("max_tokens: 1", "max_tokens: many", "'max_tokens' must be a whole number from 1"),
-        ("yes: [yes]", "none: [none]", "'none' is not a key of this template"),
-        ("yes: [yes]", "yes: ja", "'yes' must be a list of the answers"),
-        ("no: [no]", "no: [no, YES]", "'no' lists 'yes', which 'yes' lists too"),
-        (VERIFY, "- a list", "the file is not a mapping"),
+        ("system: S", "systen: S", "`system` is missing; unknown key 'systen' (did you mean 'system'?)"),
+        ("system: S", "system: '{{ name }}'", "`system` has variables, and can have none"),
+        ("text: Is there {{ name }}?", "text: ' '", "`text` is empty"),
+        ("{{ name }}", "{{ nam }}", "`text` uses {{ nam }}; this template has {{ name }}"),
+        ("{{ name }}", "{{ name }} {{ range(999999999) }}", "`text` line 1 has a call"),
+        ("{{ name }}", "it", "`text` does not use {{ name }}"),
+        ("{{ name }}", "{{ name", "`text` line 1: unexpected char '?'"),
+        ("{{ name }}", "{{ " + "(" * 5000 + "name" + ")" * 5000 + " }}", "`text` is nested too deeply"),
+        (
+            "{{ name }}",
+            "{{ name | shout }}",
+            "`text` line 1 has the filter 'shout'; a template can use variables, if, ",
+        ),
+        ("{{ name }}", "{{ name | replace('a', 'aaaaaaaaa') }}", "`text` line 1 has the filter 'replace'"),
+        ("{{ name }}", "{{ name.title.x }}", "`text` line 1 has a dot"),
+        ("{{ name }}", "{{ name.__class__.mro() }}", "`text` line 1 has a call"),
+        ("{{ name }}", "{{ name.ljust(999999999) }}", "`text` line 1 has a call"),
+        ("{{ name }}", "{{ name }}{{ 2 ** 99999999 }}", "`text` line 1 has `**`"),
+        ("{{ name }}", "{{ name * 99999999999 }}", "`text` line 1 has `*`"),
+        ("{{ name }}", "{% set n = name ~ name %}{{ n }}", "`text` line 1 has `set`"),
+        ("{{ name }}", "{% for c in name %}{{ c }}{% endfor %}", "`text` line 1 has `for`"),
+        ("{{ name }}", "{% macro m() %}{% endmacro %}{{ name }}", "`text` line 1 has `macro`"),
+        ("{{ name }}", "{% include 'x' %}{{ name }}", "`text` line 1 has `include`"),
+        ("{{ name }}", "{{ name }}{% if name < 3 %}{% endif %}", "`text` cannot be put together: '<' not supported"),
+        ("image: true", "image: maybe", "`image` is neither true nor false"),
+        ("max_tokens: 1", "max_tokens: 0", "`max_tokens` is too small"),
+        ("max_tokens: 1", "max_tokens: 100001", "`max_tokens` is too large"),
+        ("max_tokens: 1", "max_tokens: many", "`max_tokens` is not a whole number"),
+        ("yes: [yes]", "none: [none]", "`yes` is missing; unknown key 'none'"),
+        ("yes: [yes]", "yes: ja", "`yes` is not a list"),
+        ("yes: [yes]", "yes: []", "`yes` is an empty list"),
+        ("yes: [yes]", "yes: ['']", "entry 1 of `yes`: it is empty"),
+        ("no: [no]", "no: [no, YES]", "`yes` and `no` both list 'yes'"),
+        (VERIFY, "- a list", "it is not a mapping"),
     ],
 )
 def test_a_wrong_template_names_file_and_key(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -139,11 +156,18 @@ def test_a_wrong_system_part_names_file_and_key(tmp_path: Path, system: str, mes
 
 
 def test_a_template_that_fails_on_one_value_only_is_still_our_error(tmp_path: Path) -> None:
-    (tmp_path / "verify.yaml").write_text(VERIFY.replace("{{ name }}", "{{ name }}{{ 1 // (name != 'cat') }}"))
+    text = "{{ name }}{% if name == 'cat' and name < 3 %}{% endif %}"
+    (tmp_path / "verify.yaml").write_text(VERIFY.replace("{{ name }}", text))
     template = load_templates(tmp_path)["verify"]
-    assert template.request(name="dog").text == "Is there dog1?"
+    assert template.request(name="dog").text == "Is there dog?"
     with pytest.raises(VocabularyError, match="template 'verify', text: "):
         template.request(name="cat")
+
+
+def test_a_template_can_choose_and_change_letters(tmp_path: Path) -> None:
+    text = "{% if name in ['cat'] or not name is string %}the {{ name | title ~ '!' }}{% else %}{{ name }}{% endif %}"
+    (tmp_path / "verify.yaml").write_text(VERIFY.replace("{{ name }}", text))
+    assert load_templates(tmp_path)["verify"].request(name="cat").text == "Is there the Cat!?"
 
 
 @pytest.mark.parametrize("name", ["verfy.yaml", "verify.yml", "verify.txt"])

@@ -112,7 +112,7 @@ def test_a_question_that_comes_to_nothing_leaves_the_others(many: str, tmp_path:
     answers: list[str | Response] = [scene_of("sea", "label 0", "label 1"), scene_of("sea", "label 2")]
     answers.insert(bad, UNUSABLE[reason])
     report = scenes_file(many, tmp_path / "s.yaml", lambda: say(*answers), None)
-    assert report.notes[0] == f"question {bad + 1} of 3 came to nothing: {reason}"
+    assert report.notes[0] == f"question {bad + 1} of 3 failed: {reason}"
     assert load_scenes(tmp_path / "s.yaml") == (Scene("sea", ("label 0", "label 1", "label 2")),)
 
 
@@ -137,13 +137,13 @@ def test_answers_about_other_labels_are_named_and_left_out(few: str, tmp_path: P
     answer = json.dumps([{"scene": "zoo", "labels": ["lion", "cow"]}, {"scene": "space", "labels": ["rocket"]}])
     report = scenes_file(few, tmp_path / "s.yaml", lambda: say(answer), None)
     assert load_scenes(tmp_path / "s.yaml") == (Scene("zoo", ("cow",)),)
-    assert report.notes[0] == "answers that are no labels were left out: lion, rocket"
+    assert report.notes[0] == "out-of-vocabulary names were left out: lion, rocket"
 
 
 @pytest.mark.parametrize("answer", ["No.", scene_of("space", "rocket"), "[]", "[[[[" * 10_000])
 def test_no_scene_at_all_writes_nothing(few: str, tmp_path: Path, answer: str) -> None:
     engine = say(answer)
-    with pytest.raises(UsageError, match="no scene came out: ") as caught:
+    with pytest.raises(UsageError, match="no scene was found: ") as caught:
         scenes_file(few, tmp_path / "s.yaml", lambda: engine, None)
     assert "\n" not in caught.value.message
     assert engine.closed == 1

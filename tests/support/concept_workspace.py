@@ -1,4 +1,4 @@
-"""A desk to write concept cards at: pictures whose content shows in their pixels, and a model that sees by rule.
+"""A workspace for concept cards: images whose content is coded in their pixels, and a VLM that answers by rule.
 
 Two names are ambiguous: the dataset means the animals, the model takes "mouse" for the device too and "bat" for the
 thing to hit with. A card helps where it says what is meant, and hurts where it says something else.
@@ -47,7 +47,7 @@ SENSES = {"device": "mouse/device", "rodent": "mouse/animal", "wings": "bat/anim
 
 
 def things_in(number: int) -> frozenset[str]:
-    """What the picture of this number shows: each thing in some of the pictures, in no order."""
+    """What the image of this number shows: each thing in some of the images, in no order."""
     return frozenset(thing for place, thing in enumerate(THINGS) if (number * 2654435761 >> (place * 3 + 7)) % 3 == 0)
 
 
@@ -64,7 +64,7 @@ def seen_in(picture: DecodedImage) -> frozenset[str]:
 
 
 def see(picture: DecodedImage | None, request: Request) -> Response:
-    """The model that sees: any sense of a bare name, the sense of a card."""
+    """The VLM: any sense of a bare name, the sense of a card."""
     name = re.search(r"Category: (.+?)\.", request.text)
     assert name, request.text
     if picture is None:
@@ -74,7 +74,7 @@ def see(picture: DecodedImage | None, request: Request) -> Response:
     plan_options = {thing for thing in THINGS if thing.partition("/")[0] == name[1]}
     if card:
         plan_options = next(({thing} for word, thing in SENSES.items() if word in card[1]), plan_options)
-    if card and "beside" in card[1] and "cup" in shown:  # helps in some pictures only
+    if card and "beside" in card[1] and "cup" in shown:  # helps in some images only
         plan_options = plan_options | {"mouse/device"}
     yes = bool(plan_options & shown) or bool(card and "whatever" in card[1])
     if card and "unheard-of" in card[1]:
@@ -105,7 +105,7 @@ class ConceptWorkspace:
             for name, parent in LABELS.items()
         ]
         parents = list(dict.fromkeys(LABELS.values()))
-        content = {"name": "desk", "parents": parents, "labels": labels}
+        content = {"name": "workspace", "parents": parents, "labels": labels}
         self.vocabulary.write_text(yaml.safe_dump(content), encoding="utf-8")
 
     def _paint(self, path: Path, number: int) -> None:
@@ -134,7 +134,7 @@ class ConceptWorkspace:
 
     def settings(self, **options: Any) -> ConceptSettings:
         """The settings of a run with a table and people's labels, unless `options` say otherwise."""
-        chosen = {"table": self.table, "truth": self.truth, "pictures": 24, **options}
+        chosen = {"table": self.table, "truth": self.truth, "examples": 24, **options}
         return ConceptSettings(vocabulary=str(self.vocabulary), out=self.out, **chosen)
 
     def write(
@@ -146,8 +146,8 @@ class ConceptWorkspace:
     def models(
         self, server: ScriptedLLM, sees: bool = True, patient: Mapping[str, Any] | None = None
     ) -> tuple[Model, Model | None]:
-        """The LLM behind the server, and the model that sees."""
-        llm = Model("scribe", b"l" * 16, lambda: EndpointEngine(patience(server, **(patient or {}))))
+        """The LLM behind the server, and the VLM."""
+        llm = Model("scripted-llm", b"l" * 16, lambda: EndpointEngine(patience(server, **(patient or {}))))
         return llm, Model("rules", b"s" * 16, lambda: self.engine) if sees else None
 
     def file(self) -> dict[str, dict[str, Any]]:

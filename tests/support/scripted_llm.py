@@ -56,7 +56,7 @@ class ScriptedLLM(FaultyProxy):
         relation: str = "broader",
         refuses: str = "",
     ) -> None:
-        super().__init__(answer=self._answer_to, models=("scribe",))
+        super().__init__(answer=self._answer_to, models=("scripted-llm",))
         self._scripts, self._words, self._found = scripts, words or {}, find
         self._relation, self._refuses = relation, refuses
         self._turns: dict[str, int] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,8 @@ from tagllm_cli import resources as shipped
 from tagllm_cli.errors import VocabularyError
 from tagllm_cli.labeling.answers.parse_list import Lexicon
 from tagllm_cli.labeling.groups.partition import affinity_by_parent, cooccurring
-from tagllm_cli.vocabulary.load import Problem, builtin_vocabularies, check_vocabulary, load_vocabulary
+from tagllm_cli.vocabulary.checks import Problem
+from tagllm_cli.vocabulary.load import builtin_vocabularies, check_vocabulary, load_vocabulary
 from tagllm_cli.vocabulary.model import Label, Vocabulary
 
 YAML = """
@@ -38,6 +39,12 @@ def written(folder: Path, text: str, name: str = "own.yaml") -> str:
     path = folder / name
     path.write_text(text, encoding="utf-8")
     return str(path)
+
+
+# Each anchor holds the one before it ten times.
+MULTIPLYING = "\n".join(
+    f"a{number}: &a{number} [{', '.join([f'*a{number - 1}' if number else 'x'] * 10)}]" for number in range(12)
+).encode()
 
 
 def kinds(problems: list[Problem]) -> dict[str, str]:
@@ -124,15 +131,34 @@ def test_every_format_gives_the_same_labels(tmp_path: Path, name: str, text: str
         ("[cat, dog, cat]", "duplicate", "'cat' stands 2 times"),
         ("[cat, ' ']", "empty_name", "a label without a name, about number 2 (null needs quotes)"),
         ("[cat, null]", "empty_name", "a label without a name, about number 2 (null needs quotes)"),
-        ("[cat, {name: dog, colour: red}]", "unknown_key", "'dog' has an unknown key 'colour' (known: "),
-        ("{labels: [cat], label: x}", "unknown_key", "the file has an unknown key 'label'"),
-        ("{labels: []}", "structure", "`labels` is not a list of at least one label"),
-        ("just text", "structure", "the file holds neither a list of labels nor a mapping"),
-        (f"[cat, {'[' * 800}{']' * 800}]", "structure", "label 2 is neither a name nor a mapping"),
-        ("[cat, [dog]]", "structure", "label 2 is neither a name nor a mapping"),
-        ("[{name: cat, synonyms: kitty}]", "structure", "'cat': `synonyms` is not a list of texts"),
-        ("[{name: cat, description: [x]}]", "structure", "'cat': `description` is not text"),
-        ("{labels: [cat], groups: [[cat]]}", "structure", "`groups` does not map each arm to a list of lists"),
+        (
+            "[cat, {name: dog, colour: red}]",
+            "structure",
+            "entry 2 of `labels` ('dog'): unknown key 'colour' (known: name, ",
+        ),
+        ("[{name: cat, sinonyms: [kitty]}]", "structure", "unknown key 'sinonyms' (did you mean 'synonyms'?)"),
+        ("{labels: [cat], label: x}", "structure", "unknown key 'label' (did you mean 'labels'?)"),
+        (
+            "{label: [cat], about: x}",
+            "structure",
+            "the file has no `labels` (its keys: label, about): is 'label' meant",
+        ),
+        (
+            "{train: x, val: y}",
+            "structure",
+            "has no `labels` (its keys: train, val): a vocabulary is a list of names, or",
+        ),
+        ("{labels: []}", "structure", "`labels` is an empty list"),
+        ("{labels: cat}", "structure", "`labels` is not a list"),
+        ("just text", "structure", "the file holds no labels: a vocabulary is a list of names, or"),
+        ("[cat, [dog]]", "structure", "entry 2 of `labels`: it is neither a name nor a mapping"),
+        ("[{name: cat, synonyms: kitty}]", "structure", "entry 1 of `labels` ('cat'): `synonyms` is not a list"),
+        ("[{name: cat, synonyms: [[x]]}]", "structure", "('cat'), entry 1 of `synonyms`: it is not text"),
+        ("[{name: cat, synonyms: [' ']}]", "structure", "('cat'), entry 1 of `synonyms`: it is empty"),
+        ("[{name: cat, description: [x]}]", "structure", "entry 1 of `labels` ('cat'): `description` is not text"),
+        ("[{name: !!timestamp 2026-01-01}]", "structure", "entry 1 of `labels`: `name` is not text"),
+        ("{labels: [cat], groups: [[cat]]}", "structure", "`groups` is not a mapping"),
+        ("{labels: [cat], groups: {x: [cat]}}", "structure", "entry 1 of `x`: it is not a list"),
         ("[{name: cat, parent: pet}]", "unknown_parent", "'cat' has the parent 'pet', which is neither"),
         ("[{name: a, parent: b}, {name: b, parent: a}]", "parent_cycle", "'a' is its own parent or ancestor"),
         ("[{name: cat, similar: [dog]}]", "unknown_similar", "'cat' is called similar to 'dog', which is no label"),
@@ -200,6 +226,16 @@ def test_the_first_problems_are_named_and_the_rest_counted(tmp_path: Path) -> No
         ("own.yaml", b"labels: [cat]\nlabels: [dog]\n", "own.yaml, line 1: the key 'labels' stands twice"),
         ("own.yaml", b"- !!python/object:os.system x\n", "could not determine a constructor"),
         ("own.yaml", b"\x01", "own.yaml is not valid YAML"),
+        ("own.yaml", b"\n- a\n- &x [b, *x]\n", "own.yaml, line 3: the anchor &x contains itself"),
+        ("own.yaml", b"[" * 300_000, "own.yaml, line 1: lists and mappings are nested more than 50 deep"),
+        ("own.yaml", b"- " * 300_000, "own.yaml, line 1: lists and mappings are nested more than 50 deep"),
+        ("own.yaml", MULTIPLYING, "own.yaml, line 7: the content has more than 5,000,000 parts"),
+        ("own.json", b'{"labels": ["a"], "labels": ["b"]}', "the key 'labels' stands twice"),
+        ("own.txt", "cat\ndog".encode("utf-16"), "own.txt is UTF-16 text, not UTF-8 text"),
+        ("own.csv", b"PK\x03\x04", "own.csv is a zip archive (Excel files are such), not UTF-8 text"),
+        ("own.txt", b"labels:\n- cat\n- dog\n", "own.txt is YAML or JSON, not one name a line"),
+        ("own.txt", b'["cat",\n"dog"]\n', "own.txt is YAML or JSON, not one name a line"),
+        ("own.csv", b"/m/011k07,Tortoise\n/m/011q46kg,Container\n", "it is not clear which column holds the names"),
         ("own.json", b'["cat",]', "own.json, line 1: "),
         ("own.json", b"[" * 100_000, "own.json is not usable JSON"),
         ("own.txt", b"caf\xe9", "own.txt is not UTF-8 text (byte 3)"),
@@ -238,12 +274,104 @@ def test_a_folder_is_no_vocabulary(tmp_path: Path) -> None:
         load_vocabulary(str(tmp_path / "labels.yaml"))
 
 
-def test_ten_thousand_labels_load_in_about_a_second(tmp_path: Path) -> None:
-    entries = (f"- {{name: thing {number}, synonyms: [object {number}]}}" for number in range(10_000))
-    spec = written(tmp_path, "\n".join(entries))
-    start = time.process_time()
-    Lexicon(load_vocabulary(spec))
-    assert time.process_time() - start < 4
+def test_the_work_grows_with_the_labels_and_not_faster(tmp_path: Path) -> None:
+    def calls(labels: int) -> int:
+        entries = (f"- {{name: thing {number}, synonyms: [object {number}]}}" for number in range(labels))
+        spec, counted = written(tmp_path, "\n".join(entries)), 0
+
+        def count(frame: object, event: str, argument: object) -> None:
+            nonlocal counted
+            counted += 1
+
+        sys.setprofile(count)
+        try:
+            load_vocabulary(spec)
+        finally:
+            sys.setprofile(None)
+        return counted
+
+    calls(10)  # imports
+    assert calls(2_000) < 4.4 * calls(500)
+
+
+# (file, content, its names, what the note says)
+OTHER_FORMATS = [
+    ("data.yaml", "path: x\nnc: 2\nnames:\n  1: no\n  0: hot dog\n", ["hot dog", "no"], "a YOLO data file: the 2"),
+    ("data.yaml", "train: x\nnames: [cat, dog]\n", ["cat", "dog"], "a YOLO data file: the 2 entries of `names`"),
+    ("x.json", '{"images": [], "categories": [{"id": 1, "name": "cat"}]}', ["cat"], "a COCO file: the 1 `categories`"),
+    ("config.json", '{"id2label": {"10": "k", "9": "j"}}', ["j", "k"], "a model's configuration: the 2 entries"),
+    ("x.json", '{"0": "cat", "1": "dog"}', ["cat", "dog"], "a mapping of number to name: its 2 names"),
+    ("x.yaml", "dog: 1\ncat: 0\n", ["cat", "dog"], "a mapping of name to number: its 2 names"),
+    ("x.txt", "cat, dog, person\n", ["cat", "dog", "person"], "one line is read as 3 names (cat, dog, person)"),
+    ("x.txt", '# all\n"a, b"; c\n', ["a, b", "c"], "one line is read as 2 names"),
+    ("x.txt", "cat\tdog", ["cat", "dog"], "one line is read as 2 names"),
+    ("x.txt", "- cat\n- dog\n", ["cat", "dog"], "every line has bullets, which are left out: cat, dog"),
+    ("x.txt", "0 cat\n1 hot dog\n", ["cat", "hot dog"], "every line has numbers, which are left out: cat, hot dog"),
+    ("x.txt", "1. cat\n2. dog\n", ["cat", "dog"], "every line has numbers"),
+    ("x.txt", "0: cat\n1: dog\n", ["cat", "dog"], "every line has numbers"),
+    ("x.txt", '"cat",\n"dog"\n', ["cat", "dog"], "every line has commas at the ends and quotes"),
+    ("coco.names", "cat\ndog\n", ["cat", "dog"], ""),
+    ("x.csv", "cat\ndog\n", ["cat", "dog"], ""),
+    ("x.csv", "Name\ncat\n", ["cat"], "a CSV file: the 1 labels are the column 'Name'"),
+    ("x.csv", "id;class name\n7;cat\n9;dog\n", ["cat", "dog"], "a CSV file: the 2 labels are the column 'class name'"),
+    ("x.csv", '0,cat\n1,"salt, pepper"\n', ["cat", "salt, pepper"], "a CSV file: the 2 labels are the second column"),
+    ("x.csv", "cat,dog,cow\n", ["cat", "dog", "cow"], "a CSV file: the 3 labels are its one line"),
+    ("x.tsv", "id\tlabel\n1\tcat\n", ["cat"], "a CSV file: the 1 labels are the column 'label'"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "names", "note"), OTHER_FORMATS)
+def test_label_lists_of_other_tools_are_read_with_a_note(
+    tmp_path: Path, name: str, text: str, names: list[str], note: str
+) -> None:
+    spec = written(tmp_path, text, name)
+    vocabulary = load_vocabulary(spec)
+    assert list(vocabulary.names) == names
+    problems = check_vocabulary(spec)
+    assert [(problem.kind, problem.fatal) for problem in problems] == [("file_format", False)] * bool(note)
+    assert vocabulary.notes == tuple(problem.message for problem in problems)
+    assert all(note in message for message in vocabulary.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("x.txt", "tench, Tinca tinca\ngoldfish, Carassius auratus\n"),
+        ("x.txt", "- cat\nflip-flop\n"),
+        ("x.txt", "2 wheeler\n4 wheeler\n"),
+        ("x.txt", "3 piece suit\n"),
+        ("x.txt", '"cat"\ndog\n'),
+        ("x.txt", "hot dog\n"),
+    ],
+)
+def test_what_may_be_meant_as_it_is_stays(tmp_path: Path, name: str, text: str) -> None:
+    vocabulary = load_vocabulary(written(tmp_path, text, name))
+    assert (list(vocabulary.names), vocabulary.notes) == (text.splitlines(), ())
+
+
+def test_a_yolo_file_whose_count_is_wrong_says_so(tmp_path: Path) -> None:
+    notes = load_vocabulary(written(tmp_path, "nc: 3\nnames: [cat, dog]\n")).notes
+    assert notes[1] == "`nc` says 3 classes, and `names` has 2"
+
+
+def test_supercategories_of_coco_are_parents(tmp_path: Path) -> None:
+    categories = [
+        {"id": 3, "name": "cat", "supercategory": "animal"},
+        {"id": 1, "name": "person", "supercategory": "person"},
+        {"id": 2, "name": "cup", "supercategory": "none"},
+    ]
+    spec = written(tmp_path, json.dumps({"categories": categories}), "instances.json")
+    assert load_vocabulary(spec).labels == (Label("cat", "animal"), Label("person", "person"), Label("cup"))
+
+
+def test_several_problems_are_found_at_once(tmp_path: Path) -> None:
+    spec = written(tmp_path, "about: [x]\nlabels: [{name: cat, colour: red}, {name: dog, similar: cat}, 7, [x]]\n")
+    assert [problem.message.partition(":")[0] for problem in check_vocabulary(spec)] == [
+        "`about` is not text (numbers need quotes in JSON)",
+        "entry 1 of `labels` ('cat')",
+        "entry 2 of `labels` ('dog')",
+        "entry 4 of `labels`",
+    ]
 
 
 @pytest.mark.parametrize("kind", ["prompts", "vocab"])

@@ -7,7 +7,7 @@ from typing import Any
 
 from tagllm_cli.evaluation.truth.base import Collector, Dialect, Truth, TruthFile
 from tagllm_cli.evaluation.truth.paths import suffixes
-from tagllm_cli.text import some
+from tagllm_cli.text import shortened
 
 _PARTS = ("images", "annotations", "categories")
 _HINT = "A COCO instances file has `images`, `categories`, and `annotations` with an image_id and a category_id."
@@ -78,7 +78,7 @@ def _collected(
         raise file.error(f"no annotation is about what the file lists: there is no {what} {example!r}", _HINT)
     warnings = [
         f"annotations about {what} that the file does not list, left out: "
-        f"{sum(missing.values()):,} ({'ids' if len(missing) > 1 else 'id'} {some(list(missing), 3)})"
+        f"{sum(missing.values()):,} ({'ids' if len(missing) > 1 else 'id'} {shortened(list(missing), 3)})"
         for what, missing in (("images", no_image), ("categories", no_category))
         if missing
     ]

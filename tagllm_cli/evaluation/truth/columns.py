@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation.truth.base import TruthFile
 from tagllm_cli.evaluation.truth.cells import SEPARATORS, is_mark, list_in
-from tagllm_cli.text import some
+from tagllm_cli.text import shortened
 
 # Squashed names, by preference.
 IMAGE_COLUMNS = (
@@ -87,7 +87,7 @@ def no_label_column(file: TruthFile, header: Sequence[str]) -> UsageError:
 
 
 def _no_column(file: TruthFile, header: Sequence[str], what: str, option: str, names: str) -> UsageError:
-    shown = some([column or "(no name)" for column in header], 8) or "none"
+    shown = shortened([column or "(no name)" for column in header], 8) or "none"
     return file.error(
         f"no column {what}: the header has {shown}", f"Name it with {option}, or call it {names}.", line=1
     )
@@ -97,7 +97,7 @@ def _named(file: TruthFile, header: Sequence[str], name: str, option: str) -> in
     for same in (lambda column: column == name, lambda column: squashed(column) == squashed(name)):
         if found := [number for number, column in enumerate(header) if same(column)]:
             return found[0]
-    raise file.error(f"there is no column {name!r}", f"{option} names one of {some(header, 8) or 'no column'}.")
+    raise file.error(f"there is no column {name!r}", f"{option} names one of {shortened(header, 8) or 'no column'}.")
 
 
 def _fitting(header: Sequence[str], names: Sequence[str]) -> list[int]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from tagllm_cli.evaluation.truth.base import Collector, Dialect, Truth, TruthFile
 from tagllm_cli.evaluation.truth.cells import choose_cut, mark
 from tagllm_cli.evaluation.truth.columns import LIST_COLUMNS, image_column, label_column, no_label_column, squashed
-from tagllm_cli.text import some
+from tagllm_cli.text import shortened
 
 PRESENCE_COLUMNS = frozenset(
     ["present", "presence", "ispresent", "confidence", "decision", "verified", "exists", "visible", "answer"]
@@ -123,7 +123,7 @@ def _refuse_unread_marks(file: TruthFile, survey: _Survey) -> None:
 
 def _notes(header: Sequence[str], used: Sequence[str], survey: _Survey) -> list[str]:
     unread = [name for name in header if name and name not in used]
-    notes = [f"columns that are not read: {some(unread, 8)}"] if unread else []
+    notes = [f"columns that are not read: {shortened(unread, 8)}"] if unread else []
     if survey.says_absent:
         notes.append("only the labels that a line names are judged, as present or as absent")
     return notes

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from tagllm_cli.evaluation.truth.base import Dialect, Truth, TruthFile
 from tagllm_cli.evaluation.truth.cells import mark
 from tagllm_cli.evaluation.truth.columns import image_column, label_column, no_label_column
-from tagllm_cli.text import some
+from tagllm_cli.text import shortened
 
 _MINUS = frozenset(["-1", "-1.0"])
 
@@ -52,7 +52,7 @@ def read(file: TruthFile) -> Truth:
         exhaustive=True,
         unknown={key: frozenset(names) for key, names in unknown.items() if names},
         dialect=f"{sheet.name}, a column per label ({header[image]}; {len(labels):,} labels)",
-        notes=(f"columns that are no labels of the vocabulary: {some(others, 8)}",) if others else (),
+        notes=(f"columns that are no labels of the vocabulary: {shortened(others, 8)}",) if others else (),
         warnings=(f"pairs that one line has and another lacks, and that are not judged: {count:,}",) if count else (),
     )
 

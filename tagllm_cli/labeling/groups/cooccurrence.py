@@ -13,24 +13,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
-from tagllm_cli.errors import UsageError
+from tagllm_cli.errors import UsageError, VocabularyError
 from tagllm_cli.labeling.groups.partition import affinity_by_parent
 from tagllm_cli.records import Decision
-from tagllm_cli.resources import read_yaml
+from tagllm_cli.resources import UserModel, in_one_line, read_yaml, validated
 from tagllm_cli.store.table import Table, open_table
-from tagllm_cli.text import some
+from tagllm_cli.text import shortened
 from tagllm_cli.vocabulary.forms import folded
 from tagllm_cli.vocabulary.model import Vocabulary
 
 ROWS_PER_BATCH = 16_384
 ENTRIES_PER_BATCH = 2**21  # at most: of `binary`, every row lists every label
-
-_SCENES_KEYS = {"vocabulary", "author", "scenes"}
-_SCENE_KEYS = {"name", "labels"}
 
 _Indices = npt.NDArray[np.int64]
 # Which label is in which image of some images: parallel arrays of image numbers and of label positions.
@@ -41,8 +40,8 @@ _Members = tuple[_Indices, _Indices]
 class Cooccurrence:
     """How often the labels of a vocabulary share an image.
 
-    `affinity` is float32 [L, L] in [0, 1], symmetric, 1 on the diagonal, in the vocabulary's order. `about` says for
-    people where it comes from; `notes` are sentences about labels that the file or the vocabulary lacks.
+    `affinity` is float32 [L, L] in [0, 1], symmetric, 1 on the diagonal, in the vocabulary's order. `about` names
+    its origin, for messages and the plan; `notes` are sentences about labels that the file or the vocabulary lacks.
     """
 
     affinity: npt.NDArray[np.float32]
@@ -56,6 +55,20 @@ class Scene:
 
     name: str
     labels: tuple[str, ...]
+
+
+_Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
+
+
+class _SceneModel(UserModel):
+    name: _Text
+    labels: Annotated[tuple[_Text, ...], Field(min_length=1)]
+
+
+class _ScenesModel(UserModel):
+    vocabulary: str = ""
+    author: str = ""
+    scenes: list[_SceneModel]
 
 
 def load_cooccurrence(path: Path, vocabulary: Vocabulary) -> Cooccurrence:
@@ -88,42 +101,21 @@ def load_cooccurrence(path: Path, vocabulary: Vocabulary) -> Cooccurrence:
         _fill(affinity, shown, affinity_by_parent(vocabulary))
     notes = []
     if unseen := [name for name, info in zip(vocabulary.names, shown, strict=True) if not info]:
-        notes.append(f"{path.name} never shows {some(unseen)}: their parents say what they are related to")
+        notes.append(f"{path.name} never shows {shortened(unseen)}: their parents say what they are related to")
     if foreign := [name for name, label in zip(theirs, own, strict=True) if label < 0]:
-        notes.append(f"{vocabulary.name} lacks {some(foreign)} of {path.name}: not used")
+        notes.append(f"{vocabulary.name} lacks {shortened(foreign)} of {path.name}: not used")
     return Cooccurrence(affinity, f"{path.name}, {shared:,} {what}", tuple(notes))
 
 
 def load_scenes(path: Path) -> tuple[Scene, ...]:
-    """Return the scenes of a YAML file. Raises UsageError, naming the scene, for an unknown key or a missing value."""
-    content = read_yaml(path)
-    if not isinstance(content, dict) or not isinstance(content.get("scenes"), list):
-        raise UsageError(f"{path} holds no scenes", "A file of scenes has the key `scenes` with a list of mappings.")
-    if unknown := [key for key in content if key not in _SCENES_KEYS]:
-        raise _unusable(path, "the file", f"has an unknown key {unknown[0]!r} (known: {_keys(_SCENES_KEYS)})")
-    return tuple(_scene(path, number, entry) for number, entry in enumerate(content["scenes"], 1))
-
-
-def _scene(path: Path, number: int, entry: object) -> Scene:
-    where = f"scene {number}"
-    if not isinstance(entry, dict):
-        raise _unusable(path, where, "is not a mapping")
-    if unknown := [key for key in entry if key not in _SCENE_KEYS]:
-        raise _unusable(path, where, f"has an unknown key {unknown[0]!r} (known: {_keys(_SCENE_KEYS)})")
-    name, labels = entry.get("name"), entry.get("labels")
-    if not isinstance(name, str) or not name.strip():
-        raise _unusable(path, where, "has no name")
-    if not isinstance(labels, list) or not labels or not all(isinstance(label, str) and label for label in labels):
-        raise _unusable(path, f"{where} ({name})", "has no list of labels")
-    return Scene(name, tuple(labels))
-
-
-def _unusable(path: Path, where: str, problem: str) -> UsageError:
-    return UsageError(f"{path}: {where} {problem}", "A scene is a mapping with `name` and `labels`, a list of names.")
-
-
-def _keys(keys: Iterable[str]) -> str:
-    return ", ".join(sorted(keys))
+    """Return the scenes of a YAML file. Raises VocabularyError, with the place, for a key or a value that is wrong."""
+    found, problems = validated(_ScenesModel, read_yaml(path))
+    if found is None:
+        raise VocabularyError(
+            f"{path}: {in_one_line(problems)}",
+            "A file of scenes has the key `scenes`, a list of mappings with `name` and `labels`, a list of names.",
+        )
+    return tuple(Scene(each.name, each.labels) for each in found.scenes)
 
 
 def _scene_members(scenes: Sequence[Scene], names: Sequence[str]) -> _Members:

@@ -1,4 +1,4 @@
-"""Cut a vocabulary into groups for group-wise prompting, and find a group for a new label. Pure and deterministic.
+"""Partition a vocabulary into groups for group-wise prompting, and place new labels. Pure and deterministic.
 
 Two ways, after TagLLM (Xie et al., arXiv 2602.20972): co-occurring groups hold labels that share scenes, disjoint
 groups hold labels that do not. Both are balanced partitions; the affinity summed over all pairs within groups is made
@@ -20,7 +20,7 @@ from tagllm_cli.vocabulary.model import Vocabulary
 MAX_GROUP_CHARS = 1500
 
 _SCALE = 1000  # integer weight of affinity 1
-_FADE = 8  # the walk forgets an eighth of what it has seen at each step
+_FADE = 8  # the affinities of earlier labels fade by an eighth at each step
 _WORK = 400_000_000  # pairs looked at while improving; below 2,800 labels that is no limit in practice
 
 _Weights = npt.NDArray[np.int16]
@@ -60,24 +60,24 @@ def affinity_by_parent(vocabulary: Vocabulary) -> npt.NDArray[np.float32]:
 def cooccurring(
     names: Sequence[str], affinity: npt.NDArray[np.float32], size: int, max_chars: int = MAX_GROUP_CHARS
 ) -> list[list[str]]:
-    """Cut names into groups of at most `size` that keep labels of high affinity together.
+    """Partition names into groups of at most `size` that keep labels of high affinity together.
 
     `affinity` is [L, L] in [0, 1], in the order of `names`. Sizes differ by at most one, unless a group's names,
     written as a list, would take more than `max_chars` characters; a single longer name is a group of its own. Names
     are in their given order within a group. Raises ValueError for a size below 1 or an affinity of another shape.
     """
-    return _cut(names, affinity, size, max_chars, spread=False)
+    return _partition(names, affinity, size, max_chars, spread=False)
 
 
 def disjoint(
     names: Sequence[str], affinity: npt.NDArray[np.float32], size: int, max_chars: int = MAX_GROUP_CHARS
 ) -> list[list[str]]:
-    """Cut names into groups of at most `size` that spread labels of high affinity; otherwise like `cooccurring`."""
-    return _cut(names, affinity, size, max_chars, spread=True)
+    """Partition names into groups of at most `size` that spread labels of high affinity; else as `cooccurring`."""
+    return _partition(names, affinity, size, max_chars, spread=True)
 
 
 def random_partition(names: Sequence[str], size: int, seed: int, max_chars: int = MAX_GROUP_CHARS) -> list[list[str]]:
-    """Cut names into groups of at most `size` by lot; sizes, `max_chars` and errors as in `cooccurring`.
+    """Partition names at random (seeded) into groups of at most `size`; else as `cooccurring`.
 
     Groups and the names within them are in shuffled order, the same for a seed on every machine.
     """
@@ -124,7 +124,7 @@ def place(
     return None if best is None else best[2]
 
 
-def _cut(
+def _partition(
     names: Sequence[str], affinity: npt.NDArray[np.float32], size: int, max_chars: int, *, spread: bool
 ) -> list[list[str]]:
     count = len(names)
@@ -154,7 +154,7 @@ def _weights(affinity: npt.NDArray[np.float32]) -> _Weights:
 
 
 def _walk(weights: _Weights) -> _Indices:
-    """Return an order in which related labels are neighbours: always on to the one most related to the latest ones."""
+    """Return an order in which related labels are neighbors: the next is the one most related to the latest ones."""
     count = len(weights)
     heat = np.zeros(count, dtype=np.int32)
     free = np.ones(count, dtype=np.bool_)
@@ -170,7 +170,7 @@ def _walk(weights: _Weights) -> _Indices:
 def _layout(
     order: _Indices, chars: npt.NDArray[np.int64], size: int, max_chars: int, *, spread: bool
 ) -> list[_Indices]:
-    """Cut the order into balanced groups, as runs or (`spread`) dealt out like cards, the fewest that fit."""
+    """Cut the order into balanced groups, in runs or (`spread`) round-robin, the fewest groups that fit."""
     fewest = max(-(-len(order) // size), -(-int(chars.sum()) // max_chars))
     fewest = min(fewest, len(order))
     for number in range(fewest, min(len(order), fewest + fewest // 4) + 1):

@@ -1,16 +1,15 @@
-"""Asking a model nothing twice: every answer is evidence, and what is on record is not asked again."""
+"""A model behind its evidence: every response is recorded, and a recorded request is not sent again."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
 from tagllm_cli.engines.base import Engine
 from tagllm_cli.pipeline.concepts.settings import Model
-from tagllm_cli.records import DecodedImage, Request, Response, request_key
+from tagllm_cli.records import DecodedImage, Request, Response, request_context, request_key
 from tagllm_cli.sources.decode import IMAGING_VERSION
 from tagllm_cli.store.evidence import Evidence
 
@@ -19,47 +18,45 @@ _Result = TypeVar("_Result")
 
 
 class UnansweredError(Exception):
-    """A question got no answer (a time-out, say): nothing is settled, and the next run asks again."""
+    """A request failed (a timeout, say): nothing is decided, and the next run sends it again."""
 
 
-class Respondent:
-    """A model behind its record. It is loaded when a question is not on record, and not before.
+class CachedModel:
+    """A model whose responses are evidence. The engine starts with the first request that is not recorded.
 
     Args:
-        model: whom to ask.
-        evidence: where answers are kept; committed after every one, since each was paid for.
-        max_pixels: pixel budget of the pictures shown, part of what is asked.
+        model: the model that is asked.
+        evidence: where responses are recorded; committed after every call.
+        max_pixels: pixel budget of the images, part of a request's identity.
     """
 
     def __init__(self, model: Model, evidence: Evidence, max_pixels: int) -> None:
         self._model, self._evidence = model, evidence
-        state = hashlib.blake2b(model.digest, digest_size=16)
-        state.update(f"imaging {IMAGING_VERSION} pixels {max_pixels}".encode())
-        self._context = state.digest()
+        self._context = request_context(model.digest, IMAGING_VERSION, max_pixels)
         self._engine: Engine | None = None
         self._starting = asyncio.Lock()
         self.asked = 0
 
     @property
     def name(self) -> str:
-        """The model's name, as a card's author."""
+        """The model's name, for the `author` of cards."""
         return self._model.name
 
-    async def say(self, request: Request) -> Response:
-        """Return the answer to one question without a picture. Raises UnansweredError where none comes."""
-        [response] = await self.answer([request])
+    async def ask(self, request: Request) -> Response:
+        """Return the response to a request without an image. Raises UnansweredError where it failed."""
+        [response] = await self.ask_all([request])
         if response.failure is not None:
             raise UnansweredError(str(response.failure))
         return response
 
-    async def answer(
+    async def ask_all(
         self, requests: Sequence[Request], decoded_image: DecodedImage | None = None, fingerprint: bytes = b""
     ) -> list[Response]:
-        """Return one reply per request; what fails alone is a `Response.failure`.
+        """Return one response per request, in order; a single failed request is a `Response.failure`.
 
         Args:
-            requests: all about the same picture, or without one.
-            picture: what they are about.
+            requests: all about the same image, or about none.
+            decoded_image: that image.
             fingerprint: 16-byte hash of its file's bytes.
 
         Raises:
@@ -80,7 +77,7 @@ class Respondent:
                     self._evidence.record(keys_of[request], response)
             self._evidence.commit()
             self.asked += len(lacking)
-        # From the record in any case: what is read again after an interruption is what was decided from before it.
+        # Read back in any case, so that a run that was interrupted decides from the same values.
         return [response for response in self._evidence.responses(keys) if response is not None]
 
     async def _started(self) -> Engine:
@@ -96,17 +93,19 @@ class Respondent:
             return self._engine
 
     async def close(self) -> None:
-        """End the engine, if one was started."""
+        """Close the engine, if it was started."""
         if self._engine is not None:
             await self._engine.close()
 
 
-async def together(work: Callable[[_Item], Awaitable[_Result]], items: Iterable[_Item], at_once: int) -> list[_Result]:
-    """Do the work for every item, so many at a time; results in the items' order. The first error cancels the rest."""
-    room = asyncio.Semaphore(at_once)
+async def gather_limited(
+    work: Callable[[_Item], Awaitable[_Result]], items: Iterable[_Item], limit: int
+) -> list[_Result]:
+    """Run `work` for every item, `limit` at a time; results in the items' order. The first error cancels the rest."""
+    semaphore = asyncio.Semaphore(limit)
 
     async def one(item: _Item) -> _Result:
-        async with room:
+        async with semaphore:
             return await work(item)
 
     tasks = [asyncio.create_task(one(item)) for item in items]

@@ -1,4 +1,4 @@
-"""One label's way to a card in one round: a draft from the LLM, and every check that it has to survive."""
+"""One label in one round: a draft from the LLM, and the checks that it must pass to become a card."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from tagllm_cli.labeling.answers.parse_json import UnusableAnswerError
 from tagllm_cli.labeling.answers.parse_list import Lexicon, render_names
 from tagllm_cli.labeling.templates import Template
-from tagllm_cli.pipeline.concepts import llm_prompts as dialogue
-from tagllm_cli.pipeline.concepts.cached_model import Respondent, UnansweredError
-from tagllm_cli.pipeline.concepts.card_store import PERSON, CardBook
-from tagllm_cli.pipeline.concepts.llm_prompts import Brief
-from tagllm_cli.pipeline.concepts.validate_draft import Draft, validated
-from tagllm_cli.pipeline.concepts.validation import TryOut, Verdict, judge
+from tagllm_cli.pipeline.concepts import llm_prompts
+from tagllm_cli.pipeline.concepts.cached_model import CachedModel, UnansweredError
+from tagllm_cli.pipeline.concepts.card_store import HUMAN, CardStore
+from tagllm_cli.pipeline.concepts.llm_prompts import LabelFacts
+from tagllm_cli.pipeline.concepts.validate_draft import Draft, check_draft
+from tagllm_cli.pipeline.concepts.validation import Validator, Verdict, judge
 from tagllm_cli.pipeline.concepts.validation_set import Confusion
 from tagllm_cli.vocabulary.cards import Attempt, Wording
 from tagllm_cli.vocabulary.model import Vocabulary
@@ -23,73 +23,73 @@ _EARLIER_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Circle:
-    """Who and what cards are written with.
+class CalibrationContext:
+    """Models, templates and validation images of a calibration.
 
-    `seer` is the model that looks at pictures, `tryout` its pictures; None where there are none. `confusions` are the
-    labels that it is known to confuse. `today` is the date in the history.
+    `vlm` is the multimodal model; `validator` asks it about images, None without any. `confusions` are the labels that
+    it is known to confuse. `today` is the date in the history.
     """
 
     vocabulary: Vocabulary
     templates: Mapping[str, Template]
-    llm: Respondent
-    seer: Respondent | None = None
-    tryout: TryOut | None = None
+    llm: CachedModel
+    vlm: CachedModel | None = None
+    validator: Validator | None = None
     confusions: Mapping[str, Confusion] = field(default_factory=dict)
     today: str = ""
 
 
 class CardWriter:
-    """Drafts and checks; what comes of it is returned, and recorded by others."""
+    """Drafts cards and checks drafts; the caller records the outcome."""
 
-    def __init__(self, circle: Circle, book: CardBook) -> None:
-        self._circle, self._book = circle, book
-        self._lexicon = Lexicon(circle.vocabulary)
-        self._labels = {label.name: label for label in circle.vocabulary.labels}
+    def __init__(self, context: CalibrationContext, store: CardStore) -> None:
+        self._context, self._store = context, store
+        self._lexicon = Lexicon(context.vocabulary)
+        self._labels = {label.name: label for label in context.vocabulary.labels}
 
     async def draft(self, name: str, overlaps: tuple[str, ...], number: int) -> Draft | Attempt | None:
-        """Return a draft; an attempt where the answer was no use; None where the card that is there cannot be bettered.
+        """Return a draft; a failed attempt where the response was unusable; None where the present card has no errors.
 
-        Raises UnansweredError where the LLM gave no answer.
+        Raises UnansweredError where a request failed.
         """
-        current = self._book.wording_before(name, number)
-        if current is not None and not await self._is_wrong_somewhere(name, current):
+        current = self._store.wording_before(name, number)
+        if current is not None and not await self._has_errors(name, current):
             return None
         reading = await self._reading(name)
-        confusion = self._circle.confusions.get(name)
-        earlier = [each for each in self._book.history(name) if each.round < number and each.author != PERSON]
-        brief = Brief(
+        confusion = self._context.confusions.get(name)
+        earlier = [each for each in self._store.history(name) if each.round < number and each.author != HUMAN]
+        facts = LabelFacts(
             self._labels[name],
             overlaps,
             reading,
             confusion.sentence(name) if confusion else "",
             tuple(earlier[-_EARLIER_SHOWN:]),
         )
-        question = dialogue.ask_for_a_card(self._circle.templates["concept_draft"], self._circle.vocabulary, brief)
-        response = await self._circle.llm.say(question)
+        question = llm_prompts.ask_for_a_card(self._context.templates["concept_draft"], self._context.vocabulary, facts)
+        response = await self._context.llm.ask(question)
         try:
-            return validated(dialogue.read_card(response), name, self._lexicon, reading)
+            return check_draft(llm_prompts.read_card(response), name, self._lexicon, reading)
         except UnusableAnswerError as error:
             return self.attempt(Draft(name, Wording(), reading), number, kept=False, why=str(error))
 
     async def check(self, draft: Draft, number: int) -> Attempt:
-        """Return what becomes of a draft: compared with the model's reading, named blindly, tried on pictures.
+        """Return the outcome of a draft: compared with the model's reading, round-trip checked, validated on images.
 
-        Raises UnansweredError where a question got no answer.
+        Raises UnansweredError where a request failed.
         """
-        name, current = draft.name, self._book.wording_before(draft.name, number)
+        name, current = draft.name, self._store.wording_before(draft.name, number)
         relation = await self._relation(draft)
-        if relation == "same" and current is None and name not in self._circle.confusions:
+        if relation == "same" and current is None and name not in self._context.confusions:
             return self.attempt(draft, number, kept=False, why=UNDERSTOOD, relation=relation)
-        mistaken = await self._mistaken(draft)
-        if mistaken:
-            return self.attempt(draft, number, kept=False, why=mistaken, relation=relation)
+        failed = await self._round_trip(draft)
+        if failed:
+            return self.attempt(draft, number, kept=False, why=failed, relation=relation)
         verdict = await self._verdict(name, draft.wording)
         kept, why = verdict.kept, verdict.why
         if kept and current is not None:
             before = await self._verdict(name, current)
             if verdict.gain is None or before.gain is None or verdict.gain <= before.gain:
-                kept, why = False, f"{why}, which is no better than the card that is there ({before.why})"
+                kept, why = False, f"{why}, which is no better than the present card ({before.why})"
         return self.attempt(draft, number, kept=kept, why=why, relation=relation, disputed=verdict.disputed)
 
     def attempt(
@@ -102,50 +102,52 @@ class CardWriter:
         relation: str = "",
         disputed: tuple[str, ...] = (),
     ) -> Attempt:
-        """Return the entry of the history that a draft makes."""
+        """Return a draft's entry in the history."""
         why = f"{why} ({draft.note})" if draft.note else why
-        circle = self._circle
+        context = self._context
         return Attempt(
-            number, circle.llm.name, draft.wording, kept, why, circle.today, draft.reading, relation, disputed
+            number, context.llm.name, draft.wording, kept, why, context.today, draft.reading, relation, disputed
         )
 
-    async def _is_wrong_somewhere(self, name: str, current: Wording) -> bool:
-        """Tell whether pictures show that a card errs: only then another one can do better."""
+    async def _has_errors(self, name: str, current: Wording) -> bool:
+        """Return whether a card decides wrongly on any validation image: only then can another one do better."""
         return bool((await self._verdict(name, current)).errors)
 
     async def _verdict(self, name: str, wording: Wording) -> Verdict:
-        tryout = self._circle.tryout
-        return judge([] if tryout is None else await tryout.trials(name, wording))
+        validator = self._context.validator
+        return judge([] if validator is None else await validator.compare(name, wording))
 
     async def _reading(self, name: str) -> str:
-        """Return what the bare name means to the model that sees; "" where it does not say."""
-        if self._circle.seer is None:
+        """Return what the bare name means to the VLM; "" where it does not say."""
+        if self._context.vlm is None:
             return ""
         try:
-            response = await self._circle.seer.say(self._circle.templates["meaning"].request(name=render_names([name])))
-            return dialogue.read_meaning(response)
+            response = await self._context.vlm.ask(
+                self._context.templates["meaning"].request(name=render_names([name]))
+            )
+            return llm_prompts.read_meaning(response)
         except (UnansweredError, UnusableAnswerError):
             return ""
 
     async def _relation(self, draft: Draft) -> str:
         if not draft.reading:
             return ""
-        template = self._circle.templates["concept_compare"]
-        question = dialogue.ask_to_compare(template, draft.name, draft.wording, draft.reading)
+        template = self._context.templates["concept_compare"]
+        question = llm_prompts.ask_to_compare(template, draft.name, draft.wording, draft.reading)
         try:
-            return dialogue.read_relation(await self._circle.llm.say(question))
+            return llm_prompts.read_relation(await self._context.llm.ask(question))
         except UnusableAnswerError:
             return ""
 
-    async def _mistaken(self, draft: Draft) -> str:
-        """Return which label the description leads to instead of its own, as a reason against it; "" if to its own."""
-        template = self._circle.templates["concept_name"]
-        choice = dialogue.names_to_choose_from(self._circle.vocabulary, draft.name, draft.wording.similar)
-        question = dialogue.ask_blindly(template, draft.wording, draft.name, choice)
+    async def _round_trip(self, draft: Draft) -> str:
+        """Return why a description does not lead back to its own label; "" where it does."""
+        template = self._context.templates["concept_name"]
+        choice = llm_prompts.round_trip_choices(self._context.vocabulary, draft.name, draft.wording.similar)
+        question = llm_prompts.ask_round_trip(template, draft.wording, draft.name, choice)
         try:
-            named = dialogue.read_naming(template, await self._circle.llm.say(question), self._lexicon)
+            named = llm_prompts.read_naming(template, await self._context.llm.ask(question), self._lexicon)
         except UnusableAnswerError as error:
-            return f"blind naming failed: {error}"
+            return f"round-trip check failed: {error}"
         if named == (draft.name,):
             return ""
-        return f"blind naming: the description reads like {render_names(named) if named else 'none of the labels'}"
+        return f"round-trip check: the description reads like {render_names(named) if named else 'none of the labels'}"

@@ -1,4 +1,4 @@
-"""The card file while cards are being written: who owns a card, what was tried, and every change at once on disk."""
+"""The card file while cards are written: what humans decided, each label's history, every change at once on disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tagllm_cli.store.atomic import replacing
 from tagllm_cli.vocabulary.cards import LISTS, Attempt, CardFile, Entry, Wording, load_card_file, phrase
 from tagllm_cli.vocabulary.model import Vocabulary
 
-PERSON = "person"
+HUMAN = "person"
 _WIDTH = 110
 _HEADER = """\
 # Concept cards: what this dataset means by a label. Edit what you like: a card that a person wrote or changed is never
@@ -24,8 +24,8 @@ _HEADER = """\
 """
 
 
-class CardBook:
-    """The cards of one file. What is not in memory alone: every method that changes something has written it.
+class CardStore:
+    """The cards of one file; every method that changes something has written the file when it returns.
 
     Args:
         path: the card file; it need not exist.
@@ -53,37 +53,37 @@ class CardBook:
         return max((attempt.round for name in self._position for attempt in self.history(name)), default=0)
 
     def history(self, name: str) -> tuple[Attempt, ...]:
-        """Return everything that was tried for a label, oldest first."""
+        """Return every attempt at a label, oldest first."""
         for section in (self.proposed, self.cards, self.unwritten):
             if name in section:
                 return section[name].history
         return ()
 
-    def is_by_hand(self, name: str) -> bool:
-        """Tell whether a person wrote the label's card, or changed it in the file."""
+    def is_human_edited(self, name: str) -> bool:
+        """Return whether a human wrote the label's card, or changed it in the file."""
         entry = self.cards.get(name)
         if entry is None:
             return False
         kept = _kept(entry.history)
         return not entry.author or not kept or entry.wording != kept[-1]
 
-    def is_decided(self, name: str) -> bool:
-        """Tell whether the label is a person's affair: by a card, a decision in a review, or the vocabulary's words."""
-        reviewed = any(attempt.author == PERSON for attempt in self.history(name))
-        return reviewed or name in self._described or self.is_by_hand(name)
+    def is_settled(self, name: str) -> bool:
+        """Return whether a human wrote, edited or reviewed the card, or described the label in the vocabulary."""
+        reviewed = any(attempt.author == HUMAN for attempt in self.history(name))
+        return reviewed or name in self._described or self.is_human_edited(name)
 
     def wording_before(self, name: str, round_: int) -> Wording | None:
-        """Return what the label's card said when this round began, None where there was none.
+        """Return the wording of the label's card when this round began, None where there was none.
 
-        The same whenever it is asked, so that a round that goes on after an interruption asks the same questions.
+        It does not change during the round, so that a round that was interrupted sends the same requests.
         """
-        if self.is_by_hand(name):
+        if self.is_human_edited(name):
             return self.cards[name].wording
         kept = _kept(attempt for attempt in self.history(name) if attempt.round < round_)
         return kept[-1] if kept else self._described.get(name)
 
     def record(self, name: str, attempt: Attempt, *, waits: bool) -> None:
-        """Add an attempt to a label's history. A kept one becomes its card, or a proposal that `waits` for a person."""
+        """Add an attempt to a label's history. A kept one becomes its card, or a proposal that `waits` for review."""
         history = (*self.history(name), attempt)
         if attempt.kept:
             (self.proposed if waits else self.cards)[name] = Entry(name, attempt.wording, attempt.author, history)
@@ -95,24 +95,24 @@ class CardBook:
             self.unwritten[name] = Entry(name, history=history, why=attempt.why, round=attempt.round)
         self.save()
 
-    def leave(self, name: str, why: str, round_: int) -> None:
-        """Say why a label has no card although nothing was tried: a question got no answer. It is asked again."""
+    def record_unanswered(self, name: str, why: str, round_: int) -> None:
+        """Record why a label has no card without an attempt: a request failed, and is sent again by the next run."""
         if name not in self.proposed and name not in self.cards:
             self.unwritten[name] = Entry(name, history=self.history(name), why=why, round=round_)
             self.save()
 
     def decide(self, name: str, wording: Wording | None, why: str, round_: int, date: str) -> None:
-        """Settle a proposal as a person did: `wording` (as proposed, or edited) becomes the card, None rejects it.
+        """Record a human's decision: `wording` (as proposed, or edited) becomes the card, None rejects the proposal.
 
-        `round_` is the last round before the person spoke, so that none of those rounds asks anything else for it.
+        `round_` is the last round before the decision, so that none of the rounds before asks anything else for it.
         """
         proposal = self.proposed.pop(name)
         edited = wording is not None and wording != proposal.wording
         shown = proposal.wording if wording is None else wording
-        attempt = Attempt(round_, PERSON, shown, wording is not None, why, date)
+        attempt = Attempt(round_, HUMAN, shown, wording is not None, why, date)
         history = (*proposal.history, attempt)
         if wording is not None:
-            self.cards[name] = Entry(name, wording, PERSON if edited else proposal.author, history)
+            self.cards[name] = Entry(name, wording, HUMAN if edited else proposal.author, history)
         elif name in self.cards:
             self.cards[name] = replace(self.cards[name], history=history)
         else:
@@ -122,7 +122,7 @@ class CardBook:
     def save(self) -> None:
         """Write the file, in the vocabulary's order.
 
-        Raises UsageError where that is not possible, or somebody changed the file in the meantime: theirs stays.
+        Raises UsageError where that is not possible, or where the file was changed in the meantime: it stays.
         """
         if _stamp(self._path) != self._known:
             raise UsageError(
@@ -145,19 +145,19 @@ class CardBook:
         return sorted(section.values(), key=lambda entry: self._position[entry.name])
 
 
-def said(wording: Wording) -> dict[str, Any]:
-    """Return what a card says as plain values for YAML, empty lists left out."""
+def wording_values(wording: Wording) -> dict[str, Any]:
+    """Return a card's wording as plain values for YAML, empty lists left out."""
     lists = {key: list(getattr(wording, key)) for key in LISTS}
     return {"description": wording.description, **{key: value for key, value in lists.items() if value}}
 
 
 def _kept(history: Iterable[Attempt]) -> list[Wording]:
-    """Return what was kept one after the other; a person who rejects takes the last one away."""
+    """Return the wordings that were kept, oldest first; a human's rejection removes the last one."""
     kept: list[Wording] = []
     for attempt in history:
         if attempt.kept:
             kept.append(attempt.wording)
-        elif attempt.author == PERSON and kept:
+        elif attempt.author == HUMAN and kept:
             kept.pop()
     return kept
 
@@ -166,7 +166,7 @@ def _kept(history: Iterable[Attempt]) -> list[Wording]:
 def _text(entry: Entry) -> str:
     values = {
         "name": entry.name,
-        **(said(entry.wording) if entry.wording.description else {}),
+        **(wording_values(entry.wording) if entry.wording.description else {}),
         "author": entry.author,
         "why": entry.why,
         "round": entry.round,
@@ -183,7 +183,7 @@ def _history(entry: Entry) -> list[dict[str, Any]]:
         values = {
             "round": attempt.round,
             "author": attempt.author,
-            **said(attempt.wording),
+            **wording_values(attempt.wording),
             "kept": attempt.kept,
             "why": attempt.why,
             **facts,
@@ -194,7 +194,7 @@ def _history(entry: Entry) -> list[dict[str, Any]]:
 
 
 def _leading_comments(path: Path) -> str:
-    """Return the comment lines at the head of a file: YAML's writer knows no comments, and these would be lost."""
+    """Return the comment lines at the head of a file, which YAML's writer would lose."""
     if not path.exists():
         return ""
     lines = path.read_text(encoding="utf-8-sig").splitlines(keepends=True)

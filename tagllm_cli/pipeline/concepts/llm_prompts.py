@@ -1,6 +1,6 @@
-"""What the LLM is asked about labels, and what its answers say. Pure: requests out, records in.
+"""Requests to the LLM about labels, and how its responses are read. Pure functions.
 
-An answer that is no use raises UnusableAnswerError with the reason in a line; nothing of it is guessed.
+An unusable response raises UnusableAnswerError with the reason in a line; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tagllm_cli.labeling.answers.parse_list import Lexicon, parse_names, render_
 from tagllm_cli.labeling.answers.words import NEGATION, REFUSAL
 from tagllm_cli.labeling.templates import Template
 from tagllm_cli.records import Request, Response
+from tagllm_cli.text import one_line
 from tagllm_cli.vocabulary.cards import Attempt, Wording
 from tagllm_cli.vocabulary.forms import inflected
 from tagllm_cli.vocabulary.model import Label, Vocabulary
@@ -24,7 +25,7 @@ from tagllm_cli.vocabulary.model import Label, Vocabulary
 RELATIONS = ("same", "narrower", "broader", "different")
 LABELS_PER_QUESTION = 50
 MAX_SIBLINGS = 20
-NAMES_IN_BLIND_NAMING = 8
+ROUND_TRIP_NAMES = 8
 
 _RELATION = re.compile(rf"\b({'|'.join(RELATIONS)})\b", re.IGNORECASE)
 _ASIDE = re.compile(r"\s*\([^()]*\)$")
@@ -32,8 +33,8 @@ _AROUND = " \t\"'`*.\u201c\u201d\u2018\u2019"
 
 
 @dataclass(frozen=True, slots=True)
-class Brief:
-    """What the LLM is told about the label that it writes a card for; empty where nothing is known."""
+class LabelFacts:
+    """What the LLM is told about the label whose card it writes; empty where nothing is known."""
 
     label: Label
     overlaps: tuple[str, ...] = ()
@@ -42,8 +43,8 @@ class Brief:
     earlier: tuple[Attempt, ...] = ()
 
 
-def chunks(vocabulary: Vocabulary) -> list[list[Label]]:
-    """Cut the labels into questions, those of one category together: overlaps are mostly among them."""
+def split_labels(vocabulary: Vocabulary) -> list[list[Label]]:
+    """Split the labels into requests, ordered by category: overlaps are mostly within one."""
     ordered = sorted(vocabulary.labels, key=lambda label: label.parent or "")  # stable: else the vocabulary's order
     return [ordered[start : start + LABELS_PER_QUESTION] for start in range(0, len(ordered), LABELS_PER_QUESTION)]
 
@@ -51,7 +52,7 @@ def chunks(vocabulary: Vocabulary) -> list[list[Label]]:
 def ask_what_is_ambiguous(
     template: Template, vocabulary: Vocabulary, labels: Iterable[Label], known: Mapping[str, Wording]
 ) -> Request:
-    """Return the question about some labels of the vocabulary; `known` says what is meant, as far as cards say."""
+    """Return the request that finds ambiguous names among `labels`; `known` are the wordings of their cards."""
     lines = []
     for label in labels:
         parent = f" ({label.parent})" if label.parent else ""
@@ -61,7 +62,7 @@ def ask_what_is_ambiguous(
 
 
 def read_ambiguous(response: Response, lexicon: Lexicon) -> dict[str, tuple[str, ...]]:
-    """Return the labels that were named, each with the labels that it overlaps; names outside are left out."""
+    """Return the labels named, each with the labels that it overlaps; out-of-vocabulary names are left out."""
     found: dict[str, tuple[str, ...]] = {}
     for each in _entries(_json_of(response), lexicon):
         entry = {"label": each} if isinstance(each, str) else each
@@ -73,7 +74,7 @@ def read_ambiguous(response: Response, lexicon: Lexicon) -> dict[str, tuple[str,
 
 
 def _entries(value: object, lexicon: Lexicon) -> list[Any]:
-    """Return the list that was asked for, where it came as one object: a single entry, by label, or wrapped."""
+    """Return the list of entries, also where it came as one object: a single entry, keyed by label, or wrapped."""
     if isinstance(value, dict):
         if "label" in value:
             return [value]
@@ -85,25 +86,25 @@ def _entries(value: object, lexicon: Lexicon) -> list[Any]:
     return value
 
 
-def ask_for_a_card(template: Template, vocabulary: Vocabulary, brief: Brief) -> Request:
-    """Return the question for a card's wording."""
-    label = brief.label
+def ask_for_a_card(template: Template, vocabulary: Vocabulary, facts: LabelFacts) -> Request:
+    """Return the request for a card's wording."""
+    label = facts.label
     siblings = [each.name for each in vocabulary.labels if label.parent and each.parent == label.parent]
-    earlier = [f"- {_quoted(attempt.wording)}: {attempt.why}" for attempt in brief.earlier]
+    earlier = [f"- {_quoted(attempt.wording)}: {attempt.why}" for attempt in facts.earlier]
     return template.request(
         name=render_names([label.name]),
         about=vocabulary.about,
         parent=label.parent or "",
         siblings=render_names([name for name in siblings if name != label.name][:MAX_SIBLINGS]),
-        overlaps=render_names(brief.overlaps),
-        reading=brief.reading,
-        confusion=brief.confusion,
+        overlaps=render_names(facts.overlaps),
+        reading=facts.reading,
+        confusion=facts.confusion,
         earlier="\n".join(dict.fromkeys(earlier)),
     )
 
 
 def read_card(response: Response) -> dict[str, object]:
-    """Return the JSON object of an answer, whatever it holds."""
+    """Return the JSON object of a response, whatever it holds."""
     value = _json_of(response)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
@@ -113,22 +114,22 @@ def read_card(response: Response) -> dict[str, object]:
 
 
 def ask_to_compare(template: Template, name: str, wording: Wording, reading: str) -> Request:
-    """Return the question how the model's reading of a name compares with a card."""
+    """Return the request that compares the VLM's reading of a name with a card."""
     description = wording.card(name).description
     return template.request(name=render_names([name]), description=description, reading=reading)
 
 
 def read_relation(response: Response) -> str:
-    """Return one of RELATIONS; "" where the answer names none, or several, or says what it is not."""
+    """Return one of RELATIONS; "" where the response names none, several, or negates."""
     text = _spoken(response)
     found = {word.lower() for word in _RELATION.findall(text)}
     return found.pop() if len(found) == 1 and not NEGATION.search(text) else ""
 
 
-def names_to_choose_from(vocabulary: Vocabulary, name: str, similar: Sequence[str]) -> list[str]:
-    """Return the names among which a description is to be found again: its label, what it is like, and others.
+def round_trip_choices(vocabulary: Vocabulary, name: str, similar: Sequence[str]) -> list[str]:
+    """Return the names of a round-trip check, in an order that depends on the label alone.
 
-    Labels of the same category come before the rest, which follow in an order that depends on the label alone.
+    They are the label, its similar labels, then others up to ROUND_TRIP_NAMES, those of its category first.
     """
     parents = {label.name: label.parent for label in vocabulary.labels}
 
@@ -139,38 +140,32 @@ def names_to_choose_from(vocabulary: Vocabulary, name: str, similar: Sequence[st
         return parents[other] is None or parents[other] != parents[name]
 
     rest = sorted(parents.keys() - {name, *similar}, key=lambda other: (is_far(other), rank(other)))
-    return sorted([name, *similar, *rest][: max(NAMES_IN_BLIND_NAMING, 1 + len(similar))], key=rank)
+    return sorted([name, *similar, *rest][: max(ROUND_TRIP_NAMES, 1 + len(similar))], key=rank)
 
 
-def ask_blindly(template: Template, wording: Wording, name: str, choice: Sequence[str]) -> Request:
-    """Return the question which of the labels a description belongs to, the name left out of it.
+def ask_round_trip(template: Template, wording: Wording, name: str, choice: Sequence[str]) -> Request:
+    """Return the request which of the labels a description belongs to, with the label's name removed from it.
 
-    Else a description of anything would lead to the label, if only it says the word.
+    With the name in it, any description would lead back to its label.
     """
     description = replace(wording, synonyms=()).card(name).description
     forms = sorted({name, *inflected(name.casefold())}, key=len, reverse=True)
-    given_away = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, forms))})(?!\w)", re.IGNORECASE)
-    return template.request(description=given_away.sub("...", description), labels=render_names(choice, template.none))
+    own_name = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, forms))})(?!\w)", re.IGNORECASE)
+    return template.request(description=own_name.sub("...", description), labels=render_names(choice, template.none))
 
 
 def read_naming(template: Template, response: Response, lexicon: Lexicon) -> tuple[str, ...]:
-    """Return the labels that were named, in the vocabulary's order."""
+    """Return the labels named, in the vocabulary's order."""
     return parse_names(_spoken(response), lexicon, template.none).labels
-
-
-def one_line(text: str, most: int = 200) -> str:
-    """Return a model's text as one line of at most so many characters, for prompts and for people."""
-    line = " ".join(text.split())
-    return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
 def read_meaning(response: Response) -> str:
     """Return what a bare name means to the model, as one line."""
-    return one_line(_spoken(response))
+    return one_line(_spoken(response), 200)
 
 
 def find_label(value: object, lexicon: Lexicon) -> str | None:
-    """Return the label that a model wrote, also with the quotes or the category that the question showed it with."""
+    """Return the label that a model wrote, with or without the quotes or category shown in the request."""
     if not isinstance(value, str):
         return None
     bare = value.strip(_AROUND)

@@ -1,4 +1,4 @@
-"""The models that write and validate concept cards."""
+"""The LLM that drafts concept cards and the VLM that validates them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from tagllm_cli.pipeline.concepts.settings import Model
 
 
 def concept_models(model: ModelOptions, llm: ModelOptions, out: Path) -> tuple[Model, Model | None]:
-    """Return who writes concept cards into `out` and who looks at pictures; the same where no LLM is named.
+    """Return the LLM that drafts cards for `out`, and the VLM, None where none is named. One model may be both.
 
     Raises UsageError where no model is named at all.
     """
-    seer = _named(model, out)
-    writer = _named(llm, out) or seer
-    if writer is None:
+    vlm = _named(model, out)
+    drafting = _named(llm, out) or vlm
+    if drafting is None:
         raise UsageError(
             "no model is named to write the cards",
             "Give --llm-endpoint URL of a language model, or --model or --endpoint of a multimodal one.",
         )
-    return writer, seer
+    return drafting, vlm
 
 
 def _named(model: ModelOptions, out: Path) -> Model | None:

@@ -1,4 +1,4 @@
-"""What `tagllm concepts` is asked to do."""
+"""Settings of `tagllm concepts`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tagllm_cli.labeling.plan import DEFAULT_MAX_PIXELS
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model that is asked: its name for people, the 16-byte digest of its identity, and how to make its engine."""
+    """A model: its name, the 16-byte digest of its identity, and how to make its engine."""
 
     name: str
     digest: bytes
@@ -22,21 +22,21 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class ConceptSettings:
-    """Which labels get cards, from what, and how hard to try.
+    """Vocabulary, card file, validation images and limits.
 
     Args:
         vocabulary: name of a built-in vocabulary, or path of a file.
         out: the card file, .yaml or .yml; what it holds already is kept.
-        images: folder of pictures for the try-out; with `table`, where that table's pictures are now.
+        images: folder of validation images; with `table`, where that table's images are now.
         table: candidate or label table that says where a label was proposed.
-        truth: people's labels of these pictures.
-        rounds: most rounds of finding, drafting and trying.
-        review: a person decides about every card that passes.
+        truth: ground truth of these images.
+        rounds: maximum of rounds.
+        review: a human decides about every card that passes.
         labels: only these labels, whether or not they are found ambiguous.
-        pictures: pictures that a label is tried on where it was proposed; half as many more where it was not.
-        seed: which pictures.
+        examples: validation images per label where it was proposed; half as many more where it was not.
+        seed: chooses the validation images.
         prompts: folder of templates that replace built-in ones.
-        max_pixels: pixel budget per picture.
+        max_pixels: pixel budget per image.
     """
 
     vocabulary: str
@@ -47,7 +47,7 @@ class ConceptSettings:
     rounds: int = 3
     review: bool = False
     labels: tuple[str, ...] = ()
-    pictures: int = 32
+    examples: int = 32
     seed: int = 0
     prompts: Path | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
@@ -58,17 +58,17 @@ class ConceptSettings:
         return self.out.with_name(f"{self.out.name}.evidence")
 
     @property
-    def has_pictures(self) -> bool:
-        """Whether there is anything to try cards on."""
+    def has_images(self) -> bool:
+        """Whether there are images to validate cards on."""
         return self.images is not None or self.table is not None
 
-    def check(self, *, sees: bool, is_terminal: bool) -> None:
-        """Raise UsageError where the settings do not fit together, the model (does it see?) or the terminal."""
+    def check(self, *, has_vlm: bool, is_terminal: bool) -> None:
+        """Raise UsageError for settings that contradict one another, or need a VLM or a terminal that is not there."""
         if self.out.suffix not in (".yaml", ".yml") or self.out.is_dir():
             raise UsageError(f"--out {self.out} is no YAML file", "Name a file, such as cards.yaml.")
-        if self.truth is not None and not self.has_pictures:
-            raise UsageError("--truth says nothing without pictures", "Add --table TABLE or --images FOLDER.")
-        if self.has_pictures and not sees:
-            raise UsageError("no model is named to look at the pictures", "Add --model or --endpoint.")
+        if self.truth is not None and not self.has_images:
+            raise UsageError("--truth needs images", "Add --table TABLE or --images FOLDER.")
+        if self.has_images and not has_vlm:
+            raise UsageError("no model is named to look at the images", "Add --model or --endpoint.")
         if self.review and not is_terminal:
-            raise UsageError("--review asks a person, and this is no terminal", "Run it in a terminal.")
+            raise UsageError("--review needs a terminal, and this is none", "Run it in a terminal.")

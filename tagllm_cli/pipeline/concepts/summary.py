@@ -1,4 +1,4 @@
-"""What `tagllm concepts` tells at its end."""
+"""The summary of `tagllm concepts`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tagllm_cli.errors import TagllmError
-from tagllm_cli.pipeline.concepts.card_store import CardBook
-from tagllm_cli.text import some
+from tagllm_cli.pipeline.concepts.card_store import CardStore
+from tagllm_cli.text import shortened
 from tagllm_cli.vocabulary.model import Vocabulary
 
 _SHOWN = 8
@@ -19,10 +19,10 @@ _SHOWN = 8
 class ConceptSummary:
     """A finished run.
 
-    `cards` are the labels with a card in the file, `by_hand` those of them that a person wrote or changed; `described`
+    `cards` are the labels with a card in the file, `by_hand` those of them that a human wrote or changed; `described`
     have a description in the vocabulary and need none; `waiting` are proposed and undecided; `unwritten` maps a label
-    to the reason why it has no card. `asked` counts the questions to the `llm` and, where it is another one, to the
-    `model` that sees. `error` is set when the run ends with an exit code other than 0.
+    to the reason why it has no card. `asked` counts the requests to the `llm` and, where it is another one, to the
+    multimodal `model`. `error` is set when the run ends with an exit code other than 0.
     """
 
     out: Path
@@ -41,7 +41,7 @@ class ConceptSummary:
         cls,
         out: Path,
         vocabulary: Vocabulary,
-        book: CardBook,
+        store: CardStore,
         *,
         rounds: int,
         asked: dict[str, int],
@@ -53,11 +53,11 @@ class ConceptSummary:
         return cls(
             out,
             rounds,
-            cards=tuple(name for name in names if name in book.cards),
-            by_hand=tuple(name for name in names if book.is_by_hand(name)),
+            cards=tuple(name for name in names if name in store.cards),
+            by_hand=tuple(name for name in names if store.is_human_edited(name)),
             described=tuple(label.name for label in vocabulary.labels if label.description.strip()),
-            waiting=tuple(name for name in names if name in book.proposed),
-            unwritten={name: book.unwritten[name].why for name in names if name in book.unwritten},
+            waiting=tuple(name for name in names if name in store.proposed),
+            unwritten={name: store.unwritten[name].why for name in names if name in store.unwritten},
             asked=asked,
             seconds=seconds,
             error=error,
@@ -82,31 +82,31 @@ class ConceptSummary:
 
     @property
     def next_command(self) -> str:
-        """What to run next: the review while cards wait, else the disambiguation."""
+        """What to run next: the review while cards wait, else `disambiguate`."""
         if self.waiting:
             return "the same command with --review"
         return f"tagllm disambiguate TABLE --concepts {shlex.quote(str(self.out))} --out LABELS"
 
     def lines(self) -> list[str]:
-        """Return four lines for people: cards, labels without one, questions, and what to run next."""
+        """Return four lines: cards, labels without one, requests, and what to run next."""
         others = [
             f"{len(names):,} {what}"
-            for names, what in ((self.by_hand, "by hand"), (self.waiting, "waiting for a person"))
+            for names, what in ((self.by_hand, "by hand"), (self.waiting, "waiting for review"))
             if names
         ]
         described = f"; {len(self.described):,} labels are described in the vocabulary" if self.described else ""
         rounds = f"{self.rounds} round{'' if self.rounds == 1 else 's'}"
-        questions = ", ".join(f"{count:,} to the {whom}" for whom, count in self.asked.items())
+        requests = ", ".join(f"{count:,} to the {model}" for model, count in self.asked.items())
         return [
             f"{self.out}: {len(self.cards):,} card{'' if len(self.cards) == 1 else 's'}"
             + (f" ({', '.join(others)})" if others else "")
             + described,
             f"no card: {self._unwritten()}",
-            f"{rounds}, questions: {questions}, {self.seconds:.1f} s",
+            f"{rounds}, requests: {requests}, {self.seconds:.1f} s",
             f"next: {self.next_command}",
         ]
 
     def _unwritten(self) -> str:
         if not self.unwritten:
-            return "none of the labels that were looked at"
-        return f"{some(list(self.unwritten), _SHOWN)} (the file says why)"
+            return "none of the ambiguous labels"
+        return f"{shortened(list(self.unwritten), _SHOWN)} (the file says why)"

@@ -1,4 +1,4 @@
-"""Is a draft a concept card of this label? Strict: what is in doubt is no card. Pure functions."""
+"""The form of a draft: a strict check whether an LLM's JSON is a concept card of the label. Pure functions."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ from dataclasses import dataclass
 from tagllm_cli.labeling.answers.parse_json import UnusableAnswerError
 from tagllm_cli.labeling.answers.parse_list import Lexicon
 from tagllm_cli.labeling.answers.words import REFUSAL
-from tagllm_cli.pipeline.concepts.llm_prompts import find_label, one_line
+from tagllm_cli.pipeline.concepts.llm_prompts import find_label
+from tagllm_cli.text import one_line
 from tagllm_cli.vocabulary.cards import Wording, phrase
 from tagllm_cli.vocabulary.forms import folded
 
-LEAST_WORDS, MOST_WORDS = 3, 40
-MOST_PHRASES = 5  # of each list
-MOST_PHRASE_WORDS = 8
+MIN_WORDS, MAX_WORDS = 3, 40
+MAX_PHRASES = 5  # of each list
+MAX_PHRASE_WORDS = 8
 
 _NEXT_SENTENCE = re.compile(r"[.!?]\s+[A-Z]|\n\s*\S")
 _OPENING = re.compile(r"^here,? it means:?\s+", re.IGNORECASE)
-_WORD = re.compile(r"[\u3040-\u9fff]|[^\s\u3040-\u9fff]+")  # Chinese and Japanese have no spaces: a sign is a word
+_WORD = re.compile(
+    r"[\u3040-\u9fff]|[^\s\u3040-\u9fff]+"
+)  # Chinese and Japanese have no spaces: a character counts as a word
 _UNCLEAN = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff{}<>`]")
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A card that might be kept; `note` says what was left out of it."""
+    """A card that passed the check of its form; `note` says what was left out of it."""
 
     name: str
     wording: Wording
@@ -33,7 +36,7 @@ class Draft:
     note: str = ""
 
 
-def validated(value: Mapping[str, object], name: str, lexicon: Lexicon, reading: str = "") -> Draft:
+def check_draft(value: Mapping[str, object], name: str, lexicon: Lexicon, reading: str = "") -> Draft:
     """Return the draft that an LLM's JSON object makes for the label `name`.
 
     It must be about this label, in one phrase of 3 to 40 words that is more than the name. Of `similar` the labels are
@@ -67,8 +70,8 @@ def _description(value: object, lexicon: Lexicon) -> str:
     if _UNCLEAN.search(text):
         raise UnusableAnswerError("the description holds marks that are no text")
     words = len(_WORD.findall(text))
-    if not LEAST_WORDS <= words <= MOST_WORDS:
-        raise UnusableAnswerError(f"the description has {words} words, not {LEAST_WORDS} to {MOST_WORDS}")
+    if not MIN_WORDS <= words <= MAX_WORDS:
+        raise UnusableAnswerError(f"the description has {words} words, not {MIN_WORDS} to {MAX_WORDS}")
     if lexicon.find(text) is not None:
         raise UnusableAnswerError(f"the description says no more than a name: {text!r}")
     return text
@@ -79,11 +82,11 @@ def _similar(value: object, name: str, lexicon: Lexicon) -> tuple[tuple[str, ...
     given = [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
     found = {each: find_label(each, lexicon) for each in given}
     labels = dict.fromkeys(label for label in found.values() if label is not None and label != name)
-    return tuple(labels)[:MOST_PHRASES], [phrase(each)[:40] for each, label in found.items() if label is None]
+    return tuple(labels)[:MAX_PHRASES], [phrase(each)[:40] for each, label in found.items() if label is None]
 
 
 def _phrases(value: Mapping[str, object], key: str) -> tuple[str, ...]:
     given = value.get(key)
     texts = [phrase(each) for each in given if isinstance(each, str)] if isinstance(given, list) else []
-    short = (text for text in texts if text and len(text.split()) <= MOST_PHRASE_WORDS and not _UNCLEAN.search(text))
-    return tuple(dict.fromkeys(short))[:MOST_PHRASES]
+    short = (text for text in texts if text and len(text.split()) <= MAX_PHRASE_WORDS and not _UNCLEAN.search(text))
+    return tuple(dict.fromkeys(short))[:MAX_PHRASES]

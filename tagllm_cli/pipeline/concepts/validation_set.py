@@ -1,7 +1,7 @@
-"""Which pictures a card is tried on, and what the model confuses, from a table or a folder and from people's labels.
+"""The validation set of each label, and the labels that the model confuses, from a table or source and ground truth.
 
-One pass, memory by labels and not by images: per label the pictures with the smallest hashes, so that a seed always
-gives the same ones. A picture that the truth does not know, where there is one, is left out.
+One pass; memory depends on the labels, not on the images: per label the images with the smallest hashes, so that a seed
+always gives the same ones. Where there is ground truth, images that it lacks are left out.
 """
 
 from __future__ import annotations
@@ -22,18 +22,17 @@ from tagllm_cli.sources.registry import Folder, open_source
 from tagllm_cli.store.table import Table, open_table
 from tagllm_cli.vocabulary.model import Vocabulary
 
-# A label is confused where it was said of at least so many pictures that lack it, and these are at least this share of
-# the pictures that it was said of.
-LEAST_WRONG, LEAST_WRONG_SHARE = 3, 0.1
-MOST_CAUSES = 3
-_POOL_FACTOR = 16  # pictures at hand, per picture wanted where a label was not proposed
+# A label is confused where at least this many of its predictions are wrong, and at least this share of them.
+MIN_WRONG, MIN_WRONG_SHARE = 3, 0.1
+MAX_CAUSES = 3
+_POOL_FACTOR = 16  # images kept for the sets of labels that are not proposed there, per image in a set
 
 _Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
-class Exhibit:
-    """A picture that a card is tried on: was the label proposed for it, is it there? None: nobody knows."""
+class ValidationExample:
+    """A validation image: was the label proposed, is it present? None: not known."""
 
     image: Image
     proposed: bool | None = None
@@ -42,51 +41,51 @@ class Exhibit:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """How often a label was said of a picture that lacks it, and what these pictures show more often than others."""
+    """How often a label was predicted for images that lack it, and the labels that these images have more often."""
 
-    said: int
+    predicted: int
     wrong: int
     causes: tuple[str, ...] = ()
 
     def sentence(self, name: str) -> str:
-        """Return this for the LLM."""
+        """Return the confusion as a sentence of the prompt. Its words are part of the request's identity."""
         shown = f"; these show more often than others: {render_names(self.causes)}" if self.causes else ""
         label = render_names([name])
-        return f"The model said {label} of {self.said} pictures, and people say that {self.wrong} lack it{shown}."
+        return f"The model said {label} of {self.predicted} pictures, and people say that {self.wrong} lack it{shown}."
 
 
 @dataclass(frozen=True, slots=True)
-class Gallery:
-    """The pictures: where they lie, each label's sample, and the labels that the model confuses."""
+class ValidationSet:
+    """The images' source, each label's validation examples, and the labels that the model confuses."""
 
     source: Folder
-    samples: Mapping[str, tuple[Exhibit, ...]]
+    samples: Mapping[str, tuple[ValidationExample, ...]]
     confusions: Mapping[str, Confusion] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
-    """A picture with the labels said of it, those it has, and those about which nothing can be said."""
+class _LabeledImage:
+    """An image with its predicted labels, its true labels (None: not known), and those that are undecided."""
 
     image: Image
-    said: frozenset[str] | None
+    predicted: frozenset[str] | None
     true: frozenset[str] | None
-    unclear: frozenset[str] = frozenset()
+    undecided: frozenset[str] = frozenset()
 
-    def exhibit(self, name: str) -> Exhibit:
-        proposed = None if self.said is None else name in self.said
-        return Exhibit(self.image, proposed, None if self.true is None else name in self.true)
+    def example(self, name: str) -> ValidationExample:
+        proposed = None if self.predicted is None else name in self.predicted
+        return ValidationExample(self.image, proposed, None if self.true is None else name in self.true)
 
     @property
-    def front(self) -> frozenset[str]:
-        """The labels for which this is a picture to see: those said of it, else those it has."""
-        return self.said if self.said is not None else self.true or frozenset()
+    def positives(self) -> frozenset[str]:
+        """The labels for which this is a positive example: the predicted ones, else the true ones."""
+        return self.predicted if self.predicted is not None else self.true or frozenset()
 
 
-def open_gallery(
+def open_validation_set(
     vocabulary: Vocabulary, table: Path | None, images: Path | None, truth: Path | None, size: int, seed: int
-) -> Gallery:
-    """Look through a table's or a folder's pictures for each label's sample of `size`, half as many more without it.
+) -> ValidationSet:
+    """Sample `size` validation examples per label from a table's or a source's images, half as many more without it.
 
     Raises UsageError for files that cannot be used, TableError for a table over another vocabulary.
     """
@@ -101,39 +100,41 @@ def open_gallery(
         shown, ids = _of_table(opened), [row.image_id for row in opened.rows()] if truth else []
     else:
         source = open_source(str(images))
-        shown = (_Shown(image, None, None) for image in source.images())
+        shown = (_LabeledImage(image, None, None) for image in source.images())
         ids = [image.id for image in source.images()] if truth else []
     if truth is not None:
-        people = load_truth(truth, table=TableContext(ids, vocabulary))
-        matched = match_images(people, ids)
-        if not matched.keys or not match_names(people, vocabulary).in_vocabulary:
+        ground_truth = load_truth(truth, table=TableContext(ids, vocabulary))
+        matched = match_images(ground_truth, ids)
+        if not matched.keys or not match_names(ground_truth, vocabulary).in_vocabulary:
             raise UsageError(
-                f"{truth} and the pictures share no {'label' if matched.keys else 'image'}",
-                "Name the truth that belongs to these pictures and this vocabulary.",
+                f"{truth} and the images share no {'label' if matched.keys else 'image'}",
+                "Name the truth that belongs to these images and this vocabulary.",
             )
-        shown = _with_truth(shown, people, vocabulary, matched)
+        shown = _with_truth(shown, ground_truth, vocabulary, matched)
     sampler = _Sampler(vocabulary, size, seed)
     for each in shown:
         sampler.add(each)
-    return Gallery(source, sampler.samples(), sampler.confusions())
+    return ValidationSet(source, sampler.samples(), sampler.confusions())
 
 
-def _of_table(table: Table) -> Iterator[_Shown]:
+def _of_table(table: Table) -> Iterator[_LabeledImage]:
     for row in table.rows():
         if row.status in (Status.OK, Status.PARTIAL) and row.labels is not None:
-            yield _Shown(Image(row.image_id, row.uri, 0, 0), *_said(row))
+            yield _LabeledImage(Image(row.image_id, row.uri, 0, 0), *_predicted(row))
 
 
-def _said(row: Row) -> tuple[frozenset[str], None, frozenset[str]]:
+def _predicted(row: Row) -> tuple[frozenset[str], None, frozenset[str]]:
     entries = row.labels or ()
-    said = frozenset(entry.name for entry in entries if entry.decision in (None, Decision.YES))
-    unclear = frozenset(
+    predicted = frozenset(entry.name for entry in entries if entry.decision in (None, Decision.YES))
+    undecided = frozenset(
         entry.name for entry in entries if entry.decision is Decision.UNKNOWN or entry.source == "human"
     )
-    return said, None, unclear
+    return predicted, None, undecided
 
 
-def _with_truth(shown: Iterator[_Shown], truth: Truth, vocabulary: Vocabulary, images: ImageMatch) -> Iterator[_Shown]:
+def _with_truth(
+    shown: Iterator[_LabeledImage], truth: Truth, vocabulary: Vocabulary, images: ImageMatch
+) -> Iterator[_LabeledImage]:
     names = match_names(truth, vocabulary)
     unjudged = frozenset(names.not_in_truth) if truth.exhaustive else frozenset()
     for each in shown:
@@ -142,7 +143,7 @@ def _with_truth(shown: Iterator[_Shown], truth: Truth, vocabulary: Vocabulary, i
             in_vocabulary = names.in_vocabulary
             true = frozenset(in_vocabulary[name] for name in truth.labels[key] if name in in_vocabulary)
             unknown = frozenset(in_vocabulary[name] for name in truth.unjudged(key) if name in in_vocabulary)
-            yield _Shown(each.image, each.said, true, each.unclear | unknown | unjudged)
+            yield _LabeledImage(each.image, each.predicted, true, each.undecided | unknown | unjudged)
 
 
 class _Smallest(Generic[_Item]):
@@ -166,57 +167,59 @@ class _Smallest(Generic[_Item]):
 
 
 class _Sampler:
-    """Takes every picture once; knows each label's sample and confusion at the end."""
+    """Takes every image once; then has each label's examples and confusion."""
 
     def __init__(self, vocabulary: Vocabulary, size: int, seed: int) -> None:
         self._names, self._size, self._seed = vocabulary.names, size, seed
-        self._with: dict[str, _Smallest[_Shown]] = {name: _Smallest(size) for name in vocabulary.names}
-        self._pool: _Smallest[_Shown] = _Smallest(_POOL_FACTOR * max(1, size))
+        self._with: dict[str, _Smallest[_LabeledImage]] = {name: _Smallest(size) for name in vocabulary.names}
+        self._pool: _Smallest[_LabeledImage] = _Smallest(_POOL_FACTOR * max(1, size))
         self._images = 0
         self._true: Counter[str] = Counter()
-        self._judged: Counter[str] = Counter()
+        self._predicted: Counter[str] = Counter()
         self._wrong: dict[str, Counter[str]] = {}
         self._wrong_count: Counter[str] = Counter()
 
-    def add(self, shown: _Shown) -> None:
-        key = f"{self._seed}\0{shown.image.id}".encode("utf-8", "surrogatepass")
+    def add(self, image: _LabeledImage) -> None:
+        key = f"{self._seed}\0{image.image.id}".encode("utf-8", "surrogatepass")
         rank = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big")
-        self._pool.add(rank, shown)
-        for name in shown.front - shown.unclear:
+        self._pool.add(rank, image)
+        for name in image.positives - image.undecided:
             if name in self._with:
-                self._with[name].add(rank, shown)
-        if shown.said is not None and shown.true is not None:
-            self._count(shown, shown.said - shown.unclear, shown.true)
+                self._with[name].add(rank, image)
+        if image.predicted is not None and image.true is not None:
+            self._count(image.predicted - image.undecided, image.true)
 
-    def _count(self, shown: _Shown, said: Collection[str], true: frozenset[str]) -> None:
+    def _count(self, predicted: Collection[str], true: frozenset[str]) -> None:
         self._images += 1
         self._true.update(true)
-        self._judged.update(said)
-        for name in said:
+        self._predicted.update(predicted)
+        for name in predicted:
             if name not in true:
                 self._wrong_count[name] += 1
                 self._wrong.setdefault(name, Counter()).update(true)
 
-    def samples(self) -> dict[str, tuple[Exhibit, ...]]:
+    def samples(self) -> dict[str, tuple[ValidationExample, ...]]:
         pool = self._pool.items()
-        is_blind = all(shown.said is None and shown.true is None for shown in pool)
-        background = self._size // 2 + (self._size if is_blind else 0)  # nothing tells where a label might be
+        is_unlabeled = all(image.predicted is None and image.true is None for image in pool)
+        background = self._size // 2 + (self._size if is_unlabeled else 0)  # nothing says where a label might be
         samples = {}
         for name in self._names:
-            without = [shown for shown in pool if name not in shown.front and name not in shown.unclear][:background]
-            samples[name] = tuple(shown.exhibit(name) for shown in (*self._with[name].items(), *without))
+            without = [image for image in pool if name not in image.positives and name not in image.undecided][
+                :background
+            ]
+            samples[name] = tuple(image.example(name) for image in (*self._with[name].items(), *without))
         return samples
 
     def confusions(self) -> dict[str, Confusion]:
         found = {}
         for name in self._names:
-            wrong, said = self._wrong_count[name], self._judged[name]
-            if wrong >= LEAST_WRONG and wrong >= LEAST_WRONG_SHARE * said:
-                found[name] = Confusion(said, wrong, self._causes(name))
+            wrong, predicted = self._wrong_count[name], self._predicted[name]
+            if wrong >= MIN_WRONG and wrong >= MIN_WRONG_SHARE * predicted:
+                found[name] = Confusion(predicted, wrong, self._causes(name))
         return found
 
     def _causes(self, name: str) -> tuple[str, ...]:
-        """Return the labels that the wrong pictures have twice as often as all do, or more, by how far beyond that."""
+        """Return the labels that wrongly predicted images have at least twice as often as all images, by excess."""
         wrong = self._wrong_count[name]
         expected = {other: wrong * self._true[other] / self._images for other in self._wrong[name]}
         excess = {
@@ -224,4 +227,4 @@ class _Sampler:
             for other, count in self._wrong[name].items()
             if count >= 2 and count >= 2 * expected[other]
         }
-        return tuple(sorted(excess, key=lambda other: (-excess[other], other)))[:MOST_CAUSES]
+        return tuple(sorted(excess, key=lambda other: (-excess[other], other)))[:MAX_CAUSES]

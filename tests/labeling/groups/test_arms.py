@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tagllm_cli.errors import UsageError
-from tagllm_cli.labeling.groups.arms import Group, Knowledge, cut, grow, keep
+from tagllm_cli.labeling.groups.arms import Group, GroupingBasis, add_labels, make_groups, update_groups
 from tagllm_cli.labeling.groups.cooccurrence import Cooccurrence
 from tagllm_cli.labeling.groups.partition import affinity_by_parent
 from tagllm_cli.vocabulary.model import Label, Vocabulary
@@ -24,7 +24,7 @@ WRITTEN = replace(TWENTY, groups={"mine": [NAMES[:12], NAMES[12:]], "odd@1": [NA
 
 
 def made(arm: str, vocabulary: Vocabulary = TWENTY, size: int = 6) -> tuple[Group, ...]:
-    return cut([arm], Knowledge(vocabulary), size)[arm]
+    return make_groups([arm], GroupingBasis(vocabulary), size)[arm]
 
 
 def names(groups: Sequence[Group]) -> list[tuple[str, ...]]:
@@ -78,7 +78,7 @@ def test_a_name_that_the_author_gave_is_taken_as_it_is() -> None:
 )
 def test_an_arm_that_is_unknown_or_malformed_is_refused_with_the_known_ones(arm: str) -> None:
     with pytest.raises(UsageError, match="there is no arm named") as raised:
-        cut(["disjoint", arm], Knowledge(WRITTEN), 6)
+        make_groups(["disjoint", arm], GroupingBasis(WRITTEN), 6)
     assert raised.value.exit_code == 2
     assert raised.value.hint == (
         "Arms of this vocabulary: mine, odd@1, cooccurring, disjoint, random; "
@@ -89,9 +89,9 @@ def test_an_arm_that_is_unknown_or_malformed_is_refused_with_the_known_ones(arm:
 def test_two_names_of_one_arm_are_refused() -> None:
     """Each of its answers would have two votes."""
     with pytest.raises(UsageError, match="random and random@0 are one and the same arm"):
-        cut(["random", "disjoint", "random@0"], Knowledge(WRITTEN), 6)
+        make_groups(["random", "disjoint", "random@0"], GroupingBasis(WRITTEN), 6)
     own = replace(WRITTEN, groups={"random": WRITTEN.groups["mine"]})  # whose seeds are orders, as of every own arm
-    assert list(cut(["random", "random@0"], Knowledge(own), 6)) == ["random", "random@0"]
+    assert list(make_groups(["random", "random@0"], GroupingBasis(own), 6)) == ["random", "random@0"]
 
 
 def test_kept_groups_lose_what_was_removed_and_are_joined_by_what_is_new() -> None:
@@ -100,8 +100,8 @@ def test_kept_groups_lose_what_was_removed_and_are_joined_by_what_is_new() -> No
         "mine": (Group("mine:0", ("a", "b", "c", "d", "e")),),
     }
     now = Vocabulary("now", tuple(map(Label, "abdef")), {"mine": [["a", "b"], ["d", "e", "f"]]})
-    anew = cut(["disjoint", "mine"], Knowledge(now), 2)
-    kept = keep(pinned, anew, Knowledge(now), 2)
+    anew = make_groups(["disjoint", "mine"], GroupingBasis(now), 2)
+    kept = update_groups(pinned, anew, GroupingBasis(now), 2)
     assert [(group.id, group.names) for group in kept["disjoint"]] == [
         ("disjoint:0", ("a", "b")),
         ("disjoint:1", ("f",)),
@@ -109,7 +109,7 @@ def test_kept_groups_lose_what_was_removed_and_are_joined_by_what_is_new() -> No
     ]
     assert kept["mine"] == anew["mine"]
     fewer = Vocabulary("fewer", tuple(map(Label, "abde")))
-    assert keep(pinned, anew, Knowledge(fewer), 2)["disjoint"][1] == Group("disjoint:1", ())
+    assert update_groups(pinned, anew, GroupingBasis(fewer), 2)["disjoint"][1] == Group("disjoint:1", ())
 
 
 def test_the_affinity_is_made_once_and_only_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,15 +120,15 @@ def test_the_affinity_is_made_once_and_only_where_it_is_needed(monkeypatch: pyte
         return affinity_by_parent(vocabulary)
 
     monkeypatch.setattr("tagllm_cli.labeling.groups.arms.affinity_by_parent", counted)
-    cut(["mine", "mine@1", "random", "random@3"], Knowledge(WRITTEN), 6)
+    make_groups(["mine", "mine@1", "random", "random@3"], GroupingBasis(WRITTEN), 6)
     assert calls == []
     every = ["cooccurring", "cooccurring@1", "disjoint", "disjoint@1", "random"]
-    before = cut(every, Knowledge(TWENTY), 6)
+    before = make_groups(every, GroupingBasis(TWENTY), 6)
     assert len(calls) == 1
     more = replace(TWENTY, labels=(*TWENTY.labels, Label("x"), Label("y"), Label("z")))
-    grow({"random": before["random"]}, ["x"], Knowledge(more), 6)
+    add_labels({"random": before["random"]}, ["x"], GroupingBasis(more), 6)
     assert len(calls) == 1
-    _, touched = grow(before, ["x", "y", "z"], Knowledge(more), 6)
+    _, touched = add_labels(before, ["x", "y", "z"], GroupingBasis(more), 6)
     assert (len(calls), len(touched)) == (2, 5)
 
 
@@ -141,14 +141,14 @@ def test_labels_that_are_added_move_no_other_and_keep_the_arms_of_one_base_alike
     half = np.triu(random.random((known + added, known + added), dtype=np.float32))
     affinity = np.maximum(half, half.T)
     labels = tuple(Label(name) for name in NAMES[: known + added])
-    before = cut(
+    before = make_groups(
         ["cooccurring", "cooccurring@1", "disjoint", "disjoint@1", "random"],
-        Knowledge(Vocabulary("few", labels[:known]), Cooccurrence(affinity[:known, :known], "chance")),
+        GroupingBasis(Vocabulary("few", labels[:known]), Cooccurrence(affinity[:known, :known], "chance")),
         size,
     )
-    knowledge = Knowledge(Vocabulary("more", labels), Cooccurrence(affinity, "chance"))
+    basis = GroupingBasis(Vocabulary("more", labels), Cooccurrence(affinity, "chance"))
     fresh = [label.name for label in labels[known:]]
-    after, touched = grow(before, fresh, knowledge, size)
+    after, touched = add_labels(before, fresh, basis, size)
     for arm, groups in after.items():
         assert sorted(chain.from_iterable(names(groups))) == sorted(label.name for label in labels)
         assert max(len(group.names) for group in groups) <= size
@@ -157,7 +157,7 @@ def test_labels_that_are_added_move_no_other_and_keep_the_arms_of_one_base_alike
     assert members(after["cooccurring"]) == members(after["cooccurring@1"])
     assert members(after["disjoint"]) == members(after["disjoint@1"])
     assert all(1 <= len(ids) <= added for ids in touched)
-    one, touched = grow(before, fresh[:1], knowledge, size)
+    one, touched = add_labels(before, fresh[:1], basis, size)
     assert [len(ids) for ids in touched] == [1] * len(one)
 
 
@@ -166,9 +166,9 @@ def test_a_new_label_joins_the_smallest_group_of_a_random_arm() -> None:
     uneven = {
         arm: (Group(f"{arm}:0", ("a", "b", "c")), Group(f"{arm}:1", ("d",))) for arm in ("random@4", "cooccurring")
     }
-    grown, touched = grow(uneven, ["e"], Knowledge(labels), 5)
+    after, touched = add_labels(uneven, ["e"], GroupingBasis(labels), 5)
     assert touched == [["random@4:1"], ["cooccurring:0"]]
-    assert names(grown["random@4"]) == [("a", "b", "c"), ("d", "e")]
+    assert names(after["random@4"]) == [("a", "b", "c"), ("d", "e")]
 
 
 def test_rounding_does_not_part_arms_that_differ_in_order_only() -> None:
@@ -179,5 +179,5 @@ def test_rounding_does_not_part_arms_that_differ_in_order_only() -> None:
         "cooccurring": (Group("cooccurring:0", ("a", "b", "c")), Group("cooccurring:1", ("d", "e", "f"))),
         "cooccurring@1": (Group("cooccurring@1:0", ("c", "b", "a")), Group("cooccurring@1:1", ("d", "e", "f"))),
     }
-    after, _ = grow(before, ["x"], Knowledge(labels, Cooccurrence(affinity, "chance")), 4)
+    after, _ = add_labels(before, ["x"], GroupingBasis(labels, Cooccurrence(affinity, "chance")), 4)
     assert members(after["cooccurring"]) == members(after["cooccurring@1"])

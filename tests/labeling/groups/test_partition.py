@@ -28,15 +28,15 @@ from tagllm_cli.vocabulary.load import load_vocabulary
 from tagllm_cli.vocabulary.model import Label, Vocabulary
 
 TEMPLATES = load_templates()
-Cutter = Callable[..., list[list[str]]]
-ARMS = pytest.mark.parametrize("cut", [cooccurring, disjoint])
+Partition = Callable[..., list[list[str]]]
+ARMS = pytest.mark.parametrize("partition", [cooccurring, disjoint])
 
 
-def by_lot(names: Sequence[str], affinity: np.ndarray, size: int, max_chars: int = 1500) -> list[list[str]]:
+def at_random(names: Sequence[str], affinity: np.ndarray, size: int, max_chars: int = 1500) -> list[list[str]]:
     return random_partition(names, size, 5, max_chars)
 
 
-CUTS = pytest.mark.parametrize("cut", [cooccurring, disjoint, by_lot])
+PARTITIONS = pytest.mark.parametrize("partition", [cooccurring, disjoint, at_random])
 FEW = settings(max_examples=60, deadline=None)
 PARENTS = st.lists(st.sampled_from([None, "a", "b", "c", "d"]), min_size=1, max_size=60)
 
@@ -67,12 +67,12 @@ def expected_at_random(groups: list[list[str]], affinity: np.ndarray) -> float:
     return float(np.triu(affinity, 1).sum()) * pairs / max(1, count * (count - 1) / 2)
 
 
-@CUTS
+@PARTITIONS
 @given(parents=PARENTS, size=st.integers(1, 20))
 @FEW
-def test_every_label_is_in_one_balanced_group(cut: Cutter, parents: list[str | None], size: int) -> None:
+def test_every_label_is_in_one_balanced_group(partition: Partition, parents: list[str | None], size: int) -> None:
     vocabulary = vocabulary_of(parents)
-    groups = cut(vocabulary.names, affinity_by_parent(vocabulary), size)
+    groups = partition(vocabulary.names, affinity_by_parent(vocabulary), size)
     assert sorted(name for group in groups for name in group) == sorted(vocabulary.names)
     sizes = {len(group) for group in groups}
     assert max(sizes) <= size
@@ -80,12 +80,12 @@ def test_every_label_is_in_one_balanced_group(cut: Cutter, parents: list[str | N
     assert len(groups) == -(-len(parents) // size)
 
 
-@CUTS
+@PARTITIONS
 @given(lengths=st.lists(st.integers(1, 200) | st.just(5), min_size=1, max_size=60), size=st.integers(1, 20))
 @FEW
-def test_long_names_make_smaller_groups(cut: Cutter, lengths: list[int], size: int) -> None:
+def test_long_names_make_smaller_groups(partition: Partition, lengths: list[int], size: int) -> None:
     names = [f"{number}{'x' * length}" for number, length in enumerate(lengths)]
-    groups = cut(names, random_affinity(0, len(names)), size, 150)
+    groups = partition(names, random_affinity(0, len(names)), size, 150)
     assert sorted(name for group in groups for name in group) == sorted(names)
     assert all(len(group) == 1 or sum(len(json.dumps(name)) + 2 for name in group) <= 150 for group in groups)
     assert max(map(len, groups)) <= size
@@ -95,7 +95,7 @@ def test_long_names_make_smaller_groups(cut: Cutter, lengths: list[int], size: i
 @FEW
 def test_arms_gather_and_spread_better_than_chance(seed: int, count: int, size: int) -> None:
     affinity = random_affinity(seed, count)
-    together, apart = (cut(names_of(count), affinity, size) for cut in (cooccurring, disjoint))
+    together, apart = (partition(names_of(count), affinity, size) for partition in (cooccurring, disjoint))
     rounding = 0.001 * count * size
     assert inner(together, affinity) >= expected_at_random(together, affinity) - rounding
     assert inner(apart, affinity) <= expected_at_random(apart, affinity) + rounding
@@ -114,26 +114,26 @@ def test_disjoint_groups_hold_no_more_than_random_ones_do_on_average(
     affinity[above] = data.draw(st.lists(SHARED, min_size=len(above[0]), max_size=len(above[0])))
     affinity = np.maximum(affinity, affinity.T)
     apart = disjoint(names_of(count), affinity, size)
-    lots = [random_partition(names_of(count), size, seed) for seed in range(40)]
-    assert sorted(map(len, lots[0])) == sorted(map(len, apart))
+    randoms = [random_partition(names_of(count), size, seed) for seed in range(40)]
+    assert sorted(map(len, randoms[0])) == sorted(map(len, apart))
     rounding = 0.001 * count * size
-    assert inner(apart, affinity) <= np.mean([inner(lot, affinity) for lot in lots]) + rounding
+    assert inner(apart, affinity) <= np.mean([inner(each, affinity) for each in randoms]) + rounding
 
 
 @pytest.mark.parametrize("affinity", [random_affinity(4, 80), affinity_by_parent(load_vocabulary("coco"))])
 def test_disjoint_groups_hold_less_than_any_of_many_random_ones(affinity: np.ndarray) -> None:
-    lots = [inner(random_partition(names_of(80), 12, seed), affinity) for seed in range(100)]
-    assert inner(disjoint(names_of(80), affinity, 12), affinity) < min(lots)
-    assert inner(cooccurring(names_of(80), affinity, 12), affinity) > max(lots)
+    randoms = [inner(random_partition(names_of(80), 12, seed), affinity) for seed in range(100)]
+    assert inner(disjoint(names_of(80), affinity, 12), affinity) < min(randoms)
+    assert inner(cooccurring(names_of(80), affinity, 12), affinity) > max(randoms)
     expected = expected_at_random(random_partition(names_of(80), 12, 0), affinity)
-    assert np.mean(lots) == pytest.approx(expected, abs=4 * np.std(lots) / np.sqrt(len(lots)))
+    assert np.mean(randoms) == pytest.approx(expected, abs=4 * np.std(randoms) / np.sqrt(len(randoms)))
 
 
-def test_lots_are_drawn_by_their_seed() -> None:
+def test_a_random_partition_is_made_by_its_seed() -> None:
     names = names_of(50)
-    lots = [random_partition(names, 8, seed) for seed in range(20)]
-    assert lots == [random_partition(list(names), 8, seed) for seed in range(20)]
-    assert len({tuple(map(tuple, lot)) for lot in lots}) == 20
+    randoms = [random_partition(names, 8, seed) for seed in range(20)]
+    assert randoms == [random_partition(list(names), 8, seed) for seed in range(20)]
+    assert len({tuple(map(tuple, each)) for each in randoms}) == 20
     # The same on every machine: such groups are what a recorded answer is about.
     assert random_partition(names_of(5), 2, 7) == [["label 4", "label 0"], ["label 3", "label 1"], ["label 2"]]
 
@@ -166,13 +166,13 @@ def test_disjoint_groups_share_out_every_category(parents: list[str | None], siz
 
 
 @ARMS
-def test_groups_are_the_same_every_time(cut: Cutter) -> None:
+def test_groups_are_the_same_every_time(partition: Partition) -> None:
     affinity = random_affinity(3, 50)
-    groups = cut(names_of(50), affinity, 8)
+    groups = partition(names_of(50), affinity, 8)
     # An affinity that differs by less than its rounding, as another machine's sums do.
     nearby = np.clip(np.rint(affinity * 1000) / 1000 + np.float32(2e-4), 0, 1)
-    assert cut(names_of(50), affinity.copy(), 8) == groups
-    assert cut(names_of(50), nearby, 8) == cut(names_of(50), np.rint(affinity * 1000) / 1000, 8)
+    assert partition(names_of(50), affinity.copy(), 8) == groups
+    assert partition(names_of(50), nearby, 8) == partition(names_of(50), np.rint(affinity * 1000) / 1000, 8)
 
 
 def test_cooccurring_groups_find_planted_scenes() -> None:
@@ -183,25 +183,25 @@ def test_cooccurring_groups_find_planted_scenes() -> None:
     assert all(len({scenes[int(name.split()[1])] for name in group}) == 1 for group in groups)
 
 
-@CUTS
-def test_one_label_and_no_label(cut: Cutter) -> None:
-    assert cut(["cat"], np.ones((1, 1), dtype=np.float32), 8) == [["cat"]]
-    assert cut([], np.ones((0, 0), dtype=np.float32), 8) == []
+@PARTITIONS
+def test_one_label_and_no_label(partition: Partition) -> None:
+    assert partition(["cat"], np.ones((1, 1), dtype=np.float32), 8) == [["cat"]]
+    assert partition([], np.ones((0, 0), dtype=np.float32), 8) == []
 
 
 @ARMS
-def test_wrong_arguments_are_refused(cut: Cutter) -> None:
+def test_wrong_arguments_are_refused(partition: Partition) -> None:
     with pytest.raises(ValueError, match="size 0"):
-        cut(["cat"], np.ones((1, 1), dtype=np.float32), 0)
+        partition(["cat"], np.ones((1, 1), dtype=np.float32), 0)
     with pytest.raises(ValueError, match=r"affinity \(2, 2\) do not fit 1 labels"):
-        cut(["cat"], np.ones((2, 2), dtype=np.float32), 8)
+        partition(["cat"], np.ones((2, 2), dtype=np.float32), 8)
 
 
 def test_thousands_of_labels_are_cut_in_seconds() -> None:
     vocabulary = vocabulary_of([f"parent {number % 40}" for number in range(1500)])
     affinity = affinity_by_parent(vocabulary)
-    for cut in (cooccurring, disjoint):
-        groups = cut(vocabulary.names, affinity, 12)
+    for partition in (cooccurring, disjoint):
+        groups = partition(vocabulary.names, affinity, 12)
         assert len({name for group in groups for name in group}) == 1500
         assert len(groups) == 125
 
@@ -228,13 +228,13 @@ def test_a_category_that_bears_a_labels_name_is_no_loop() -> None:
 @FEW
 def test_added_labels_move_nobody(kind: str, parents: list[str | None], added: int, size: int, seed: int) -> None:
     random = Random(seed)
-    grown = vocabulary_of([*parents, *random.choices(["a", "b", "z", None], k=added)])
-    before = Vocabulary("test", grown.labels[: len(parents)])
-    position = {name: index for index, name in enumerate(grown.names)}
-    affinity = affinity_by_parent(grown)
-    cut = disjoint if kind == "disjoint" else cooccurring
-    groups = cut(before.names, affinity_by_parent(before), size)
-    for name in grown.names[len(parents) :]:
+    after = vocabulary_of([*parents, *random.choices(["a", "b", "z", None], k=added)])
+    before = Vocabulary("test", after.labels[: len(parents)])
+    position = {name: index for index, name in enumerate(after.names)}
+    affinity = affinity_by_parent(after)
+    partition = disjoint if kind == "disjoint" else cooccurring
+    groups = partition(before.names, affinity_by_parent(before), size)
+    for name in after.names[len(parents) :]:
         index = place(groups, name, affinity, position, kind, size)
         if index is None:
             assert all(len(group) == size for group in groups)
@@ -242,8 +242,8 @@ def test_added_labels_move_nobody(kind: str, parents: list[str | None], added: i
         else:
             assert len(groups[index]) < size
             groups[index].append(name)
-    assert sorted(name for group in groups for name in group) == sorted(grown.names)
-    assert len(groups) == -(-len(grown.names) // size)
+    assert sorted(name for group in groups for name in group) == sorted(after.names)
+    assert len(groups) == -(-len(after.names) // size)
 
 
 @given(count=st.integers(1, 50), size=st.integers(1, 12), seed=st.integers(0, 99), counted=st.booleans())

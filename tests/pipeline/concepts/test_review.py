@@ -1,4 +1,4 @@
-"""A person at a terminal decides about proposed cards: every decision is kept, and the place too."""
+"""Review of proposed cards at a terminal: every decision is kept, and so is the place."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SPOILS = f"{sys.executable} -c \"import sys; open(sys.argv[1], 'w').write('colou
 
 
 class Terminal:
-    """A person at a pseudo-terminal: reads what is drawn, types lines."""
+    """A pseudo-terminal: reads what is drawn, types lines."""
 
     def __init__(self, command: list[str], environment: Mapping[str, str]) -> None:
         named = ("VISUAL", "EDITOR")
@@ -87,12 +87,12 @@ class Terminal:
         return bool(chunk)
 
 
-Sit = Callable[..., Terminal]
+OpenTerminal = Callable[..., Terminal]
 
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> ConceptWorkspace:
-    return ConceptWorkspace(tmp_path / "desk")
+    return ConceptWorkspace(tmp_path / "workspace")
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def server() -> Iterator[ScriptedLLM]:
 
 @pytest.fixture
 def command(workspace: ConceptWorkspace, server: ScriptedLLM) -> Iterator[list[str]]:
-    """What a person types, but for `tagllm`: the LLM and the model that sees are servers."""
+    """The arguments after `tagllm`: the LLM and the VLM are servers."""
     with stub_server("rules", see) as eyes:
         options = {
             "--out": workspace.out,
@@ -116,17 +116,17 @@ def command(workspace: ConceptWorkspace, server: ScriptedLLM) -> Iterator[list[s
 
 
 @pytest.fixture
-def sit_down(command: list[str]) -> Iterator[Sit]:
-    """A person at a new terminal, with these variables in their environment."""
-    people = []
+def open_terminal(command: list[str]) -> Iterator[OpenTerminal]:
+    """Start `tagllm` in a new terminal with these environment variables."""
+    terminals = []
 
-    def sit(**environment: str) -> Terminal:
-        people.append(Terminal([sys.executable, "-m", "tagllm_cli", *command, "--review"], environment))
-        return people[-1]
+    def start(**environment: str) -> Terminal:
+        terminals.append(Terminal([sys.executable, "-m", "tagllm_cli", *command, "--review"], environment))
+        return terminals[-1]
 
-    yield sit
-    for person in people:
-        person.leave()
+    yield start
+    for terminal in terminals:
+        terminal.leave()
 
 
 def decisions(workspace: ConceptWorkspace) -> dict[str, Any]:
@@ -136,70 +136,73 @@ def decisions(workspace: ConceptWorkspace) -> dict[str, Any]:
     }
 
 
-def test_a_person_accepts_one_card_and_rejects_another(workspace: ConceptWorkspace, sit_down: Sit) -> None:
-    person = sit_down()
-    shown = person.decide("a")
+def test_one_card_is_accepted_and_another_rejected(workspace: ConceptWorkspace, open_terminal: OpenTerminal) -> None:
+    terminal = open_terminal()
+    shown = terminal.decide("a")
     assert "mouse (card 1 of 2)" in shown
     for fact in (RODENT, "similar", "what mouse looks like to me (broader)", "corrects 12 and breaks 0 of 48"):
         assert fact in shown
-    assert f"{workspace.images}/052.png: yes -> no, people say no" in shown
-    assert workspace.file()["proposed"].keys() == {"mouse", "bat"}  # nothing is a card before the person has spoken
-    assert "bat (card 2 of 2)" in person.decide("r")
-    code, last = person.end()
+    assert f"{workspace.images}/052.png: yes -> no, terminals say no" in shown
+    assert workspace.file()["proposed"].keys() == {"mouse", "bat"}  # nothing is a card before it is decided
+    assert "bat (card 2 of 2)" in terminal.decide("r")
+    code, last = terminal.end()
     assert code == 0
     assert ": 1 card" in last
     file = workspace.file()
     assert (list(file["cards"]), list(file["proposed"]), list(file["unwritten"])) == (["mouse"], [], ["bat"])
-    assert (file["cards"]["mouse"]["author"], file["unwritten"]["bat"]["why"]) == ("scribe", "rejected by a person")
+    assert (file["cards"]["mouse"]["author"], file["unwritten"]["bat"]["why"]) == (
+        "scripted-llm",
+        "rejected by a person",
+    )
     assert decisions(workspace) == {"mouse": "accepted by a person", "bat": "rejected by a person"}
 
 
-def test_what_a_person_decided_is_not_proposed_again(
-    workspace: ConceptWorkspace, server: ScriptedLLM, sit_down: Sit, command: list[str]
+def test_a_decision_is_not_asked_for_again(
+    workspace: ConceptWorkspace, server: ScriptedLLM, open_terminal: OpenTerminal, command: list[str]
 ) -> None:
-    person = sit_down()
-    person.decide("a")
-    person.decide("r")
-    assert person.end()[0] == 0
+    terminal = open_terminal()
+    terminal.decide("a")
+    terminal.decide("r")
+    assert terminal.end()[0] == 0
     questions, before = len(server.questions), workspace.out.read_bytes()
-    code, last = sit_down().end()
+    code, last = open_terminal().end()
     assert (code, MENU in last, len(server.questions)) == (0, False, questions)
     assert workspace.out.read_bytes() == before
-    assert tagllm([*command, "--seed", "1"]).exit_code == 0  # other pictures, and no review: a person's word stands
+    assert tagllm([*command, "--seed", "1"]).exit_code == 0  # other images, and no review: the decision stands
     assert len(server.asked("draft")) == 2
     assert workspace.out.read_bytes() == before
 
 
-def test_an_edited_card_is_the_persons(workspace: ConceptWorkspace, sit_down: Sit) -> None:
+def test_an_edited_card_is_human(workspace: ConceptWorkspace, open_terminal: OpenTerminal) -> None:
     """Without an editor a line is asked for; an empty one goes back to the question."""
-    person = sit_down()
-    person.decide("e")
-    person.read_until("leave it): ")
-    person.type(" . ")
-    assert "'mouse' has no description" in person.read_until("leave it): ")
-    person.type("an animal\x1b[D")  # an arrow key
-    assert "the line holds keys that are no text" in person.read_until("leave it): ")
-    person.type("")
-    person.decide("e")
-    person.read_until("leave it): ")
-    person.type("an animal, and never a device.")
-    person.decide("q")
-    assert person.end()[0] == 0
+    terminal = open_terminal()
+    terminal.decide("e")
+    terminal.read_until("leave it): ")
+    terminal.type(" . ")
+    assert "'mouse' has no description" in terminal.read_until("leave it): ")
+    terminal.type("an animal\x1b[D")  # an arrow key
+    assert "the line holds keys that are no text" in terminal.read_until("leave it): ")
+    terminal.type("")
+    terminal.decide("e")
+    terminal.read_until("leave it): ")
+    terminal.type("an animal, and never a device.")
+    terminal.decide("q")
+    assert terminal.end()[0] == 0
     mouse = workspace.file()["cards"]["mouse"]
     assert (mouse["description"], mouse["similar"], mouse["author"]) == (
         "an animal, and never a device",
         ["cat"],
         "person",
     )
-    assert [attempt["author"] for attempt in mouse["history"]] == ["scribe", "person"]
+    assert [attempt["author"] for attempt in mouse["history"]] == ["scripted-llm", "person"]
 
 
-def test_an_editor_gets_the_card_as_yaml(workspace: ConceptWorkspace, sit_down: Sit) -> None:
-    person = sit_down(EDITOR=SAYS_MORE)
-    person.decide("e")
-    person.decide("s")
-    code, last = person.end()
-    assert (code, "1 waiting for a person" in last) == (0, True)
+def test_an_editor_gets_the_card_as_yaml(workspace: ConceptWorkspace, open_terminal: OpenTerminal) -> None:
+    terminal = open_terminal(EDITOR=SAYS_MORE)
+    terminal.decide("e")
+    terminal.decide("s")
+    code, last = terminal.end()
+    assert (code, "1 waiting for review" in last) == (0, True)
     card_of = load_cards(workspace.out, load_vocabulary(str(workspace.vocabulary)))
     assert card_of["mouse"].description == f"{RODENT}, but not toys"
     assert list(workspace.file()["proposed"]) == ["bat"]
@@ -215,77 +218,84 @@ def test_an_editor_gets_the_card_as_yaml(workspace: ConceptWorkspace, sit_down: 
     ],
 )
 def test_an_edit_that_cannot_be_used_is_explained_and_asked_again(
-    workspace: ConceptWorkspace, server: ScriptedLLM, sit_down: Sit, editor: str, message: str, again: str | None
+    workspace: ConceptWorkspace,
+    server: ScriptedLLM,
+    open_terminal: OpenTerminal,
+    editor: str,
+    message: str,
+    again: str | None,
 ) -> None:
-    person = sit_down(VISUAL=editor, EDITOR="true")
-    person.decide("e")
+    terminal = open_terminal(VISUAL=editor, EDITOR="true")
+    terminal.decide("e")
     if again:
         for answer in (again, ""):
-            assert message in person.read_until("[Enter]: ")
-            person.type(answer)
-        assert MENU not in person.drawn
+            assert message in terminal.read_until("[Enter]: ")
+            terminal.type(answer)
+        assert MENU not in terminal.drawn
         message = ""
-    assert message in person.decide("q")
-    assert person.end()[0] == 0
+    assert message in terminal.decide("q")
+    assert terminal.end()[0] == 0
     assert list(workspace.file()["proposed"]) == ["mouse", "bat"]
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, None])
 def test_an_interrupted_review_goes_on_at_the_next_card(
-    workspace: ConceptWorkspace, server: ScriptedLLM, sit_down: Sit, how: signal.Signals | None
+    workspace: ConceptWorkspace, server: ScriptedLLM, open_terminal: OpenTerminal, how: signal.Signals | None
 ) -> None:
-    person = sit_down()
-    person.decide("a")
-    person.read_until("bat (card 2 of 2)")
-    person.read_until(MENU)
+    terminal = open_terminal()
+    terminal.decide("a")
+    terminal.read_until("bat (card 2 of 2)")
+    terminal.read_until(MENU)
     if how is None:
-        person.type("\x04")  # the end of the input, after what was not typed to the end
-        person.type("q")
+        terminal.type("\x04")  # the end of the input, after what was not typed to the end
+        terminal.type("q")
     else:
-        os.kill(person.process.pid, how)
-    code, last = person.end()
+        os.kill(terminal.process.pid, how)
+    code, last = terminal.end()
     assert ("interrupted; what was answered is kept" in last) is (how == signal.SIGINT)
     assert code == {None: 0, signal.SIGINT: 130, signal.SIGKILL: -9}[how]
     assert list(workspace.file()["cards"]) == ["mouse"]
     questions = len(server.questions)
-    person = sit_down()
-    assert "bat (card 1 of 1)" in person.decide("a")
-    assert person.end()[0] == 0
+    terminal = open_terminal()
+    assert "bat (card 1 of 1)" in terminal.decide("a")
+    assert terminal.end()[0] == 0
     assert list(workspace.file()["cards"]) == ["mouse", "bat"]
     assert len(server.questions) == questions
 
 
-def test_other_keys_decide_nothing(workspace: ConceptWorkspace, sit_down: Sit) -> None:
-    person = sit_down()
+def test_other_keys_decide_nothing(workspace: ConceptWorkspace, open_terminal: OpenTerminal) -> None:
+    terminal = open_terminal()
     for line in ("x", "", "?", "again", "\x1b[A"):
-        person.decide(line)
-    person.decide("Quit")
-    assert person.end()[0] == 0
+        terminal.decide(line)
+    terminal.decide("Quit")
+    assert terminal.end()[0] == 0
     assert list(workspace.file()["proposed"]) == ["mouse", "bat"]
 
 
 def test_without_a_review_what_waits_goes_on_waiting(
-    workspace: ConceptWorkspace, sit_down: Sit, command: list[str]
+    workspace: ConceptWorkspace, open_terminal: OpenTerminal, command: list[str]
 ) -> None:
-    person = sit_down()
-    person.decide("q")
-    assert person.end()[0] == 0
+    terminal = open_terminal()
+    terminal.decide("q")
+    assert terminal.end()[0] == 0
     before = workspace.out.read_bytes()
     summary = one_object(tagllm([*command, "--seed", "1", "--json"]).stdout)
     assert (summary["waiting"], summary["next"]) == (["mouse", "bat"], "the same command with --review")
     assert workspace.out.read_bytes() == before
 
 
-def test_a_file_that_is_edited_during_the_review_stays_as_it_is(workspace: ConceptWorkspace, sit_down: Sit) -> None:
-    person = sit_down()
-    person.decide("a")
-    person.read_until(MENU)
+def test_a_file_that_is_edited_during_the_review_stays_as_it_is(
+    workspace: ConceptWorkspace, open_terminal: OpenTerminal
+) -> None:
+    terminal = open_terminal()
+    terminal.decide("a")
+    terminal.read_until(MENU)
     edited = workspace.out.read_text() + "# a line of ours\n"
     workspace.out.write_text(edited)
-    person.type("a")
-    code, last = person.end()
+    terminal.type("a")
+    code, last = terminal.end()
     assert (code, "was changed while cards were being written" in last) == (2, True)
     assert workspace.out.read_text() == edited
-    person = sit_down()
-    assert "bat (card 1 of 1)" in person.decide("a")
-    assert person.end()[0] == 0
+    terminal = open_terminal()
+    assert "bat (card 1 of 1)" in terminal.decide("a")
+    assert terminal.end()[0] == 0

@@ -20,7 +20,7 @@ IMPATIENT = {"timeout_s": 1.0, "retries": 1}
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> ConceptWorkspace:
-    return ConceptWorkspace(tmp_path / "desk")
+    return ConceptWorkspace(tmp_path / "workspace")
 
 
 def test_good_cards_are_kept_and_can_be_used(workspace: ConceptWorkspace) -> None:
@@ -34,7 +34,7 @@ def test_good_cards_are_kept_and_can_be_used(workspace: ConceptWorkspace) -> Non
         "bat": Card("bat", WINGED),
     }
     [attempt] = workspace.file()["cards"]["mouse"]["history"]
-    assert (attempt["author"], attempt["round"], attempt["kept"]) == ("scribe", 1, True)
+    assert (attempt["author"], attempt["round"], attempt["kept"]) == ("scripted-llm", 1, True)
     assert attempt["why"].startswith("corrects ")
     assert " breaks 0 of 36 decisions" in attempt["why"]
     assert attempt["reading"] == "what mouse looks like to me"
@@ -55,7 +55,7 @@ def test_a_draft_about_another_label_does_not_survive(workspace: ConceptWorkspac
     with ScriptedLLM({**GOOD, "bat": [card("bat", "an animal that purrs on a sofa")]}, WORDS) as server:
         workspace.write(server, **without)
     assert list(workspace.file()["cards"]) == ["mouse"]
-    assert set(reasons(workspace, "bat")) == {"blind naming: the description reads like cat"}
+    assert set(reasons(workspace, "bat")) == {"round-trip check: the description reads like cat"}
 
 
 @pytest.mark.parametrize(
@@ -64,10 +64,10 @@ def test_a_draft_about_another_label_does_not_survive(workspace: ConceptWorkspac
         (DEVICE, "corrects 0 and breaks"),
         ("a rodent or whatever else there is", "corrects 0 and breaks"),
         ("an unheard-of rodent", "corrects 11 and breaks"),
-        ("a nibbler of any kind at all", "not needed: it changes no decision on 36 pictures"),
+        ("a nibbler of any kind at all", "not needed: it changes no decision on 36 images"),
     ],
 )
-def test_a_draft_that_does_not_help_on_pictures_does_not_survive(
+def test_a_draft_that_does_not_help_on_images_does_not_survive(
     workspace: ConceptWorkspace, description: str, why: str
 ) -> None:
     words = {**WORDS, "mouse": ("rodent", "nibbler")}
@@ -82,11 +82,11 @@ def test_a_draft_that_does_not_help_on_pictures_does_not_survive(
     ("description", "why"),
     [
         (RODENT, None),
-        ("a rodent or whatever else there is", "pictures where the label was never proposed"),
-        ("an unheard-of rodent", "says no to all 24 proposed pictures"),
+        ("a rodent or whatever else there is", "images where the label was never proposed"),
+        ("an unheard-of rodent", "says no to all 24 proposed images"),
     ],
 )
-def test_without_peoples_labels_a_card_must_leave_alone_what_it_is_not_about(
+def test_without_ground_truth_a_card_must_leave_alone_what_it_is_not_about(
     workspace: ConceptWorkspace, description: str, why: str | None
 ) -> None:
     with ScriptedLLM({"mouse": [card("mouse", description)]}, WORDS) as server:
@@ -95,14 +95,14 @@ def test_without_peoples_labels_a_card_must_leave_alone_what_it_is_not_about(
     assert why is None or why in reasons(workspace, "mouse")[0]
 
 
-def test_pictures_of_a_folder_will_do(workspace: ConceptWorkspace) -> None:
+def test_images_of_a_folder_are_enough(workspace: ConceptWorkspace) -> None:
     with ScriptedLLM(GOOD, WORDS) as server:
         workspace.write(server, table=None, truth=None, images=workspace.images)
     assert list(workspace.file()["cards"]) == ["mouse", "bat"]
     assert " where it was proposed, and none elsewhere" in reasons(workspace, "mouse")[0]
 
 
-def test_a_folder_with_peoples_labels_will_do(workspace: ConceptWorkspace) -> None:
+def test_a_folder_with_ground_truth_is_enough(workspace: ConceptWorkspace) -> None:
     bad = {**GOOD, "bat": [card("bat", "an unheard-of animal with wings")]}
     with ScriptedLLM(bad, WORDS) as server:
         workspace.write(server, table=None, images=workspace.images, rounds=1)
@@ -121,7 +121,7 @@ def test_a_failed_draft_is_revised_with_the_reason(workspace: ConceptWorkspace) 
 
 
 def test_contradictory_drafts_end_in_the_best_of_them(workspace: ConceptWorkspace) -> None:
-    """A kept card gives way only to one that does better on the same pictures."""
+    """A kept card gives way only to one that does better on the same images."""
     script = [card("mouse", text) for text in (HALF, DEVICE, RODENT, HALF)]
     with ScriptedLLM({"mouse": script}, WORDS) as server:
         summary = workspace.write(server, rounds=6)
@@ -201,7 +201,7 @@ def test_an_llm_that_is_not_there_ends_the_run(workspace: ConceptWorkspace) -> N
 
 
 @pytest.mark.parametrize("find", ["no idea", '{"labels": "mouse"}', REFUSES, "[]", '[{"label": "dragon"}, 3]'])
-def test_a_search_that_finds_nothing_leaves_what_pictures_show(workspace: ConceptWorkspace, find: str) -> None:
+def test_a_search_that_finds_nothing_leaves_what_images_show(workspace: ConceptWorkspace, find: str) -> None:
     with ScriptedLLM(GOOD, WORDS, find=find) as server:
         summary = workspace.write(server)
         assert summary.cards == ("mouse", "bat")  # people's labels show that the model confuses them
@@ -212,7 +212,7 @@ def test_a_search_that_finds_nothing_leaves_what_pictures_show(workspace: Concep
 
 
 def test_a_name_that_the_model_understands_needs_no_card(workspace: ConceptWorkspace) -> None:
-    """Unless pictures show that it is confused all the same."""
+    """Unless images show that it is confused all the same."""
     scripts = {**GOOD, "cup": [card("cup", "a small vessel for drinking from")]}
     with ScriptedLLM(scripts, WORDS, relation="It is the Same.") as server:
         workspace.write(server)
@@ -227,10 +227,10 @@ def test_a_check_that_the_llm_refuses(workspace: ConceptWorkspace, silent: str) 
     with ScriptedLLM(GOOD, WORDS, refuses=silent) as server:
         workspace.write(server, rounds=1)
     assert list(workspace.file()["cards"]) == ([] if silent == "name" else ["mouse", "bat"])
-    assert reasons(workspace, "mouse")[0].startswith("blind naming failed: " if silent == "name" else "corrects")
+    assert reasons(workspace, "mouse")[0].startswith("round-trip check failed: " if silent == "name" else "corrects")
 
 
-def test_a_model_that_only_looks_at_pictures_has_no_reading(workspace: ConceptWorkspace) -> None:
+def test_a_model_that_only_answers_about_images_has_no_reading(workspace: ConceptWorkspace) -> None:
     workspace.engine.fault = lambda picture, request: None if picture else Failure("rejected", "there is no picture")
     with ScriptedLLM(GOOD, WORDS) as server:
         summary = workspace.write(server)
@@ -243,5 +243,5 @@ def test_the_summary_says_what_there_is_and_what_comes_next(workspace: ConceptWo
         first, second, third, last = workspace.write(server, rounds=1).lines()
     assert first == f"{workspace.out}: 1 card"
     assert second == "no card: bat (the file says why)"
-    assert third.startswith("1 round, questions: 5 to the llm, 74 to the model, ")
+    assert third.startswith("1 round, requests: 5 to the llm, 74 to the model, ")
     assert last == f"next: tagllm disambiguate TABLE --concepts {workspace.out} --out LABELS"

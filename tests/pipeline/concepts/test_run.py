@@ -1,4 +1,4 @@
-"""Runs of `tagllm concepts`: what people own, what an interruption leaves, what cannot be used."""
+"""Runs of `tagllm concepts`: what humans wrote, what an interruption leaves, what cannot be used."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from tests.support.scripted_llm import ScriptedLLM, card
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> ConceptWorkspace:
-    return ConceptWorkspace(tmp_path / "desk")
+    return ConceptWorkspace(tmp_path / "workspace")
 
 
-def test_what_people_wrote_is_never_overwritten(workspace: ConceptWorkspace) -> None:
+def test_what_humans_wrote_is_never_overwritten(workspace: ConceptWorkspace) -> None:
     """A card by hand, a card that was changed by hand, and a description in the vocabulary."""
     workspace.describe({"cup": "a small vessel that one drinks from"})
     with ScriptedLLM({"mouse": [card("mouse", HALF)]}, WORDS) as server:
@@ -64,7 +64,7 @@ def test_the_same_command_asks_nothing_and_starts_nothing(workspace: ConceptWork
     assert sum(summary.asked.values()) == 0
 
 
-def test_other_pictures_are_another_run(workspace: ConceptWorkspace) -> None:
+def test_other_images_are_another_run(workspace: ConceptWorkspace) -> None:
     """Its rounds are counted on from those that the file has seen; a kept card stays while it does well."""
     with ScriptedLLM({"mouse": [card("mouse", DEVICE)], "bat": GOOD["bat"]}, WORDS) as server:
         workspace.write(server, rounds=1)
@@ -116,18 +116,19 @@ def test_the_file_does_not_depend_on_who_was_quicker(tmp_path: Path, monkeypatch
     assert texts[0] == texts[1]
 
 
-def test_failing_pictures_are_left_out_and_failing_altogether_settles_nothing(workspace: ConceptWorkspace) -> None:
+def test_failing_images_are_left_out_and_without_any_nothing_is_decided(workspace: ConceptWorkspace) -> None:
     (workspace.images / workspace.names[3]).write_bytes(b"")
     (workspace.images / workspace.names[4]).unlink()
     with ScriptedLLM(GOOD, WORDS) as server:
-        workspace.write(server, pictures=60)
+        workspace.write(server, examples=60)
     assert "of 58 decisions" in reasons(workspace, "mouse")[0]
     workspace.out.unlink()
     workspace.engine.fault = lambda picture, request: Failure("rejected", "no") if picture else None
     with ScriptedLLM(GOOD, WORDS) as server:
-        workspace.write(server, pictures=60, seed=5, max_pixels=16)
+        workspace.write(server, examples=60, seed=5, max_pixels=16)
     assert (
-        workspace.file()["unwritten"]["mouse"]["why"] == "no answer: no picture could be tried; the first: rejected: no"
+        workspace.file()["unwritten"]["mouse"]["why"]
+        == "no answer: no image could be asked about; the first: rejected: no"
     )
 
 
@@ -140,9 +141,9 @@ def test_one_model_may_play_both_parts(workspace: ConceptWorkspace) -> None:
             return Response(server.say(request.text))
 
         workspace.engine.answer = both
-        _, seer = workspace.models(server)
-        assert seer is not None
-        summary = write_concepts(workspace.settings(), seer, seer, Console(quiet=True))
+        _, vlm = workspace.models(server)
+        assert vlm is not None
+        summary = write_concepts(workspace.settings(), vlm, vlm, Console(quiet=True))
         assert server.received == []
     assert (summary.cards, workspace.engine.started, workspace.engine.closed) == (("mouse", "bat"), 1, 1)
     assert workspace.file()["cards"]["bat"]["author"] == "rules"
@@ -151,9 +152,9 @@ def test_one_model_may_play_both_parts(workspace: ConceptWorkspace) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"labels": ("dragon",)}, "'dragon' is no label of desk"),
+        ({"labels": ("dragon",)}, "'dragon' is no label of workspace"),
         ({"out": Path("cards.txt")}, "is no YAML file"),
-        ({"table": None}, "--truth says nothing without pictures"),
+        ({"table": None}, "--truth needs images"),
         ({"review": True}, "this is no terminal"),
         ({"images": Path("nowhere"), "table": None}, "there is no folder 'nowhere'"),
     ],
@@ -168,6 +169,6 @@ def test_what_cannot_be_used_is_said_before_anything_is_asked(
     assert not workspace.settings().evidence.exists()
 
 
-def test_pictures_need_a_model_that_sees(workspace: ConceptWorkspace) -> None:
+def test_images_need_a_vlm(workspace: ConceptWorkspace) -> None:
     with ScriptedLLM(GOOD, WORDS) as server, pytest.raises(UsageError, match="no model is named to look"):
         workspace.write(server, sees=False)

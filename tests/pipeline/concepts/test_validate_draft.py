@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from tagllm_cli.labeling.answers.parse_json import UnusableAnswerError
 from tagllm_cli.labeling.answers.parse_list import Lexicon
 from tagllm_cli.labeling.templates import load_templates
-from tagllm_cli.pipeline.concepts import llm_prompts as dialogue
-from tagllm_cli.pipeline.concepts.llm_prompts import RELATIONS, Brief
-from tagllm_cli.pipeline.concepts.rounds import brought_news
-from tagllm_cli.pipeline.concepts.validate_draft import MOST_WORDS, validated
+from tagllm_cli.pipeline.concepts import llm_prompts
+from tagllm_cli.pipeline.concepts.llm_prompts import RELATIONS, LabelFacts
+from tagllm_cli.pipeline.concepts.rounds import has_new_outcome
+from tagllm_cli.pipeline.concepts.validate_draft import MAX_WORDS, check_draft
 from tagllm_cli.records import Response
 from tagllm_cli.vocabulary.cards import Attempt, Wording
 from tagllm_cli.vocabulary.model import Label, Vocabulary
@@ -52,7 +52,7 @@ DESCRIPTION = "the small grey animal with round ears"
     ],
 )
 def test_a_search_names_labels_of_the_vocabulary_only(text: str, found: dict[str, tuple[str, ...]]) -> None:
-    assert dialogue.read_ambiguous(Response(text), LEXICON) == found
+    assert llm_prompts.read_ambiguous(Response(text), LEXICON) == found
 
 
 @given(
@@ -70,10 +70,10 @@ def test_a_search_names_labels_of_the_vocabulary_only(text: str, found: dict[str
 def test_no_answer_whatever_is_more_than_unusable(value: Any, noise: str) -> None:
     """Any JSON, and any text: a record within the vocabulary, or the one exception with its one line."""
     for text in (json.dumps(value), noise, noise + json.dumps(value) + noise):
-        found = attempted(lambda answer: dialogue.read_ambiguous(answer, LEXICON), text)
+        found = attempted(lambda answer: llm_prompts.read_ambiguous(answer, LEXICON), text)
         if not isinstance(found, str):
             assert {name for each in found.items() for name in (each[0], *each[1])} <= set(PETS.names)
-        draft = attempted(lambda answer: validated(dialogue.read_card(answer), "mouse", LEXICON), text)
+        draft = attempted(lambda answer: check_draft(llm_prompts.read_card(answer), "mouse", LEXICON), text)
         if not isinstance(draft, str):
             assert set(draft.wording.similar) <= set(PETS.names) - {"mouse"}
         assert "\n" not in f"{found}{draft}"
@@ -89,7 +89,7 @@ def attempted(read: Callable[[Response], Any], text: str) -> Any:
 
 def test_a_long_vocabulary_is_cut_into_questions_by_category() -> None:
     labels = tuple(Label(f"label {number}", f"kind {number % 3}") for number in range(120))
-    cut = dialogue.chunks(Vocabulary("long", labels))
+    cut = llm_prompts.split_labels(Vocabulary("long", labels))
     assert [len(each) for each in cut] == [50, 50, 20]
     assert {label.name for each in cut for label in each} == {label.name for label in labels}
     assert {label.parent for label in cut[0]} == {"kind 0", "kind 1"}
@@ -97,13 +97,13 @@ def test_a_long_vocabulary_is_cut_into_questions_by_category() -> None:
 
 def test_a_question_shows_names_as_lists_do_and_what_failed_before() -> None:
     known = {"cat": Wording("a pet that purrs", includes=("kittens",))}
-    text = dialogue.ask_what_is_ambiguous(TEMPLATES["concept_find"], PETS, PETS.labels, known).text
+    text = llm_prompts.ask_what_is_ambiguous(TEMPLATES["concept_find"], PETS, PETS.labels, known).text
     assert "(what lives and stands in our house)" in text
     assert '- "salt, pepper" (food)\n' in text
     assert "- cat (animal): a pet that purrs, including kittens\n" in text
     earlier = (Attempt(1, "llm", Wording("a pet"), False, "too short"), Attempt(2, "llm", Wording(), False, "no JSON"))
-    brief = Brief(PETS.labels[0], ("salt, pepper",), "a device", "It errs.", earlier)
-    request = dialogue.ask_for_a_card(TEMPLATES["concept_draft"], PETS, brief)
+    facts = LabelFacts(PETS.labels[0], ("salt, pepper",), "a device", "It errs.", earlier)
+    request = llm_prompts.ask_for_a_card(TEMPLATES["concept_draft"], PETS, facts)
     assert not request.with_image
     for part in ('overlap with: "salt, pepper".', "means: a device", "It errs.", '- "a pet": too short\n- no usable'):
         assert part in request.text
@@ -111,12 +111,12 @@ def test_a_question_shows_names_as_lists_do_and_what_failed_before() -> None:
 
 @pytest.mark.parametrize("relation", RELATIONS)
 def test_a_comparison_is_one_of_four_words(relation: str) -> None:
-    assert dialogue.read_relation(Response(f"**{relation.title()}**.")) == relation
+    assert llm_prompts.read_relation(Response(f"**{relation.title()}**.")) == relation
 
 
 @pytest.mark.parametrize("text", ["narrower or broader", "yes", "sameness", "It is not the same.", "It isn’t broader"])
 def test_any_other_comparison_is_none(text: str) -> None:
-    assert dialogue.read_relation(Response(text)) == ""
+    assert llm_prompts.read_relation(Response(text)) == ""
 
 
 @pytest.mark.parametrize(
@@ -128,31 +128,31 @@ def test_any_other_comparison_is_none(text: str) -> None:
     ],
 )
 def test_blind_naming_does_not_give_the_name_away(name: str, wording: Wording, asked: str) -> None:
-    text = dialogue.ask_blindly(TEMPLATES["concept_name"], wording, name, ["cat", name]).text
+    text = llm_prompts.ask_round_trip(TEMPLATES["concept_name"], wording, name, ["cat", name]).text
     assert text.startswith(f'Which of these labels means {asked}? ("..." stands for the name itself.)\nLabels: cat, ')
 
 
 @pytest.mark.parametrize("text", ["<think>The same, or", "I'm sorry, I can't.", " "])
 def test_what_is_no_answer_says_nothing(text: str) -> None:
-    for read in (dialogue.read_relation, dialogue.read_meaning, dialogue.read_card):
+    for read in (llm_prompts.read_relation, llm_prompts.read_meaning, llm_prompts.read_card):
         with pytest.raises(UnusableAnswerError):
             read(Response(text))
 
 
 def test_a_part_of_an_answer_that_was_cut_off_is_no_answer() -> None:
     with pytest.raises(UnusableAnswerError, match="cut off"):
-        dialogue.read_ambiguous(Response('[{"label": "cat"}, {"label": "m', finish="length"), LEXICON)
-    assert dialogue.read_ambiguous(Response('["cat"] That is', finish="length"), LEXICON) == {"cat": ()}
+        llm_prompts.read_ambiguous(Response('[{"label": "cat"}, {"label": "m', finish="length"), LEXICON)
+    assert llm_prompts.read_ambiguous(Response('["cat"] That is', finish="length"), LEXICON) == {"cat": ()}
 
 
 def test_blind_naming_offers_the_label_and_what_it_is_like() -> None:
     labels = tuple(Label(f"label {number}", "near" if number < 4 else "far") for number in range(40))
     vocabulary = Vocabulary("v", labels)
-    names = dialogue.names_to_choose_from(vocabulary, "label 0", ("label 30",))
-    assert len(set(names)) == len(names) == dialogue.NAMES_IN_BLIND_NAMING
+    names = llm_prompts.round_trip_choices(vocabulary, "label 0", ("label 30",))
+    assert len(set(names)) == len(names) == llm_prompts.ROUND_TRIP_NAMES
     assert {"label 0", "label 1", "label 2", "label 3", "label 30"} <= set(names)
-    assert names == dialogue.names_to_choose_from(vocabulary, "label 0", ("label 30",))
-    first = [dialogue.names_to_choose_from(vocabulary, label.name, ()).index(label.name) for label in labels]
+    assert names == llm_prompts.round_trip_choices(vocabulary, "label 0", ("label 30",))
+    first = [llm_prompts.round_trip_choices(vocabulary, label.name, ()).index(label.name) for label in labels]
     assert len(set(first)) > 3  # the answer does not always stand at the same place
 
 
@@ -165,32 +165,32 @@ def test_a_draft_keeps_what_belongs_to_it() -> None:
         "includes": ["field mice.", "", "a phrase that goes on for much longer than eight words"],
         "excludes": "devices",
     }
-    draft = validated(value, "mouse", LEXICON)
+    draft = check_draft(value, "mouse", LEXICON)
     assert draft.wording == Wording(DESCRIPTION, ("cat",), ("mice", "house mouse"), ("field mice",))
     assert draft.note == "not labels, left out of similar: dragon"
 
 
 @pytest.mark.parametrize("name", ['"salt, pepper"', "Salt, Pepper (food)", "salt, pepper."])
 def test_a_draft_may_name_its_label_as_the_question_does(name: str) -> None:
-    assert validated({"label": name, "description": DESCRIPTION}, "salt, pepper", LEXICON)
+    assert check_draft({"label": name, "description": DESCRIPTION}, "salt, pepper", LEXICON)
 
 
 @pytest.mark.parametrize("about", ["cat", "dragon", ["mouse"], {"name": "mouse" * 99}, 3])
 def test_a_draft_about_something_else_is_none(about: object) -> None:
     with pytest.raises(UnusableAnswerError, match=r"the draft is about .{1,80}, another label"):
-        validated({"label": about, "description": DESCRIPTION}, "mouse", LEXICON)
+        check_draft({"label": about, "description": DESCRIPTION}, "mouse", LEXICON)
 
 
 def test_signs_count_as_words_where_there_are_no_spaces() -> None:
-    assert validated({"description": "耳の丸い小さな灰色の動物"}, "mouse", LEXICON)
+    assert check_draft({"description": "耳の丸い小さな灰色の動物"}, "mouse", LEXICON)
     with pytest.raises(UnusableAnswerError, match="has 2 words"):
-        validated({"description": "動物"}, "mouse", LEXICON)
+        check_draft({"description": "動物"}, "mouse", LEXICON)
 
 
 @pytest.mark.parametrize(
     ("description", "why"),
     [
-        ("word " * (MOST_WORDS + 1), "41 words"),
+        ("word " * (MAX_WORDS + 1), "41 words"),
         ("two words", "2 words"),
         ("", "no description"),
         (None, "no description"),
@@ -206,7 +206,7 @@ def test_signs_count_as_words_where_there_are_no_spaces() -> None:
 )
 def test_what_is_no_description(description: str | None, why: str) -> None:
     with pytest.raises(UnusableAnswerError, match=why):
-        validated({"label": "mouse", "description": description}, "mouse", LEXICON)
+        check_draft({"label": "mouse", "description": description}, "mouse", LEXICON)
 
 
 def test_a_round_is_the_last_when_it_keeps_nothing_and_hears_nothing_new() -> None:
@@ -214,6 +214,6 @@ def test_a_round_is_the_last_when_it_keeps_nothing_and_hears_nothing_new() -> No
     kept = Attempt(2, "llm", Wording("a pet that purrs"), True, "good")
     again = Attempt(2, "llm", Wording("a pet"), False, "too short")
     person = Attempt(2, "person", Wording("my pet"), True, "edited")
-    assert brought_news([(failed,)], 1)
-    assert brought_news([(failed, kept)], 2)
-    assert not brought_news([(failed, again), (failed,), (), (person,)], 2)
+    assert has_new_outcome([(failed,)], 1)
+    assert has_new_outcome([(failed, kept)], 2)
+    assert not has_new_outcome([(failed, again), (failed,), (), (person,)], 2)

@@ -261,7 +261,7 @@ def test_what_was_counted_makes_the_groups_and_is_named(
     plan = run(scenes)
     assert {group.names for group in plan.arms["cooccurring"]} == set(pairs)
     assert not {group.names for group in plan.arms["disjoint"]} & set(pairs)
-    assert plan.knowledge == "scenes.yaml, 5 scenes"
+    assert plan.grouped_by == "scenes.yaml, 5 scenes"
     assert "tiny lacks unicorn of scenes.yaml" in capsys.readouterr().err
 
     workspace.write_vocabulary([*LABELS, "lamp"])
