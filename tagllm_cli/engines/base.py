@@ -14,7 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tagllm_cli.errors import TagllmError
+from tagllm_cli.errors import EngineDiedError as EngineDiedError  # what `ask` raises
 from tagllm_cli.records import DecodedImage, Request, Response
 
 # Hybrid models would otherwise spend an answer's tokens on thinking aloud; other templates ignore this.
@@ -22,10 +22,6 @@ CHAT_TEMPLATE_KWARGS: Mapping[str, Any] = {"enable_thinking": False}
 
 _TOO_LONG = re.compile(r"max\w*.{0,20}(context|model|length|len)|context (length|window)|too long", re.IGNORECASE)
 _LEAST_LOGPROB = -9999.0  # for minus infinity, which JSON cannot say; vLLM's server does the same
-
-
-class EngineDiedError(TagllmError):
-    """The engine's process is gone; nothing more will be answered (what was answered is kept)."""
 
 
 @dataclass(frozen=True, slots=True)
