@@ -14,7 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tagllm_cli.errors import TagllmError
+from tagllm_cli.errors import EngineDiedError as EngineDiedError  # what `ask` raises
 from tagllm_cli.records import DecodedImage, Failure, Request, Response
 
 # Hybrid models would otherwise spend the tokens of an answer on reasoning; other templates ignore this.
@@ -32,10 +32,6 @@ _NO_ANSWER: Mapping[str, tuple[str, str]] = {
     "error": ("engine_error", "the engine ended the request with an error"),
     "abort": ("engine_error", "the engine aborted the request"),
 }
-
-
-class EngineDiedError(TagllmError):
-    """The engine's process has ended; nothing more can be asked."""
 
 
 @dataclass(frozen=True, slots=True)

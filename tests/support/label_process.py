@@ -18,8 +18,7 @@ from tagllm_cli import cli
 from tagllm_cli.cli.console import Console
 from tagllm_cli.engines.factory import ModelOptions
 from tagllm_cli.engines.replay import RecordingEngine, ReplayEngine, load_recording
-from tagllm_cli.pipeline.label import jobs
-from tagllm_cli.pipeline.label import scheduler as runner
+from tagllm_cli.pipeline.label import jobs, recorder, scheduler
 from tagllm_cli.pipeline.label.jobs import candidates_job, disambiguate_job
 from tagllm_cli.pipeline.label.run import Job, RunOptions, run_job
 from tagllm_cli.records import DecodedImage, Request, Response
@@ -57,7 +56,7 @@ def label(root: str, out: str, recording: str, delay_s: float, die_after: float 
 
     With `die_after` the kernel kills this process when it has used so many. Commits are frequent, for their sake.
     """
-    runner.COMMIT_SECONDS = 0.002
+    recorder.COMMIT_SECONDS = 0.002
     if die_after is not None:
         kill_after(die_after)
     began = time.process_time()
@@ -131,7 +130,7 @@ class Tardy(RuleEngine):
 
 def command(arguments: Sequence[str], reached: Event, step: str, answered: int, drain_s: float) -> None:
     """Run a `tagllm` command line whose engine is a tardy one; this process ends with its exit code."""
-    runner.DRAIN_SECONDS = drain_s
+    scheduler.DRAIN_SECONDS = drain_s
     vars(jobs)["make_engine"] = lambda model, log_file, earlier: Tardy(reached, step, answered)
     sys.argv[1:] = arguments
     cli.main()

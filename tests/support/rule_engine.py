@@ -1,4 +1,4 @@
-"""A synthetic engine for tests: answers are a pure function of picture and question, speed and faults are set."""
+"""Synthetic engine for tests: responses are a pure function of image and request; pauses and failures are set."""
 
 from __future__ import annotations
 
@@ -35,9 +35,14 @@ def answer(picture: DecodedImage | None, request: Request) -> Response:
 
 @dataclass
 class RuleEngine:
-    """`delay` is seconds per image; `fault` may turn an answer into a failure."""
+    """Responses come one by one, `pause` seconds apart, `delay` seconds after `ask`; `fault` makes one a failure.
+
+    Every response is a turn of the event loop of its own, also without a pause. `asked` has a pair of image uuid and
+    request text for each request that was reached.
+    """
 
     delay: float = 0.0
+    pause: float = 0.0
     capacity: int = 64
     version: str = "rules"
     answer: Callable[[DecodedImage | None, Request], Response] = answer
@@ -57,6 +62,7 @@ class RuleEngine:
         if self.delay:
             await asyncio.sleep(self.delay)
         for request in requests:
+            await asyncio.sleep(self.pause)
             self.asked.append((picture.uuid if picture else "", request.text))
             failure = self.fault(picture, request)
             response = Response(failure=failure) if failure else check_response(request, self.answer(picture, request))

@@ -1,42 +1,58 @@
-"""What the streaming loop waits for: room, the first of several things, a signal that ends the run."""
+"""Async helpers of the scheduler: admission by requests and bytes, waiting for the first of several, signals."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 
-class Room:
-    """Admission by requests in flight: one image always fits, however many requests it has."""
+class RequestLimiter:
+    """Admission by requests in flight and by bytes of images held for them.
 
-    def __init__(self, limit: int = 0) -> None:
-        self._limit = limit
-        self._inside = 0
-        self._left = asyncio.Event()
+    One image is always admitted, whatever it takes. `requests` and `max_bytes` are the limits, `held_bytes` is what is
+    admitted now.
+    """
 
-    async def enter(self, requests: int) -> None:
-        """Wait until there is room."""
-        while self._inside and self._inside + requests > self._limit:
-            self._left.clear()
-            await self._left.wait()
-        self._inside += requests
+    def __init__(self, requests: int = 0, max_bytes: float = float("inf")) -> None:
+        self._max_requests, self._max_bytes = requests, max_bytes
+        self._requests = 0
+        self.held_bytes = 0
+        self._changed = asyncio.Event()
 
-    def leave(self, requests: int) -> None:
-        """Make room for others."""
-        self._inside -= requests
-        self._left.set()
+    async def acquire(self, requests: int, bytes_: int) -> None:
+        """Wait until this many more requests and bytes are within the limits, and take them."""
+        while self._requests and (
+            self._requests + requests > self._max_requests or self.held_bytes + bytes_ > self._max_bytes
+        ):
+            self._changed.clear()
+            await self._changed.wait()
+        self._requests += requests
+        self.held_bytes += bytes_
 
-    def widen(self, limit: int) -> None:
-        """Set another limit, for those who wait already too."""
-        self._limit = limit
-        self._left.set()
+    def release(self, requests: int, bytes_: int) -> None:
+        """Give back what was acquired, or a part of it; negative bytes take more without waiting."""
+        self._requests -= requests
+        self.held_bytes -= bytes_
+        self._changed.set()
+
+    def set_limit(self, requests: int) -> None:
+        """Set another limit on requests, also for those that wait already."""
+        self._max_requests = requests
+        self._changed.set()
 
 
 @contextmanager
 def signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM call `stop`; a second one acts as it would without us."""
+    """Let the first SIGINT or SIGTERM call `stop`; a second one has its effect from before.
+
+    Only the main thread receives signals: in any other one (a notebook's, a worker's) nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     loop = asyncio.get_running_loop()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 

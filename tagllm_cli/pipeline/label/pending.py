@@ -1,4 +1,9 @@
-"""Which questions about which images the evidence cannot answer yet. Pure look-ups; nothing is asked or opened here."""
+"""Resume is decided here: which requests about which images still have to be asked. Look-ups only.
+
+An image is complete for a set of requests when its row in the evidence carries the hash of that set (`requests_hash`);
+the scheduler writes it once every request has a response that is no failure. The hash saves looking the responses up.
+Where it and the responses disagree, the responses decide (`count_pending`, `reopen_incomplete`).
+"""
 
 from __future__ import annotations
 
@@ -11,23 +16,27 @@ from tagllm_cli.labeling.stage import Stage
 from tagllm_cli.records import ImageInfo, Item, Request, request_key
 from tagllm_cli.store.evidence import Evidence
 
-_MARKS = 10_000
+_HASHES = 10_000
+
+# An image that fails for one of these reasons is opened by every run although its bytes are the same: there may be more
+# memory, or a decoder that was not installed before.
+RETRIED_KINDS = frozenset({"out_of_memory", "unsupported_format"})
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """One image that may lack answers: what to ask about it, and the mark that says that all of it is answered."""
+class PendingImage:
+    """An image that may lack responses, all requests about it, and their hash."""
 
     item: Item
     requests: Sequence[Request]
-    mark: bytes
+    requests_hash: bytes
 
 
 @dataclass(slots=True)
-class Survey:
+class PendingCounts:
     """What a run would ask: counts of images and requests, and why; `known` requests are answered already.
 
-    `example` is one question. Copies of an image that was not opened yet count as often as there are copies.
+    `example` is one request. Copies of an image that was not opened yet count as often as there are copies.
     """
 
     images: int = 0
@@ -37,91 +46,120 @@ class Survey:
     example: Request | None = None
 
 
-class Questions:
+class RequestKeys:
     """Digests of requests under one context, computed once per distinct request."""
 
     def __init__(self, context: bytes) -> None:
         self._context = context
         self._digests: dict[Request, bytes] = {}
-        self._marks: dict[tuple[Request, ...], bytes] = {}
+        self._hashes: dict[tuple[Request, ...], bytes] = {}
         self._last: tuple[Sequence[Request], bytes] = ([], b"")
 
     def digest(self, request: Request) -> bytes:
-        """Return the 16-byte identity of the question."""
+        """Return the 16-byte digest of a request under the context."""
         known = self._digests.get(request)
         if known is None:
             known = self._digests[request] = request.digest(self._context)
         return known
 
     def keys(self, requests: Sequence[Request], fingerprint: bytes) -> list[bytes]:
-        """Return the 16-byte identity of each request about this image."""
+        """Return the 16-byte key of each request about the image of this fingerprint."""
         return [request_key(self.digest(request), fingerprint if request.with_image else b"") for request in requests]
 
-    def mark(self, requests: Sequence[Request]) -> bytes:
-        """Return a 16-byte hash over all the questions: what an image is settled for."""
+    def requests_hash(self, requests: Sequence[Request]) -> bytes:
+        """Return a 16-byte hash of all the requests about one image, whichever image it is."""
         if requests is self._last[0]:  # one and the same for every image of a candidates run: not even hashed
             return self._last[1]
-        marks, questions = self._marks, tuple(requests)
-        known = marks.get(questions)
+        hashes, key = self._hashes, tuple(requests)
+        known = hashes.get(key)
         if known is None:
-            if len(marks) > _MARKS:  # disambiguation has a set of questions per image: remember the frequent ones only
-                marks.clear()
+            if len(hashes) > _HASHES:  # disambiguation has a set of requests per image: the frequent ones are enough
+                hashes.clear()
             state = hashlib.blake2b(digest_size=16)
-            for request in questions:
+            for request in key:
                 state.update(self.digest(request))
-            known = marks[questions] = state.digest()
+            known = hashes[key] = state.digest()
         self._last = (requests, known)
         return known
 
 
-def unsettled(stage: Stage, evidence: Evidence, questions: Questions, *, listed_only: bool = False) -> Iterator[Work]:
-    """Yield the images about which something may be missing, in source order.
+def pending_images(
+    stage: Stage, evidence: Evidence, keys: RequestKeys, *, listed_only: bool = False
+) -> Iterator[PendingImage | None]:
+    """Yield the images that are not complete, in source order, and None for each other one.
 
-    Bytes that could not be decoded never can be; bytes that could not be read are worth another try.
+    A caller with other things to do gets its turn with every None: there may be millions in a row.
     """
-    for item, settled in evidence.iter_items(listed_only=listed_only):
-        if _is_hopeless(item.info):
-            continue
-        requests = stage.requests(item)
-        if requests and settled != (mark := questions.mark(requests)):
-            yield Work(item, requests, mark)
+    for item, completed in evidence.iter_items(listed_only=listed_only):
+        requests = () if is_permanent_failure(item.info) else stage.requests(item)
+        if requests and completed != (requests_hash := keys.requests_hash(requests)):
+            yield PendingImage(item, requests, requests_hash)
+        else:
+            yield None
 
 
-def missing(work: Work, evidence: Evidence, questions: Questions) -> Sequence[Request]:
-    """Return the requests that the evidence lacks; all of them while the image's bytes were never read."""
-    info = work.item.info
-    if info is None or not info.fingerprint:
-        return work.requests
-    keys = questions.keys(work.requests, info.fingerprint)
-    answered = evidence.answered(keys)
-    return [request for request, key in zip(work.requests, keys, strict=True) if key not in answered]
+def missing_requests(item: Item, requests: Sequence[Request], evidence: Evidence, keys: RequestKeys) -> list[Request]:
+    """Return the requests that have no answer on record; all of them while the image's bytes were never read."""
+    if item.info is None or not item.info.fingerprint:
+        return list(requests)
+    request_keys = keys.keys(requests, item.info.fingerprint)
+    answered = evidence.answered(request_keys)
+    return [request for request, key in zip(requests, request_keys, strict=True) if key not in answered]
 
 
-def survey(stage: Stage, evidence: Evidence, questions: Questions, *, listed_only: bool = False) -> Survey:
-    """Count what is missing. An image that failed counts as a reason only: nobody knows yet whether it still does."""
-    found = Survey()
-    for item, settled in evidence.iter_items(listed_only=listed_only):
+def count_pending(stage: Stage, evidence: Evidence, keys: RequestKeys, *, listed_only: bool = False) -> PendingCounts:
+    """Count what is missing, by the responses on record.
+
+    An image that failed counts as a reason only: nobody knows yet whether it still does.
+    """
+    found = PendingCounts()
+    for item, completed in evidence.iter_items(listed_only=listed_only):
         requests = stage.requests(item)
         found.example = found.example or next(iter(requests), None)
         if item.info is not None and item.info.failure is not None:
             found.reasons["failed earlier and could not be looked at"] += 1
             continue
-        lacking = 0
-        if settled != questions.mark(requests):
-            lacking = len(missing(Work(item, requests, b""), evidence, questions))
-        found.known += len(requests) - lacking
-        if lacking:
-            found.requests += lacking
+        missing = len(missing_requests(item, requests, evidence, keys))
+        found.known += len(requests) - missing
+        if missing:
+            found.requests += missing
             found.images += 1
-            found.reasons[_reason(item, settled)] += 1
+            found.reasons[_reason(item, completed, keys.requests_hash(requests))] += 1
     return found
 
 
-def _reason(item: Item, settled: bytes | None) -> str:
+def reopen_incomplete(stage: Stage, evidence: Evidence, keys: RequestKeys) -> int:
+    """Let the next pass ask about images that are marked as complete and lack responses; return how many there are.
+
+    That happens to an evidence file that was damaged or edited.
+    """
+    lacking = [
+        item.image.id
+        for item, completed in evidence.iter_items()
+        if completed is not None
+        and (requests := stage.requests(item))
+        and completed == keys.requests_hash(requests)
+        and not is_permanent_failure(item.info)
+        and missing_requests(item, requests, evidence, keys)
+    ]
+    for image_id in lacking:
+        evidence.set_settled(image_id, b"")
+    return len(lacking)
+
+
+def is_permanent_failure(info: ImageInfo | None) -> bool:
+    """Return whether the same bytes would only fail again; those that could not be read may be readable now."""
+    return (
+        info is not None
+        and info.failure is not None
+        and bool(info.fingerprint)
+        and info.failure.kind not in RETRIED_KINDS
+    )
+
+
+def _reason(item: Item, completed: bytes | None, requests_hash: bytes) -> str:
     if item.info is None:
         return "new, changed or not opened yet"
-    return "asked otherwise before" if settled else "not finished earlier"
-
-
-def _is_hopeless(info: ImageInfo | None) -> bool:
-    return info is not None and info.failure is not None and bool(info.fingerprint)
+    if completed == requests_hash:
+        return "complete before, and answers are gone since"
+    return "asked otherwise before" if completed else "not finished earlier"

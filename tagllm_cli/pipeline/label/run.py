@@ -11,9 +11,10 @@ import asyncio
 import hashlib
 import heapq
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,17 +22,33 @@ from typing import Any
 import tagllm_cli
 from tagllm_cli.engines.base import Engine, Usage
 from tagllm_cli.engines.identity import ModelIdentity
-from tagllm_cli.errors import InterruptedRunError, OfflineError, SourceError, TableError, TooManyFailedError
+from tagllm_cli.errors import (
+    InterruptedRunError,
+    OfflineError,
+    SourceError,
+    StoppedRunError,
+    TableError,
+    TagllmError,
+    TooManyFailedError,
+)
 from tagllm_cli.labeling.plan import Plan, PlanOptions
 from tagllm_cli.labeling.replan import first_notes, new_plan, renew, revise
 from tagllm_cli.labeling.stage import Stage
-from tagllm_cli.pipeline.label.pending import Questions, Survey, survey, unsettled
-from tagllm_cli.pipeline.label.scheduler import Runner, RunStats, Settings, Source
+from tagllm_cli.pipeline.label.pending import (
+    PendingCounts,
+    RequestKeys,
+    count_pending,
+    pending_images,
+    reopen_incomplete,
+)
+from tagllm_cli.pipeline.label.scheduler import RunStats, Scheduler, Settings, Source
 from tagllm_cli.pipeline.label.summary import DryRun, RowCounts, Summary
 from tagllm_cli.pipeline.progress import Reporter
 from tagllm_cli.records import Failure, Item, Response, Row
 from tagllm_cli.store.evidence import Evidence, Listing
 from tagllm_cli.store.table import TableInfo, open_table, write_table
+
+logger = logging.getLogger(__name__)
 
 # More than this share of the images gone at once looks like a disk that is not mounted.
 GONE_SHARE = 0.1
@@ -91,15 +108,20 @@ class RunOptions:
 
 
 def run_job(job: Job, options: RunOptions, reporter: Reporter) -> Summary | DryRun:
-    """Bring the job's table up to date. Raises UsageError, nothing touched, where the input cannot be used."""
+    """Bring the job's table up to date; what ends a run after something was recorded is the summary's `error`.
+
+    Raises UsageError, nothing touched, where the input cannot be used, and StoppedRunError where answers are recorded
+    and no table can be written.
+    """
     began = time.monotonic()
+    logger.info("%s: %s -> %s (tagllm %s)", job.command, job.root, job.out, tagllm_cli.__version__)
     _check_out(job)
     with Evidence(_evidence_path(job, options)) as evidence:
         plan, notes = _pin(job, evidence, options)
         listing = _list(job, evidence, options)
-        stage, questions = job.stage(plan), Questions(plan.context())
+        stage, keys = job.stage(plan), RequestKeys(plan.context())
         if options.dry_run or options.offline or options.replan:
-            found = survey(stage, evidence, questions, listed_only=not (options.complete or options.offline))
+            found = count_pending(stage, evidence, keys, listed_only=not (options.complete or options.offline))
             if options.dry_run:
                 evidence.rollback()
                 for note in notes:
@@ -113,12 +135,21 @@ def run_job(job: Job, options: RunOptions, reporter: Reporter) -> Summary | DryR
             reporter.note(note)
         stats, usage = RunStats(), Usage()
         if not options.offline:
-            stats, usage = _ask(job, plan, stage, evidence, questions, options, reporter)
-        counts = _derive(job, plan, stage, evidence, questions, options)
+            stats, usage = _ask(job, plan, stage, evidence, keys, options, reporter)
+        counts = _derive_after(stats, job, plan, stage, evidence, keys, options)
+        if counts.pending and not options.offline and stats.is_complete and reopen_incomplete(stage, evidence, keys):
+            # The table shows that images that were complete lack answers now: they are asked about in a second pass.
+            try:
+                more, more_usage = _ask(job, plan, stage, evidence, keys, options, reporter)
+            except TagllmError as error:
+                raise StoppedRunError.after(error) from error
+            stats, usage = stats.plus(more), Usage(*map(sum, zip(astuple(usage), astuple(more_usage), strict=True)))
+            counts = _derive_after(stats, job, plan, stage, evidence, keys, options)
         verdict = _verdict(counts, stats, options)
         seconds = time.monotonic() - began
         summary = Summary(job.command, job.out, counts, stats, usage, listing, seconds, job.next_command, verdict)
-        if stats.images:
+        logger.info("%s ended: %s, error: %s", job.command, counts, verdict)
+        if stats.asked or stats.images:
             evidence.end_run(summary.to_json())
         return summary
 
@@ -209,24 +240,25 @@ def _ask(
     plan: Plan,
     stage: Stage,
     evidence: Evidence,
-    questions: Questions,
+    keys: RequestKeys,
     options: RunOptions,
     reporter: Reporter,
 ) -> tuple[RunStats, Usage]:
     """Ask what is missing, if anything is."""
     listed_only = not options.complete
-    images = sum(1 for _ in unsettled(stage, evidence, questions, listed_only=listed_only))
+    pending = pending_images(stage, evidence, keys, listed_only=listed_only)
+    images = sum(image is not None for image in pending)
     if not images:
         return RunStats(), Usage()
     settings = Settings(plan.context(), plan.max_pixels, job.expects_same_bytes, options.preflight)
     evidence.start_run(job.command, tagllm_cli.__version__)
     with reporter.watching(job.command, images) as progress:
-        runner = Runner(stage, evidence, job.source, lambda: job.engine(plan), settings, progress)
-        stats = asyncio.run(runner.run(listed_only=listed_only))
-    return stats, runner.usage
+        scheduler = Scheduler(stage, evidence, job.source, lambda: job.engine(plan), settings, progress)
+        stats = asyncio.run(scheduler.run(listed_only=listed_only))
+    return stats, scheduler.usage
 
 
-def _refuse(found: Survey) -> None:
+def _refuse(found: PendingCounts) -> None:
     if found.requests:
         raise OfflineError(
             f"{found.requests:,} answers about {found.images:,} images are missing, and --offline asks nothing",
@@ -234,8 +266,20 @@ def _refuse(found: Survey) -> None:
         )
 
 
+def _derive_after(
+    stats: RunStats, job: Job, plan: Plan, stage: Stage, evidence: Evidence, keys: RequestKeys, options: RunOptions
+) -> RowCounts:
+    """`_derive`; where it fails after something was recorded, StoppedRunError says so, with the first cause."""
+    try:
+        return _derive(job, plan, stage, evidence, keys, options)
+    except TableError as error:
+        if stats.asked:
+            raise stats.error or StoppedRunError.after(error) from error
+        raise
+
+
 def _derive(
-    job: Job, plan: Plan, stage: Stage, evidence: Evidence, questions: Questions, options: RunOptions
+    job: Job, plan: Plan, stage: Stage, evidence: Evidence, keys: RequestKeys, options: RunOptions
 ) -> RowCounts:
     """Write the table from the evidence, unless the one that is there already shows it."""
     info = TableInfo(job.plan_options.stage, job.root, plan.vocabulary, {**plan.to_json(), **job.derivation})
@@ -254,7 +298,7 @@ def _derive(
     def rows() -> Iterator[Row]:
         for item, _ in evidence.iter_items():
             fingerprint = item.info.fingerprint if item.info else b""
-            responses = evidence.responses(questions.keys(stage.requests(item), fingerprint))
+            responses = evidence.responses(keys.keys(stage.requests(item), fingerprint))
             row = stage.row(item, [unasked if response is None else response for response in responses])
             counts.add(row)
             yield row
@@ -272,11 +316,13 @@ def _stamp(path: Path) -> list[int] | None:
     return [found.st_size, found.st_mtime_ns]
 
 
-def _verdict(
-    counts: RowCounts, stats: RunStats, options: RunOptions
-) -> InterruptedRunError | TooManyFailedError | None:
+def _verdict(counts: RowCounts, stats: RunStats, options: RunOptions) -> TagllmError | None:
+    if stats.error is not None:
+        return stats.error
     if stats.interrupted:
         return InterruptedRunError("interrupted; what was answered is kept", "The same command goes on from here.")
+    if options.offline and options.missing_unknown:
+        return None  # rows that are only partial for want of answers are what was asked for
     answered = counts.total - counts.pending
     bad = counts.failed + counts.partial
     if bad > options.max_failed_rate * answered:

@@ -1,29 +1,35 @@
-"""The streaming loop: evidence says what is missing, images are opened beside the engine, answers go to the evidence.
+"""The scheduler: images that lack responses are opened beside the engine, and responses are recorded as they arrive.
 
-    subjects -> admit (bounded by requests in flight) -> open, decode (threads) -> engine.ask -> evidence
+    pending_images -> admit (bounded in requests and bytes) -> read, decode (threads) -> ask -> record -> commit
 
-Images are admitted in source order and at most `engine.capacity` requests are under way, so memory depends on what is
-in flight and never on how many images there are. All requests of one image go out together. The engine is started when
-the first decoded image turns out to lack an answer, and not at all when none does.
+Images are admitted in source order. At most `engine.capacity` requests are in flight, and at most `Settings.max_bytes`
+of images, so memory does not depend on how many images there are. All requests of one image go out together. The
+engine starts when the first decoded image turns out to lack a response, and not at all when none does.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from tagllm_cli.engines.base import Engine, Usage
-from tagllm_cli.errors import ModelError, TagllmError
-from tagllm_cli.labeling.answers.sanity_check import SAMPLE_IMAGES
+from tagllm_cli.engines.local.memory import free_memory
+from tagllm_cli.errors import GOES_ON, StoppedRunError, TableError, TagllmError
 from tagllm_cli.labeling.stage import Stage
-from tagllm_cli.pipeline.label.concurrency import Room, first, signals
-from tagllm_cli.pipeline.label.pending import Questions, Work, missing, unsettled
+from tagllm_cli.pipeline.label.asking import ask_until_complete
+from tagllm_cli.pipeline.label.circuit_breaker import CircuitBreaker
+from tagllm_cli.pipeline.label.concurrency import RequestLimiter, first, signals
+from tagllm_cli.pipeline.label.lazy_engine import LazyEngine
+from tagllm_cli.pipeline.label.pending import PendingImage, RequestKeys, missing_requests, pending_images
+from tagllm_cli.pipeline.label.recorder import Recorder
+from tagllm_cli.pipeline.label.sanity_check import SanityCheck
 from tagllm_cli.pipeline.progress import RunProgress
 from tagllm_cli.records import DecodedImage, Failure, Image, ImageInfo, Item, Request, Response
 from tagllm_cli.sources.decode import decode
@@ -33,8 +39,11 @@ from tagllm_cli.store.evidence import Evidence
 # After the first signal, answers that are already under way get this long to arrive.
 DRAIN_SECONDS = 10.0
 DECODE_THREADS = min(16, max(2, os.cpu_count() or 1))
-COMMIT_SECONDS = 1.0
-SAMPLE_REQUESTS = 100  # of an image in the preflight, evenly spaced: `binary` may ask about 10,000 labels
+MOST_BYTES = 1 << 30
+_BYTES_PER_PIXEL = 3
+_GO_ON_ANYWAY = f"{GOES_ON} --no-preflight lets a run go on all the same."
+
+logger = logging.getLogger(__name__)
 
 
 class Source(Protocol):
@@ -48,18 +57,37 @@ class Settings:
     """How a run treats images.
 
     `context` is the plan's; `max_pixels` bounds width x height. `expects_same_bytes`: an image whose fingerprint is not
-    the recorded one is a failure instead of a new image.
+    the recorded one is a failure instead of a new image. `checks`: end the run when answers make no sense or nearly all
+    requests fail. `max_bytes` of images are held at a time; None: 1 GiB, or a quarter of the free memory if that is
+    less.
     """
 
     context: bytes
     max_pixels: int
     expects_same_bytes: bool = False
-    preflight: bool = True
+    checks: bool = True
+    max_bytes: int | None = None
+
+
+@dataclass(slots=True)
+class FailureCounts:
+    """Failures by what failed (`images`, `requests`) and kind, with the first message of each as an example."""
+
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    examples: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def add(self, what: str, failure: Failure) -> None:
+        """Count one failure."""
+        self.counts[what, failure.kind] += 1
+        self.examples.setdefault((what, failure.kind), failure.message)
 
 
 @dataclass(slots=True)
 class RunStats:
-    """What the run did so far: counts of images and requests, and seconds since the engine was ready."""
+    """What the run did so far: counts of images and requests, and seconds since the engine was ready.
+
+    `error` ended the run early, `warning` did not.
+    """
 
     images: int = 0
     opened: int = 0
@@ -67,13 +95,34 @@ class RunStats:
     asked: int = 0
     failed_requests: int = 0
     seconds: float = 0.0
+    failures: FailureCounts = field(default_factory=FailureCounts)
     interrupted: bool = False
     warning: str | None = None
-    sample: list[tuple[Request, Response]] = field(default_factory=list)
+    error: StoppedRunError | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run came to its end."""
+        return self.error is None and not self.interrupted
+
+    def plus(self, later: RunStats) -> RunStats:
+        """Return the counts of both runs, with the end of the later one."""
+        return replace(
+            later,
+            images=self.images + later.images,
+            opened=self.opened + later.opened,
+            failed_images=self.failed_images + later.failed_images,
+            asked=self.asked + later.asked,
+            failed_requests=self.failed_requests + later.failed_requests,
+            seconds=self.seconds + later.seconds,
+            failures=FailureCounts(
+                self.failures.counts + later.failures.counts, {**later.failures.examples, **self.failures.examples}
+            ),
+        )
 
 
-class Runner:
-    """One run of one stage over the evidence's unsettled images. Use `run()` once."""
+class Scheduler:
+    """One run of one stage over the pending images of an evidence file. Use `run()` once."""
 
     def __init__(
         self,
@@ -85,72 +134,92 @@ class Runner:
         progress: RunProgress,
     ) -> None:
         self._stage, self._evidence, self._source = stage, evidence, source
-        self._make_engine, self._settings, self._progress = engine, settings, progress
-        self._questions = Questions(settings.context)
-        self._pool = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
-        self._engine: Engine | None = None
-        self._ready, self._sampled = 0.0, 0
-        self._refused = False
-        self._starting = asyncio.Lock()
-        self._room = Room()
-        self._busy: dict[bytes, asyncio.Event] = {}
+        self._settings, self._progress = settings, progress
+        self._keys = RequestKeys(settings.context)
         self._stop = asyncio.Event()
-        self._error: BaseException | None = None
-        self._commit_due: asyncio.TimerHandle | None = None
+        self._error: Exception | None = None
+        self._engine = LazyEngine(engine, self._stop, progress.starting)
+        self._recorder = Recorder(evidence, self._fail)
+        self._check, self._breaker = SanityCheck(stage), CircuitBreaker()
+        self._limiter = RequestLimiter(max_bytes=settings.max_bytes or _default_max_bytes())
+        self._threads = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
+        self._in_progress: dict[bytes, asyncio.Event] = {}  # by fingerprint
         self.stats = RunStats()
-
-    async def run(self, *, listed_only: bool = False) -> RunStats:
-        """Ask what is missing until nothing is, or until a signal; answers are durable within about a second.
-
-        Raises TagllmError when the engine cannot start (then nothing at all is committed), when it dies, and when the
-        preflight finds that answers make no sense.
-        """
-        with signals(self._stop.set):
-            try:
-                await self._feed(listed_only)
-            finally:
-                await self._finish()
-        if self._error is not None:
-            raise self._error
-        self.stats.interrupted = self._stop.is_set()
-        if self.stats.sample:
-            self.stats.warning = self._stage.complaint(self.stats.sample)
-        return self.stats
 
     @property
     def usage(self) -> Usage:
         """What the engine counted, zeros while it was never started."""
-        return Usage() if self._engine is None else self._engine.usage()
+        return self._engine.usage
 
-    async def _feed(self, listed_only: bool) -> None:
+    async def run(self, *, listed_only: bool = False) -> RunStats:
+        """Ask what is missing until nothing is, until a signal, or until an error that ends the run (`stats.error`).
+
+        Raises TagllmError only where nothing was recorded, so that nothing has changed: the engine cannot start, say.
+        """
+        with signals(self._stop.set):
+            try:
+                await self._admit(listed_only)
+            finally:
+                await self._finish()
+        if self._error is not None:
+            if not isinstance(self._error, TagllmError) or not self._recorder.has_committed:
+                raise self._error
+            self.stats.error = StoppedRunError.after(self._error)
+            logger.error("run stopped: %s", self._error.message)
+        else:
+            self.stats.interrupted = self._stop.is_set()
+            self.stats.warning = self._check.finish()
+        logger.info("run ended: %s", self.stats)
+        return self.stats
+
+    async def _admit(self, listed_only: bool) -> None:
+        """Start a task for every image that lacks responses, as room permits, and wait for all of them."""
         tasks: set[asyncio.Task[None]] = set()
-        works = unsettled(self._stage, self._evidence, self._questions, listed_only=listed_only)
-        for number, work in enumerate(works):
-            if number % 1000 == 0:
-                await asyncio.sleep(0)  # a long stretch with nothing to ask must not deafen us to signals
-            if self._stop.is_set():
-                break
-            lacking = missing(work, self._evidence, self._questions)
-            if not lacking:
-                self._evidence.set_settled(work.item.image.id, work.mark)
-                continue
-            if self._engine is None:  # until then images are looked at, as many at once as there are threads
-                self._room.widen(DECODE_THREADS * len(lacking))
-            await first(self._room.enter(len(lacking)), self._stop.wait())
-            if self._stop.is_set():
-                break
-            task = asyncio.create_task(self._guard(self._do(work), len(lacking)))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+        images = 0
+        try:
+            pending = pending_images(self._stage, self._evidence, self._keys, listed_only=listed_only)
+            for number, image in enumerate(pending):
+                if number % 1000 == 0:
+                    await asyncio.sleep(0)  # signals and responses must not wait for a long stretch of complete images
+                if self._stop.is_set():
+                    break
+                if image is None:
+                    continue
+                missing = len(missing_requests(image.item, image.requests, self._evidence, self._keys))
+                if not missing:
+                    self._recorder.completed(image.item.image.id, image.requests_hash)
+                    continue
+                held = self._expected_bytes(image.item.image)
+                if not self._engine.is_ready:  # until then images are opened, as many at once as there are threads
+                    self._limiter.set_limit(DECODE_THREADS * missing)
+                await first(self._limiter.acquire(missing, held), self._stop.wait())
+                if self._stop.is_set():
+                    break
+                images += 1
+                task = asyncio.create_task(self._work(image, missing, held))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+            self._breaker.expect(images)
+        except TagllmError as error:
+            self._fail(error)
         await self._drain(tasks)
 
-    async def _guard(self, work: Awaitable[None], requests: int) -> None:
+    def _expected_bytes(self, image: Image) -> int:
+        return self._settings.max_pixels * _BYTES_PER_PIXEL + image.size
+
+    async def _work(self, image: PendingImage, requests: int, held: int) -> None:
+        """Process one image within what was acquired for it: so many requests, and so many bytes until it is open."""
         try:
-            await work
+            run_in_thread = asyncio.get_running_loop().run_in_executor
+            info, decoded_image = await run_in_thread(self._threads, self._open, image.item.image)
+            actual = _bytes_of(decoded_image)
+            self._limiter.release(0, held - actual)
+            held = actual
+            await self._process(image, info, decoded_image)
         except Exception as error:
             self._fail(error)
         finally:
-            self._room.leave(requests)
+            self._limiter.release(requests, held)
 
     def _fail(self, error: Exception) -> None:
         # After a signal the engine may be dying of the same signal: what it says then is not about the image.
@@ -170,35 +239,18 @@ class Runner:
 
     async def _finish(self) -> None:
         try:
-            if self._commit_due is not None:
-                self._commit_due.cancel()
-            if self._refused:
-                self._evidence.rollback()
+            # A disk that is full has rolled back what was under way already.
+            nothing_recorded = isinstance(self._error, TagllmError) and not self._recorder.has_recorded
+            if nothing_recorded or isinstance(self._error, TableError):
+                self._recorder.rollback()
             else:
-                self._evidence.commit()
+                self._recorder.commit()
+        except TagllmError as error:
+            self._recorder.rollback()
+            self._error = self._error or error
         finally:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            if self._engine is not None:
-                self.stats.seconds = time.monotonic() - self._ready
-                await self._engine.close()
-
-    async def _do(self, work: Work) -> None:
-        image, before = work.item.image, work.item.info
-        info, decoded_image = await asyncio.get_running_loop().run_in_executor(self._pool, self._open, image)
-        self.stats.opened += 1
-        expected = before.fingerprint if before is not None and self._settings.expects_same_bytes else info.fingerprint
-        if info.failure is None and info.fingerprint != expected:
-            why = Failure("changed", "the image is not the one that the candidates are about")
-            info = ImageInfo(info.fingerprint, failure=why)
-        if info != before:
-            self._evidence.set_info(image.id, info)
-        if info.failure is not None or decoded_image is None:
-            self.stats.failed_images += 1
-        else:
-            await self._ask(Work(Item(image, info, work.item.proposed), work.requests, work.mark), decoded_image)
-        self.stats.images += 1
-        self._commit_soon()
-        self._progress.update(self.stats, self.usage)
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self.stats.seconds = await self._engine.close()
 
     def _open(self, image: Image) -> tuple[ImageInfo, DecodedImage | None]:
         try:
@@ -207,88 +259,73 @@ class Runner:
             return ImageInfo(b"", failure=Failure(failure.kind, failure.message)), None
         return decode(data, self._settings.max_pixels)
 
-    async def _ask(self, work: Work, decoded_image: DecodedImage) -> None:
-        fingerprint = work.item.info.fingerprint if work.item.info is not None else b""
-        # A second copy of the same bytes waits for the first, and then finds its answers on record.
-        while (other := self._busy.get(fingerprint)) is not None:
+    async def _process(self, image: PendingImage, info: ImageInfo, decoded_image: DecodedImage | None) -> None:
+        id_, before = image.item.image.id, image.item.info
+        self.stats.opened += 1
+        expected = before.fingerprint if before is not None and self._settings.expects_same_bytes else info.fingerprint
+        if info.failure is None and info.fingerprint != expected:
+            changed = Failure("changed", "the image is not the one that the candidates are about")
+            info = ImageInfo(info.fingerprint, failure=changed)
+        if info != before:
+            self._recorder.info(id_, info)
+        if info.failure is not None or decoded_image is None:
+            self.stats.failed_images += 1
+            self.stats.failures.add("images", info.failure or Failure("not_decoded", "there are no pixels"))
+            logger.debug("image failed: %s: %s", id_, info.failure)
+        elif await self._ask(replace(image.item, info=info), image.requests, decoded_image):
+            self._recorder.completed(id_, image.requests_hash)
+        self.stats.images += 1
+        self._progress.update(self.stats, self.usage)
+
+    async def _ask(self, item: Item, requests: Sequence[Request], decoded_image: DecodedImage) -> bool:
+        """Ask what is missing about an image; return whether it is complete now."""
+        fingerprint = item.info.fingerprint if item.info is not None else b""
+        # A second copy of the same bytes waits for the first, and then finds its responses on record.
+        while (other := self._in_progress.get(fingerprint)) is not None:
             await other.wait()
-        self._busy[fingerprint] = done = asyncio.Event()
+        self._in_progress[fingerprint] = done = asyncio.Event()
         try:
-            lacking = missing(work, self._evidence, self._questions)
-            failed = await self._ask_and_record(decoded_image, lacking, fingerprint) if lacking else 0
+            missing = missing_requests(item, requests, self._evidence, self._keys)
+            return not missing or await self._ask_and_record(decoded_image, missing, fingerprint)
         finally:
-            del self._busy[fingerprint]
+            del self._in_progress[fingerprint]
             done.set()
-        if not failed:
-            self._evidence.set_settled(work.item.image.id, work.mark)
-
-    async def _started(self) -> Engine:
-        """Return the engine, loaded for the first picture with a question. Raises TagllmError where it cannot be."""
-        async with self._starting:
-            if self._engine is None:
-                if self._stop.is_set():
-                    raise asyncio.CancelledError
-                try:
-                    self._engine = await self._start()
-                except TagllmError:
-                    self._refused = not self._stop.is_set()
-                    raise
-                self._ready = time.monotonic()
-                self._room.widen(self._engine.capacity)
-            return self._engine
-
-    async def _start(self) -> Engine:
-        self._progress.starting()
-        engine = self._make_engine()
-        starting = asyncio.ensure_future(engine.start())
-        try:
-            await first(starting, self._stop.wait())
-            starting.cancel()
-            await starting
-        except BaseException:
-            await engine.close()
-            raise
-        return engine
 
     async def _ask_and_record(
         self, decoded_image: DecodedImage, requests: Sequence[Request], fingerprint: bytes
-    ) -> int:
-        """Ask, record each response as it arrives, and return how many requests failed."""
-        keys = dict(zip(requests, self._questions.keys(requests, fingerprint), strict=True))
-        answers: list[tuple[Request, Response]] = []
-        failed = 0
-        async with aclosing((await self._started()).ask(decoded_image, requests)) as answered:
+    ) -> bool:
+        """Ask, record each response as it arrives, and return whether all are answers."""
+        keys = dict(zip(requests, self._keys.keys(requests, fingerprint), strict=True))
+        engine = await self._engine.started()
+        self._limiter.set_limit(engine.capacity)
+        responses: list[tuple[Request, Response]] = []
+        async with aclosing(ask_until_complete(engine, decoded_image, requests)) as answered:
             async for request, response in answered:
-                self._evidence.record(keys[request], response)
-                self._commit_soon()
-                self.stats.asked += 1
-                failed += response.failure is not None
-                answers.append((request, response))
-        self.stats.failed_requests += failed
-        if self._settings.preflight and self._sampled < SAMPLE_IMAGES:
-            self._preflight(answers[:: -(-len(answers) // SAMPLE_REQUESTS)])
-        return failed
+                self._recorder.response(keys[request], response)
+                responses.append((request, response))
+                self._count(fingerprint, response.failure)
+        if self._settings.checks and (complaint := self._check.add(responses)):
+            raise StoppedRunError(f"the first answers look wrong: {complaint}", _GO_ON_ANYWAY)
+        return all(response.failure is None for _, response in responses)
 
-    def _preflight(self, answers: Iterable[tuple[Request, Response]]) -> None:
-        """Add one image's answers to the sample, and judge it when it is complete."""
-        self.stats.sample += answers
-        self._sampled += 1
-        if self._sampled < SAMPLE_IMAGES:
+    def _count(self, fingerprint: bytes, failure: Failure | None) -> None:
+        """Count a response that is recorded; raises StoppedRunError where nearly all requests fail."""
+        self.stats.asked += 1
+        self._breaker.add(fingerprint, failure)
+        if failure is None:
             return
-        sample, self.stats.sample = self.stats.sample, []
-        complaint = self._stage.complaint(sample)
-        if complaint is not None:
-            raise ModelError(
-                f"preflight: {complaint}", "`--no-preflight` goes on all the same; the answers so far are kept."
-            )
+        self.stats.failed_requests += 1
+        self.stats.failures.add("requests", failure)
+        logger.debug("request failed: image %s: %s", fingerprint.hex(), failure)
+        if self._settings.checks and (reason := self._breaker.verdict()):
+            raise StoppedRunError(reason, f"Mend that first. {_GO_ON_ANYWAY}")
 
-    def _commit_soon(self) -> None:
-        if self._commit_due is None:
-            self._commit_due = asyncio.get_running_loop().call_later(COMMIT_SECONDS, self._commit)
 
-    def _commit(self) -> None:
-        self._commit_due = None
-        try:
-            self._evidence.commit()
-        except TagllmError as error:
-            self._fail(error)
+def _bytes_of(image: DecodedImage | None) -> int:
+    if image is None:
+        return 0
+    return image.pixels.width * image.pixels.height * _BYTES_PER_PIXEL + len(image.encoded or b"")
+
+
+def _default_max_bytes() -> int:
+    return min(MOST_BYTES, free_memory() // 4) or MOST_BYTES  # 0: this system does not tell

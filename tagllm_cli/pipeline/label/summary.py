@@ -1,4 +1,4 @@
-"""What a labelling command tells at its end: records for programs (`to_json`), lines for people."""
+"""Summary of a labeling run: `to_json` for programs, `lines` for people."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Any
 
 from tagllm_cli.engines.base import Usage
 from tagllm_cli.errors import TagllmError
-from tagllm_cli.pipeline.label.pending import Survey
+from tagllm_cli.pipeline.label.pending import PendingCounts
 from tagllm_cli.pipeline.label.scheduler import RunStats
 from tagllm_cli.records import Decision, Row, Status
 from tagllm_cli.store.evidence import Listing
+
+FAILURE_LINES = 3
+_MESSAGE_LENGTH = 200
 
 
 @dataclass(slots=True)
@@ -46,7 +49,7 @@ class RowCounts:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A finished run. `error` is set when it ended with an exit code other than 0."""
+    """A run that has written its table. `error` is set when it ended with an exit code other than 0."""
 
     command: str
     out: Path
@@ -60,7 +63,7 @@ class Summary:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a person should look at, though the run did not stop for it."""
+        """What looks wrong, though the run did not stop for it."""
         return () if self.stats.warning is None else (f"the first answers look wrong: {self.stats.warning}",)
 
     def to_json(self) -> dict[str, Any]:
@@ -72,6 +75,10 @@ class Summary:
             "requests": stats.asked,
             "failed_requests": stats.failed_requests,
         }
+        failures = [
+            {"what": what, "kind": kind, "count": count, "example": stats.failures.examples[what, kind]}
+            for (what, kind), count in stats.failures.counts.most_common()
+        ]
         tokens = {
             "prompt": self.usage.prompt_tokens,
             "cached": self.usage.cached_tokens,
@@ -83,6 +90,7 @@ class Summary:
             "rows": self.rows.to_json(),
             "source": asdict(self.listing),
             "asked": asked,
+            "failures": failures,
             "tokens": tokens,
             "seconds": round(self.seconds, 3),
             "seconds_asking": round(stats.seconds, 3),
@@ -92,7 +100,10 @@ class Summary:
         }
 
     def lines(self) -> list[str]:
-        """Return four lines for people: rows, labels, requests, and what to run next."""
+        """Return rows, labels, requests and, where the run came to its end, what to run next: four lines in all.
+
+        Up to three more after the third say why images or requests failed, the most frequent reasons first.
+        """
         rows = self.rows
         others = [
             f"{count:,} {status.value}"
@@ -108,7 +119,15 @@ class Summary:
             f"{self.out}: {rows.total:,} images ({state})",
             f"{rows.labels:,} {labels}, {mean:.2f} per image{unsure}{strange}",
             self._requests(),
-            f"next: {self.next_command}",
+            *self._failures(),
+            *([f"next: {self.next_command}"] if self.stats.is_complete else []),
+        ]
+
+    def _failures(self) -> list[str]:
+        failures = self.stats.failures
+        return [
+            f"  {count:,} {what} failed ({kind}), for example: {_shorten(failures.examples[what, kind])}"
+            for (what, kind), count in failures.counts.most_common(FAILURE_LINES)
         ]
 
     def _requests(self) -> str:
@@ -126,16 +145,16 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What a run would ask, and one rendered question."""
+    """What a run would ask, and one rendered request."""
 
     listing: Listing
-    survey: Survey
+    pending: PendingCounts
     error: None = None
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
-        found, example = self.survey, self.survey.example
+        found, example = self.pending, self.pending.example
         return {
             "source": asdict(self.listing),
             "images": found.images,
@@ -147,7 +166,7 @@ class DryRun:
 
     def lines(self) -> list[str]:
         """Return the report for people."""
-        found, example = self.survey, self.survey.example
+        found, example = self.pending, self.pending.example
         change = f"{self.listing.new:,} new, {self.listing.changed:,} changed, {self.listing.gone:,} gone"
         lines = [
             f"{self.listing.total:,} images in the source ({change})",
@@ -157,3 +176,8 @@ class DryRun:
         if example is not None:
             lines += ["one question:", *(f"  | {line}" for line in f"{example.system}\n{example.text}".split("\n"))]
         return lines
+
+
+def _shorten(message: str) -> str:
+    line = " ".join(message.split())
+    return line if len(line) <= _MESSAGE_LENGTH else f"{line[: _MESSAGE_LENGTH - 1]}…"

@@ -1,24 +1,30 @@
-"""The streaming loop: the engine is kept full, and engines that die or talk nonsense and full disks lose nothing."""
+"""The scheduler keeps the engine busy; engines that die or answer nonsense, signals and full disks lose nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import gc
+import logging
 import os
+import signal
 from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tagllm_cli.engines.base import EngineDiedError
-from tagllm_cli.errors import ModelError, TableError
+from tagllm_cli.errors import EndpointError, EngineDiedError, InterruptedRunError, StoppedRunError, TableError
 from tagllm_cli.labeling.binary import Binary
-from tagllm_cli.pipeline.label import scheduler as runner
-from tagllm_cli.records import DecodedImage, Request, Response
+from tagllm_cli.pipeline.label import recorder, sanity_check, scheduler
+from tagllm_cli.pipeline.label.run import RunOptions, run_job
+from tagllm_cli.pipeline.label.summary import Summary
+from tagllm_cli.pipeline.progress import Silent
+from tagllm_cli.records import DecodedImage, Failure, Request, Response
 from tagllm_cli.store.evidence import Evidence
 from tests.support.rule_engine import RuleEngine
-from tests.support.workspace import LABELS, Workspace
+from tests.support.workspace import LABELS, Workspace, evidence_rows
 
 EACH = 4
 IMAGES = 40
@@ -60,7 +66,7 @@ def test_the_engine_is_kept_full_and_gets_no_more_than_it_wants(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, threads: int, capacity: int, full: int
 ) -> None:
     """Where threads could decode more images before the engine was there, those come at once."""
-    monkeypatch.setattr(runner, "DECODE_THREADS", threads)
+    monkeypatch.setattr(scheduler, "DECODE_THREADS", threads)
     workspace.engine = engine = Filling(capacity=capacity)
     engine.full = full
     assert workspace.candidates().rows.ok == IMAGES
@@ -80,6 +86,133 @@ class Watched(RuleEngine):
         self.at(self.asks)
         async for pair in super().ask(picture, requests):
             yield pair
+
+
+class FourthRequest(RuleEngine):
+    """Answers three requests of the first image, one by one, and does something else about the fourth."""
+
+    async def ask(
+        self, picture: DecodedImage | None, requests: Sequence[Request]
+    ) -> AsyncGenerator[tuple[Request, Response]]:
+        async for request, response in super().ask(picture, requests):
+            if len(self.asked) == EACH:
+                self.asked.pop()
+                await self.instead()
+            yield request, response
+
+    async def instead(self) -> None:
+        raise NotImplementedError
+
+
+def recorded(workspace: Workspace) -> int:
+    ((count,),) = evidence_rows(workspace.out.with_suffix(".evidence"), "SELECT count(*) FROM reply")
+    return int(count)
+
+
+def test_a_signal_while_the_last_of_four_requests_hangs_keeps_the_three(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "DRAIN_SECONDS", 0.01)
+
+    class Hanging(FourthRequest):
+        async def instead(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.Event().wait()
+
+    workspace.engine = Hanging(capacity=EACH, pause=0.001)
+    summary = workspace.candidates(limit=1)
+    assert isinstance(summary.error, InterruptedRunError)
+    assert (summary.stats.asked, recorded(workspace), summary.rows.pending) == (3, 3, 1)
+    workspace.engine = RuleEngine()
+    assert workspace.candidates(limit=1).stats.asked == 1
+
+
+def test_a_server_that_refuses_the_key_at_the_last_of_four_requests_keeps_the_three(workspace: Workspace) -> None:
+    class Refusing(FourthRequest):
+        async def instead(self) -> None:
+            raise EndpointError("the server refuses the API key", "Set TAGLLM_API_KEY.")
+
+    workspace.engine = Refusing(capacity=EACH, pause=0.001)
+    summary = workspace.candidates(limit=1)
+    assert isinstance(summary.error, StoppedRunError)
+    assert summary.error.message == "the run ended early: the server refuses the API key"
+    assert summary.error.hint.startswith("Set TAGLLM_API_KEY. What was answered is kept")
+    assert (summary.stats.asked, recorded(workspace), summary.rows.pending) == (3, 3, 1)
+
+
+def test_a_request_in_backoff_does_not_hold_back_the_commit_of_its_siblings(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "COMMIT_SECONDS", 0.01)
+
+    class InBackoff(FourthRequest):
+        async def instead(self) -> None:
+            for _ in range(2000):
+                if committed and committed[-1] == 3:
+                    return
+                await asyncio.sleep(0.01)
+
+    committed: list[int] = []
+    commit = Evidence.commit
+
+    def watched(evidence: Evidence) -> None:
+        commit(evidence)
+        committed.append(evidence._count("reply"))
+
+    monkeypatch.setattr(Evidence, "commit", watched)
+    workspace.engine = InBackoff(capacity=EACH)
+    assert workspace.candidates(limit=1).rows.ok == 1
+    assert 3 in committed
+
+
+def test_a_commit_comes_after_so_many_responses_without_waiting_for_the_timer(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "COMMIT_SECONDS", 1000.0)
+    committed: list[int] = []
+    commit = Evidence.commit
+
+    def watched(evidence: Evidence) -> None:
+        commit(evidence)
+        committed.append(evidence._count("reply"))
+
+    monkeypatch.setattr(Evidence, "commit", watched)
+    workspace.candidates()
+    assert [count for count in dict.fromkeys(committed) if count] == [64, 128, 160]
+
+
+class InFlight(RuleEngine):
+    """Remembers how many images were asked about at a time."""
+
+    now = 0
+    most = 0
+
+    async def ask(
+        self, picture: DecodedImage | None, requests: Sequence[Request]
+    ) -> AsyncGenerator[tuple[Request, Response]]:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        async for pair in super().ask(picture, requests):
+            yield pair
+        self.now -= 1
+
+
+def test_images_in_flight_are_bounded_in_bytes(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images here are 8 x 8 pixels, 192 bytes, and their files a little more: there is room for three at a time."""
+    each = 8 * 8 * 3 + (workspace.images / "000.png").stat().st_size
+    monkeypatch.setattr(scheduler, "_default_max_bytes", lambda: 3 * each)
+    workspace.engine = engine = InFlight(capacity=1000, pause=0.001)
+    job = workspace.candidates_job()
+    job = replace(job, plan_options=replace(job.plan_options, max_pixels=64))
+    summary = run_job(job, RunOptions(), Silent())
+    assert isinstance(summary, Summary)
+    assert summary.rows.ok == IMAGES
+    assert engine.most == 3  # of 250 that the requests alone would allow
+
+
+def test_a_run_in_a_thread_needs_no_signals(workspace: Workspace) -> None:
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(workspace.candidates).result().rows.ok == IMAGES
 
 
 @pytest.mark.parametrize("turns", range(12))
@@ -105,14 +238,13 @@ def test_what_ends_while_an_engine_fails_is_not_waited_for_in_vain(
                 yield pair
 
     workspace.engine = Failing(capacity=2 * EACH)
-    with pytest.raises(EngineDiedError):
-        workspace.candidates()
+    assert isinstance(workspace.candidates().error, StoppedRunError)
     gc.collect()  # what asyncio says about a future that nobody asked, it says when the future goes
     assert [record.message for record in caplog.records if record.name == "asyncio"] == []
 
 
 def test_an_engine_that_dies_loses_nothing_that_was_answered(workspace: Workspace) -> None:
-    undisturbed = desk_table(workspace)
+    undisturbed = undisturbed_table(workspace)
     workspace.engine = engine = Watched()
 
     def die(number: int) -> None:
@@ -120,17 +252,18 @@ def test_an_engine_that_dies_loses_nothing_that_was_answered(workspace: Workspac
             raise EngineDiedError("the engine died", "Run it again.")
 
     engine.at = die
-    with pytest.raises(EngineDiedError):
-        workspace.candidates()
+    summary = workspace.candidates()
+    assert isinstance(summary.error, StoppedRunError)
     assert engine.closed == 1
     answered = len(engine.asked)
-    assert answered > 0
+    assert summary.stats.asked == answered > 0
+    assert summary.rows.pending > 0
     workspace.engine = RuleEngine()
     assert workspace.candidates().stats.asked == IMAGES * EACH - answered
     assert workspace.out.read_bytes() == undisturbed
 
 
-def desk_table(workspace: Workspace) -> bytes:
+def undisturbed_table(workspace: Workspace) -> bytes:
     """Return the bytes of the undisturbed table, and clear the output folder."""
     workspace.candidates()
     table = workspace.out.read_bytes()
@@ -157,7 +290,7 @@ def test_a_bug_stops_the_run_and_keeps_what_was_answered(workspace: Workspace) -
 def test_answers_are_committed_while_slower_ones_are_under_way(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "COMMIT_SECONDS", 0.01)
+    monkeypatch.setattr(recorder, "COMMIT_SECONDS", 0.01)
     committed = asyncio.Event()
     commit = Evidence.commit
 
@@ -197,7 +330,7 @@ def test_a_commit_that_fails_stops_the_run_though_the_engine_is_busy(
         raise TableError("disk I/O error")
 
     workspace.engine = Busy()
-    monkeypatch.setattr(runner, "COMMIT_SECONDS", 0)
+    monkeypatch.setattr(recorder, "COMMIT_SECONDS", 0)
     monkeypatch.setattr(Evidence, "commit", fail)
     with pytest.raises(TableError, match="disk I/O error"):
         workspace.candidates()
@@ -208,13 +341,14 @@ def nonsense(picture: DecodedImage | None, request: Request) -> Response:
     return Response("eine Katze auf dem Tisch")
 
 
-def test_preflight_stops_a_run_whose_answers_make_no_sense(workspace: Workspace) -> None:
+def test_sanity_check_stops_a_run_whose_answers_make_no_sense(workspace: Workspace) -> None:
     workspace.engine = RuleEngine(answer=nonsense, capacity=1)
-    with pytest.raises(ModelError, match="preflight: only 0 of the") as raised:
-        workspace.candidates()
-    assert "--no-preflight" in raised.value.hint
+    error = workspace.candidates().error
+    assert isinstance(error, StoppedRunError)
+    assert error.message.startswith("the first answers look wrong: only 0 of the")
+    assert "--no-preflight" in error.hint
     paid = len(workspace.engine.asked)
-    assert 32 * EACH <= paid <= (32 + runner.DECODE_THREADS) * EACH
+    assert 32 * EACH <= paid <= (32 + scheduler.DECODE_THREADS) * EACH
     summary = workspace.candidates(preflight=False)
     assert summary.stats.asked <= (IMAGES - 32) * EACH
     assert summary.rows.ok == IMAGES
@@ -226,11 +360,11 @@ def test_a_short_run_whose_answers_make_no_sense_is_warned_about(workspace: Work
     assert warning.startswith("the first answers look wrong: only 0 of the")
 
 
-def test_the_preflight_keeps_a_bounded_sample_of_every_image(
+def test_the_sanity_check_keeps_a_bounded_sample_of_every_image(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With `binary`, thousands of labels are asked about one by one: their answers do not pile up in memory."""
-    monkeypatch.setattr(runner, "SAMPLE_REQUESTS", 3)
+    monkeypatch.setattr(sanity_check, "SAMPLE_REQUESTS", 3)
     samples: list[list[str]] = []
 
     def judge(self: Binary, answers: Sequence[tuple[Request, Response]]) -> None:
@@ -243,7 +377,7 @@ def test_the_preflight_keeps_a_bounded_sample_of_every_image(
     assert shown == [["cat"], ["sheep"], ["spoon"]] * 2  # of two images, evenly over the eight labels
 
 
-def test_failed_images_do_not_hide_the_preflight(workspace: Workspace) -> None:
+def test_failed_images_do_not_hide_the_sanity_check(workspace: Workspace) -> None:
     for number in range(IMAGES - 5):
         (workspace.images / f"{number:03d}.png").write_bytes(b"no picture")
     workspace.engine.answer = nonsense
@@ -257,7 +391,7 @@ def test_a_disk_that_is_full_for_the_table_keeps_the_answers(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(TableError, match=r"cannot write .*No space left on device"):
+    with pytest.raises(StoppedRunError, match=r"cannot write .*No space left on device"):
         workspace.candidates()
     monkeypatch.undo()
     assert [path.name for path in workspace.out.parent.iterdir()] == ["c.evidence"]
@@ -265,10 +399,14 @@ def test_a_disk_that_is_full_for_the_table_keeps_the_answers(
     assert workspace.statuses() == {f"{number:03d}.png": "ok" for number in range(IMAGES)}
 
 
+@pytest.mark.parametrize("together", [4, 64])
 def test_a_disk_that_gets_full_while_answers_come_stops_the_run(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, together: int
 ) -> None:
+    """Where so many answers are committed together that not even the first commit fits, nothing has changed."""
+    monkeypatch.setattr(recorder, "COMMIT_RESPONSES", together)
     workspace.candidates(limit=1)
+    before = workspace.out.read_bytes()
 
     class Talkative(RuleEngine):
         async def ask(
@@ -285,10 +423,29 @@ def test_a_disk_that_gets_full_while_answers_come_stops_the_run(
         evidence._file.query("PRAGMA max_page_count = 300")
 
     monkeypatch.setattr(Evidence, "__init__", small)
-    with pytest.raises(TableError, match="disk is full") as raised:
-        workspace.candidates()
+    if together == 64:
+        with pytest.raises(TableError, match="disk is full"):
+            workspace.candidates()
+        assert workspace.out.read_bytes() == before
+    else:
+        summary = workspace.candidates()
+        assert isinstance(summary.error, StoppedRunError)
+        assert "disk is full" in summary.error.message
+        assert "free space" in summary.error.hint
+        assert (summary.rows.total, summary.rows.pending > 0) == (IMAGES, True)
     monkeypatch.undo()
-    assert "free space" in raised.value.hint
     assert workspace.engine.closed == 1
     workspace.engine = RuleEngine()
     assert workspace.candidates().rows.ok == IMAGES
+
+
+def test_a_run_leaves_its_course_in_the_log(workspace: Workspace, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "tagllm_cli")
+    failure = Failure("timeout", "no answer")
+    workspace.engine.fault = lambda picture, request: failure if "cow" in request.text else None
+    workspace.candidates(limit=2)
+    messages = [record.getMessage() for record in caplog.records if record.name.startswith("tagllm_cli")]
+    assert any(message.startswith("candidates: ") for message in messages)
+    assert "engine ready: rules, up to 64 requests" in messages
+    assert sum(message.startswith("request failed: image ") and "no answer" in message for message in messages) == 4
+    assert any(message.startswith("candidates ended: ") for message in messages)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tagllm_cli.cli.console import Console
-from tagllm_cli.errors import ModelError, UsageError
+from tagllm_cli.errors import ModelError, StoppedRunError, UsageError
 from tagllm_cli.labeling.answers.parse_list import Parsed, parse_names
 from tagllm_cli.labeling.plan import STRATEGIES, Plan
 from tagllm_cli.pipeline.label.run import RunOptions, run_job
@@ -87,8 +87,10 @@ def test_a_run_that_died_goes_on_where_it_was(workspace: Workspace, tmp_path: Pa
     whole.engine = new_engine()
     whole.candidates(chosen(strategy))
     workspace.engine = Dying(answer=answer, capacity=EACH[strategy])
-    with pytest.raises(ModelError, match="has died"):
-        workspace.candidates(chosen(strategy))
+    summary = workspace.candidates(chosen(strategy))
+    assert isinstance(summary.error, StoppedRunError)
+    assert "has died" in summary.error.message
+    assert summary.rows.pending > 0
     ((answered,),) = evidence_rows(workspace.out.with_suffix(".evidence"), "SELECT count(*) FROM reply")
     assert 0 < answered < IMAGES * EACH[strategy]
     workspace.engine = new_engine()

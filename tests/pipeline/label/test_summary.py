@@ -1,4 +1,4 @@
-"""What a labelling command tells at its end, and what a dry run tells before."""
+"""Summaries of labeling runs and of dry runs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from tagllm_cli.engines.base import Usage
-from tagllm_cli.errors import InterruptedRunError
+from tagllm_cli.errors import InterruptedRunError, StoppedRunError
 from tagllm_cli.pipeline.label.scheduler import RunStats
 from tagllm_cli.pipeline.label.summary import RowCounts, Summary
-from tagllm_cli.records import Decision, LabelEntry, Row, Status
+from tagllm_cli.records import Decision, Failure, LabelEntry, Row, Status
 from tagllm_cli.store.evidence import Listing
 from tests.support.workspace import LABELS, Workspace, snapshot
 
@@ -69,10 +69,44 @@ def test_a_run_without_requests_says_why() -> None:
     assert summary(RunStats(interrupted=True)).lines()[2] == "interrupted before the first answer"
 
 
+def failing() -> RunStats:
+    stats = RunStats(images=400, asked=1600, failed_requests=90, failed_images=4)
+    kinds = {"rejected": 60, "timeout": 20, "truncated": 10}
+    for kind, count in kinds.items():
+        for number in range(count):
+            stats.failures.add("requests", Failure(kind, f"{kind} number {number}\n{'x' * 500}"))
+    for _ in range(4):
+        stats.failures.add("images", Failure("not_an_image", "starts with b'no'"))
+    return stats
+
+
+def test_the_most_frequent_reasons_of_failures_are_told_with_an_example() -> None:
+    *_, first, second, third, next_line = summary(failing()).lines()
+    assert first.startswith("  60 requests failed (rejected), for example: rejected number 0 xxx")
+    assert len(first) < 270
+    assert second.startswith("  20 requests failed (timeout), for example: ")
+    assert third.startswith("  10 requests failed (truncated), for example: ")
+    assert next_line == "next: tagllm next"
+    told = summary(failing()).to_json()["failures"]
+    assert [(each["what"], each["kind"], each["count"]) for each in told][-1] == ("images", "not_an_image", 4)
+
+
+def test_a_run_that_did_not_come_to_its_end_names_no_next_command() -> None:
+    for stats in (RunStats(interrupted=True), RunStats(asked=1, error=StoppedRunError("refused"))):
+        assert not any(line.startswith("next: ") for line in summary(stats).lines())
+
+
+def test_the_counts_of_two_passes_are_added() -> None:
+    both = failing().plus(RunStats(images=2, asked=8, warning="odd"))
+    assert (both.images, both.asked, both.failed_requests, both.warning) == (402, 1608, 90, "odd")
+    assert both.failures == failing().failures
+
+
 def test_the_same_for_programs() -> None:
     error = InterruptedRunError("interrupted", "Go on.")
     value = summary(RunStats(images=3, asked=12, seconds=0.5), Usage(1200, 900, 60, 12), error).to_json()
     assert value["rows"]["pending"] == 1
+    assert value["failures"] == []
     assert value["asked"] == {"images": 3, "opened": 0, "requests": 12, "failed_requests": 0}
     assert value["tokens"] == {"prompt": 1200, "cached": 900, "output": 60}
     assert (value["seconds"], value["seconds_asking"]) == (1.25, 0.5)
@@ -84,7 +118,7 @@ def test_a_dry_run_writes_nothing_and_says_what_the_run_then_asks(workspace: Wor
         before = snapshot(workspace.out.parents[1])
         report = workspace.dry_run()
         assert snapshot(workspace.out.parents[1]) == before
-        found = report.survey
+        found = report.pending
         assert (found.images, found.requests, found.known, dict(found.reasons)) == (images, requests, known, reasons)
         assert found.example is not None
         assert any("Categories: " in line for line in report.lines())
@@ -100,4 +134,4 @@ def test_a_dry_run_writes_nothing_and_says_what_the_run_then_asks(workspace: Wor
     check(images=IMAGES + 1, requests=2 * IMAGES + EACH, known=2 * IMAGES, reasons=reasons)
     (workspace.images / "broken.png").write_bytes(b"no picture")
     workspace.candidates()
-    assert dict(workspace.dry_run().survey.reasons) == {"failed earlier and could not be looked at": 1}
+    assert dict(workspace.dry_run().pending.reasons) == {"failed earlier and could not be looked at": 1}

@@ -1,0 +1,55 @@
+"""Asking until answers are complete: an answer that was cut off is asked for again with more room."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from tagllm_cli.engines.base import Engine
+from tagllm_cli.records import DecodedImage, Failure, Request, Response
+
+# `max_tokens` of one attempt after the other, as multiples of what the request says.
+ROOM = (1, 2, 4)
+TRUNCATED = "truncated"
+_REFUSED = ("too_long", "rejected")
+
+
+async def ask_until_complete(
+    engine: Engine, image: DecodedImage | None, requests: Sequence[Request]
+) -> AsyncGenerator[tuple[Request, Response]]:
+    """Yield each of `requests` with its response, as `Engine.ask` does; a truncated answer is asked again, twice.
+
+    Decoding is greedy, so the longer answer extends the shorter one: it belongs to the request as it was given. What is
+    cut off even with four times the tokens is a failure of kind `truncated`, with the text that there is.
+    Raises what `Engine.ask` raises.
+    """
+    waiting = list(requests)
+    for factor in ROOM:
+        asked = {replace(request, max_tokens=factor * request.max_tokens): request for request in waiting}
+        waiting = []
+        async with aclosing(engine.ask(image, list(asked))) as responses:
+            async for attempt, response in responses:
+                request = asked[attempt]
+                if not is_truncated(request, response):
+                    yield request, _within(request, factor, response)
+                elif factor == ROOM[-1]:
+                    message = f"the answer was cut off after {attempt.max_tokens:,} tokens"
+                    yield request, replace(response, failure=Failure(TRUNCATED, message))
+                else:
+                    waiting.append(request)
+        if not waiting:
+            return
+
+
+def is_truncated(request: Request, response: Response) -> bool:
+    """Return whether the model had more to say than `max_tokens`; one token is all that a yes/no request asks for."""
+    return response.failure is None and response.finish == "length" and not request.top_logprobs
+
+
+def _within(request: Request, factor: int, response: Response) -> Response:
+    """Say of a request that is refused only with more room that its answer was cut off."""
+    if factor == 1 or response.failure is None or response.failure.kind not in _REFUSED:
+        return response
+    cut = f"the answer was cut off after {request.max_tokens * factor // 2:,} tokens, and more were refused"
+    return replace(response, failure=Failure(TRUNCATED, f"{cut}: {response.failure.message}"))

@@ -1,0 +1,72 @@
+"""The life of a run's engine: started by the first image that needs it, ended with the run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from tagllm_cli.engines.base import Engine, Usage
+from tagllm_cli.pipeline.label.concurrency import first
+
+logger = logging.getLogger(__name__)
+
+
+class LazyEngine:
+    """An engine that may never have to start.
+
+    Args:
+        make: returns the engine, not started.
+        stop: once set, a start under way is given up and no other one begins.
+        starting: called before the engine starts.
+    """
+
+    def __init__(self, make: Callable[[], Engine], stop: asyncio.Event, starting: Callable[[], None]) -> None:
+        self._make, self._stop, self._starting = make, stop, starting
+        self._lock = asyncio.Lock()
+        self._engine: Engine | None = None
+        self._ready = 0.0
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the engine was started."""
+        return self._engine is not None
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens and requests so far, zeros while the engine was never started."""
+        return Usage() if self._engine is None else self._engine.usage()
+
+    async def started(self) -> Engine:
+        """Return the engine, ready to be asked. Raises TagllmError where it cannot start."""
+        async with self._lock:
+            if self._engine is None:
+                if self._stop.is_set():
+                    raise asyncio.CancelledError
+                self._engine = await self._start()
+                self._ready = time.monotonic()
+                logger.info("engine ready: %s, up to %d requests", self._engine.version, self._engine.capacity)
+            return self._engine
+
+    async def _start(self) -> Engine:
+        logger.info("engine starting")
+        self._starting()
+        engine = self._make()
+        starting = asyncio.ensure_future(engine.start())
+        try:
+            await first(starting, self._stop.wait())
+            starting.cancel()
+            await starting
+        except BaseException:
+            await engine.close()
+            raise
+        return engine
+
+    async def close(self) -> float:
+        """End the engine, if it was started; return for how many seconds it was ready."""
+        if self._engine is None:
+            return 0.0
+        seconds = time.monotonic() - self._ready
+        await self._engine.close()
+        return seconds
