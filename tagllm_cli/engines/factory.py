@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class ModelOptions:
     """Which model answers: one that vLLM loads here, running servers, or a recording. All None: as the plan says.
 
-    `timeout_s` (seconds) and `retries` are the patience with servers; None: that of EndpointSettings.
+    `timeout_s` (seconds), `retries` and `concurrency` (requests in flight per server): None: as EndpointSettings.
     """
 
     model: str | None = None
@@ -33,6 +33,7 @@ class ModelOptions:
     verbose: bool = False
     timeout_s: float | None = None
     retries: int | None = None
+    concurrency: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,11 @@ def _engine(model: ModelOptions, log_file: Path, earlier: str) -> Engine:
 def _endpoint_settings(model: ModelOptions) -> EndpointSettings:
     from tagllm_cli.engines.http.engine import EndpointSettings
 
-    patience: dict[str, Any] = {"timeout_s": model.timeout_s, "retries": model.retries}
+    patience: dict[str, Any] = {
+        "timeout_s": model.timeout_s,
+        "retries": model.retries,
+        "concurrency": model.concurrency,
+    }
     given = {name: value for name, value in patience.items() if value is not None}
     return EndpointSettings(urls=model.endpoints, model=model.model, api_key=model.api_key, **given)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from tagllm_cli.evaluation.arm_agreement import Agreement, measure_agreement
 from tagllm_cli.evaluation.metrics import Evaluation, MissedGate, check_gates, evaluate_rows, parse_gates
-from tagllm_cli.evaluation.truth import load_truth
+from tagllm_cli.evaluation.truth import TruthOptions, load_truth
 from tagllm_cli.store.table import open_table
 from tagllm_cli.text import some
 
@@ -108,7 +108,15 @@ class Report:
         return () if self.arms is None else (_alone(self.arms), _together(self.arms), _voted(self.arms))
 
 
-def evaluate_table(table: Path, truth: Path, *, gates: Sequence[str] = (), include_human: bool = False) -> Report:
+def evaluate_table(
+    table: Path,
+    truth: Path,
+    *,
+    gates: Sequence[str] = (),
+    include_human: bool = False,
+    truth_options: TruthOptions = TruthOptions(),  # noqa: B008 (frozen)
+    min_overlap: float = 0.9,
+) -> Report:
     """Measure a table on disk. Raises UsageError for files, names or gates that cannot be used."""
     parse_gates(gates)  # before the work, not after it
     opened, human = open_table(table), load_truth(truth)

@@ -44,6 +44,15 @@ _MARKS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false
 
 
 @dataclass(frozen=True, slots=True)
+class TruthOptions:
+    """How a file of human labels is read: names of its columns, and what separates labels in one cell."""
+
+    image_column: str | None = None
+    label_column: str | None = None
+    separator: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Truth:
     """What people say is in which image.
 
