@@ -25,7 +25,9 @@ def main() -> None:
     for number in ours:
         signal.signal(number, _leave)
     from tagllm_cli.cli.app import app
+    from tagllm_cli.cli.streams import tell_stdout_errors
 
+    tell_stdout_errors()
     code: int | str | None = 0
     try:
         app(prog_name="tagllm")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -55,7 +56,7 @@ class _Group(TyperGroup):
         except Exception as error:
             if type(error).__name__ == "NoArgsIsHelpError":  # a command without arguments shows its help
                 raise
-            if isinstance(error, BrokenPipeError) and streams.stdout_fails():  # `| head`: nobody reads any more
+            if isinstance(error, streams.StdoutError) and error.errno == errno.EPIPE:  # `| head`: nobody reads it
                 raise typer.Exit(1) from error
             known = _as_ours(error)
             self._print(known, meta)
@@ -80,7 +81,7 @@ def _as_ours(error: Exception) -> TagllmError:
         return error
     if hasattr(error, "format_message"):  # what typer's own usage errors, in a private module, have in common
         return _as_usage(error)
-    if isinstance(error, OSError) and streams.stdout_fails():
+    if isinstance(error, streams.StdoutError):
         return OutputError(f"stdout cannot be written: {error.strerror or error}", "Write it to another place.")
     if isinstance(error, MemoryError):
         return TagllmError("the memory is used up", "Lower --concurrency or --max-pixels, or end other programs.")

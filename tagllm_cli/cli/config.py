@@ -19,7 +19,7 @@ from typing import Any
 
 from tagllm_cli.errors import UsageError, VocabularyError
 
-_LINES = "Write `option: value` lines."
+_LINES = "Give a YAML file of `option: value` lines."
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def _read(path: Path) -> Mapping[Any, Any]:
     try:
         content = read_yaml(path)
     except VocabularyError as error:
-        raise UsageError(f"cannot use the config file {error.message}", f"{error.hint} {_LINES}") from error
+        raise UsageError(f"--config: {error.message}", _LINES) from error
     if content is None:
         return {}
     if not isinstance(content, dict):

@@ -141,14 +141,13 @@ class Console:
             display.finish()
 
     def _dump(self, value: Mapping[str, Any]) -> None:
-        file = self._out.file
         text = redact(json.dumps(value, ensure_ascii=False, indent=2))
         try:
-            text.encode(file.encoding or "utf-8")
+            text.encode(self._out.encoding)
         except UnicodeEncodeError:
             text = redact(json.dumps(value, indent=2)).replace("…", "...")
-        file.write(text + "\n")
-        file.flush()
+        self._out.file.write(text + "\n")
+        self._out.file.flush()
 
 
 def _rich(*, stderr: bool) -> RichConsole:

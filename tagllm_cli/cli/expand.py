@@ -1,11 +1,11 @@
 """Option groups: a parameter annotated with a frozen dataclass becomes the options that are the dataclass's fields.
 
-    @dataclass(frozen=True)
-    class OutputGroup:
-        quiet: Quiet = False
+@dataclass(frozen=True)
+class OutputGroup:
+    quiet: Quiet = False
 
-    @expand
-    def evaluate(table: Table, *, output: OutputGroup) -> None: ...  # typer sees TABLE and --quiet
+@expand
+def evaluate(table: Table, *, output: OutputGroup) -> None: ...  # typer sees TABLE and --quiet
 """
 
 from __future__ import annotations

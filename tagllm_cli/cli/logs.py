@@ -17,6 +17,7 @@ from pathlib import Path
 from tagllm_cli.cli.redact import redact
 
 logger = logging.getLogger("tagllm_cli")
+logger.addHandler(logging.NullHandler())  # without a handler Python would print warnings on stderr
 MAX_BYTES = 4 << 20  # then it becomes labels.log.1
 _WAITING = 1_000  # records; a command that does nothing logs a few
 
@@ -73,11 +74,11 @@ def start(log_of: Path | None, *, verbose: bool = False) -> None:
     """Log a command beside the file that it writes, INFO or (`verbose`) DEBUG; None: log nothing."""
     stop()
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)
-    logger.addHandler(logging.NullHandler() if log_of is None else _Log(path_of(log_of)))
     if log_of is not None:
         from tagllm_cli import __version__
 
-        logger.info("tagllm %s: %s", __version__, shlex.join(sys.argv))
+        logger.addHandler(_Log(path_of(log_of)))
+        logger.info("tagllm %s: %s", __version__, shlex.join(["tagllm", *sys.argv[1:]]))
 
 
 def open_file() -> None:
@@ -88,10 +89,9 @@ def open_file() -> None:
 
 def stop() -> None:
     """Close the log; what was not written is dropped."""
-    for handler in list(logger.handlers):
-        if isinstance(handler, _Log | logging.NullHandler):
-            logger.removeHandler(handler)
-            handler.close()
+    if (log := _current()) is not None:
+        logger.removeHandler(log)
+        log.close()
     logger.setLevel(logging.NOTSET)
 
 

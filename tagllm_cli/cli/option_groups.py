@@ -130,7 +130,7 @@ class EngineGroup:
         verbose: bool,
         prompts: Path | None = None,
         max_pixels: int | None = None,
-        recording: RecordingGroup = RecordingGroup(),  # noqa: B008 (frozen)
+        recording: RecordingGroup = RecordingGroup(),
     ) -> ModelOptions:
         """Return the model that answers. Raises UsageError for an --engine-arg that is not KEY=VALUE."""
         from tagllm_cli.engines.factory import ModelOptions

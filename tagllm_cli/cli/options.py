@@ -152,8 +152,8 @@ Timeout = Annotated[
     _model(
         "--timeout",
         metavar="SECONDS",
-        min=0.001,
-        help="Timeout of one response of an endpoint. (default: 300; LLM: 120)",
+        min=1,
+        help="Timeout of one response of an endpoint. (default: 300; of an LLM: 120)",
     ),
 ]
 Retries = Annotated[
@@ -162,7 +162,7 @@ Retries = Annotated[
         "--retries",
         metavar="N",
         min=0,
-        help="Attempts after a retryable failure of an endpoint. (default: 8; LLM: 2)",
+        help="Attempts after a retryable failure of an endpoint. (default: 8; of an LLM: 2)",
     ),
 ]
 Replay = Annotated[

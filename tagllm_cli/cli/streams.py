@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import codecs
-import contextlib
 import io
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _HANDLER = "tagllm"
 _STAND_INS = {
-    **{"→": "->", "←": "<-", "×": "x", "…": "...", "≤": "<=", "≥": ">=", "·": "-", "•": "*"},
-    **{"–": "-", "—": "-", "‘": "'", "’": "'", "“": '"', "”": '"'},
+    "→": "->",
+    "←": "<-",
+    "×": "x",
+    "…": "...",
+    "≤": "<=",
+    "≥": ">=",
+    "·": "-",
+    "•": "*",
+    "–": "-",
+    "—": "-",
+    "‘": "'",
+    "’": "'",
+    "“": '"',
+    "”": '"',
 }
 
 
@@ -32,13 +45,34 @@ def _stand_in(error: UnicodeError) -> tuple[str, int]:
     return "".join(shown), error.end
 
 
-def stdout_fails() -> bool:
-    """Return whether stdout cannot be written (any more); what is in its buffer is dropped then."""
+class StdoutError(OSError):
+    """Stdout cannot be written."""
+
+
+class _Stdout(io.TextIOWrapper):
+    """Raises StdoutError where any other file raises OSError, and drops what is written from then on."""
+
+    def write(self, text: str, /) -> int:
+        with _as_stdout_error():
+            return super().write(text)
+
+    def flush(self) -> None:
+        with _as_stdout_error():
+            super().flush()
+
+
+@contextmanager
+def _as_stdout_error() -> Iterator[None]:
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except (OSError, ValueError):
-        with contextlib.suppress(OSError, ValueError):  # or the buffer would fail once more at exit, with a traceback
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+        yield
+    except OSError as error:
+        # The buffer would fail once more at exit, with a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise StdoutError(*error.args) from error
+
+
+def tell_stdout_errors() -> None:
+    """Let errors of stdout be StdoutErrors, for the whole process."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.fileno() == 1:
+        encoding, errors, at_once = sys.stdout.encoding, sys.stdout.errors, sys.stdout.line_buffering
+        sys.stdout = _Stdout(sys.stdout.detach(), encoding, errors, line_buffering=at_once)

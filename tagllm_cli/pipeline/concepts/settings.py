@@ -55,8 +55,8 @@ class ConceptSettings:
     seed: int = 0
     prompts: Path | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
-    source_options: SourceOptions = SourceOptions()
-    truth_options: TruthOptions = TruthOptions()
+    source_options: SourceOptions = SourceOptions()  # noqa: RUF009 (frozen)
+    truth_options: TruthOptions = TruthOptions()  # noqa: RUF009 (frozen)
 
     @property
     def evidence(self) -> Path:
