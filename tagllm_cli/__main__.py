@@ -1,5 +1,5 @@
 """`python -m tagllm_cli` is `tagllm`."""
 
-from tagllm_cli.cli.app import main
+from tagllm_cli.cli import main
 
 main()

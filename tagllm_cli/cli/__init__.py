@@ -1,5 +1,56 @@
-"""The command line: everything that is typed or drawn."""
+"""The command line: everything that is typed or drawn. `main` is the entry point.
 
-from tagllm_cli.cli.app import app, main
+Nothing but the standard library is imported before the signal handlers are in place.
+"""
 
-__all__ = ["app", "main"]
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+
+from tagllm_cli.errors import InterruptedRunError
+
+__all__ = ["INTERRUPTED", "interrupts_raise", "main"]
+
+INTERRUPTED = InterruptedRunError("interrupted; what was answered is kept", "The same command goes on from there.")
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def main() -> None:
+    """Run the command line. SIGTERM counts as Ctrl-C, at any time: exit code 130, and never a traceback."""
+    ours = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # `nohup`, `&`
+    for number in ours:
+        signal.signal(number, _leave)
+    from tagllm_cli.cli.app import app
+    from tagllm_cli.cli.streams import tell_stdout_errors
+
+    tell_stdout_errors()
+    code: int | str | None = 0
+    try:
+        app(prog_name="tagllm")
+    except SystemExit as end:
+        code = end.code
+        raise
+    finally:
+        # Python sets handlers back while it shuts down: a late SIGTERM would replace the exit code of finished work.
+        for number in ours:
+            signal.signal(number, signal.SIG_IGN if number == signal.SIGTERM else lambda *_: os._exit(int(code or 0)))
+
+
+def interrupts_raise() -> None:
+    """Let signals raise KeyboardInterrupt from now on: there is work that has to end in good order."""
+    for number in _SIGNALS:
+        if signal.getsignal(number) is _leave:
+            signal.signal(number, signal.default_int_handler)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End at once. Until there is work nothing can be lost, and an exception in the middle of an import may be."""
+    if "--json" in sys.argv:
+        fields = ", ".join(f'"{key}": "{value}"' for key, value in INTERRUPTED.to_json().items())
+        os.write(1, f'{{"error": {{{fields}}}}}\n'.encode())  # the module json may be what is being imported
+    os.write(2, f"error: {INTERRUPTED.message}\n{INTERRUPTED.hint}\n".encode())
+    os._exit(INTERRUPTED.exit_code)

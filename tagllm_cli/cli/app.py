@@ -1,8 +1,9 @@
-"""The command line: the commands' app, and how every error that a user can cause becomes two lines and an exit code."""
+"""The app of all commands; every error becomes one line of what happened, one of what to do, and an exit code."""
 
 from __future__ import annotations
 
-import signal
+import errno
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -10,41 +11,62 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from tagllm_cli.cli import INTERRUPTED, streams
 from tagllm_cli.cli.commands import candidates, concepts, disambiguate, doctor, evaluate, export, vocab
-from tagllm_cli.cli.option_groups import make_console
-from tagllm_cli.cli.options import FLAG, WANTS_JSON
-from tagllm_cli.errors import InterruptedRunError, TagllmError, UsageError
+from tagllm_cli.cli.expand import expand
+from tagllm_cli.cli.options import FLAG, JSON_KEY
+from tagllm_cli.errors import TagllmError, UsageError
+
+
+class OutputError(TagllmError):
+    """Stdout cannot be written."""
+
+
+class InternalError(TagllmError):
+    """An exception that nobody expected: a bug."""
 
 
 class _Group(TyperGroup):
-    """Turns every error that a user can cause into two lines and an exit code, where `CliRunner` sees them too."""
+    """Prints errors and exits with their code, for `main` and for typer's `CliRunner` alike."""
 
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
+        streams.show_any_character()
         self._json = "--json" in args  # needed before the arguments are parsed, and where they cannot be
         with self._explaining({}):
             _check_text(args)
             return super().make_context(info_name, args, *rest, **extra)
 
     def invoke(self, ctx: Any) -> Any:
-        with self._explaining(ctx.meta):
-            return super().invoke(ctx)
+        try:
+            with self._explaining(ctx.meta):
+                return super().invoke(ctx)
+        finally:
+            if logs := sys.modules.get("tagllm_cli.cli.logs"):  # `--help` does not load it
+                logs.stop()
 
     @contextmanager
     def _explaining(self, meta: Mapping[str, Any]) -> Iterator[None]:
         try:
             yield
+        except (typer.Exit, typer.Abort):
+            raise
+        except KeyboardInterrupt as interrupt:
+            self._print(INTERRUPTED, meta)
+            raise typer.Exit(INTERRUPTED.exit_code) from interrupt
         except Exception as error:
-            known = _as_ours(error)
-            if known is None:
+            if type(error).__name__ == "NoArgsIsHelpError":  # a command without arguments shows its help
                 raise
-            make_console(self._json or WANTS_JSON in meta).error(known)
+            if isinstance(error, streams.StdoutError) and error.errno == errno.EPIPE:  # `| head`: nobody reads it
+                raise typer.Exit(1) from error
+            known = _as_ours(error)
+            self._print(known, meta)
             raise typer.Exit(known.exit_code) from error
-        except KeyboardInterrupt as error:
-            interrupted = InterruptedRunError(
-                "interrupted; what was answered is kept", "The same command goes on from here."
-            )
-            make_console(self._json or WANTS_JSON in meta).error(interrupted)
-            raise typer.Exit(interrupted.exit_code) from error
+
+    def _print(self, error: TagllmError, meta: Mapping[str, Any]) -> None:
+        from tagllm_cli.cli.console import Console
+
+        as_json = (self._json or JSON_KEY in meta) and not isinstance(error, OutputError)
+        Console(json_output=as_json).error(error)
 
 
 def _check_text(args: Sequence[str]) -> None:
@@ -54,16 +76,32 @@ def _check_text(args: Sequence[str]) -> None:
             raise UsageError(f"{each} is not UTF-8", "Rename the file or folder.")
 
 
-def _as_ours(error: Exception) -> TagllmError | None:
+def _as_ours(error: Exception) -> TagllmError:
     if isinstance(error, TagllmError):
         return error
-    # typer keeps its own usage errors in a private module; what they have in common is `format_message`. One of them
-    # is no error: a command without arguments shows its help.
-    if not hasattr(error, "format_message") or type(error).__name__ == "NoArgsIsHelpError":
-        return None
-    context = getattr(error, "ctx", None)
+    if hasattr(error, "format_message"):  # what typer's own usage errors, in a private module, have in common
+        return _as_usage(error)
+    if isinstance(error, streams.StdoutError):
+        return OutputError(f"stdout cannot be written: {error.strerror or error}", "Write it to another place.")
+    if isinstance(error, MemoryError):
+        return TagllmError("the memory is used up", "Lower --concurrency or --max-pixels, or end other programs.")
+    from tagllm_cli.cli import logs
+
+    path = logs.record_crash(error)
+    shown = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    where = f" with the traceback in {path}" if path else ""
+    return InternalError(f"unexpected {shown}", f"This is a bug in tagllm: please report it{where}.")
+
+
+def _as_usage(error: Any) -> UsageError:
+    context, param = getattr(error, "ctx", None), getattr(error, "param", None)
     command = "tagllm" if context is None else context.command_path
-    return UsageError(error.format_message(), f"`{command} --help` lists what there is.")
+    message = " ".join(error.format_message().split())
+    if context is not None and param is not None:
+        source = context.get_parameter_source(param.name)
+        if source is not None and source.name == "DEFAULT_MAP":
+            message += f" (in the config file {context.params.get('config')})"
+    return UsageError(message, f"`{command} --help` lists what there is.")
 
 
 app = typer.Typer(
@@ -74,7 +112,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 vocab_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Built-in vocabularies and your own.")
-app.add_typer(vocab_app, name="vocab", rich_help_panel="Look")
+app.add_typer(vocab_app, name="vocab", rich_help_panel="Inspect")
 
 
 def _show_version(value: bool) -> None:
@@ -101,19 +139,13 @@ def tagllm(
 
 
 # In the order of the help.
-app.command(rich_help_panel="Label")(candidates.candidates)
-app.command(rich_help_panel="Label")(disambiguate.disambiguate)
-app.command(rich_help_panel="Label")(concepts.concepts)
-app.command(rich_help_panel="Use")(evaluate.evaluate)
-app.command(rich_help_panel="Use")(export.export)
-app.command(rich_help_panel="Look")(doctor.doctor)
+app.command(rich_help_panel="Label images")(expand(candidates.candidates))
+app.command(rich_help_panel="Label images")(expand(disambiguate.disambiguate))
+app.command(rich_help_panel="Label images")(expand(concepts.concepts))
+app.command(rich_help_panel="Use tables")(expand(evaluate.evaluate))
+app.command(rich_help_panel="Use tables")(expand(export.export))
+app.command(rich_help_panel="Inspect")(expand(doctor.doctor))
 vocab_app.command("list")(vocab.vocab_list)
 vocab_app.command("show")(vocab.vocab_show)
 vocab_app.command("check")(vocab.vocab_check)
-vocab_app.command("scenes")(vocab.vocab_scenes)
-
-
-def main() -> None:
-    """Run the command line. SIGTERM is an interrupt like Ctrl-C, also before and after the asking: exit code 130."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    app(prog_name="tagllm")
+vocab_app.command("scenes")(expand(vocab.vocab_scenes))

@@ -1,9 +1,12 @@
-"""The `--config` file: options in YAML, for every command at the top level, for one command under its name.
+"""The `--config` file: options in YAML, for every command at the top level, for one command in its section.
 
-model: Qwen/Qwen2.5-VL-7B-Instruct
-candidates:
-  vocab: coco
-  arms: cooccurring,disjoint
+    model: Qwen/Qwen2.5-VL-7B-Instruct
+    concepts: cards.yaml      # an option; as a mapping it would be the section of `tagllm concepts`
+    candidates:
+      vocab: coco
+      exclude: ['*/thumbnails/*']
+
+Values are read as text and converted as if they were typed: `no` is a word until an option takes it for a boolean.
 """
 
 from __future__ import annotations
@@ -14,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from tagllm_cli.errors import UsageError, VocabularyError
 
-from tagllm_cli.errors import UsageError
+_LINES = "Give a YAML file of `option: value` lines."
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,51 +30,77 @@ class Command:
     repeatable: frozenset[str] = frozenset()
 
 
-def load_config(path: Path, command: str, commands: Mapping[str, Command]) -> dict[str, Any]:
-    """Return the defaults that the file sets for `command`, by parameter name.
+def load_config(path: Path, command: str, commands: Mapping[str, Command]) -> dict[str, str | list[str]]:
+    """Return the options that the file sets for `command`, by parameter name, as text.
 
-    `commands` are those that read a config file. A key that none of them knows is a UsageError, as is a file that is
-    not a mapping, or a list where one value is meant.
+    Args:
+        path: the file.
+        command: the command that runs.
+        commands: all commands that read a config file; an option at the top level may be any of theirs.
+
+    Raises:
+        UsageError: the file cannot be read, a key is unknown, or a value is no text or list of texts.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageError(f"cannot read the config file {path}: {reason}", "--config takes a YAML file.") from error
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{path} is not YAML: {reason}", "Write `option: value` lines.") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"{path} holds no options", "Write `option: value` lines.")
-    shared = {key: value for key, value in content.items() if key not in commands}
-    own = content.get(command) or {}
-    if not isinstance(own, dict):
-        raise UsageError(f"{path}: {command!r} holds no options", "Indent `option: value` lines below it.")
-    _check(path, shared, frozenset().union(*(each.options for each in commands.values())))
-    _check(path, own, commands[command].options)
+    content = _read(path)
+    shared, own = _split(path, content, command, commands)
+    _check_keys(path, shared, frozenset().union(*(each.options for each in commands.values())))
+    _check_keys(path, own, commands[command].options)
     merged = {_parameter(key): value for key, value in {**shared, **own}.items()}
-    chosen = {name: value for name, value in merged.items() if name in commands[command].options}
+    chosen = {name: value for name, value in merged.items() if name in commands[command].options and value is not None}
     return {name: _value(path, name, value, name in commands[command].repeatable) for name, value in chosen.items()}
 
 
-def _value(path: Path, name: str, value: Any, repeatable: bool) -> Any:
-    several = value if isinstance(value, list) else [value]
-    if any(isinstance(each, dict | list) for each in several) or (isinstance(value, list) and not repeatable):
-        what = "values" if repeatable else "one value"
-        raise UsageError(f"{path}: {name.replace('_', '-')!r} takes {what}", "Write it as on the command line.")
-    # One text for a repeatable option would be taken letter by letter.
-    return [str(each) for each in several] if repeatable and value is not None else value
+def _read(path: Path) -> Mapping[Any, Any]:
+    from tagllm_cli.resources import read_yaml
+
+    try:
+        content = read_yaml(path)
+    except VocabularyError as error:
+        raise UsageError(f"--config: {error.message}", _LINES) from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} holds no options", _LINES)
+    return content
 
 
-def _check(path: Path, given: Mapping[Any, Any], known: frozenset[str]) -> None:
+def _split(
+    path: Path, content: Mapping[Any, Any], command: str, commands: Mapping[str, Command]
+) -> tuple[dict[Any, Any], Mapping[Any, Any]]:
+    """Return the options for all commands and those of `command`.
+
+    A mapping under the name of a command is its section; anything else there is the option of that name, if one is.
+    """
+    options = frozenset().union(*(each.options for each in commands.values()))
+    shared: dict[Any, Any] = {}
+    own: Mapping[Any, Any] = {}
+    for key, value in content.items():
+        if key not in commands:
+            shared[key] = value
+        elif isinstance(value, dict):
+            own = value if key == command else own
+        elif key in options:
+            shared[key] = value
+        elif value is not None:
+            raise UsageError(f"{path}: {key!r} holds no options", "Indent `option: value` lines below it.")
+    return shared, own
+
+
+def _value(path: Path, name: str, value: object, repeatable: bool) -> str | list[str]:
+    if isinstance(value, str):
+        return [value] if repeatable else value
+    if repeatable and isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return value
+    what = "text, or a list of texts" if repeatable else "one value"
+    raise UsageError(f"{path}: {name.replace('_', '-')!r} takes {what}", "Write it as on the command line.")
+
+
+def _check_keys(path: Path, given: Mapping[Any, Any], known: frozenset[str]) -> None:
     for key in given:
         if _parameter(key) not in known:
             close = difflib.get_close_matches(_parameter(key), known, n=1)
-            hint = (
-                f"Did you mean {close[0].replace('_', '-')!r}?"
-                if close
-                else "See `tagllm COMMAND --help` for the options."
-            )
+            shown = close[0].removesuffix("_output").strip("_").replace("_", "-") if close else ""
+            hint = f"Did you mean {shown!r}?" if close else "See `tagllm COMMAND --help` for the options."
             raise UsageError(f"{path}: there is no option {str(key)!r}", hint)
 
 

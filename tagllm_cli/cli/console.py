@@ -1,12 +1,14 @@
-"""The only room that draws in the terminal. Results go to stdout, everything else to stderr.
+"""Terminal output: results to stdout, diagnostics to stderr.
 
-Without a terminal lines are plain and tables have neither lines nor folded cells; with NO_COLOR nothing is styled; with
-`--json` stdout carries exactly one object. Text is printed as it is, but for characters that could steer a terminal.
+Without a terminal lines are plain and tables have neither borders nor folded cells; with NO_COLOR nothing is styled;
+with `--json` stdout carries exactly one object. Text is printed as it is, but for characters that could steer a
+terminal or hide in one, and for secrets.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import sys
@@ -20,47 +22,61 @@ from rich.console import Console as RichConsole
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from tagllm_cli.cli import logs
 from tagllm_cli.cli.progress import ProgressDisplay
+from tagllm_cli.cli.redact import redact
 
 if TYPE_CHECKING:
     from tagllm_cli.errors import TagllmError
 
+_log = logging.getLogger(__name__)
 
-# Names of files and answers of models may hold anything; lone surrogates stand for bytes that are not UTF-8.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+# Names of files and responses of models may hold anything. In order: control characters, the soft hyphen, an Arabic and
+# a Mongolian mark, zero-width and line separators, bidirectional controls, invisible operators; lone surrogates, which
+# stand for bytes that are not UTF-8; the byte order mark.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]"
+)
 _STATES = {"ok": "green", "warning": "yellow", "missing": "red"}
 
 
 class Console:
-    """Where a command says what it does (stderr) and what came out (stdout)."""
+    """Messages and progress of a command (stderr), and its result (stdout). All of it is logged as well."""
 
     def __init__(self, *, json_output: bool = False, quiet: bool = False) -> None:
         self._json, self._quiet = json_output, quiet
         self._out, self._err = _rich(stderr=False), _rich(stderr=True)
 
     def note(self, message: str) -> None:
-        """Say something in passing; `--quiet` leaves it out."""
+        """Print a message that `--quiet` suppresses."""
+        _log.info("%s", message)
         if not self._quiet:
             self._err.print(_text(message))
 
     def warn(self, message: str) -> None:
-        """Say something that should not be missed."""
+        """Print a message that is never suppressed."""
+        _log.warning("%s", message)
         self._err.print(Text.assemble(("warning: ", "yellow"), _text(_one_line(message))))
 
     def error(self, error: TagllmError) -> None:
-        """Print an error that nothing came out of: as the one object under `--json`, and for people."""
+        """Print an error without a result: as the one object under `--json`, and for people."""
         if self._json:
             self._dump({"error": error.to_json()})
         self.explain(error)
 
     def explain(self, error: TagllmError) -> None:
-        """Print one line of what went wrong and one line of what to do, on stderr."""
+        """Print an error's message and hint, a line each, on stderr."""
+        _log.error("%s %s", error.message, error.hint)
+        _log.debug("raised here", exc_info=error)
         self._err.print(Text.assemble(("error: ", "bold red"), _text(_one_line(error.message))))
         if error.hint:
             self._err.print(_text(_one_line(error.hint), "dim"))
 
     def result(self, value: Mapping[str, Any], lines: Sequence[str]) -> None:
-        """Print what came out: `value` as one JSON object under `--json`, else the lines; `--quiet` leaves them out."""
+        """Print a result: `value` as one JSON object under `--json`, else the lines unless `--quiet`."""
+        logs.open_file()
+        for line in lines:
+            _log.info("%s", line)
         if self._json:
             self._dump(value)
         elif not self._quiet:
@@ -70,9 +86,11 @@ class Console:
     def table(
         self, value: Mapping[str, Any], title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
     ) -> None:
-        """Print a table for people, or `value` as one JSON object under `--json`. Columns of numbers align right."""
+        """Print a table unless `--quiet`, or `value` as one JSON object under `--json`. Numbers align right."""
         if self._json:
             self._dump(value)
+            return
+        if self._quiet:
             return
         self._out.print(_text(title, "bold"))
         numeric = [all(row[number][:1] in set("-0123456789") for row in rows) for number in range(len(columns))]
@@ -89,11 +107,11 @@ class Console:
 
     @property
     def is_interactive(self) -> bool:
-        """Whether a person can be asked: what they type and what we draw both meet in a terminal."""
+        """Whether both stdin and stderr are terminals, so that a person can be asked."""
         return sys.stdin.isatty() and sys.stderr.isatty()
 
     def show(self, title: str, facts: Sequence[tuple[str, str]]) -> None:
-        """Show a person what a question is about: a title, and facts as (what, text). On stderr."""
+        """Print what a question is about: a title, and facts as (name, text). On stderr."""
         self._err.print()
         self._err.print(_text(_one_line(title), "bold"))
         width = max((cell_len(what) for what, _ in facts), default=0)
@@ -115,7 +133,7 @@ class Console:
 
     @contextmanager
     def watching(self, verb: str, images: int) -> Iterator[ProgressDisplay]:
-        """Show the progress of a run over so many images."""
+        """Show the progress of a run over `images` images until the context ends."""
         display = ProgressDisplay(self._err, verb, images, quiet=self._quiet)
         try:
             yield display
@@ -123,13 +141,13 @@ class Console:
             display.finish()
 
     def _dump(self, value: Mapping[str, Any]) -> None:
-        text = json.dumps(value, ensure_ascii=False, indent=2)
+        text = redact(json.dumps(value, ensure_ascii=False, indent=2))
         try:
-            text.encode(sys.stdout.encoding or "utf-8")
+            text.encode(self._out.encoding)
         except UnicodeEncodeError:
-            text = json.dumps(value, indent=2)
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+            text = redact(json.dumps(value, indent=2)).replace("…", "...")
+        self._out.file.write(text + "\n")
+        self._out.file.flush()
 
 
 def _rich(*, stderr: bool) -> RichConsole:
@@ -140,7 +158,7 @@ def _rich(*, stderr: bool) -> RichConsole:
 
 def _text(text: str, style: str = "") -> Text:
     # Not markup: brackets and :names: in a text mean nothing to us.
-    return Text(_UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text), style)
+    return Text(_UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), redact(text)), style)
 
 
 def _aligned(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> Iterator[str]:

@@ -1,77 +1,276 @@
-"""From a command's typed options to the settings of the rooms below; how a command ends."""
+"""Options that several commands share, as frozen dataclasses, and what the packages below make of them.
+
+`expand` turns a parameter annotated with one of them into its options. A group's methods return the record of the
+package below that the options describe.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from tagllm_cli.cli.options import ChangedBy, Missing
-from tagllm_cli.errors import TagllmError, UsageError
+from tagllm_cli.cli.options import (
+    AllowGone,
+    Arms,
+    BinaryThreshold,
+    Concurrency,
+    Cooccurrence,
+    DryRun,
+    Endpoint,
+    EngineArg,
+    Exclude,
+    GroupSize,
+    ImageColumn,
+    Json,
+    LabelColumn,
+    Limit,
+    LlmEndpoint,
+    LlmModel,
+    MaxFailedRate,
+    MinVotes,
+    MissingResponse,
+    Model,
+    ModelId,
+    NoPreflight,
+    Offline,
+    OnMissing,
+    Quiet,
+    Record,
+    Replan,
+    Replay,
+    Retries,
+    Sample,
+    SampleSeed,
+    Separator,
+    SkipUnreadable,
+    StrategyName,
+    Timeout,
+    Verbose,
+)
+from tagllm_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from tagllm_cli.cli.console import Console
     from tagllm_cli.engines.factory import ModelOptions
-    from tagllm_cli.pipeline.label.run import Job, RunOptions
-
-# A few hundred short questions: one that hangs is not worth the patience that a million images have.
-LLM_PATIENCE: Mapping[str, Any] = {"timeout_s": 120.0, "retries": 2}
-
-
-def end(console: Console, error: TagllmError) -> NoReturn:
-    """Leave with an error's exit code, its result being out already."""
-    console.explain(error)
-    raise typer.Exit(error.exit_code)
-
-
-def model_options(settings: Mapping[str, Any]) -> ModelOptions:
-    """Return which model answers; the API key comes from the environment alone."""
-    from tagllm_cli.engines.factory import ModelOptions
-
-    return ModelOptions(
-        model=settings["model"],
-        endpoints=tuple(settings["endpoint"] or ()),
-        model_id=settings["model_id"],
-        api_key=os.environ.get("TAGLLM_API_KEY"),  # never a flag: other users can read a process's arguments
-        engine_args=_pairs(settings["engine_arg"]),
-        prompts=settings["prompts"],
-        max_pixels=settings["max_pixels"],
-        replay=settings.get("replay"),
-        record=settings.get("record"),
-        verbose=settings["verbose"],
-    )
-
-
-def llm_options(settings: Mapping[str, Any]) -> ModelOptions:
-    """Return the server of the language model, if one is named; its API key is the other's where it has none."""
-    from tagllm_cli.engines.factory import ModelOptions
-
-    url, name = settings["llm_endpoint"], settings["llm_model"]
-    if name and not url:
-        raise UsageError("--llm-model names a model of no server", "Add --llm-endpoint URL, or leave it out.")
-    key = os.environ.get("TAGLLM_LLM_API_KEY") or os.environ.get("TAGLLM_API_KEY")
-    return ModelOptions(model=name, endpoints=(url,) if url else (), api_key=key, **LLM_PATIENCE)
-
-
-def run_options(settings: Mapping[str, Any]) -> RunOptions:
-    """Return how much to do and when to stop."""
+    from tagllm_cli.evaluation.truth import TruthOptions
     from tagllm_cli.pipeline.label.run import RunOptions
+    from tagllm_cli.sources.base import SourceOptions
 
-    return RunOptions(
-        limit=settings["limit"],
-        sample=settings["sample"],
-        seed=settings["seed"],
-        dry_run=settings["dry_run"],
-        offline=settings["offline"],
-        missing_unknown=settings["missing"] is Missing.unknown,
-        replan=settings["replan"],
-        by_hash=settings.get("changed_by") is ChangedBy.hash,
-        allow_gone=settings["allow_gone"],
-        max_failed_rate=settings["max_failed_rate"],
-        preflight=not settings["no_preflight"],
-    )
+# An LLM gets a few hundred short requests: a hanging one is given up earlier than one of a million images.
+LLM_TIMEOUT_S = 120.0
+LLM_RETRIES = 2
+
+Origin = Literal["flag", "environment", "config", "default"]
+_ORIGINS: dict[str, Origin] = {"COMMANDLINE": "flag", "ENVIRONMENT": "environment", "DEFAULT_MAP": "config"}
+_PRECEDENCE: Sequence[Origin] = ("flag", "environment", "config", "default")
+
+
+@dataclass(frozen=True)
+class OutputGroup:
+    """What is printed."""
+
+    json_output: Json = False
+    quiet: Quiet = False
+    verbose: Verbose = False
+
+    def console(self, log_of: Path | None = None) -> Console:
+        """Return the console of a command; `log_of` is the file that the command writes, whose log is kept."""
+        return make_console(self.json_output, self.quiet, self.verbose, log_of)
+
+
+@dataclass(frozen=True)
+class ModelGroup:
+    """The model: one that vLLM loads here, or one that servers offer."""
+
+    context: typer.Context
+    model: Model = None
+    endpoint: Endpoint = None
+
+    def chosen(self) -> tuple[str | None, tuple[str, ...]]:
+        """Return the model and the endpoints to use.
+
+        A model that comes from a stronger origin (flag, environment, config file) than the endpoints is loaded here.
+        """
+        endpoints = tuple(self.endpoint or ())
+        stronger = _PRECEDENCE.index(self._origin("model")) < _PRECEDENCE.index(self._origin("endpoint"))
+        return self.model, () if self.model and stronger else endpoints
+
+    def _origin(self, option: str) -> Origin:
+        source = self.context.get_parameter_source(option)
+        return "default" if source is None else _ORIGINS.get(source.name, "default")
+
+
+@dataclass(frozen=True)
+class RecordingGroup:
+    """Recorded responses, for tests and demonstrations."""
+
+    replay: Replay = None
+    record: Record = None
+
+
+@dataclass(frozen=True)
+class EngineGroup:
+    """How the model is loaded, or its servers are asked."""
+
+    engine_arg: EngineArg = None
+    model_id: ModelId = None
+    concurrency: Concurrency = None
+    timeout: Timeout = None
+    retries: Retries = None
+
+    def model_options(
+        self,
+        model: ModelGroup,
+        *,
+        verbose: bool,
+        prompts: Path | None = None,
+        max_pixels: int | None = None,
+        recording: RecordingGroup = RecordingGroup(),
+    ) -> ModelOptions:
+        """Return the model that answers. Raises UsageError for an --engine-arg that is not KEY=VALUE."""
+        from tagllm_cli.engines.factory import ModelOptions
+
+        name, endpoints = model.chosen()
+        return ModelOptions(
+            model=name,
+            endpoints=endpoints,
+            model_id=self.model_id,
+            api_key=os.environ.get("TAGLLM_API_KEY"),  # never a flag: other users can read a process's arguments
+            engine_args=_pairs(self.engine_arg),
+            prompts=prompts,
+            max_pixels=max_pixels,
+            replay=recording.replay,
+            record=recording.record,
+            verbose=verbose,
+            timeout_s=self.timeout,
+            retries=self.retries,
+            concurrency=self.concurrency,
+        )
+
+
+@dataclass(frozen=True)
+class LlmGroup:
+    """The language model that writes cards and scenes."""
+
+    llm_endpoint: LlmEndpoint = None
+    llm_model: LlmModel = None
+
+    def model_options(self, engine: EngineGroup) -> ModelOptions:
+        """Return the server of the LLM, if one is named; without an API key of its own it gets TAGLLM_API_KEY."""
+        from tagllm_cli.engines.factory import ModelOptions
+
+        if self.llm_model and not self.llm_endpoint:
+            raise UsageError("--llm-model names a model, but no server", "Add --llm-endpoint URL, or leave it out.")
+        return ModelOptions(
+            model=self.llm_model,
+            endpoints=(self.llm_endpoint,) if self.llm_endpoint else (),
+            api_key=os.environ.get("TAGLLM_LLM_API_KEY") or os.environ.get("TAGLLM_API_KEY"),
+            timeout_s=LLM_TIMEOUT_S if engine.timeout is None else engine.timeout,
+            retries=LLM_RETRIES if engine.retries is None else engine.retries,
+            concurrency=engine.concurrency,
+        )
+
+
+@dataclass(frozen=True)
+class SourceGroup:
+    """What a listing of images leaves out."""
+
+    exclude: Exclude = None
+    skip_unreadable: SkipUnreadable = False
+
+    def source_options(self) -> SourceOptions:
+        """Return what is left out."""
+        from tagllm_cli.sources.base import SourceOptions
+
+        return SourceOptions(tuple(self.exclude or ()), self.skip_unreadable)
+
+
+@dataclass(frozen=True)
+class TruthGroup:
+    """How a file of human labels is read where guessing is unsafe."""
+
+    image_column: ImageColumn = None
+    label_column: LabelColumn = None
+    separator: Separator = None
+
+    def truth_options(self) -> TruthOptions:
+        """Return how the file is read."""
+        from tagllm_cli.evaluation.truth import TruthOptions
+
+        return TruthOptions(self.image_column, self.label_column, self.separator)
+
+
+@dataclass(frozen=True)
+class MethodGroup:
+    """How candidates are asked for and united."""
+
+    strategy: StrategyName = None
+    arms: Arms = None
+    group_size: GroupSize = None
+    cooccurrence: Cooccurrence = None
+    min_votes: MinVotes = 1
+    threshold: BinaryThreshold = 0.5
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """How much of the table is done, and when a run ends."""
+
+    limit: Limit = None
+    sample: Sample = None
+    seed: SampleSeed = 0
+    dry_run: DryRun = False
+    offline: Offline = False
+    missing: OnMissing = MissingResponse.error
+    replan: Replan = False
+    allow_gone: AllowGone = False
+    max_failed_rate: MaxFailedRate = 0.05
+    no_preflight: NoPreflight = False
+
+    def run_options(self, *, by_hash: bool = False) -> RunOptions:
+        """Return the run's options; `by_hash`: changed images are told by a hash of their bytes."""
+        from tagllm_cli.pipeline.label.run import RunOptions
+
+        return RunOptions(
+            limit=self.limit,
+            sample=self.sample,
+            seed=self.seed,
+            dry_run=self.dry_run,
+            offline=self.offline,
+            missing_unknown=self.missing is MissingResponse.unknown,
+            replan=self.replan,
+            by_hash=by_hash,
+            allow_gone=self.allow_gone,
+            max_failed_rate=self.max_failed_rate,
+            preflight=not self.no_preflight,
+        )
+
+
+def make_console(
+    json_output: bool = False, quiet: bool = False, verbose: bool = False, log_of: Path | None = None
+) -> Console:
+    """Return the console of a command that has all its imports, and start the log beside the file that it writes."""
+    from tagllm_cli.cli import interrupts_raise, logs
+    from tagllm_cli.cli.console import Console
+
+    interrupts_raise()
+    logs.start(log_of, verbose=verbose)
+    return Console(json_output=json_output, quiet=quiet)
+
+
+def names(given: str | None, option: str, example: str) -> tuple[str, ...] | None:
+    """Return the names between commas, without repetitions. Raises UsageError where there is none."""
+    if given is None:
+        return None
+    found = tuple(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
+    if not found:
+        raise UsageError(f"{option} names nothing", f"For example {option} {example}.")
+    return found
 
 
 def _pairs(given: Sequence[str] | None) -> dict[str, str]:
@@ -84,32 +283,3 @@ def _pairs(given: Sequence[str] | None) -> dict[str, str]:
             )
         pairs[key.strip().replace("-", "_")] = value
     return pairs
-
-
-def names(given: str | None, option: str, example: str) -> tuple[str, ...] | None:
-    """Return names that were typed with commas between. Raises UsageError where there is none."""
-    if given is None:
-        return None
-    found = tuple(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
-    if not found:
-        raise UsageError(f"{option} names nothing", f"For example {option} {example}.")
-    return found
-
-
-def make_console(json_output: bool = False, quiet: bool = False) -> Console:
-    """Return the terminal that a command speaks to."""
-    from tagllm_cli.cli.console import Console
-
-    return Console(json_output=json_output, quiet=quiet)
-
-
-def run_and_show(job: Job, options: RunOptions, console: Console) -> None:
-    """Run a labeling job, print its summary, exit with its error's code."""
-    from tagllm_cli.pipeline.label.run import run_job
-
-    outcome = run_job(job, options, console)
-    console.result(outcome.to_json(), outcome.lines())
-    for warning in outcome.warnings:
-        console.warn(warning)
-    if outcome.error is not None:
-        end(console, outcome.error)

@@ -1,4 +1,4 @@
-"""The options of all commands, as typer reads them: name, environment variable, help, panel."""
+"""The options of all commands as typer reads them: name, environment variable, help, panel."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from typing import Annotated
 
 import typer
 
+from tagllm_cli.export.registry import FORMATS
 from tagllm_cli.labeling.strategies import STRATEGIES
 
-WANTS_JSON = "tagllm.json"  # a key of the context's `meta`, which all commands share
+JSON_KEY = "tagllm.json"  # key in the context's `meta`, which all commands share: an error is to be printed as JSON
 
 
-class Missing(StrEnum):
-    """What `--offline` makes of an answer that is not on record."""
+class MissingResponse(StrEnum):
+    """What `--offline` does about a response that is not in the evidence."""
 
     error = "error"
     unknown = "unknown"
 
 
-class ChangedBy(StrEnum):
-    """How a changed image is recognised."""
+class ChangeDetection(StrEnum):
+    """What tells a changed image: size and modification time, or a hash of its bytes."""
 
     stat = "stat"
     hash = "hash"
@@ -31,7 +32,10 @@ class ChangedBy(StrEnum):
 Strategy = StrEnum("Strategy", list(STRATEGIES))  # type: ignore[misc]
 
 
-def _configure(ctx: typer.Context, path: Path | None) -> Path | None:
+ExportFormat = StrEnum("ExportFormat", list(FORMATS))  # type: ignore[misc]
+
+
+def _read_config(ctx: typer.Context, path: Path | None) -> Path | None:
     if path is not None and not ctx.resilient_parsing:
         from tagllm_cli.cli.config import Command, load_config
 
@@ -45,10 +49,10 @@ def _configure(ctx: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
-def _note_json(ctx: typer.Context, value: bool) -> bool:
-    """Leave word that `--json` holds, also where the config file says so, for errors later on."""
+def _record_json(ctx: typer.Context, value: bool) -> bool:
+    """Record `--json` in the context for error rendering, also where the config file sets it."""
     if value:
-        ctx.meta[WANTS_JSON] = True
+        ctx.meta[JSON_KEY] = True
     return value
 
 
@@ -58,26 +62,46 @@ _output = partial(typer.Option, rich_help_panel="Output")
 _run = partial(typer.Option, rich_help_panel="Run")
 FLAG = ""  # the metavar of an option that takes no value: typer would say <bool>
 
-Out = Annotated[
-    Path,
-    _output("--out", metavar="FILE", help="Table to write; its evidence lies beside it."),
-]
+# -- shared by several commands ----------------------------------------------------------------------------------------
+
 Json = Annotated[
     bool,
-    _output("--json", metavar=FLAG, callback=_note_json, help="Print exactly one JSON object on stdout."),
+    _output("--json", metavar=FLAG, callback=_record_json, help="Print exactly one JSON object on stdout."),
 ]
-Quiet = Annotated[bool, _output("--quiet", "-q", metavar=FLAG, help="No progress, no notes, no summary.")]
+Quiet = Annotated[bool, _output("--quiet", "-q", metavar=FLAG, help="Print warnings and errors only.")]
+Verbose = Annotated[
+    bool,
+    _output("--verbose", metavar=FLAG, help="Log in detail; vLLM's log and tracebacks go to stderr."),
+]
 Config = Annotated[
     Path | None,
-    _input("--config", metavar="FILE", help="YAML file with options.", callback=_configure, is_eager=True),
+    _input("--config", metavar="FILE", help="YAML file with options.", callback=_read_config, is_eager=True),
+]
+VocabArgument = Annotated[str, typer.Argument(metavar="VOCAB", help="Built-in name or file.", show_default=False)]
+TableOut = Annotated[
+    Path,
+    _output("--out", metavar="FILE", help="Table to write; its evidence and its log are kept beside it."),
 ]
 Root = Annotated[
     Path | None,
-    _input("--root", metavar="FOLDER", help="Where the images are now, if they moved."),
+    _input("--root", metavar="FOLDER", help="Folder of the images, if they moved."),
+]
+Exclude = Annotated[
+    list[str] | None,
+    _input("--exclude", metavar="GLOB", help="Leave out paths that match, as '*/thumbnails/*'; repeatable."),
+]
+SkipUnreadable = Annotated[
+    bool,
+    _input("--skip-unreadable", metavar=FLAG, help="Leave out subfolders that cannot be listed, with a warning."),
 ]
 Model = Annotated[
     str | None,
-    _model("--model", metavar="NAME", envvar="TAGLLM_MODEL", help="Model that vLLM loads here: hub name or folder."),
+    _model(
+        "--model",
+        metavar="NAME",
+        envvar="TAGLLM_MODEL",
+        help="Model that vLLM loads here: hub name or folder; with --endpoint, the served name.",
+    ),
 ]
 Endpoint = Annotated[
     list[str] | None,
@@ -87,14 +111,6 @@ Endpoint = Annotated[
         envvar="TAGLLM_ENDPOINT",
         help="URL of a running OpenAI-compatible server; repeatable.",
     ),
-]
-ModelId = Annotated[
-    str | None,
-    _model("--model-id", metavar="NAME", help="Identity of the model, where its name or files do not settle it."),
-]
-EngineArg = Annotated[
-    list[str] | None,
-    _model("--engine-arg", metavar="KEY=VALUE", help="Anything else for vLLM; repeatable."),
 ]
 Prompts = Annotated[
     Path | None,
@@ -109,133 +125,48 @@ MaxPixels = Annotated[
         help="Pixel budget per image; larger ones are scaled down. (default: 1003520)",
     ),
 ]
+EngineArg = Annotated[
+    list[str] | None,
+    _model("--engine-arg", metavar="KEY=VALUE", help="Any other argument of vLLM's engine; repeatable."),
+]
+ModelId = Annotated[
+    str | None,
+    _model("--model-id", metavar="NAME", help="Identity of the model, where its name or files do not determine it."),
+]
+Concurrency = Annotated[
+    int | None,
+    _model(
+        "--concurrency",
+        metavar="N",
+        min=1,
+        help="Requests in flight per endpoint. (default: depends on the server)",
+    ),
+]
+Timeout = Annotated[
+    float | None,
+    _model(
+        "--timeout",
+        metavar="SECONDS",
+        min=1,
+        help="Timeout of one response of an endpoint. (default: 300; of an LLM: 120)",
+    ),
+]
+Retries = Annotated[
+    int | None,
+    _model(
+        "--retries",
+        metavar="N",
+        min=0,
+        help="Attempts after a retryable failure of an endpoint. (default: 8; of an LLM: 2)",
+    ),
+]
 Replay = Annotated[
     Path | None,
-    _model("--replay", metavar="FILE", help="Take answers from a recording instead of a model."),
+    _model("--replay", metavar="FILE", help="Take responses from a recording instead of a model."),
 ]
 Record = Annotated[
     Path | None,
-    _model("--record", metavar="FILE", help="Write every answer to a recording."),
-]
-Verbose = Annotated[
-    bool,
-    _model("--verbose", metavar=FLAG, help="vLLM's log on stderr instead of in a file."),
-]
-Limit = Annotated[int | None, _run("--limit", metavar="N", min=1, help="Only the first N images.")]
-Sample = Annotated[
-    int | None,
-    _run("--sample", metavar="N", min=1, help="Only N images, drawn with --seed."),
-]
-Seed = Annotated[int, _run("--seed", metavar="N", help="Seed of --sample.")]
-Dry = Annotated[
-    bool,
-    _run("--dry-run", metavar=FLAG, help="Say what would be asked, and why; load no model, write nothing."),
-]
-Offline = Annotated[
-    bool,
-    _run("--offline", metavar=FLAG, help="Rebuild the table from its evidence: no image, no model."),
-]
-MissingAs = Annotated[Missing, _run("--missing", help="With --offline: what a missing answer is.")]
-Replan = Annotated[
-    bool,
-    _run("--replan", metavar=FLAG, help="Take the new model, templates or groups; what is not given stays as pinned."),
-]
-Changed = Annotated[
-    ChangedBy,
-    _run("--changed-by", help="Notice changed images by size and time, or by reading them."),
-]
-Gone = Annotated[bool, _run("--allow-gone", metavar=FLAG, help="It is meant that many images are gone.")]
-FailedRate = Annotated[
-    float,
-    _run("--max-failed-rate", metavar="P", min=0, max=1, help="Exit with 3 when a larger share of images failed."),
-]
-NoPreflight = Annotated[
-    bool,
-    _run("--no-preflight", metavar=FLAG, help="Go on when the first answers make no sense."),
-]
-Vocab = Annotated[
-    str,
-    _input("--vocab", metavar="VOCAB", help="Built-in vocabulary (`tagllm vocab list`) or a file."),
-]
-StrategyName = Annotated[
-    Strategy | None,
-    _model(
-        "--strategy",
-        help="Ask by groups, openly, all labels at once, or yes/no about every label. (default: groups)",
-    ),
-]
-Arms = Annotated[
-    str | None,
-    _model(
-        "--arms",
-        metavar="ARM,...",
-        help="Ways to group, united; NAME@SEED shuffles, `random` is one too. (default: cooccurring,disjoint)",
-    ),
-]
-Cooccurrence = Annotated[
-    Path | None,
-    _input(
-        "--cooccurrence",
-        metavar="FILE",
-        help="Which labels share images: a label table, or the file of `tagllm vocab scenes`. (default: parents)",
-    ),
-]
-GroupSize = Annotated[
-    int | None,
-    _model("--group-size", metavar="N", min=1, help="Labels per request. (default: 12)"),
-]
-MinVotes = Annotated[
-    int,
-    _output("--min-votes", metavar="N", min=1, help="Arms that must propose a label."),
-]
-Concepts = Annotated[
-    str | None,
-    _input(
-        "--concepts",
-        metavar="FILE",
-        help="File of concept cards, which come before the vocabulary's descriptions; `none` asks bare questions.",
-    ),
-]
-Threshold = Annotated[
-    float,
-    _output("--threshold", metavar="P", min=0, max=1, help="A probability above it is a yes."),
-]
-BinaryThreshold = Annotated[
-    float,
-    _output("--threshold", metavar="P", min=0, max=1, help="--strategy binary: a probability above it proposes."),
-]
-MinMass = Annotated[
-    float,
-    _output(
-        "--min-mass", metavar="P", min=0, max=1, help="Less probability than this on yes and no together: unknown."
-    ),
-]
-Truth = Annotated[
-    Path,
-    _input("--truth", metavar="FILE", help="COCO instances JSON, CSV, or a label table."),
-]
-FailUnder = Annotated[
-    list[str] | None,
-    _output("--fail-under", metavar="METRIC=VALUE", help="Exit with 1 below it, as of1=0.9; repeatable."),
-]
-Overall = Annotated[bool, _output("--overall", metavar=FLAG, help="Leave out the single labels.")]
-IncludeHuman = Annotated[
-    bool,
-    _input("--include-human", metavar=FLAG, help="Count labels that people decided, too."),
-]
-Format = Annotated[str, _output("--format", metavar="FORMAT", help="coco, csv, jsonl or hf.")]
-ExportOut = Annotated[Path, _output("--out", metavar="PATH", help="File or folder to write.")]
-ScoreThreshold = Annotated[
-    float | None,
-    _output("--threshold", metavar="P", min=0, max=1, help="Scores above it, instead of decisions."),
-]
-NoEmbed = Annotated[
-    bool,
-    _output("--no-embed", metavar=FLAG, help="hf: name the images instead of copying them."),
-]
-IncludeUnknown = Annotated[
-    bool,
-    _output("--include-unknown", metavar=FLAG, help="Undecided labels count as yes."),
+    _model("--record", metavar="FILE", help="Write every response to a recording."),
 ]
 LlmEndpoint = Annotated[
     str | None,
@@ -248,30 +179,177 @@ LlmEndpoint = Annotated[
 ]
 LlmModel = Annotated[
     str | None,
-    _model("--llm-model", metavar="NAME", help="Which model of that server, where it serves several."),
+    _model("--llm-model", metavar="NAME", help="Model of that server, where it serves several."),
 ]
+ImageColumn = Annotated[
+    str | None,
+    _input("--image-column", metavar="NAME", help="Truth file: the column that names the image."),
+]
+LabelColumn = Annotated[
+    str | None,
+    _input("--label-column", metavar="NAME", help="Truth file: the column that holds the labels."),
+]
+Separator = Annotated[
+    str | None,
+    _input("--separator", metavar="TEXT", help="Truth file: what separates several labels in one cell."),
+]
+
+# -- candidates, disambiguate ------------------------------------------------------------------------------------------
+
+Limit = Annotated[int | None, _run("--limit", metavar="N", min=1, help="Only the first N images.")]
+Sample = Annotated[
+    int | None,
+    _run("--sample", metavar="N", min=1, help="Only N images, drawn with --seed."),
+]
+SampleSeed = Annotated[int, _run("--seed", metavar="N", help="Seed of --sample.")]
+DryRun = Annotated[
+    bool,
+    _run("--dry-run", metavar=FLAG, help="Show what would be asked, and why; load no model, write nothing."),
+]
+Offline = Annotated[
+    bool,
+    _run("--offline", metavar=FLAG, help="Rebuild the table from its evidence: open no image, load no model."),
+]
+OnMissing = Annotated[MissingResponse, _run("--missing", help="With --offline: how a missing response counts.")]
+Replan = Annotated[
+    bool,
+    _run("--replan", metavar=FLAG, help="Take the new model, templates or groups; what is not given stays as pinned."),
+]
+ChangedBy = Annotated[
+    ChangeDetection,
+    _run("--changed-by", help="Detect changed images by size and time, or by a hash of their bytes."),
+]
+AllowGone = Annotated[bool, _run("--allow-gone", metavar=FLAG, help="Accept that many images are gone.")]
+MaxFailedRate = Annotated[
+    float,
+    _run("--max-failed-rate", metavar="P", min=0, max=1, help="Exit with 3 when a larger share of images failed."),
+]
+NoPreflight = Annotated[
+    bool,
+    _run("--no-preflight", metavar=FLAG, help="Continue when the sanity check finds the first responses wrong."),
+]
+Vocab = Annotated[
+    str,
+    _input("--vocab", metavar="VOCAB", help="Built-in vocabulary (`tagllm vocab list`) or a file."),
+]
+StrategyName = Annotated[
+    Strategy | None,
+    _model(
+        "--strategy",
+        help="Ask by groups, openly, about all labels at once, or yes/no about every label. (default: groups)",
+    ),
+]
+Arms = Annotated[
+    str | None,
+    _model(
+        "--arms",
+        metavar="ARM,...",
+        help="Ways to group, united; NAME@SEED shuffles, `random` is one too. (default: cooccurring,disjoint)",
+    ),
+]
+GroupSize = Annotated[
+    int | None,
+    _model("--group-size", metavar="N", min=1, help="Labels per request. (default: 12)"),
+]
+Cooccurrence = Annotated[
+    Path | None,
+    _input(
+        "--cooccurrence",
+        metavar="FILE",
+        help="Which labels share images: a label table, or the file of `tagllm vocab scenes`. (default: parents)",
+    ),
+]
+MinVotes = Annotated[
+    int,
+    _output("--min-votes", metavar="N", min=1, help="Number of arms that must propose a label."),
+]
+BinaryThreshold = Annotated[
+    float,
+    _output("--threshold", metavar="P", min=0, max=1, help="--strategy binary: a probability above it proposes."),
+]
+Concepts = Annotated[
+    str | None,
+    _input(
+        "--concepts",
+        metavar="FILE",
+        help="Concept cards, which replace the vocabulary's descriptions; `none` asks bare questions.",
+    ),
+]
+Threshold = Annotated[
+    float,
+    _output("--threshold", metavar="P", min=0, max=1, help="A probability above it is a yes."),
+]
+MinMass = Annotated[
+    float,
+    _output(
+        "--min-mass", metavar="P", min=0, max=1, help="Less probability than this on yes and no together: unknown."
+    ),
+]
+
+# -- evaluate, export --------------------------------------------------------------------------------------------------
+
+Truth = Annotated[
+    Path,
+    _input("--truth", metavar="FILE", help="Human labels: CSV, COCO JSON, or a label table."),
+]
+FailUnder = Annotated[
+    list[str] | None,
+    _output("--fail-under", metavar="METRIC=VALUE", help="Exit with 1 below it, as of1=0.9; repeatable."),
+]
+MinOverlap = Annotated[
+    float,
+    _output(
+        "--min-overlap",
+        metavar="P",
+        min=0,
+        max=1,
+        help="--fail-under fails when a smaller share of the truth's images is in the table.",
+    ),
+]
+Overall = Annotated[bool, _output("--overall", metavar=FLAG, help="Leave out the figures of single labels.")]
+IncludeHuman = Annotated[
+    bool,
+    _input("--include-human", metavar=FLAG, help="Count labels that people decided, too."),
+]
+Format = Annotated[ExportFormat, _output("--format", help="Format to write.")]
+ExportOut = Annotated[Path, _output("--out", metavar="PATH", help="File or folder to write.")]
+ScoreThreshold = Annotated[
+    float | None,
+    _output("--threshold", metavar="P", min=0, max=1, help="Take labels by score instead of by decision."),
+]
+NoEmbed = Annotated[
+    bool,
+    _output("--no-embed", metavar=FLAG, help="hf: name the images instead of copying them."),
+]
+IncludeUnknown = Annotated[
+    bool,
+    _output("--include-unknown", metavar=FLAG, help="Count undecided labels as yes."),
+]
+
+# -- concepts, vocab scenes --------------------------------------------------------------------------------------------
+
 CardsOut = Annotated[
     Path,
-    _output("--out", metavar="FILE", help="Card file to write; one that is there is revised."),
+    _output("--out", metavar="FILE", help="Card file to write; an existing one is revised."),
 ]
 ScenesOut = Annotated[
     Path,
     _output("--out", metavar="FILE", help="File of scenes to write."),
 ]
-Images = Annotated[
+ValidationTable = Annotated[
     Path | None,
-    _input("--images", metavar="FOLDER", help="Pictures to try the cards on, where there is no table."),
+    _input("--table", metavar="TABLE", help="Candidate or label table whose images the cards are validated on."),
 ]
-TriedTable = Annotated[
+ValidationTruth = Annotated[
     Path | None,
-    _input("--table", metavar="TABLE", help="Candidate or label table whose pictures the cards are tried on."),
+    _input("--truth", metavar="FILE", help="Human labels of some of these images, as `evaluate` takes them."),
 ]
-TriedTruth = Annotated[
+ValidationImages = Annotated[
     Path | None,
-    _input("--truth", metavar="FILE", help="Human labels of some of these pictures, as `evaluate` takes them."),
+    _input("--images", metavar="FOLDER", help="Images to validate the cards on, where there is no table."),
 ]
-SampleSeed = Annotated[int, _run("--seed", metavar="N", help="Which pictures a card is tried on.")]
-Rounds = Annotated[int, _run("--rounds", metavar="N", min=1, help="Rounds at most; it ends when no card changes.")]
+ValidationSeed = Annotated[int, _run("--seed", metavar="N", help="Seed of the validation set.")]
+Rounds = Annotated[int, _run("--rounds", metavar="N", min=1, help="Maximum of rounds; ends when no card changes.")]
 Review = Annotated[
     bool,
     _run("--review", metavar=FLAG, help="Accept, edit or reject each card in the terminal."),

@@ -1,7 +1,8 @@
-"""Progress of a run: a live bar on a terminal, plain lines elsewhere."""
+"""Progress of a run: a live bar on a terminal, plain lines elsewhere, and a line in the log now and then."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -11,25 +12,30 @@ from rich.console import RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from tagllm_cli.cli import logs
+
 if TYPE_CHECKING:
     from tagllm_cli.engines.base import Usage
     from tagllm_cli.pipeline.label.scheduler import RunStats
 
+_log = logging.getLogger(__name__)
 
-PLAIN_SECONDS = 10.0  # without a terminal: a line of progress this often
+PLAIN_SECONDS = 10.0  # between two lines without a terminal
+LOG_SECONDS = 60.0  # between two lines in the log
 
 
 class ProgressDisplay:
-    """Progress of one run: a live bar on a terminal, a plain line now and then elsewhere."""
+    """Implements `pipeline.progress.RunProgress` for a terminal; `quiet` leaves the log alone."""
 
     def __init__(self, console: RichConsole, verb: str, images: int, *, quiet: bool) -> None:
         self._console, self._verb, self._images, self._quiet = console, verb, images, quiet
-        self._began = self._said = time.monotonic()
+        self._began = self._printed = self._logged = time.monotonic()
         self._tokens_before = 0
         self._bar: _Bar | None = None
 
     def starting(self) -> None:
-        """The engine is about to load."""
+        """Show that the engine starts to load."""
+        _log.info("%s: starting the engine for %s images", self._verb, f"{self._images:,}")
         if self._quiet:
             return
         if not self._console.is_terminal or self._console.is_dumb_terminal:
@@ -39,20 +45,27 @@ class ProgressDisplay:
         self._bar.start()
 
     def update(self, stats: RunStats, usage: Usage) -> None:
-        """An image is done."""
+        """Show that an image is finished."""
         now = time.monotonic()
         if stats.images == 1:  # the engine's start-up is not the images' speed
-            self._began = self._said = now
+            logs.open_file()
+            self._began = self._printed = self._logged = now
             self._tokens_before = usage.prompt_tokens + usage.output_tokens
-        if self._quiet or (not self._bar and now - self._said < PLAIN_SECONDS):
+        prints = not self._quiet and (self._bar is not None or now - self._printed >= PLAIN_SECONDS)
+        writes = now - self._logged >= LOG_SECONDS
+        if not prints and not writes:
             return
-        self._said = now
         facts = self._facts(stats, usage, now - self._began)
-        if self._bar:
-            self._bar.show(self._verb, stats.images, facts)
-            return
         left = (self._images - stats.images) * (now - self._began) / max(1, stats.images - 1)
-        self._console.print(f"{self._verb}: {stats.images:,}/{self._images:,}  {facts}  ETA {_clock(left)}")
+        line = f"{self._verb}: {stats.images:,}/{self._images:,}  {facts}  ETA {_clock(left)}"
+        if writes:
+            self._logged = now
+            _log.info("%s", line)
+        if prints and self._bar:
+            self._bar.show(self._verb, stats.images, facts)
+        elif prints:
+            self._printed = now
+            self._console.print(line)
 
     def finish(self) -> None:
         """Leave the terminal as it was."""
@@ -76,7 +89,7 @@ class ProgressDisplay:
 
 
 class _Bar(Progress):
-    """A bar with the facts in a line of their own, so that both fit into 80 columns."""
+    """A bar with the facts on a line of their own, so that both fit into 80 columns."""
 
     def __init__(self, console: RichConsole, verb: str, images: int) -> None:
         super().__init__(
@@ -88,12 +101,12 @@ class _Bar(Progress):
             console=console,
         )
         self._facts = ""
-        self._one = self.add_task(verb, total=images)
+        self._task = self.add_task(verb, total=images)
 
     def show(self, verb: str, images: int, facts: str) -> None:
-        """Move the bar to so many images."""
+        """Move the bar to `images` images."""
         self._facts = facts
-        self.update(self._one, description=verb, completed=images)
+        self.update(self._task, description=verb, completed=images)
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()

@@ -68,15 +68,18 @@ def test_help_answers(command: str) -> None:
 def test_help_loads_nothing_heavy() -> None:
     script = f"""
 import sys
-from tagllm_cli.cli import app
+from tagllm_cli.cli.app import app
+app(["--help"], standalone_mode=False)
+assert "pydantic" not in sys.modules  # typer itself loads it to convert the options of a command
 for command in {COMMANDS}:
     app([*command.split(), "--help"], standalone_mode=False)
-print("loaded:", *sorted({{name.split(".")[0] for name in sys.modules}}))
+print("loaded:", *sorted(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     loaded = set(done.stdout.splitlines()[-1].split())
     heavy = {"vllm", "torch", "torchmetrics", "transformers", "pyarrow", "numpy", "PIL", "httpx", "jinja2", "yaml"}
-    assert "typer" in loaded
+    heavy |= {"rich.progress", "sqlite3", "tagllm_cli.engines", "tagllm_cli.cli.console"}
+    assert {"typer", "rich.panel"} <= loaded
     assert loaded & heavy == set()
 
 
@@ -103,7 +106,7 @@ ERRORS = {
     f"{RUN} --seed x": "--seed",
     f"{RUN} --missing maybe": "--missing",
     f"{RUN} --config bad.yaml": "no option 'modle'",
-    f"{RUN} --config none.yaml": "cannot read the config file none.yaml",
+    f"{RUN} --config none.yaml": "none.yaml cannot be read: No such file or directory",
     f"{RUN} --offline": "no evidence at x.evidence",
     f"{RUN} --nope": "No such option: --nope",
     f"{RUN}\udcff": "x.parquet\\udcff is not UTF-8",
@@ -126,7 +129,7 @@ ERRORS = {
     "evaluate labels.parquet --truth truth.csv --fail-under of2=1": "no gate is called 'of2'",
     "evaluate labels.parquet --truth truth.csv --fail-under of1=2": "of1=2",
     "export candidates.parquet --format coco --out x.json": "nothing in it is decided",
-    "export labels.parquet --format nope --out x.json": "no export format 'nope'",
+    "export labels.parquet --format nope --out x.json": "'nope' is not one of 'coco', 'csv', 'jsonl', 'hf'",
     "export labels.parquet --format coco --out photos": "photos holds something else",
     "vocab show vok": "no built-in vocabulary is called 'vok'",
     "vocab nope": "No such command 'nope'",
@@ -217,6 +220,53 @@ def test_too_many_failed_images_are_exit_code_3(workspace: Path, server: FaultyP
     assert (report["rows"]["ok"], report["rows"]["failed"]) == (1, 2)
     assert "error: 2 of 3 images failed" in result.stderr
     assert tagllm([*words, "--max-failed-rate", "0.7"], server.url).exit_code == 0
+
+
+def test_an_export_format_is_one_of_a_list_that_help_shows() -> None:
+    assert "<coco|csv|jsonl|hf>" in tagllm("export --help", environment={"COLUMNS": "120"}).stdout
+
+
+def test_a_quiet_evaluation_prints_warnings_and_errors_only(workspace: Path) -> None:
+    line = "evaluate labels.parquet --truth truth.csv"
+    loud, quiet = tagllm(line), tagllm(f"{line} --quiet")
+    assert loud.stdout
+    assert (quiet.exit_code, quiet.stdout, quiet.stderr) == (0, "", loud.stderr)
+    gated = tagllm(f"{line} --quiet --fail-under of1=1")
+    assert (gated.exit_code, gated.stdout) == (1, "")
+    assert "error: of1 " in gated.stderr
+
+
+@pytest.mark.parametrize("json_output", [False, True])
+def test_a_bug_is_two_lines_and_a_traceback_in_a_file(
+    workspace: Path, server: FaultyProxy, tmp_path: Path, json_output: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(job: object, options: object, console: object) -> None:
+        raise KeyError("labels\nof nobody")
+
+    monkeypatch.setattr("tagllm_cli.pipeline.label.run.run_job", fails)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    out = tmp_path / "c.parquet"
+    more = ["--json"] if json_output else []
+    result = tagllm(["candidates", "photos", "--vocab", "voc", "--out", str(out), *more], server.url)
+    assert result.exit_code == 1
+    what, hint = result.stderr.splitlines()
+    assert what == "error: unexpected KeyError: 'labels\\nof nobody'"
+    assert hint == f"This is a bug in tagllm: please report it with the traceback in {tmp_path / 'c.log'}."
+    assert "Traceback (most recent call last)" in (tmp_path / "c.log").read_text()
+    if json_output:
+        assert one_object(result.stdout)["error"]["kind"] == "InternalError"
+    verbose = tagllm(["candidates", "photos", "--vocab", "voc", "--out", str(out), "--verbose"], server.url)
+    assert "Traceback (most recent call last)" in verbose.stderr
+
+
+def test_a_bug_in_a_command_without_a_log_leaves_a_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("tagllm_cli.vocabulary.load.load_vocabulary", lambda name: 1 // 0)
+    result = tagllm("vocab show voc")
+    (left,) = tmp_path.iterdir()
+    assert (result.exit_code, str(left) in result.stderr, "ZeroDivisionError" in left.read_text()) == (1, True, True)
 
 
 def test_quiet_says_nothing(workspace: Path, server: FaultyProxy, tmp_path: Path) -> None:

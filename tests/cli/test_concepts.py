@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tagllm_cli.cli import option_groups as settings
+from tagllm_cli.cli import option_groups
 from tagllm_cli.records import DecodedImage, Request, Response
 from tagllm_cli.store.table import open_table
 from tests.support.command_line import one_object, tagllm
@@ -35,8 +35,9 @@ def eyes() -> Iterator[FaultyProxy]:
 
 @pytest.fixture
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a user's patience: a user waits two minutes for an answer, three times."""
-    monkeypatch.setattr(settings, "LLM_PATIENCE", {"timeout_s": 1.0, "retries": 1})
+    """Short timeouts: a user waits two minutes for a response, three times."""
+    monkeypatch.setattr(option_groups, "LLM_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(option_groups, "LLM_RETRIES", 1)
 
 
 def typed(workspace: ConceptWorkspace, *more: str, llm: FaultyProxy | None = None) -> list[str]:

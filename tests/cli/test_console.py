@@ -90,7 +90,42 @@ def test_long_lines_are_left_to_the_terminal(terminal: None, capsys: pytest.Capt
     assert capsys.readouterr().out == f"{path}\n"
 
 
-def test_quiet_leaves_errors_warnings_tables_and_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_hides_or_reorders_text_is_shown_as_an_escape(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().result({}, ["gpj.\u202ephoto", "a\u200bb", "x\u2028y", "\ufeffz", "فارسی 日本 é 👍"])
+    shown = ["gpj.\\u202ephoto", "a\\u200bb", "x\\u2028y", "\\ufeffz", "فارسی 日本 é 👍"]
+    assert capsys.readouterr().out.split("\n") == [*shown, ""]
+
+
+def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("TAGLLM_API_KEY", "sk-example-1")
+    line = "next: tagllm x --endpoint http://me:s3cret@host/v1?api-version=2&key=s3cret sk-example-1"
+    Console().result({}, [line])
+    Console().warn(line)
+    Console(json_output=True).error(UsageError(line))
+    out, err = capsys.readouterr()
+    for text in (out, err):
+        assert "http://…@host/v1?api-version=2&key=… …" in text
+        assert "s3cret" not in text
+        assert "sk-example" not in text
+
+
+def test_a_terminal_that_is_not_utf_8_gets_stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`PYTHONIOENCODING=ascii tagllm ...`: nothing is lost, and nothing fails."""
+    monkeypatch.chdir(tmp_path)
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PATH": ""}  # without nvidia-smi there is a hint
+    code = "from tagllm_cli.cli.app import app\nfor line in {}: app(line.split(), standalone_mode=False)"
+    lines = ["vocab show names.txt", "doctor"]
+    Path("names.txt").write_text("café → table\n×\n", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", code.format(lines)], env=environment, capture_output=True, check=False, text=True
+    )
+    assert "caf\\xe9 -> table" in done.stdout
+    assert "\nx\n" in done.stdout
+    assert "-> vLLM uses the CPU" in done.stdout
+    assert (done.stderr, done.stdout.isascii()) == ("", True)
+
+
+def test_quiet_leaves_errors_warnings_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console(quiet=True)
     console.note("note")
     console.result({}, ["summary"])
@@ -104,7 +139,7 @@ def test_quiet_leaves_errors_warnings_tables_and_json(capsys: pytest.CaptureFixt
     Console(quiet=True, json_output=True).result({"a": 1}, [])
     out, err = capsys.readouterr()
     assert err.splitlines() == ["warning: careful", "error: wrong"]
-    assert out == 't\na\n1\n{\n  "a": 1\n}\n'
+    assert out == '{\n  "a": 1\n}\n'
 
 
 @pytest.mark.parametrize("value", ["é 日本", "\udcff"])

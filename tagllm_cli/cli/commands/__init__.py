@@ -1,4 +1,4 @@
-"""The commands, one function each, without logic: options in, a room below called, its result shown.
+"""Typer commands: parse options, call the pipeline, render the result. One file per command.
 
-Rooms are imported inside the commands, so that `--help` answers at once.
+Everything below `cli` is imported inside the commands, so that `--help` answers at once.
 """

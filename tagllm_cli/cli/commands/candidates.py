@@ -1,85 +1,40 @@
-"""The commands that ask a model: images become labels."""
+"""`tagllm candidates`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from tagllm_cli.cli.option_groups import make_console, model_options, names, run_and_show, run_options
-from tagllm_cli.cli.options import (
-    Arms,
-    BinaryThreshold,
-    Changed,
-    ChangedBy,
-    Config,
-    Cooccurrence,
-    Dry,
-    Endpoint,
-    EngineArg,
-    FailedRate,
-    Gone,
-    GroupSize,
-    Json,
-    Limit,
-    MaxPixels,
-    MinVotes,
-    Missing,
-    MissingAs,
-    Model,
-    ModelId,
-    NoPreflight,
-    Offline,
-    Out,
-    Prompts,
-    Quiet,
-    Record,
-    Replan,
-    Replay,
-    Sample,
-    Seed,
-    StrategyName,
-    Verbose,
-    Vocab,
+from tagllm_cli.cli.option_groups import (
+    EngineGroup,
+    MethodGroup,
+    ModelGroup,
+    OutputGroup,
+    RecordingGroup,
+    RunGroup,
+    SourceGroup,
+    names,
 )
-
-if TYPE_CHECKING:
-    pass
+from tagllm_cli.cli.options import ChangedBy, ChangeDetection, Config, MaxPixels, Prompts, TableOut, Vocab
 
 
 def candidates(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Folder of images.", show_default=False)],
+    *,
     vocab: Vocab,
-    out: Out,
-    model: Model = None,
-    endpoint: Endpoint = None,
-    strategy: StrategyName = None,
-    arms: Arms = None,
-    group_size: GroupSize = None,
-    cooccurrence: Cooccurrence = None,
-    min_votes: MinVotes = 1,
-    threshold: BinaryThreshold = 0.5,
+    out: TableOut,
+    model: ModelGroup,
+    method: MethodGroup,
+    listing: SourceGroup,
     config: Config = None,
     prompts: Prompts = None,
     max_pixels: MaxPixels = None,
-    engine_arg: EngineArg = None,
-    model_id: ModelId = None,
-    replay: Replay = None,
-    record: Record = None,
-    verbose: Verbose = False,
-    limit: Limit = None,
-    sample: Sample = None,
-    seed: Seed = 0,
-    dry_run: Dry = False,
-    offline: Offline = False,
-    missing: MissingAs = Missing.error,
-    replan: Replan = False,
-    changed_by: Changed = ChangedBy.stat,
-    allow_gone: Gone = False,
-    max_failed_rate: FailedRate = 0.05,
-    no_preflight: NoPreflight = False,
-    json_output: Json = False,
-    quiet: Quiet = False,
+    engine: EngineGroup,
+    recording: RecordingGroup,
+    run: RunGroup,
+    changed_by: ChangedBy = ChangeDetection.stat,
+    output: OutputGroup,
 ) -> None:
     """Propose labels: images -> candidate table, by group-wise prompting.
 
@@ -87,21 +42,25 @@ def candidates(
     tagllm candidates photos/ --vocab coco --strategy binary --out yes-no.parquet
     tagllm candidates photos/ --vocab labels.txt --endpoint URL --out c.parquet[/]
     """
+    from tagllm_cli.cli.outcome import run_and_show
     from tagllm_cli.pipeline.label.jobs import candidates_job
 
-    settings = locals()
-    options = run_options(settings)
+    console = output.console(None if run.dry_run else out)
+    options = run.run_options(by_hash=changed_by is ChangeDetection.hash)
     job = candidates_job(
         source,
         vocab,
         out,
-        model_options(settings),
+        engine.model_options(
+            model, verbose=output.verbose, prompts=prompts, max_pixels=max_pixels, recording=recording
+        ),
         options,
-        strategy=strategy,
-        arms=names(arms, "--arms", "cooccurring,disjoint"),
-        group_size=group_size,
-        cooccurrence=cooccurrence,
-        min_votes=min_votes,
-        threshold=threshold,
+        strategy=method.strategy,
+        arms=names(method.arms, "--arms", "cooccurring,disjoint"),
+        group_size=method.group_size,
+        cooccurrence=method.cooccurrence,
+        min_votes=method.min_votes,
+        threshold=method.threshold,
+        source_options=listing.source_options(),
     )
-    run_and_show(job, options, make_console(json_output, quiet))
+    run_and_show(job, options, console)

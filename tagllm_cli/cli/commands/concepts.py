@@ -2,72 +2,63 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
-
-import typer
-
-from tagllm_cli.cli.option_groups import end, llm_options, make_console, model_options, names
+from tagllm_cli.cli.option_groups import (
+    EngineGroup,
+    LlmGroup,
+    ModelGroup,
+    OutputGroup,
+    SourceGroup,
+    TruthGroup,
+    names,
+)
 from tagllm_cli.cli.options import (
     CardsOut,
     Config,
-    Endpoint,
-    EngineArg,
-    Images,
-    Json,
-    LlmEndpoint,
-    LlmModel,
     MaxPixels,
-    Model,
-    ModelId,
     OnlyLabels,
     Prompts,
-    Quiet,
     Review,
     Rounds,
-    SampleSeed,
-    TriedTable,
-    TriedTruth,
-    Verbose,
+    ValidationImages,
+    ValidationSeed,
+    ValidationTable,
+    ValidationTruth,
+    VocabArgument,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 def concepts(
-    vocab: Annotated[str, typer.Argument(metavar="VOCAB", help="Built-in name or file.", show_default=False)],
+    vocab: VocabArgument,
+    *,
     out: CardsOut,
-    table: TriedTable = None,
-    truth: TriedTruth = None,
-    images: Images = None,
+    table: ValidationTable = None,
+    truth: ValidationTruth = None,
+    reading: TruthGroup,
+    images: ValidationImages = None,
+    listing: SourceGroup,
     only: OnlyLabels = None,
-    llm_endpoint: LlmEndpoint = None,
-    llm_model: LlmModel = None,
-    model: Model = None,
-    endpoint: Endpoint = None,
+    llm: LlmGroup,
+    model: ModelGroup,
     config: Config = None,
     prompts: Prompts = None,
     max_pixels: MaxPixels = None,
-    engine_arg: EngineArg = None,
-    model_id: ModelId = None,
-    verbose: Verbose = False,
+    engine: EngineGroup,
     rounds: Rounds = 3,
-    seed: SampleSeed = 0,
+    seed: ValidationSeed = 0,
     review: Review = False,
-    json_output: Json = False,
-    quiet: Quiet = False,
+    output: OutputGroup,
 ) -> None:
-    """Write concept cards: what the dataset means by each ambiguous name, tried on pictures before it is kept.
+    """Write concept cards: what the dataset means by each ambiguous name, validated on images.
 
     [dim]tagllm concepts labels.yaml --llm-endpoint URL --out cards.yaml
     tagllm concepts labels.yaml --table candidates.parquet --truth truth.csv --model MODEL --review --out cards.yaml[/]
     """
+    from tagllm_cli.cli.outcome import end
     from tagllm_cli.labeling.plan import DEFAULT_MAX_PIXELS
     from tagllm_cli.pipeline.concepts import ConceptSettings, write_concepts
     from tagllm_cli.pipeline.concepts.models import concept_models
 
-    typed = locals()
-    console = make_console(json_output, quiet)
+    console = output.console(out)
     settings = ConceptSettings(
         vocabulary=vocab,
         out=out,
@@ -80,9 +71,12 @@ def concepts(
         seed=seed,
         prompts=prompts,
         max_pixels=max_pixels or DEFAULT_MAX_PIXELS,
+        source_options=listing.source_options(),
+        truth_options=reading.truth_options(),
     )
-    writer, seer = concept_models(model_options(typed), llm_options(typed), out)
-    summary = write_concepts(settings, writer, seer, console)
+    multimodal = engine.model_options(model, verbose=output.verbose, prompts=prompts, max_pixels=max_pixels)
+    writer, vlm = concept_models(multimodal, llm.model_options(engine), out)
+    summary = write_concepts(settings, writer, vlm, console)
     console.result(summary.to_json(), summary.lines())
     if summary.error is not None:
         end(console, summary.error)

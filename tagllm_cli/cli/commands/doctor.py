@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import typer
 
-from tagllm_cli.cli.option_groups import make_console
-from tagllm_cli.cli.options import (
-    Endpoint,
-    Json,
-    Model,
-)
+from tagllm_cli.cli.option_groups import ModelGroup, make_console
+from tagllm_cli.cli.options import Json
 
 
-def doctor(
-    model: Model = None,
-    endpoint: Endpoint = None,
-    json_output: Json = False,
-) -> None:
-    """Say what this machine can run, and what is missing.
+def doctor(*, model: ModelGroup, json_output: Json = False) -> None:
+    """Check what this machine can run, and whether a model or a server can be used.
 
     [dim]tagllm doctor
     tagllm doctor --model Qwen/Qwen2.5-VL-7B-Instruct
@@ -25,7 +17,7 @@ def doctor(
     """
     from tagllm_cli.cli.diagnostics.report import examine
 
-    report = examine(model, endpoint or ())
+    report = examine(*model.chosen())
     rows = [
         (check.name, check.state, check.detail + (f"\n→ {check.hint}" if check.hint else "")) for check in report.checks
     ]

@@ -1,4 +1,4 @@
-"""The commands that use a table: measure it, hand it on."""
+"""`tagllm evaluate`."""
 
 from __future__ import annotations
 
@@ -7,54 +7,61 @@ from typing import Annotated
 
 import typer
 
-from tagllm_cli.cli.option_groups import end, make_console
-from tagllm_cli.cli.options import (
-    Config,
-    FailUnder,
-    IncludeHuman,
-    Json,
-    Overall,
-    Quiet,
-    Truth,
-)
+from tagllm_cli.cli.option_groups import OutputGroup, TruthGroup
+from tagllm_cli.cli.options import Config, FailUnder, IncludeHuman, MinOverlap, Overall, Truth
 from tagllm_cli.errors import GateError
 
 
 def evaluate(
     table: Annotated[Path, typer.Argument(metavar="TABLE", help="Label or candidate table.", show_default=False)],
+    *,
     truth: Truth,
+    reading: TruthGroup,
     fail_under: FailUnder = None,
+    min_overlap: MinOverlap = 0.9,
     overall: Overall = False,
     include_human: IncludeHuman = False,
     config: Config = None,
-    json_output: Json = False,
-    quiet: Quiet = False,
+    output: OutputGroup,
 ) -> None:
     """Measure a table against human labels: OP OR OF1, CP CR CF1, mAP, each label.
 
     [dim]tagllm evaluate labels.parquet --truth instances_val2014.json
-    tagllm evaluate labels.parquet --truth truth.csv --json --fail-under of1=0.9[/]
+    tagllm evaluate labels.parquet --truth truth.csv --json --fail-under of1=0.9
+
+    A truth file has one line per label:      or one per image:
+        image,label                               image,labels
+        beach/1.jpg,dog                           beach/1.jpg,dog|person
+        beach/1.jpg,person                        beach/2.jpg,[/]
     """
+    from tagllm_cli.cli.outcome import end
     from tagllm_cli.evaluation.summary import evaluate_table
 
-    console = make_console(json_output, quiet)
-    report = evaluate_table(table, truth, gates=fail_under or [], include_human=include_human)
+    console = output.console()
+    report = evaluate_table(
+        table,
+        truth,
+        gates=fail_under or [],
+        include_human=include_human,
+        truth_options=reading.truth_options(),
+        min_overlap=min_overlap,
+    )
     for note in report.notes:
         console.note(note)
     for warning in report.warnings:
         console.warn(warning)
     value = report.to_json()
     console.table(value, report.title, *report.overall())
-    if not json_output:
+    if not output.json_output:
         for title, cells in report.per_arm():
             console.table(value, title, *cells)
-    if not overall and not json_output:
-        console.table(value, "each label, the worst F1 first", *report.per_label())
+    if not overall and not output.json_output:
+        console.table(value, "each label, the lowest F1 first", *report.per_label())
     if report.missed:
         end(
             console,
             GateError(
                 "; ".join(report.missed),
-                "--fail-under sets the gate; without --overall the worst labels are listed first.",
+                "--fail-under sets the gate; without --overall the labels with the lowest F1 are listed first.",
             ),
         )

@@ -7,22 +7,13 @@ from typing import Annotated
 
 import typer
 
-from tagllm_cli.cli.option_groups import make_console
-from tagllm_cli.cli.options import (
-    Config,
-    ExportOut,
-    Format,
-    IncludeUnknown,
-    Json,
-    NoEmbed,
-    Quiet,
-    Root,
-    ScoreThreshold,
-)
+from tagllm_cli.cli.option_groups import OutputGroup
+from tagllm_cli.cli.options import Config, ExportOut, Format, IncludeUnknown, NoEmbed, Root, ScoreThreshold
 
 
 def export(
     table: Annotated[Path, typer.Argument(metavar="TABLE", help="Label table.", show_default=False)],
+    *,
     format_: Format,
     out: ExportOut,
     root: Root = None,
@@ -30,10 +21,9 @@ def export(
     no_embed: NoEmbed = False,
     include_unknown: IncludeUnknown = False,
     config: Config = None,
-    json_output: Json = False,
-    quiet: Quiet = False,
+    output: OutputGroup,
 ) -> None:
-    """Hand labels to training tools: COCO JSON, CSV, JSON Lines, Hugging Face dataset.
+    """Write labels as training tools read them: COCO JSON, CSV, JSON Lines, Hugging Face dataset.
 
     [dim]tagllm export labels.parquet --format coco --out labels.json
     tagllm export labels.parquet --format hf --out dataset/[/]
@@ -41,6 +31,7 @@ def export(
     from tagllm_cli.export.base import ExportSettings
     from tagllm_cli.export.registry import export_table
 
+    console = output.console()
     settings = ExportSettings(root=root, threshold=threshold, include_unknown=include_unknown, embed=not no_embed)
-    summary = export_table(table, format_, out, settings)
-    make_console(json_output, quiet).result(summary.to_json(), summary.lines())
+    summary = export_table(table, format_.value, out, settings)
+    console.result(summary.to_json(), summary.lines())

@@ -1,26 +1,13 @@
-"""The commands that look: vocabularies, and what this machine can run."""
+"""`tagllm vocab list`, `show`, `check` and `scenes`."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
 
 import typer
 
-from tagllm_cli.cli.option_groups import llm_options, make_console, model_options
-from tagllm_cli.cli.options import (
-    Endpoint,
-    EngineArg,
-    Json,
-    LlmEndpoint,
-    LlmModel,
-    Model,
-    ModelId,
-    Prompts,
-    Quiet,
-    ScenesOut,
-    Verbose,
-)
+from tagllm_cli.cli.option_groups import EngineGroup, LlmGroup, ModelGroup, OutputGroup, make_console
+from tagllm_cli.cli.options import Json, Prompts, ScenesOut, VocabArgument
 from tagllm_cli.errors import UsageError
 
 
@@ -34,11 +21,8 @@ def vocab_list(json_output: Json = False) -> None:
     make_console(json_output).table(value, "built-in vocabularies", ("name", "labels", "about"), rows)
 
 
-def vocab_show(
-    vocab: Annotated[str, typer.Argument(metavar="VOCAB", help="Built-in name or file.", show_default=False)],
-    json_output: Json = False,
-) -> None:
-    """Show a vocabulary's labels: parents, synonyms, what each means.
+def vocab_show(vocab: VocabArgument, json_output: Json = False) -> None:
+    """Show a vocabulary's labels: parents, synonyms, descriptions.
 
     [dim]tagllm vocab show coco
     tagllm vocab show my-labels.yaml --json[/]
@@ -49,14 +33,12 @@ def vocab_show(
     shown = load_vocabulary(vocab)
     rows = [(each.name, each.parent or "", ", ".join(each.synonyms), each.description) for each in shown.labels]
     title = f"{shown.name}: {len(shown.labels)} labels"
-    make_console(json_output).table(vocabulary_to_json(shown), title, ("label", "parent", "synonyms", "means"), rows)
+    columns = ("label", "parent", "synonyms", "description")
+    make_console(json_output).table(vocabulary_to_json(shown), title, columns, rows)
 
 
-def vocab_check(
-    vocab: Annotated[str, typer.Argument(metavar="VOCAB", help="Built-in name or file.", show_default=False)],
-    json_output: Json = False,
-) -> None:
-    """Look for duplicates, colliding synonyms, empty names, unknown parents; exit with 2 when it cannot be used.
+def vocab_check(vocab: VocabArgument, json_output: Json = False) -> None:
+    """Check for duplicates, colliding synonyms, empty names, unknown parents; exit with 2 when it cannot be used.
 
     [dim]tagllm vocab check my-labels.yaml[/]
     """
@@ -71,18 +53,14 @@ def vocab_check(
 
 
 def vocab_scenes(
-    vocab: Annotated[str, typer.Argument(metavar="VOCAB", help="Built-in name or file.", show_default=False)],
+    vocab: VocabArgument,
+    *,
     out: ScenesOut,
-    llm_endpoint: LlmEndpoint = None,
-    llm_model: LlmModel = None,
-    model: Model = None,
-    endpoint: Endpoint = None,
+    llm: LlmGroup,
+    model: ModelGroup,
     prompts: Prompts = None,
-    engine_arg: EngineArg = None,
-    model_id: ModelId = None,
-    verbose: Verbose = False,
-    json_output: Json = False,
-    quiet: Quiet = False,
+    engine: EngineGroup,
+    output: OutputGroup,
 ) -> None:
     """Ask an LLM which labels share scenes: a file for `candidates --cooccurrence`, to be read and edited.
 
@@ -91,9 +69,9 @@ def vocab_scenes(
     from tagllm_cli.pipeline.concepts.models import concept_models
     from tagllm_cli.pipeline.scenes import scenes_file
 
-    typed = {**locals(), "max_pixels": None}
-    console = make_console(json_output, quiet)
-    writer, _ = concept_models(model_options(typed), llm_options(typed), out)
+    console = output.console()
+    multimodal = engine.model_options(model, verbose=output.verbose, prompts=prompts)
+    writer, _ = concept_models(multimodal, llm.model_options(engine), out)
     report = scenes_file(vocab, out, writer.engine, prompts, writer.name)
     for note in report.notes:
         console.note(note)

@@ -1,7 +1,7 @@
-"""What this machine can run, and what is missing: the facts behind `tagllm doctor`.
+"""`tagllm doctor`: what this machine can run, and what is missing.
 
-They come from files, package metadata and one call of nvidia-smi. vLLM and torch are not imported (that takes half a
-minute), nothing is downloaded, and of servers only the endpoints given are asked.
+The facts come from package metadata, nvidia-smi and the model's files. Nothing is downloaded or loaded, and only the
+servers that are given are asked.
 """
 
 from __future__ import annotations
@@ -9,34 +9,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tagllm_cli.cli.diagnostics import machine, software
-from tagllm_cli.cli.diagnostics import model as asked
-from tagllm_cli.cli.diagnostics.check import Check
+from tagllm_cli.cli.diagnostics import model as models
+from tagllm_cli.cli.diagnostics.base import Check
+from tagllm_cli.engines.local.memory import free_memory
 from tagllm_cli.errors import UsageError
 
 __all__ = ["Check", "Report", "examine"]
 
-# What labelling cannot do without, wherever the answers come from, and what vLLM on this machine needs besides.
-_ALWAYS_NEEDED = {"prompts", "image formats"}
-_NEEDED_HERE = {"CPU", "vLLM", "torch", "torchvision", "model"}
-
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that was looked at, in the order in which people read it."""
+    """The checks, in the order in which they are read."""
 
     checks: tuple[Check, ...]
 
     @property
     def ready(self) -> bool:
-        """Whether images can be labelled: by an endpoint where some are given, else by vLLM on this machine."""
-        missing = {check.name for check in self.checks if check.state == "missing"}
-        endpoints = {check.name for check in self.checks if check.name.startswith("endpoint ")}
-        able = bool(endpoints - missing) if endpoints else not missing & _NEEDED_HERE
-        return able and not missing & _ALWAYS_NEEDED
+        """Whether images can be labeled: by a server where some are given, else by vLLM on this machine."""
+        endpoints = [check.state for check in self.checks if check.name.startswith("endpoint")]
+        local = [check.state for check in self.checks if check.name in ("vLLM", "model")]
+        return any(state == "ok" for state in endpoints) if endpoints else "missing" not in local
 
     def to_json(self) -> dict[str, Any]:
         """Return `{"ready": bool, "checks": [{"name", "state", "detail", "hint"}, ...]}`."""
@@ -44,26 +41,25 @@ class Report:
 
 
 def examine(model: str | None = None, endpoints: Sequence[str] = ()) -> Report:
-    """Look at this machine, and at what the user means to use; under a second without endpoints.
+    """Check this machine, and the model or the servers that are to be used.
 
     Args:
-        model: folder or hub name that vLLM is to load here.
-        endpoints: base URLs of OpenAI-compatible servers, asked together with TAGLLM_API_KEY, for 3 s at most.
+        model: folder or hub name that vLLM is to load here; with `endpoints`, the served name.
+        endpoints: URLs of OpenAI-compatible servers, asked at the same time, with TAGLLM_API_KEY.
 
     Raises:
-        UsageError: the current folder does not exist any more.
+        UsageError: the current folder was removed.
     """
     try:
-        here = Path.cwd()
+        folder = Path.cwd()
     except FileNotFoundError:
-        raise UsageError("the current folder does not exist any more", "Change to another folder") from None
-    gpus, trouble = machine.nvidia_gpus()
-    checks = [software.tagllm_itself(), machine.cpu(bool(gpus)), machine.memory(), machine.gpu(gpus, trouble)]
-    checks += [*software.engine(bool(gpus)), machine.shared_memory(), machine.disk(here), machine.file_system(here)]
-    checks += [machine.open_files(), software.image_formats(), software.prompts(), software.vocabularies()]
-    if model is not None:
-        checks.append(asked.model(model, machine.room_for_weights(gpus)))
+        raise UsageError("the current folder does not exist any more", "Change to another folder.") from None
+    gpus, reason = machine.list_gpus()
+    checks = [software.versions(), software.vllm(bool(gpus)), machine.gpu(gpus, reason)]
+    checks += [machine.memory(), machine.disk(folder)]
     if addresses := list(dict.fromkeys(endpoints)):
         with ThreadPoolExecutor(max_workers=len(addresses)) as pool:
-            checks += pool.map(asked.endpoint, addresses)
+            checks += pool.map(partial(models.endpoint, name=model), addresses)
+    elif model is not None:
+        checks.append(models.model(model, max((each.total for each in gpus), default=free_memory())))
     return Report(tuple(checks))

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from tagllm_cli.engines.base import Engine
 from tagllm_cli.errors import UsageError
+from tagllm_cli.evaluation.truth import TruthOptions
 from tagllm_cli.labeling.plan import DEFAULT_MAX_PIXELS
+from tagllm_cli.sources.base import SourceOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class ConceptSettings:
         seed: chooses the validation images.
         prompts: folder of templates that replace built-in ones.
         max_pixels: pixel budget per image.
+        source_options: what the listing of `images` leaves out.
+        truth_options: how the file `truth` is read.
     """
 
     vocabulary: str
@@ -51,6 +55,8 @@ class ConceptSettings:
     seed: int = 0
     prompts: Path | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
+    source_options: SourceOptions = SourceOptions()  # noqa: RUF009 (frozen)
+    truth_options: TruthOptions = TruthOptions()  # noqa: RUF009 (frozen)
 
     @property
     def evidence(self) -> Path:

@@ -20,6 +20,7 @@ from tagllm_cli.labeling.stage import Stage
 from tagllm_cli.labeling.templates import load_templates
 from tagllm_cli.pipeline.label.run import Job, RunOptions
 from tagllm_cli.records import Decision, Failure, Image, ImageInfo, Item, Status
+from tagllm_cli.sources.base import SourceOptions
 from tagllm_cli.sources.registry import Folder, open_source
 from tagllm_cli.store.table import Table, open_table
 from tagllm_cli.vocabulary.cards import Card, cards_of, load_cards
@@ -40,6 +41,7 @@ def candidates_job(
     strategy: str | None = None,
     cooccurrence: Path | None = None,
     threshold: float = 0.5,
+    source_options: SourceOptions = SourceOptions(),  # noqa: B008 (frozen)
 ) -> Job:
     """Return the job of `tagllm candidates`. Raises UsageError for anything that cannot be used.
 

@@ -1,20 +1,18 @@
-"""One check: what was looked at, how it is, and what to do about it."""
+"""One check of `tagllm doctor`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from tagllm_cli.engines.local.memory import GIB
+GIB = 1 << 30
 
 State = Literal["ok", "warning", "missing"]
-
-OR_ENDPOINT = "or use a running server: --endpoint URL"
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at: how it is, what was found in a line, and what to do where it is not `ok`.
+    """What was found, and what to do where the state is not `ok`.
 
     `warning`: works, with a limit; `missing`: what needs it cannot run.
     """
@@ -26,7 +24,7 @@ class Check:
 
 
 def size(count: int) -> str:
-    """Return a number of bytes as people read it.
+    """Return a number of bytes in MiB or GiB.
 
     >>> size(3 << 20), size(80 << 30)
     ('3 MiB', '80.0 GiB')
