@@ -34,8 +34,8 @@ class TruthSummary:
     """What was read of the truth, and how its images met those of the table.
 
     `found` of its `images` are in the table, the share `overlap`. `matched` are examples as (id in the table, key in
-    the truth), the others examples of what only one side has. Of the `human_labels` of the images found, `lost` are of labels that the
-    vocabulary lacks.
+    the truth), the others examples of what only one side has. Of the `human_labels` of the images found, `lost` are of
+    labels that the vocabulary lacks.
     """
 
     path: Path
