@@ -66,7 +66,7 @@ def test_an_llm_alone_writes_cards_by_their_text(workspace: ConceptWorkspace) ->
     assert result.exit_code == 0
     first, second, third, last = result.stdout.splitlines()
     assert first == f"{workspace.out}: 2 cards"
-    assert second == "no card: none of the labels that were looked at"
+    assert second == "no card: none of the ambiguous labels"
     assert "to the llm" in third
     assert "to the model" not in third
     assert last.startswith("next: tagllm disambiguate TABLE --concepts ")
@@ -111,10 +111,10 @@ def test_a_card_by_hand_stays_as_it_was_written(workspace: ConceptWorkspace, eye
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("cards: [{name: dragon, description: what breathes fire}]", "card 1: 'dragon' is no label"),
-        ("cards: [{name: mouse, colour: grey}]", "card 1: unknown key 'colour'"),
-        ("card: []", "holds no cards"),
-        ("proposed: [{name: mouse, description: a rodent}]", "holds no cards"),
+        ("cards: [{name: dragon, description: what breathes fire}]", "entry 1 of `cards` ('dragon'): 'dragon' is no label"),
+        ("cards: [{name: mouse, colour: grey}]", "entry 1 of `cards` ('mouse'): unknown key 'colour'"),
+        ("card: []", "unknown key 'card' (did you mean 'cards'?)"),
+        ("proposed: [{name: mouse, description: a rodent}]", "`cards` is missing"),
         ("cards: [", "line 2: did not find expected node content"),
     ],
 )
@@ -139,7 +139,7 @@ def test_a_card_file_that_is_none_is_one_clear_line(workspace: ConceptWorkspace,
         (["--labels", ","], "--labels names nothing"),
         (["--truth", "truth.csv"], "--truth needs images"),
         (["--images", "."], "no model is named to look at the images"),
-        (["--review"], "this is no terminal"),
+        (["--review"], "--review needs a terminal"),
         (["--out", "cards.json"], "cards.json is no YAML file"),
         (["--rounds", "0"], "--rounds"),
     ],

@@ -142,7 +142,7 @@ def test_one_card_is_accepted_and_another_rejected(workspace: ConceptWorkspace, 
     assert "mouse (card 1 of 2)" in shown
     for fact in (RODENT, "similar", "what mouse looks like to me (broader)", "corrects 12 and breaks 0 of 48"):
         assert fact in shown
-    assert f"{workspace.images}/052.png: yes -> no, terminals say no" in shown
+    assert f"{workspace.images}/052.png: yes -> no, the truth says no" in shown
     assert workspace.file()["proposed"].keys() == {"mouse", "bat"}  # nothing is a card before it is decided
     assert "bat (card 2 of 2)" in terminal.decide("r")
     code, last = terminal.end()

@@ -38,7 +38,7 @@ def test_good_cards_are_kept_and_can_be_used(workspace: ConceptWorkspace) -> Non
     assert attempt["why"].startswith("corrects ")
     assert " breaks 0 of 36 decisions" in attempt["why"]
     assert attempt["reading"] == "what mouse looks like to me"
-    assert all(": yes -> no, people say no" in each for each in attempt["disputed"])
+    assert all(": yes -> no, the truth says no" in each for each in attempt["disputed"])
 
 
 def test_the_llm_is_told_what_there_is_to_know(workspace: ConceptWorkspace) -> None:
@@ -138,7 +138,7 @@ def test_a_card_that_flips_comes_to_rest(workspace: ConceptWorkspace) -> None:
         summary = workspace.write(server, rounds=20)
     assert workspace.file()["cards"]["mouse"]["description"] == HALF
     assert summary.rounds < 6
-    assert "no better than the card that is there" in reasons(workspace, "mouse")[2]
+    assert "no better than the present card" in reasons(workspace, "mouse")[2]
 
 
 @pytest.mark.parametrize(

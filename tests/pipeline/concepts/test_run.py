@@ -155,7 +155,7 @@ def test_one_model_may_play_both_parts(workspace: ConceptWorkspace) -> None:
         ({"labels": ("dragon",)}, "'dragon' is no label of workspace"),
         ({"out": Path("cards.txt")}, "is no YAML file"),
         ({"table": None}, "--truth needs images"),
-        ({"review": True}, "this is no terminal"),
+        ({"review": True}, "--review needs a terminal"),
         ({"images": Path("nowhere"), "table": None}, "there is no folder 'nowhere'"),
     ],
 )
