@@ -66,7 +66,7 @@ class Console:
 
     def explain(self, error: TagllmError) -> None:
         """Print an error's message and hint, a line each, on stderr."""
-        _log.error("%s %s", error.message, error.hint)
+        _log.error("%s (hint: %s)", error.message, error.hint)
         _log.debug("raised here", exc_info=error)
         self._err.print(Text.assemble(("error: ", "bold red"), _text(_one_line(error.message))))
         if error.hint:

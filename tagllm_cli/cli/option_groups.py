@@ -126,16 +126,22 @@ class EngineGroup:
     def model_options(
         self,
         model: ModelGroup,
+        console: Console,
         *,
         verbose: bool,
         prompts: Path | None = None,
         max_pixels: int | None = None,
         recording: RecordingGroup = RecordingGroup(),
     ) -> ModelOptions:
-        """Return the model that answers. Raises UsageError for an --engine-arg that is not KEY=VALUE."""
+        """Return the model that answers; say so on `console` where it keeps endpoints from being asked.
+
+        Raises UsageError for an --engine-arg that is not KEY=VALUE.
+        """
         from tagllm_cli.engines.factory import ModelOptions
 
         name, endpoints = model.chosen()
+        if model.endpoint and not endpoints:
+            console.note(f"{name} is loaded here: --endpoint is not typed, as --model is")
         return ModelOptions(
             model=name,
             endpoints=endpoints,

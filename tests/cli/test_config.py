@@ -175,7 +175,9 @@ def test_a_typed_model_is_loaded_here_unless_an_endpoint_is_typed_too(
     if error is None:
         assert (result.exit_code, open_table(tmp_path / "c.parquet").info.plan["model"]) == (0, "served")
     else:
-        assert (result.exit_code, server.received, error in result.stderr) == (2, [], True)
+        note, what, _ = result.stderr.splitlines()
+        assert (result.exit_code, server.received, error in what) == (2, [], True)
+        assert note == "./folder is loaded here: --endpoint is not typed, as --model is"
 
 
 def test_json_from_the_file_holds_for_errors_too(tmp_path: Path) -> None:

@@ -56,3 +56,22 @@ def test_a_signal_during_the_imports_is_exit_code_130(tmp_path: Path, number: st
         assert (error["kind"], error["hint"]) == ("InterruptedRunError", hint)
     else:
         assert done.stdout == ""
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_a_signal_after_the_work_is_done_changes_nothing(number: str) -> None:
+    code = (
+        "import atexit, os, signal, sys; from tagllm_cli.cli import main; sys.argv[1:] = ['vocab', 'list'];"
+        f"atexit.register(os.kill, os.getpid(), signal.{number}); main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr, "coco" in done.stdout) == (0, "", True)
+
+
+def test_a_command_in_the_background_of_a_shell_keeps_ignoring_signals(tmp_path: Path) -> None:
+    """`tagllm ... &` in a script: the shell ignores SIGINT for it, and a Ctrl-C is meant for the script."""
+    (tmp_path / "yaml.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nraise SystemExit(7)\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])}
+    script = 'trap "" INT; exec "$0" -m tagllm_cli vocab list'
+    done = subprocess.run(["sh", "-c", script, sys.executable], env=environment, check=False, timeout=60)
+    assert done.returncode == 7

@@ -52,7 +52,7 @@ def candidates(
         vocab,
         out,
         engine.model_options(
-            model, verbose=output.verbose, prompts=prompts, max_pixels=max_pixels, recording=recording
+            model, console, verbose=output.verbose, prompts=prompts, max_pixels=max_pixels, recording=recording
         ),
         options,
         strategy=method.strategy,

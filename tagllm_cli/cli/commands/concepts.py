@@ -74,7 +74,7 @@ def concepts(
         source_options=listing.source_options(),
         truth_options=reading.truth_options(),
     )
-    multimodal = engine.model_options(model, verbose=output.verbose, prompts=prompts, max_pixels=max_pixels)
+    multimodal = engine.model_options(model, console, verbose=output.verbose, prompts=prompts, max_pixels=max_pixels)
     writer, vlm = concept_models(multimodal, llm.model_options(engine), out)
     summary = write_concepts(settings, writer, vlm, console)
     console.result(summary.to_json(), summary.lines())

@@ -43,7 +43,7 @@ def disambiguate(
         table,
         out,
         engine.model_options(
-            model, verbose=output.verbose, prompts=prompts, max_pixels=max_pixels, recording=recording
+            model, console, verbose=output.verbose, prompts=prompts, max_pixels=max_pixels, recording=recording
         ),
         options,
         concepts=concepts,

@@ -70,7 +70,7 @@ def vocab_scenes(
     from tagllm_cli.pipeline.scenes import scenes_file
 
     console = output.console()
-    multimodal = engine.model_options(model, verbose=output.verbose, prompts=prompts)
+    multimodal = engine.model_options(model, console, verbose=output.verbose, prompts=prompts)
     writer, _ = concept_models(multimodal, llm.model_options(engine), out)
     report = scenes_file(vocab, out, writer.engine, prompts, writer.name)
     for note in report.notes:
