@@ -10,7 +10,8 @@ import csv
 from pathlib import Path
 
 from tagllm_cli.errors import UsageError
-from tagllm_cli.export.base import Examples, ExportSettings, ExportSummary, replacing, starts_with
+from tagllm_cli.export.base import Examples, ExportSettings, ExportSummary
+from tagllm_cli.store.atomic import replacing, starts_with
 from tagllm_cli.store.table import Table
 
 SEPARATOR = "|"
@@ -26,7 +27,7 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
         raise UsageError(message, "Use --format jsonl.")
     examples = Examples(table, settings)
     signature = ",".join(_HEADER).encode() + b"\n"
-    with replacing(out, starts_with(signature)) as new, new.open("w", encoding="utf-8", newline="") as file:
+    with replacing(out, is_ours=starts_with(signature)) as new, new.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_HEADER)
         for example in examples:

@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tagllm_cli.errors import UsageError
-from tagllm_cli.export.base import Example, Examples, ExportSettings, ExportSummary, replacing
+from tagllm_cli.export.base import Example, Examples, ExportSettings, ExportSummary
 from tagllm_cli.records import Image, Row
 from tagllm_cli.sources.registry import Folder, ReadFailure, open_source
+from tagllm_cli.store.atomic import replacing
 from tagllm_cli.store.table import Table
 
 # A row group is what is in memory at a time, here and in `datasets`. The Hub likes shards of about 500 MB.
@@ -38,8 +39,8 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
     Raises UsageError where the source root is no folder, or where not one image could be read below it.
     """
     examples = Examples(table, settings)
-    folder = open_source(str(settings.root or table.info.root))
-    with replacing(out, _is_ours) as new:
+    folder = open_source(str(settings.root or table.info.source.uri))
+    with replacing(out, is_ours=_is_ours) as new:
         data = new / "data"
         data.mkdir(parents=True)
         shards = _write_shards(data, _schema(table.info.vocabulary.names), _records(examples, folder, settings.embed))
@@ -67,7 +68,7 @@ def _records(examples: Examples, folder: Folder, embed: bool) -> Iterator[dict[s
 def _picture(row: Row, folder: Folder, embed: bool) -> dict[str, Any]:
     if not embed:
         return {"bytes": None, "path": str(folder.root / row.uri)}
-    data = folder.read(Image(row.image_id, row.uri, size=0, mtime_ns=0))
+    data = folder.read(Image(row.image_id, row.uri))
     if hashlib.blake2b(data, digest_size=16).digest() != row.fingerprint:
         raise ReadFailure("changed", "the labels are about other bytes")
     return {"bytes": data, "path": Path(row.uri).name}

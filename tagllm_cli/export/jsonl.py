@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tagllm_cli.export.base import Examples, ExportSettings, ExportSummary, replacing, starts_with
+from tagllm_cli.export.base import Examples, ExportSettings, ExportSummary
+from tagllm_cli.store.atomic import replacing, starts_with
 from tagllm_cli.store.table import Table
 
 _SIGNATURE = b'{"image_id": '
@@ -19,7 +20,7 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
     """Write one file in UTF-8, labels in the vocabulary's order."""
     names = table.info.vocabulary.names
     examples = Examples(table, settings)
-    with replacing(out, starts_with(_SIGNATURE)) as new, new.open("w", encoding="utf-8") as file:
+    with replacing(out, is_ours=starts_with(_SIGNATURE)) as new, new.open("w", encoding="utf-8") as file:
         for example in examples:
             row = example.row
             line = {

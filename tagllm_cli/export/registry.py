@@ -9,6 +9,7 @@ from typing import Protocol
 
 from tagllm_cli.errors import UsageError
 from tagllm_cli.export.base import ExportSettings, ExportSummary
+from tagllm_cli.store.atomic import check_writable_path
 from tagllm_cli.store.table import Table, open_table
 
 FORMATS: Mapping[str, str] = {
@@ -36,5 +37,6 @@ def export_table(
     """Export the table at `path`. Raises UsageError for an unknown format, an unusable table or an occupied `out`."""
     if format_ not in FORMATS:
         raise UsageError(f"there is no export format {format_!r}", f"Use one of {', '.join(FORMATS)}.")
+    check_writable_path(out, may_be_folder=True)
     export: Exporter = importlib.import_module(FORMATS[format_]).export
     return export(open_table(path), out, settings)

@@ -10,7 +10,7 @@ import pytest
 
 from tagllm_cli.errors import TableError, UsageError
 from tagllm_cli.evaluation.truth import Truth, load_truth, match_images, match_names
-from tagllm_cli.records import Decision, LabelEntry, Row, Status
+from tagllm_cli.records import Decision, LabelEntry, Row, SourceInfo, Status
 from tagllm_cli.store.table import TableInfo, write_table
 from tagllm_cli.vocabulary.model import Label, Vocabulary
 
@@ -147,7 +147,7 @@ def label_table(path: Path, stage: str) -> Path:
         Row("4.jpg", "4.jpg", b"", 0, 0, Status.PENDING, None, None),
     ]
     labels = tuple(Label(name) for name in "abcd")
-    write_table(path, TableInfo(stage, "/images", Vocabulary("letters", labels)), rows)
+    write_table(path, TableInfo(stage, SourceInfo("folder", "/images"), Vocabulary("letters", labels)), rows)
     return path
 
 

@@ -9,7 +9,6 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import tagllm_cli
@@ -25,6 +24,7 @@ from tagllm_cli.pipeline.concepts.summary import ConceptSummary
 from tagllm_cli.pipeline.concepts.validation import TryOut
 from tagllm_cli.pipeline.concepts.validation_set import Gallery, open_gallery
 from tagllm_cli.pipeline.progress import Dialog
+from tagllm_cli.store.atomic import check_writable_path, file_state
 from tagllm_cli.store.evidence import Evidence
 from tagllm_cli.vocabulary.load import load_vocabulary
 from tagllm_cli.vocabulary.model import Vocabulary
@@ -45,6 +45,7 @@ def write_concepts(settings: ConceptSettings, llm: Model, seer: Model | None, di
         EndpointError, ModelError, EngineDiedError: a model cannot be reached or died; what was answered is kept.
     """
     began = time.monotonic()
+    check_writable_path(settings.out)
     settings.check(sees=seer is not None, is_terminal=dialog.is_interactive)
     vocabulary, templates = load_vocabulary(settings.vocabulary), load_templates(settings.prompts)
     book, gallery = CardBook(settings.out, vocabulary), _gallery(settings, vocabulary)
@@ -131,17 +132,13 @@ def _inputs(
         {name: asdict(template) for name, template in templates.items()},
         llm.digest.hex(),
         None if seer is None else seer.digest.hex(),
-        [_stamp(path) for path in (settings.images, settings.table, settings.truth)],
+        [
+            [str(path.absolute()), *(file_state(path) or ())] if path is not None and path.exists() else None
+            for path in (settings.images, settings.table, settings.truth)
+        ],
         [settings.labels, settings.pictures, settings.seed, settings.max_pixels],
     ]
     return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-def _stamp(path: Path | None) -> list[Any] | None:
-    if path is None or not path.exists():
-        return None
-    found = path.stat()
-    return [str(path.absolute()), *([found.st_size, found.st_mtime_ns] if path.is_file() else [])]
 
 
 def _verdict(rounds: Rounds) -> TooManyFailedError | None:

@@ -97,7 +97,7 @@ def open_gallery(
         )
     people = None if truth is None else load_truth(truth)
     if opened is not None:
-        source = Folder.rooted(images or Path(opened.info.root))
+        source = Folder.rooted(images or Path(opened.info.source.uri))
         source.check()
         shown, ids = _of_table(opened), [row.image_id for row in opened.rows()] if people else []
     else:
@@ -121,7 +121,7 @@ def open_gallery(
 def _of_table(table: Table) -> Iterator[_Shown]:
     for row in table.rows():
         if row.status in (Status.OK, Status.PARTIAL) and row.labels is not None:
-            yield _Shown(Image(row.image_id, row.uri, 0, 0), *_said(row))
+            yield _Shown(Image(row.image_id, row.uri), *_said(row))
 
 
 def _said(row: Row) -> tuple[frozenset[str], None, frozenset[str]]:

@@ -132,7 +132,7 @@ class Runner:
                 break
             lacking = missing(work, self._evidence, self._questions)
             if not lacking:
-                self._evidence.set_settled(work.item.image.id, work.mark)
+                self._evidence.set_completed(work.item.image.id, work.mark)
                 continue
             if self._engine is None:  # until then images are looked at, as many at once as there are threads
                 self._room.widen(DECODE_THREADS * len(lacking))
@@ -220,7 +220,7 @@ class Runner:
             del self._busy[fingerprint]
             done.set()
         if not failed:
-            self._evidence.set_settled(work.item.image.id, work.mark)
+            self._evidence.set_completed(work.item.image.id, work.mark)
 
     async def _started(self) -> Engine:
         """Return the engine, loaded for the first picture with a question. Raises TagllmError where it cannot be."""
@@ -233,6 +233,7 @@ class Runner:
                 except TagllmError:
                     self._refused = not self._stop.is_set()
                     raise
+                self._evidence.set_run_engine(self._engine.version)
                 self._ready = time.monotonic()
                 self._room.widen(self._engine.capacity)
             return self._engine

@@ -56,7 +56,7 @@ def answers(table: Path) -> int:
     if not evidence.exists():
         return 0
     with closing(sqlite3.connect(evidence)) as database:  # left open, it would keep the next run out
-        return int(database.execute("SELECT count(*) FROM reply").fetchone()[0])
+        return int(database.execute("SELECT count(*) FROM response").fetchone()[0])
 
 
 def commits(table: Path) -> int:

@@ -57,8 +57,8 @@ def answers_on_record(out: Path, copy: Path) -> int:
     found = 0
     for path in copy.glob("*.evidence"):
         with closing(sqlite3.connect(path)) as database:
-            if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'reply'").fetchone():
-                found += database.execute("SELECT count(*) FROM reply").fetchone()[0]
+            if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'response'").fetchone():
+                found += database.execute("SELECT count(*) FROM response").fetchone()[0]
     return found
 
 
