@@ -42,8 +42,7 @@ def check_writable_path(path: Path, kind: type[UsageError] = UsageError, *, may_
             "Give a local path, and copy the file there when it is finished.",
         )
     if path.suffix == ".evidence":
-        better = path.with_suffix(".parquet")
-        raise kind(f"--out names the output, not its evidence: {path}", f"Try --out {better}.")
+        raise kind(f"{path} is the name of an evidence file, which a table keeps beside it", "Choose another ending.")
     try:
         if path.is_dir() and not may_be_folder:
             raise kind(f"{path} is a folder", "Name a file, such as labels.parquet.")
@@ -51,7 +50,7 @@ def check_writable_path(path: Path, kind: type[UsageError] = UsageError, *, may_
             return
         above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
         if not above.is_dir():
-            raise kind(f"cannot write {path}: {above} is not a folder", "Choose another --out.")
+            raise kind(f"cannot write below {above}: it is not a folder", "Choose another --out.")
         if not os.access(above, os.W_OK | os.X_OK):
             raise kind(f"cannot write {path}: the folder {above} takes no new files", "Choose another --out.")
         path.stat()

@@ -19,38 +19,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tagllm_cli.records import Failure, Image, ImageInfo, Item, LabelEntry, Response
+from tagllm_cli.records import Failure, ImageInfo, Item, Response
 from tagllm_cli.store.damage import damage_as_table_error
-from tagllm_cli.store.migrations import IMAGE_2, MIGRATIONS
-from tagllm_cli.store.sqlite import Layout, SQLiteFile
+from tagllm_cli.store.evidence_layout import (
+    IMAGE_COLUMNS,
+    LAYOUT,
+    RecordedImage,
+    failure_values,
+    image_values,
+    response_of,
+    storable,
+)
+from tagllm_cli.store.sqlite import SQLiteFile
 
 PAGE = 500  # rows in memory at a time
 KEYS = 500  # keys in one query: older SQLite takes at most 999 variables
-
-_COLUMNS = "id, position, uri, version, fingerprint, width, height, error_kind, error, proposed"
-_LAYOUT = Layout(
-    application_id=0x7461676C,  # "tagl"
-    tables=(
-        "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
-        IMAGE_2.format(name="image"),
-        "CREATE INDEX image_position ON image (position, id)",
-        """CREATE TABLE response (key BLOB PRIMARY KEY, text TEXT NOT NULL, finish TEXT NOT NULL, logprobs TEXT,
-           prompt_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
-           run INTEGER NOT NULL) WITHOUT ROWID""",
-        """CREATE TABLE failed_request (key BLOB PRIMARY KEY, kind TEXT NOT NULL, message TEXT NOT NULL,
-           run INTEGER NOT NULL) WITHOUT ROWID""",
-        """CREATE TABLE run (id INTEGER PRIMARY KEY, command TEXT NOT NULL, version TEXT NOT NULL,
-           started REAL NOT NULL, ended REAL, report TEXT, engine TEXT)""",
-    ),
-    # The source as this run lists it. `unverified`: bytes that may have changed and were not read yet.
-    temporary=(
-        """CREATE TEMP TABLE listed (
-            id TEXT PRIMARY KEY, position INTEGER NOT NULL, uri TEXT NOT NULL, version TEXT NOT NULL,
-            fingerprint BLOB, width INTEGER, height INTEGER, error_kind TEXT, error TEXT, proposed TEXT,
-            unverified INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID""",
-    ),
-    migrations=MIGRATIONS,
-)
 
 _CHANGED = "l.version IS NOT i.version"
 # A listing that brings its own findings (an earlier table) redoes an image when any of them differs.
@@ -70,23 +53,6 @@ class SourceChanges:
     known: int
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedImage:
-    """One image as on record. `revision` is that of its last change; `failed`: its bytes are no image."""
-
-    id: str
-    revision: int
-    completed: bytes | None
-    failed: bool
-    path: Path | None
-    values: Sequence[Any]
-
-    def item(self) -> Item:
-        """Return it for a stage; built on demand, since most rows of a table do not change."""
-        with damage_as_table_error(self.path):
-            return _item(self.values)
-
-
 class Evidence:
     """The evidence file of one table, open for writing; use it as a context manager.
 
@@ -98,7 +64,7 @@ class Evidence:
 
         Raises TableError for a file that is not ours, damaged, newer, or in use, and for places where none can be.
         """
-        self._file = SQLiteFile(path, _LAYOUT)
+        self._file = SQLiteFile(path, LAYOUT)
         self._run = 0
         self._revised = False
         self._revision: int | None = None
@@ -158,9 +124,9 @@ class Evidence:
         """Take in what a source lists as (position, item), in a temporary table; nothing is merged yet."""
         self._file.query("DELETE FROM listed")
         stream = iter(items)
-        statement = f"INSERT OR IGNORE INTO listed ({_COLUMNS}) VALUES ({', '.join('?' * 10)})"
+        statement = f"INSERT OR IGNORE INTO listed ({IMAGE_COLUMNS}) VALUES ({', '.join('?' * 10)})"
         while chunk := list(islice(stream, PAGE)):
-            self._file.insert(statement, [_image_values(position, item) for position, item in chunk])
+            self._file.insert(statement, [image_values(position, item) for position, item in chunk])
 
     def compare(self, *, complete: bool) -> SourceChanges:
         """Count how the listed images differ from the record. Only a complete listing knows what is gone."""
@@ -188,7 +154,9 @@ class Evidence:
         self._take_over("position", "l.position IS NOT i.position")
         self._take_over("uri", "l.uri IS NOT i.uri", f", revision = {self.revision + 1}")
         new = "listed WHERE id NOT IN (SELECT id FROM image)"
-        self._change(new, f"INSERT INTO image ({_COLUMNS}, revision) SELECT {_COLUMNS}, {self.revision + 1} FROM {new}")
+        self._change(
+            new, f"INSERT INTO image ({IMAGE_COLUMNS}, revision) SELECT {IMAGE_COLUMNS}, {self.revision + 1} FROM {new}"
+        )
         if complete:
             gone = "image WHERE id NOT IN (SELECT id FROM listed)"
             self._change(gone, f"DELETE FROM {gone}")
@@ -243,7 +211,7 @@ class Evidence:
     def set_info(self, image_id: str, info: ImageInfo) -> None:
         """Record what reading an image found. The same as on record confirms it; anything else reopens the image."""
         query, before = self._file.query, self._file.changes
-        found = (info.fingerprint or None, info.width, info.height, *_failure_values(info.failure))
+        found = (info.fingerprint or None, info.width, info.height, *failure_values(info.failure))
         query(
             """UPDATE image SET fingerprint = ?, width = ?, height = ?, error_kind = ?, error = ?, completed = NULL,
                revision = ? WHERE id = ? AND (fingerprint, width, height, error_kind, error) IS NOT (?, ?, ?, ?, ?)""",
@@ -278,7 +246,7 @@ class Evidence:
         """Return what is on record for each request: a response, a failure, or None where it was not asked yet."""
         answers = "SELECT key, text, finish, logprobs, prompt_tokens, cached_tokens, output_tokens FROM response"
         with damage_as_table_error(self._file.path):
-            found = {key: _response(values) for key, *values in self._by_key(answers, keys)}
+            found = {key: response_of(values) for key, *values in self._by_key(answers, keys)}
         if lacking := [key for key in keys if key not in found]:
             failures = self._by_key("SELECT key, kind, message FROM failed_request", lacking)
             found.update({key: Response(failure=Failure(kind, message)) for key, kind, message in failures})
@@ -293,7 +261,7 @@ class Evidence:
         """Record an answer (the first one wins) or a failure (kept until an answer comes)."""
         self._revised = True
         if response.failure is not None:
-            values = (key, *_failure_values(response.failure), self._run)
+            values = (key, *failure_values(response.failure), self._run)
             self._file.query("INSERT OR REPLACE INTO failed_request VALUES (?, ?, ?, ?)", values)
             return
         logprobs = {token: round(value, 4) for token, value in response.first_logprobs.items()}
@@ -301,7 +269,7 @@ class Evidence:
         tokens = (response.prompt_tokens, response.cached_tokens, response.output_tokens)
         self._file.query(
             "INSERT OR IGNORE INTO response VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (key, _text(response.text), response.finish, encoded, *tokens, self._run),
+            (key, storable(response.text), response.finish, encoded, *tokens, self._run),
         )
         self._file.query("DELETE FROM failed_request WHERE key = ?", (key,))
 
@@ -324,44 +292,3 @@ class Evidence:
 
     def _count(self, what: str) -> int:
         return int(self._file.query(f"SELECT count(*) FROM {what}")[0][0])
-
-
-def _image_values(position: int, item: Item) -> tuple[Any, ...]:
-    image, info = item.image, item.info
-    proposed = None
-    if item.proposed is not None:
-        entries = [(entry.name, entry.score, entry.arms, entry.groups) for entry in item.proposed]
-        proposed = json.dumps(entries, ensure_ascii=False, separators=(",", ":"))
-    found: tuple[Any, ...] = (None, None, None, None, None)
-    if info is not None:
-        found = (info.fingerprint or None, info.width, info.height, *_failure_values(info.failure))
-    return (image.id, position, image.uri, image.version, *found, proposed)
-
-
-def _item(values: Sequence[Any]) -> Item:
-    id_, _, uri, version, fingerprint, width, height, error_kind, error, proposed, *_ = values
-    info = None
-    if fingerprint is not None or error_kind is not None:
-        failure = Failure(error_kind, error) if error_kind is not None else None
-        info = ImageInfo(fingerprint or b"", width or 0, height or 0, failure)
-    entries = None
-    if proposed is not None:
-        entries = tuple(
-            LabelEntry(name, score=score, arms=tuple(arms), groups=tuple(groups))
-            for name, score, arms, groups in json.loads(proposed)
-        )
-    return Item(Image(id_, uri, version), info, entries)
-
-
-def _response(values: Sequence[Any]) -> Response:
-    text, finish, logprobs, *tokens = values
-    return Response(text, finish, json.loads(logprobs) if logprobs else {}, *tokens)
-
-
-def _failure_values(failure: Failure | None) -> tuple[str | None, str | None]:
-    return (None, None) if failure is None else (failure.kind, _text(failure.message))
-
-
-def _text(text: str) -> str:
-    """Return text that can be stored: half a character, which a cut answer may end in, becomes a question mark."""
-    return text.encode("utf-8", "replace").decode("utf-8")
