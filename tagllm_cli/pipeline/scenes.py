@@ -21,7 +21,7 @@ from tagllm_cli.labeling.answers.parse_list import Lexicon, render_names
 from tagllm_cli.labeling.groups.cooccurrence import Scene
 from tagllm_cli.labeling.templates import Template, load_templates
 from tagllm_cli.records import Request, Response
-from tagllm_cli.store.atomic import check_writable_path, replacing
+from tagllm_cli.store.atomic import replacing
 from tagllm_cli.text import some
 from tagllm_cli.vocabulary.forms import folded
 from tagllm_cli.vocabulary.load import load_vocabulary
@@ -81,7 +81,6 @@ def scenes_file(
         EndpointError, ModelError: the model cannot be reached or loaded.
     """
     vocabulary, templates = load_vocabulary(vocabulary_name), load_templates(prompts)
-    check_writable_path(out)
     if out.suffix.lower() not in (".yaml", ".yml"):
         raise UsageError(f"{out} is no name for a file of scenes", "Name a YAML file, such as scenes.yaml.")
     if out.exists():

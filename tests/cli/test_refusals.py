@@ -12,6 +12,7 @@ import pytest
 
 from tagllm_cli.errors import ModelError, SourceError, TableError
 from tagllm_cli.store.evidence import Evidence
+from tests.support.command_line import tagllm
 from tests.support.rule_engine import RuleEngine
 from tests.support.workspace import LABELS, Workspace, snapshot
 
@@ -121,3 +122,26 @@ def test_an_empty_folder_leaves_no_trace(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="there are no images"):
         workspace.candidates()
     assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["candidates", "{images}", "--vocab", "{vocabulary}", "--endpoint", "http://127.0.0.1:9/v1"],
+        ["disambiguate", "{table}", "--endpoint", "http://127.0.0.1:9/v1"],
+        ["export", "{table}", "--format", "coco"],
+        ["concepts", "{vocabulary}", "--llm-endpoint", "http://127.0.0.1:9/v1"],
+        ["vocab", "scenes", "{vocabulary}", "--llm-endpoint", "http://127.0.0.1:9/v1"],
+    ],
+    ids=["candidates", "disambiguate", "export", "concepts", "scenes"],
+)
+def test_an_output_on_a_url_is_refused_before_a_server_is_looked_for(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    workspace.candidates()
+    monkeypatch.chdir(workspace.images.parent)
+    before = snapshot(workspace.images.parent)
+    places = {"images": workspace.images, "vocabulary": workspace.vocabulary, "table": workspace.out}
+    result = tagllm([*(word.format(**places) for word in arguments), "--out", "s3://my-bucket/c.parquet"])
+    assert (result.exit_code, "s3://my-bucket/c.parquet is a URL" in result.stderr) == (2, True)
+    assert snapshot(workspace.images.parent) == before

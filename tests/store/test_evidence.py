@@ -116,7 +116,9 @@ def test_a_listing_is_compared_and_taken_in(three: Evidence) -> None:
 
 def test_what_is_unchanged_is_not_reopened(three: Evidence) -> None:
     before, revision = known(three), three.revision
-    assert take_in(three, image("a"), image("b"), image("c")) == SourceChanges(total=3, new=0, changed=0, gone=0, known=3)
+    assert take_in(three, image("a"), image("b"), image("c")) == SourceChanges(
+        total=3, new=0, changed=0, gone=0, known=3
+    )
     three.commit()
     assert (known(three), three.revision) == (before, revision)
 

@@ -18,7 +18,6 @@ from tagllm_cli.store.sqlite import Layout, SQLiteFile
 from tests.support.workspace import snapshot
 
 
-
 def to_format_2(db: sqlite3.Connection) -> None:
     db.execute("ALTER TABLE remark RENAME TO note")
 

@@ -7,13 +7,15 @@ from pathlib import Path
 from tagllm_cli.engines.factory import ModelOptions, identify, make_engine
 from tagllm_cli.errors import UsageError
 from tagllm_cli.pipeline.concepts.settings import Model
+from tagllm_cli.store.atomic import check_writable_path
 
 
 def concept_models(model: ModelOptions, llm: ModelOptions, out: Path) -> tuple[Model, Model | None]:
     """Return who writes concept cards into `out` and who looks at pictures; the same where no LLM is named.
 
-    Raises UsageError where no model is named at all.
+    Raises UsageError where no model is named at all, and for an `out` that can never be written.
     """
+    check_writable_path(out)
     seer = _named(model, out)
     writer = _named(llm, out) or seer
     if writer is None:

@@ -24,7 +24,7 @@ from tagllm_cli.pipeline.concepts.summary import ConceptSummary
 from tagllm_cli.pipeline.concepts.validation import TryOut
 from tagllm_cli.pipeline.concepts.validation_set import Gallery, open_gallery
 from tagllm_cli.pipeline.progress import Dialog
-from tagllm_cli.store.atomic import check_writable_path, file_state
+from tagllm_cli.store.atomic import file_state
 from tagllm_cli.store.evidence import Evidence
 from tagllm_cli.vocabulary.load import load_vocabulary
 from tagllm_cli.vocabulary.model import Vocabulary
@@ -45,7 +45,6 @@ def write_concepts(settings: ConceptSettings, llm: Model, seer: Model | None, di
         EndpointError, ModelError, EngineDiedError: a model cannot be reached or died; what was answered is kept.
     """
     began = time.monotonic()
-    check_writable_path(settings.out)
     settings.check(sees=seer is not None, is_terminal=dialog.is_interactive)
     vocabulary, templates = load_vocabulary(settings.vocabulary), load_templates(settings.prompts)
     book, gallery = CardBook(settings.out, vocabulary), _gallery(settings, vocabulary)

@@ -20,7 +20,8 @@ from tagllm_cli.pipeline.label.pending import Questions
 from tagllm_cli.pipeline.label.summary import RowCounts
 from tagllm_cli.records import Failure, Response, Row, Status
 from tagllm_cli.store.atomic import file_state
-from tagllm_cli.store.evidence import Evidence, RecordedImage
+from tagllm_cli.store.evidence import Evidence
+from tagllm_cli.store.evidence_layout import RecordedImage
 from tagllm_cli.store.table import RowReader, Table, TableInfo, open_table, table_metadata, write_table
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def materialize(
             counts = earlier.counts
         unasked = Response(failure=Failure("missing", "not on record")) if options.missing_unknown else None
         rows = _rows(stage, evidence, questions, unasked, earlier, counts)
-        write_table(job.out, info, rows, earlier and earlier.reader)
+        write_table(job.out, info, rows, None if earlier is None else earlier.reader)
     state = {"revision": revision, "settings": settings, "file": file_state(job.out), "counts": counts.to_json()}
     evidence.set_meta("table", state, revises=False)
     return counts

@@ -138,10 +138,17 @@ def _check_out(job: Job) -> None:
         if stage != job.plan_options.stage:
             raise TableError(f"{job.out} is a table of another kind ({stage})", "Choose another --out.")
         if not job.evidence.exists():
-            raise TableError(
-                f"{job.out} is there, but its evidence {job.evidence.name} is not",
-                "Put the evidence back, or choose another --out.",
-            )
+            raise _without_evidence(job, "not")
+        if job.evidence.is_file() and job.evidence.stat().st_size == 0:
+            raise _without_evidence(job, "empty")
+
+
+def _without_evidence(job: Job, state: str) -> TableError:
+    """Return the error for a table whose responses are not there: they would all be paid for again."""
+    return TableError(
+        f"{job.out} is there, but its evidence {job.evidence.name} is {state}",
+        "Put the evidence back, or choose another --out.",
+    )
 
 
 def _pin(job: Job, evidence: Evidence, options: RunOptions) -> tuple[Plan, list[str]]:
@@ -150,10 +157,7 @@ def _pin(job: Job, evidence: Evidence, options: RunOptions) -> tuple[Plan, list[
     with damage_as_table_error(job.evidence):
         pinned = None if record is None else Plan.from_json(record)
     if pinned is None and job.out.exists():
-        raise TableError(
-            f"{job.out} is there, but its evidence {job.evidence.name} is empty",
-            "Put the evidence back, or choose another --out.",
-        )
+        raise _without_evidence(job, "empty")
     if pinned is not None and pinned.stage != job.plan_options.stage:
         raise TableError(f"{job.evidence} belongs to a table of another kind ({pinned.stage})", "Choose another --out.")
     plan_options = job.plan_options
