@@ -1,7 +1,4 @@
-"""The frozen records that travel between the rooms, and the Arrow schema of the label table.
-
-`pyarrow` is imported only where a schema is built: `--help` must not pay for it.
-"""
+"""Frozen records that the packages exchange. Imports nothing heavy: `tagllm --help` loads this module."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import enum
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -45,15 +42,24 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One image of a source as the listing shows it, before its bytes are read.
+    """One image of a source as its listing shows it, before its bytes are read.
 
-    `id` is stable across runs; `uri` is relative to the source root; `size` is in bytes, `mtime_ns` in nanoseconds.
+    `id` is stable across runs; `uri` is relative to the source. `version` is opaque (size and mtime, an ETag, shard
+    offset and length): where it differs, the bytes may differ. Empty: none is known.
     """
 
     id: str
     uri: str
-    size: int
-    mtime_ns: int
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """What reopens a source: its registered `kind` (`folder`), a `uri`, and plain JSON `options` of that kind."""
+
+    kind: str
+    uri: str
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,16 @@
 """What all export formats share: the images and labels that are exported, their numbers, and how files are replaced.
 
+All formats agree on what an example is (`Examples`); outputs are put in place by `store.atomic.replacing`.
 Imports nothing heavy, and neither does a format's module: the command line lists the formats in its help.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from tagllm_cli.errors import TableError, UsageError
@@ -170,55 +168,3 @@ def numbered_labels(info: TableInfo) -> dict[int, Label]:
     if not all(name in ids for name in info.vocabulary.names):
         ids = {name: position for position, name in enumerate(info.vocabulary.names)}
     return dict(sorted(((ids[label.name], label) for label in info.vocabulary.labels), key=lambda item: item[0]))
-
-
-def starts_with(signature: bytes) -> Callable[[Path], bool]:
-    """Return a test for `replacing`: is this a file that begins as our exports do?"""
-
-    def is_ours(path: Path) -> bool:
-        if not path.is_file():
-            return False
-        with path.open("rb") as file:
-            return file.read(len(signature)) == signature
-
-    return is_ours
-
-
-@contextlib.contextmanager
-def replacing(out: Path, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
-    """Yield a path for a new file or folder, and put what was written there in the place of `out` at the end.
-
-    What `out` held before must be nothing, empty, or `is_ours`, an earlier export; else UsageError is raised before
-    anything is written. An exception leaves `out` as it was. A file is replaced by one rename, a folder by two.
-    """
-    out = Path(os.path.realpath(out))  # a symbolic link stays, and its target is replaced
-    try:
-        if os.path.lexists(out) and not _is_empty(out) and not is_ours(out):
-            raise UsageError(f"{out} holds something else than an export in this format", "Choose another --out.")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".tagllm-export-", dir=out.parent) as room:
-            new, old = Path(room, "new"), Path(room, "old")
-            yield new
-            _sync(new)
-            if out.is_dir():
-                out.rename(old)
-            try:
-                new.rename(out)
-            except OSError:
-                if old.exists():
-                    old.rename(out)
-                raise
-    except OSError as error:
-        raise UsageError(f"cannot write {out}: {error.strerror or error}", "Choose another --out.") from error
-
-
-def _is_empty(path: Path) -> bool:
-    if path.is_dir():
-        return not any(path.iterdir())
-    return path.is_file() and path.stat().st_size == 0
-
-
-def _sync(path: Path) -> None:
-    for file in (each for each in (path, *path.rglob("*")) if each.is_file()):
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())

@@ -14,7 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
-from tagllm_cli.export.base import Example, Examples, ExportSettings, ExportSummary, Format, replacing, starts_with
+from tagllm_cli.export.base import Example, Examples, ExportSettings, ExportSummary, Format
+from tagllm_cli.store.atomic import replacing, starts_with
 
 if TYPE_CHECKING:
     from tagllm_cli.store.table import Table
@@ -26,7 +27,7 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
     """Write one JSON file in ASCII. Memory does not grow with the table: annotations wait on disk for the images."""
     examples = Examples(table, settings)
     with (
-        replacing(out, starts_with(_SIGNATURE)) as new,
+        replacing(out, is_ours=starts_with(_SIGNATURE)) as new,
         new.open("w", encoding="ascii") as file,
         TemporaryFile("w+", encoding="ascii", dir=new.parent) as annotations,
     ):

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tagllm_cli.errors import UsageError
-from tagllm_cli.export.base import Examples, ExportSettings, ExportSummary, Format, replacing, starts_with
+from tagllm_cli.export.base import Examples, ExportSettings, ExportSummary, Format
+from tagllm_cli.store.atomic import replacing, starts_with
 
 if TYPE_CHECKING:
     from tagllm_cli.store.table import Table
@@ -29,7 +30,7 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
         message = f"the label {divided[0]!r} holds {SEPARATOR!r}, which divides labels in this format"
         raise UsageError(message, "Use --format jsonl.")
     signature = ",".join(_HEADER).encode() + b"\n"
-    with replacing(out, starts_with(signature)) as new, new.open("w", encoding="utf-8", newline="") as file:
+    with replacing(out, is_ours=starts_with(signature)) as new, new.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_HEADER)
         for example in examples:

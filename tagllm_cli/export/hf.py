@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tagllm_cli.errors import UsageError
-from tagllm_cli.export.base import Example, Examples, ExportSettings, ExportSummary, Format, replacing
+from tagllm_cli.export.base import Example, Examples, ExportSettings, ExportSummary, Format
 from tagllm_cli.records import Image, Row, digest16
 from tagllm_cli.sources.registry import Folder, ReadFailure, open_source
+from tagllm_cli.store.atomic import replacing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,8 +41,8 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
     Raises UsageError where the source root is no folder, or where not one image could be read below it.
     """
     examples = Examples(table, settings)
-    folder = open_source(str(settings.root or table.info.root))
-    with replacing(out, _is_ours) as new:
+    folder = open_source(str(settings.root or table.info.source.uri))
+    with replacing(out, is_ours=_is_ours) as new:
         data = new / "data"
         data.mkdir(parents=True)
         shards = _write_shards(
@@ -74,7 +75,7 @@ def _records(examples: Examples, folder: Folder, embed: bool) -> Iterator[dict[s
 def _picture(row: Row, folder: Folder, embed: bool) -> dict[str, Any]:
     if not embed:
         return {"bytes": None, "path": str(folder.root / row.uri)}
-    data = folder.read(Image(row.image_id, row.uri, size=0, mtime_ns=0))
+    data = folder.read(Image(row.image_id, row.uri))
     if digest16(data) != row.fingerprint:
         raise ReadFailure("changed", "the labels are about other bytes")
     return {"bytes": data, "path": Path(row.uri).name}

@@ -10,7 +10,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tagllm_cli.export.base import Examples, ExportSettings, ExportSummary, Format, replacing, starts_with
+from tagllm_cli.export.base import Examples, ExportSettings, ExportSummary, Format
+from tagllm_cli.store.atomic import replacing, starts_with
 
 if TYPE_CHECKING:
     from tagllm_cli.store.table import Table
@@ -22,7 +23,7 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
     """Write one file in UTF-8."""
     examples = Examples(table, settings)
     names = [label.name for label in examples.vocabulary]
-    with replacing(out, starts_with(_SIGNATURE)) as new, new.open("w", encoding="utf-8") as file:
+    with replacing(out, is_ours=starts_with(_SIGNATURE)) as new, new.open("w", encoding="utf-8") as file:
         for example in examples:
             row = example.row
             line = {

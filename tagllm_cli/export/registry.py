@@ -8,6 +8,7 @@ from pathlib import Path
 from tagllm_cli.errors import UsageError
 from tagllm_cli.export import coco, csv_file, hf, jsonl
 from tagllm_cli.export.base import ExportSettings, ExportSummary, Format
+from tagllm_cli.store.atomic import check_writable_path
 
 FORMATS: Mapping[str, Format] = {each.FORMAT.name: each.FORMAT for each in (coco, csv_file, jsonl, hf)}
 
@@ -23,4 +24,5 @@ def export_table(
 
     if format_ not in FORMATS:
         raise UsageError(f"there is no export format {format_!r}", f"Use one of {', '.join(FORMATS)}.")
+    check_writable_path(out, may_be_folder=True)
     return FORMATS[format_].export(open_table(path), out, settings)

@@ -201,5 +201,5 @@ def write_scenes(path: Path, vocabulary: Vocabulary, scenes: Sequence[Scene], au
     entries = [{"name": scene.name, "labels": list(scene.labels)} for scene in scenes]
     content = {"vocabulary": vocabulary.name, "author": author, "scenes": entries}
     text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False, width=120)
-    with replacing(path) as fresh:
-        fresh.write_text(_HEAD + text, encoding="utf-8")
+    with replacing(path) as new:
+        new.write_text(_HEAD + text, encoding="utf-8")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tagllm_cli.errors import SourceError
-from tagllm_cli.records import Image
+from tagllm_cli.records import Image, SourceInfo
 from tagllm_cli.sources.read import ReadFailure, read_file
 
 EXTENSIONS = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"])
@@ -44,12 +44,16 @@ class Folder:
             raise SourceError(f"the path {str(self.root)!r} is not UTF-8", "Rename the folder.")
         _list(str(self.root))
 
+    def describe(self) -> SourceInfo:
+        """Return what `open_source` reopens this folder with."""
+        return SourceInfo("folder", str(self.root))
+
     def images(self) -> Iterator[Image]:
         """Yield the images in the order of their paths' segments, one folder in memory at a time.
 
         An image is what has one of EXTENSIONS in any case and is no folder; what is hidden (a leading dot) is left out.
         Links are followed, except to a folder that the link lies in. What cannot be read (a FIFO, a broken link) is
-        yielded too, with size 0. Raises SourceError where a folder cannot be listed: a listing is complete or nothing.
+        yielded too. Raises SourceError where a folder cannot be listed: a listing is complete or nothing.
         """
         try:
             top = os.stat(self.root)
@@ -109,11 +113,12 @@ def _image(entry: os.DirEntry[str], path: str) -> Image:
     try:
         status = entry.stat()
     except OSError:  # a broken link: reading it will say so
-        size, mtime_ns = 0, 0
+        version = ""
     else:
-        size, mtime_ns = status.st_size if stat.S_ISREG(status.st_mode) else 0, status.st_mtime_ns
+        size = status.st_size if stat.S_ISREG(status.st_mode) else 0
+        version = f"{size}-{status.st_mtime_ns}"
     name = path if _is_utf8(path) else _escaped(path)
-    return Image(name, name, size, mtime_ns)
+    return Image(name, name, version)
 
 
 def _is_utf8(path: str) -> bool:

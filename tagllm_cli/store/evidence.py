@@ -1,7 +1,11 @@
 """The evidence: an SQLite file with everything that was paid for, and the checkpoint of every run.
 
-Replies are kept under the identity of their request, so the first recorded answer wins and nothing is ever asked
-twice; a failed request is kept apart from them and is asked again.
+Responses are kept under the identity of their request, so the first recorded answer wins and nothing is asked twice; a
+failed request is kept apart from them and is asked again.
+
+Images are verified, then replaced: one whose version changed keeps its fingerprint and its responses until its bytes
+have been read. `revision` numbers the commits that a table could show; each image carries that of its last change, so a
+table knows which of its rows are still right.
 """
 
 from __future__ import annotations
@@ -15,43 +19,32 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tagllm_cli.records import Failure, Image, ImageInfo, Item, LabelEntry, Response
-from tagllm_cli.store.sqlite import Layout, SQLiteFile
+from tagllm_cli.records import Failure, ImageInfo, Item, Response
+from tagllm_cli.store.damage import damage_as_table_error
+from tagllm_cli.store.evidence_layout import (
+    IMAGE_COLUMNS,
+    LAYOUT,
+    RecordedImage,
+    failure_values,
+    image_values,
+    response_of,
+    storable,
+)
+from tagllm_cli.store.sqlite import SQLiteFile
 
 PAGE = 500  # rows in memory at a time
 KEYS = 500  # keys in one query: older SQLite takes at most 999 variables
 
-_LISTED = """
-    id TEXT PRIMARY KEY, position INTEGER NOT NULL, uri TEXT NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
-    fingerprint BLOB, width INTEGER, height INTEGER, error_kind TEXT, error TEXT, proposed TEXT"""
-_COLUMNS = "id, position, uri, size, mtime_ns, fingerprint, width, height, error_kind, error, proposed"
-_LAYOUT = Layout(
-    application_id=0x7461676C,  # "tagl"
-    format=1,
-    tables=(
-        "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
-        f"CREATE TABLE image ({_LISTED}, settled BLOB) WITHOUT ROWID",
-        "CREATE INDEX image_position ON image (position, id)",
-        """CREATE TABLE reply (key BLOB PRIMARY KEY, text TEXT NOT NULL, finish TEXT NOT NULL, logprobs TEXT,
-           prompt_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
-           run INTEGER NOT NULL) WITHOUT ROWID""",
-        """CREATE TABLE failed_request (key BLOB PRIMARY KEY, kind TEXT NOT NULL, message TEXT NOT NULL,
-           run INTEGER NOT NULL) WITHOUT ROWID""",
-        """CREATE TABLE run (id INTEGER PRIMARY KEY, command TEXT NOT NULL, version TEXT NOT NULL,
-           started REAL NOT NULL, ended REAL, report TEXT)""",
-    ),
-    temporary=(f"CREATE TEMP TABLE listed ({_LISTED}) WITHOUT ROWID",),
-)
-
-_TOUCHED = "(l.size, l.mtime_ns) IS NOT (i.size, i.mtime_ns)"
+_CHANGED = "l.version IS NOT i.version"
 # A listing that brings its own findings (an earlier table) redoes an image when any of them differs.
-_REDONE = """l.proposed IS NOT i.proposed OR (coalesce(l.fingerprint, l.error_kind) IS NOT NULL
-    AND (l.fingerprint, l.error_kind, l.error) IS NOT (i.fingerprint, i.error_kind, i.error))"""
+_REDONE = """(l.proposed IS NOT i.proposed OR (coalesce(l.fingerprint, l.error_kind) IS NOT NULL
+    AND (l.fingerprint, l.error_kind, l.error) IS NOT (i.fingerprint, i.error_kind, i.error)))"""
+_PAIRS = "listed l JOIN image i USING (id)"
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """How the images of a listing differ from those on record: counts of images."""
+class SourceChanges:
+    """How the images of a source differ from those on record: counts of images."""
 
     total: int
     new: int
@@ -67,10 +60,14 @@ class Evidence:
     """
 
     def __init__(self, path: Path | None) -> None:
-        """Open or create the file (None: in memory, for a dry run). Raises TableError where that is not possible."""
-        self._file = SQLiteFile(path, _LAYOUT)
+        """Open or create the file (None: in memory, for a dry run), migrating an older format.
+
+        Raises TableError for a file that is not ours, damaged, newer, or in use, and for places where none can be.
+        """
+        self._file = SQLiteFile(path, LAYOUT)
         self._run = 0
         self._revised = False
+        self._revision: int | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -89,8 +86,12 @@ class Evidence:
     def commit(self) -> None:
         """Make everything recorded so far durable against a killed process."""
         if self._revised:
-            self.set_meta("revision", self.revision + 1, revises=False)
-        self._file.commit()
+            revision = self.revision + 1
+            self.set_meta("revision", revision, revises=False)
+            self._file.commit()
+            self._revision = revision
+        else:
+            self._file.commit()
         self._revised = False
 
     def rollback(self) -> None:
@@ -100,13 +101,17 @@ class Evidence:
 
     @property
     def revision(self) -> int:
-        """How many commits have changed what a table could show; equal revisions derive equal tables."""
-        return int(self.meta("revision") or 0)
+        """How many commits have changed what a table could show; equal revisions make equal tables."""
+        if self._revision is None:
+            with damage_as_table_error(self._file.path):
+                self._revision = int(self.meta("revision") or 0)
+        return self._revision
 
     def meta(self, key: str) -> Any:
         """Return the JSON value under `key`, None where there is none."""
         found = self._file.query("SELECT value FROM meta WHERE key = ?", (key,))
-        return json.loads(found[0][0]) if found else None
+        with damage_as_table_error(self._file.path):
+            return json.loads(found[0][0]) if found else None
 
     def set_meta(self, key: str, value: Any, *, revises: bool = True) -> None:
         """Keep a JSON value under `key`; `revises` says whether a table could show the difference."""
@@ -116,87 +121,132 @@ class Evidence:
     # -- images ---------------------------------------------------------------------------------------------------
 
     def list_images(self, items: Iterable[tuple[int, Item]]) -> None:
-        """Take in a listing of (position in the source, subject), in a temporary table; nothing is merged yet."""
+        """Take in what a source lists as (position, item), in a temporary table; nothing is merged yet."""
         self._file.query("DELETE FROM listed")
         stream = iter(items)
-        statement = f"INSERT OR IGNORE INTO listed ({_COLUMNS}) VALUES ({', '.join('?' * 11)})"
+        statement = f"INSERT OR IGNORE INTO listed ({IMAGE_COLUMNS}) VALUES ({', '.join('?' * 10)})"
         while chunk := list(islice(stream, PAGE)):
-            self._file.insert(statement, [_image_values(position, item) for position, item in chunk])
+            self._file.insert(statement, [image_values(position, item) for position, item in chunk])
 
-    def compare(self, *, complete: bool) -> Listing:
-        """Count how the listing differs from the record. Only a complete listing knows what is gone."""
-        return Listing(
+    def compare(self, *, complete: bool) -> SourceChanges:
+        """Count how the listed images differ from the record. Only a complete listing knows what is gone."""
+        return SourceChanges(
             total=self._count("listed"),
             new=self._count("listed WHERE id NOT IN (SELECT id FROM image)"),
-            changed=self._count(f"listed l JOIN image i USING (id) WHERE {_TOUCHED} OR {_REDONE}"),
+            changed=self._count(f"{_PAIRS} WHERE {_CHANGED} OR {_REDONE}"),
             gone=self._count("image WHERE id NOT IN (SELECT id FROM listed)") if complete else 0,
             known=self._count("image"),
         )
 
     def merge(self, *, complete: bool, by_hash: bool) -> None:
-        """Bring the record up to the listing: add what is new, reopen what changed, drop what is gone.
+        """Bring the record up to what is listed: add what is new, mark what to verify, drop what is gone.
 
-        Changed is what has another size, time or finding; with `by_hash` every image is opened to see.
+        An image of another version is read again, with `by_hash` every image; its row stays until then. Where the
+        listing brings findings, other ones replace those on record at once.
         """
-        before, run = self._file.changes, self._file.query
-        run(
-            f"""UPDATE image AS i SET size = l.size, mtime_ns = l.mtime_ns, fingerprint = l.fingerprint,
-                width = l.width, height = l.height, error_kind = l.error_kind, error = l.error,
-                proposed = l.proposed, settled = NULL
-                FROM listed AS l WHERE l.id = i.id AND ({int(by_hash)} OR {_TOUCHED} OR {_REDONE})"""
+        self._file.query(
+            f"""UPDATE listed SET unverified = 1 WHERE fingerprint IS NULL AND error_kind IS NULL
+                AND id IN (SELECT id FROM {_PAIRS} WHERE {int(by_hash)} OR {_CHANGED})"""
         )
-        run(
-            """UPDATE image AS i SET position = l.position, uri = l.uri
-               FROM listed AS l WHERE l.id = i.id AND (l.position, l.uri) IS NOT (i.position, i.uri)"""
+        findings = "fingerprint, width, height, error_kind, error, proposed"
+        self._take_over(findings, _REDONE, f", completed = NULL, revision = {self.revision + 1}")
+        self._take_over("version", f"{_CHANGED} AND NOT l.unverified")
+        self._take_over("position", "l.position IS NOT i.position")
+        self._take_over("uri", "l.uri IS NOT i.uri", f", revision = {self.revision + 1}")
+        new = "listed WHERE id NOT IN (SELECT id FROM image)"
+        self._change(
+            new, f"INSERT INTO image ({IMAGE_COLUMNS}, revision) SELECT {IMAGE_COLUMNS}, {self.revision + 1} FROM {new}"
         )
-        run(f"INSERT INTO image ({_COLUMNS}) SELECT {_COLUMNS} FROM listed WHERE id NOT IN (SELECT id FROM image)")
         if complete:
-            run("DELETE FROM image WHERE id NOT IN (SELECT id FROM listed)")
-        self._revised |= self._file.changes != before
+            gone = "image WHERE id NOT IN (SELECT id FROM listed)"
+            self._change(gone, f"DELETE FROM {gone}")
+
+    def _take_over(self, columns: str, where: str, also: str = "") -> None:
+        """Set `columns` to what is listed, for the pairs (l, i) of a listed and a recorded image that meet `where`."""
+        pairs = f"{_PAIRS} WHERE {where}"
+        self._change(
+            pairs,
+            f"""UPDATE image SET ({columns}) = (SELECT {columns} FROM listed WHERE listed.id = image.id){also}
+                WHERE id IN (SELECT id FROM {pairs})""",
+        )
+
+    def _change(self, rows: str, statement: str) -> None:
+        """Run a statement if there are `rows` for it: a file that can only be read refuses even one without effect."""
+        if self._file.query(f"SELECT EXISTS (SELECT 1 FROM {rows})")[0][0]:
+            self._file.query(statement)
+            self._revised = True
 
     def iter_items(self, *, listed_only: bool = False) -> Iterator[tuple[Item, bytes | None]]:
-        """Yield (subject, settled mark) in source order, a page in memory at a time; safe against writes in between."""
-        only = "AND id IN (SELECT id FROM listed)" if listed_only else ""
-        query = f"""SELECT {_COLUMNS}, settled FROM image WHERE (position, id) > (?, ?) {only}
-            ORDER BY position, id LIMIT {PAGE}"""
+        """Yield (item, hash of the completed requests) in source order, a page in memory at a time.
+
+        An image that has to be verified comes as one that was never opened. Writes in between are safe.
+        """
+        join = "JOIN" if listed_only else "LEFT JOIN"
+        for image in self._images("coalesce(l.version, i.version)", f"{join} listed l USING (id)", "l.unverified"):
+            item = image.item()
+            yield (Item(item.image, None, item.proposed), None) if image.values[-1] else (item, image.completed)
+
+    def iter_recorded(self) -> Iterator[RecordedImage]:
+        """Yield the images as on record in source order, a page in memory at a time; writes in between are safe."""
+        return self._images("i.version", "", "0")
+
+    def _images(self, version: str, join: str, unverified: str) -> Iterator[RecordedImage]:
+        query = f"""SELECT i.id, i.position, i.uri, {version}, i.fingerprint, i.width, i.height, i.error_kind, i.error,
+            i.proposed, i.completed, i.revision, {unverified} FROM image i {join}
+            WHERE (i.position, i.id) > (?, ?) ORDER BY i.position, i.id LIMIT {PAGE}"""
         last: tuple[int, str] = (-1, "")
         while page := self._file.query(query, last):
             for values in page:
-                yield _item(values), values[11]
+                yield RecordedImage(values[0], values[11], values[10], values[7] is not None, self._file.path, values)
             last = (page[-1][1], page[-1][0])
+
+    def has_image(self, image_id: str) -> bool:
+        """Tell whether an image is on record."""
+        return bool(self._file.query("SELECT 1 FROM image WHERE id = ?", (image_id,)))
 
     def count_images(self) -> int:
         """Return the number of images on record."""
         return self._count("image")
 
     def set_info(self, image_id: str, info: ImageInfo) -> None:
-        """Record what opening an image found out; what was settled about it no longer is."""
-        self._file.query(
-            """UPDATE image SET fingerprint = ?, width = ?, height = ?, error_kind = ?, error = ?, settled = NULL
-               WHERE id = ?""",
-            (info.fingerprint, info.width, info.height, *_failure_values(info.failure), image_id),
+        """Record what reading an image found. The same as on record confirms it; anything else reopens the image."""
+        query, before = self._file.query, self._file.changes
+        found = (info.fingerprint or None, info.width, info.height, *failure_values(info.failure))
+        query(
+            """UPDATE image SET fingerprint = ?, width = ?, height = ?, error_kind = ?, error = ?, completed = NULL,
+               revision = ? WHERE id = ? AND (fingerprint, width, height, error_kind, error) IS NOT (?, ?, ?, ?, ?)""",
+            (*found, self.revision + 1, image_id, *found),
         )
-        self._revised = True
+        self._revised |= self._file.changes != before
+        query(
+            """UPDATE image SET version = (SELECT version FROM listed WHERE listed.id = image.id)
+               WHERE id = ? AND id IN (SELECT id FROM listed WHERE unverified)""",
+            (image_id,),
+        )
+        query("UPDATE listed SET unverified = 0 WHERE id = ? AND unverified", (image_id,))
 
-    def set_settled(self, image_id: str, mark: bytes) -> None:
-        """Remember that everything that `mark` stands for is answered about this image."""
-        self._file.query("UPDATE image SET settled = ? WHERE id = ?", (mark, image_id))
-        self._revised = True  # other questions than before, even where their answers were on record
+    def set_completed(self, image_id: str, requests: bytes | None) -> None:
+        """Remember the hash of the requests that are all answered about an image; None: look at it again."""
+        before = self._file.changes
+        values = (requests, image_id, requests)
+        self._file.query("UPDATE image SET completed = ? WHERE id = ? AND completed IS NOT ?", values)
+        self._revised |= self._file.changes != before
 
     # -- requests -------------------------------------------------------------------------------------------------
 
     def has_responses(self) -> bool:
         """Tell whether anything was answered yet: until then, no plan is worth pinning."""
-        return bool(self._file.query("SELECT 1 FROM reply LIMIT 1"))
+        return bool(self._file.query("SELECT 1 FROM response LIMIT 1"))
 
     def answered(self, keys: Sequence[bytes]) -> frozenset[bytes]:
         """Return those of the requests that have an answer."""
-        return frozenset(found[0] for found in self._by_key("SELECT key FROM reply", keys))
+        return frozenset(found[0] for found in self._by_key("SELECT key FROM response", keys))
 
     def responses(self, keys: Sequence[bytes]) -> list[Response | None]:
-        """Return what is on record for each request: an answer, a failure, or None where it was not asked yet."""
-        answers = "SELECT key, text, finish, logprobs, prompt_tokens, cached_tokens, output_tokens FROM reply"
-        found = {key: _response(values) for key, *values in self._by_key(answers, keys)}
+        """Return what is on record for each request: a response, a failure, or None where it was not asked yet."""
+        answers = "SELECT key, text, finish, logprobs, prompt_tokens, cached_tokens, output_tokens FROM response"
+        with damage_as_table_error(self._file.path):
+            found = {key: response_of(values) for key, *values in self._by_key(answers, keys)}
         if lacking := [key for key in keys if key not in found]:
             failures = self._by_key("SELECT key, kind, message FROM failed_request", lacking)
             found.update({key: Response(failure=Failure(kind, message)) for key, kind, message in failures})
@@ -211,71 +261,34 @@ class Evidence:
         """Record an answer (the first one wins) or a failure (kept until an answer comes)."""
         self._revised = True
         if response.failure is not None:
-            values = (key, *_failure_values(response.failure), self._run)
+            values = (key, *failure_values(response.failure), self._run)
             self._file.query("INSERT OR REPLACE INTO failed_request VALUES (?, ?, ?, ?)", values)
             return
         logprobs = {token: round(value, 4) for token, value in response.first_logprobs.items()}
         encoded = json.dumps(logprobs, separators=(",", ":")) if logprobs else None
         tokens = (response.prompt_tokens, response.cached_tokens, response.output_tokens)
         self._file.query(
-            "INSERT OR IGNORE INTO reply VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (key, _text(response.text), response.finish, encoded, *tokens, self._run),
+            "INSERT OR IGNORE INTO response VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (key, storable(response.text), response.finish, encoded, *tokens, self._run),
         )
         self._file.query("DELETE FROM failed_request WHERE key = ?", (key,))
 
     # -- runs -----------------------------------------------------------------------------------------------------
 
-    def start_run(self, command: str, version: str) -> None:
-        """Open a run report; later records are attributed to it."""
-        values = (command, version, time.time())
-        self._file.query("INSERT INTO run (command, version, started) VALUES (?, ?, ?)", values)
+    def start_run(self, command: str, version: str, engine: str | None = None) -> None:
+        """Open a run record; later responses are attributed to it. `version` is tagllm's, `engine` the engine's."""
+        values = (command, version, time.time(), engine)
+        self._file.query("INSERT INTO run (command, version, started, engine) VALUES (?, ?, ?, ?)", values)
         self._run = self._file.query("SELECT last_insert_rowid()")[0][0]
 
+    def set_run_engine(self, version: str) -> None:
+        """Add the engine's version to the run record: it is known once the engine has started."""
+        self._file.query("UPDATE run SET engine = ? WHERE id = ?", (version, self._run))
+
     def end_run(self, report: Any) -> None:
-        """Close the run report that `start_run` opened with a JSON value."""
+        """Close the run record that `start_run` opened with a report, a JSON value."""
         values = (time.time(), json.dumps(report, sort_keys=True), self._run)
         self._file.query("UPDATE run SET ended = ?, report = ? WHERE id = ?", values)
 
     def _count(self, what: str) -> int:
         return int(self._file.query(f"SELECT count(*) FROM {what}")[0][0])
-
-
-def _image_values(position: int, item: Item) -> tuple[Any, ...]:
-    image, info = item.image, item.info
-    proposed = None
-    if item.proposed is not None:
-        entries = [(entry.name, entry.score, entry.arms, entry.groups) for entry in item.proposed]
-        proposed = json.dumps(entries, ensure_ascii=False, separators=(",", ":"))
-    found: tuple[Any, ...] = (None, None, None, None, None)
-    if info is not None:
-        found = (info.fingerprint or None, info.width, info.height, *_failure_values(info.failure))
-    return (image.id, position, image.uri, image.size, image.mtime_ns, *found, proposed)
-
-
-def _item(values: Sequence[Any]) -> Item:
-    id_, _, uri, size, mtime_ns, fingerprint, width, height, error_kind, error, proposed, _ = values
-    info = None
-    if fingerprint is not None or error_kind is not None:
-        failure = Failure(error_kind, error) if error_kind is not None else None
-        info = ImageInfo(fingerprint or b"", width or 0, height or 0, failure)
-    entries = None
-    if proposed is not None:
-        entries = tuple(
-            LabelEntry(name, score=score, arms=tuple(arms), groups=tuple(groups))
-            for name, score, arms, groups in json.loads(proposed)
-        )
-    return Item(Image(id_, uri, size, mtime_ns), info, entries)
-
-
-def _response(values: Sequence[Any]) -> Response:
-    text, finish, logprobs, *tokens = values
-    return Response(text, finish, json.loads(logprobs) if logprobs else {}, *tokens)
-
-
-def _failure_values(failure: Failure | None) -> tuple[str | None, str | None]:
-    return (None, None) if failure is None else (failure.kind, _text(failure.message))
-
-
-def _text(text: str) -> str:
-    """Return text that can be stored: half a character, which a cut answer may end in, becomes a question mark."""
-    return text.encode("utf-8", "replace").decode("utf-8")

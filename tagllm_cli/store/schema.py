@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @cache

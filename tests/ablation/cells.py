@@ -130,9 +130,9 @@ def cost_of(evidence: Path) -> Cost:
     """Return what the answers on record in an evidence file took, over all the runs that it needed."""
     with closing(sqlite3.connect(evidence)) as file:
         counts = "count(*), sum(prompt_tokens), sum(cached_tokens), sum(output_tokens)"
-        requests, *tokens = (count or 0 for count in file.execute(f"SELECT {counts} FROM reply").fetchone())
+        requests, *tokens = (count or 0 for count in file.execute(f"SELECT {counts} FROM response").fetchone())
         told = file.execute("SELECT id, report FROM run WHERE report IS NOT NULL").fetchall()
-        by_run = dict(file.execute("SELECT run, count(*) FROM reply GROUP BY run").fetchall())
+        by_run = dict(file.execute("SELECT run, count(*) FROM response GROUP BY run").fetchall())
     seconds = sum(json.loads(report)["seconds_asking"] for _, report in told)
     timed = sum(by_run.get(run, 0) for run, _ in told)
     # A run that was killed tells nothing: its answers are taken to have come as fast as the others'.

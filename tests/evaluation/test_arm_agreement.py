@@ -17,7 +17,7 @@ from tagllm_cli.evaluation.entries import compare, read_entries
 from tagllm_cli.evaluation.metrics import evaluate_rows
 from tagllm_cli.evaluation.summary import evaluate_table
 from tagllm_cli.evaluation.truth import Truth
-from tagllm_cli.records import Decision, LabelEntry, Row, Status
+from tagllm_cli.records import Decision, LabelEntry, Row, SourceInfo, Status
 from tagllm_cli.store.table import Table, TableInfo, open_table, write_table
 from tagllm_cli.vocabulary.model import Label, Vocabulary
 
@@ -34,7 +34,7 @@ def table_of(
 ) -> Table:
     vocabulary = Vocabulary("test", tuple(map(Label, labels)))
     plan = {"arms": {arm: [] for arm in arms}, "min_votes": votes}
-    write_table(path, TableInfo(stage, "/images", vocabulary, plan), rows)
+    write_table(path, TableInfo(stage, SourceInfo("folder", "/images"), vocabulary, plan), rows)
     return open_table(path)
 
 

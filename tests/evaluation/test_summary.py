@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -12,7 +13,8 @@ from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation import entries
 from tagllm_cli.evaluation.summary import EvaluationSummary, evaluate_table
 from tagllm_cli.evaluation.truth import TruthOptions
-from tagllm_cli.records import Decision, LabelEntry, Row, Status
+from tagllm_cli.evaluation.truth.matching import match_images, match_names
+from tagllm_cli.records import Decision, LabelEntry, Row, SourceInfo, Status
 from tagllm_cli.store.table import Table, TableInfo, write_table
 from tagllm_cli.vocabulary.model import Label, Vocabulary
 
@@ -24,11 +26,15 @@ def table(tmp_path: Path) -> Path:
     """Six images, cat and dog in each."""
     said = tuple(LabelEntry(name, Decision.YES, 0.9, 1.0, 0.9) for name in ("cat", "dog"))
     rows = [Row(f"a/{n}.jpg", f"a/{n}.jpg", b"", 4, 4, Status.OK, None, said, ()) for n in range(6)]
-    write_table(tmp_path / "t.parquet", TableInfo("labels", "/", Vocabulary("v", tuple(map(Label, NAMES)))), rows)
+    write_table(
+        tmp_path / "t.parquet",
+        TableInfo("labels", SourceInfo("folder", "/"), Vocabulary("v", tuple(map(Label, NAMES)))),
+        rows,
+    )
     return tmp_path / "t.parquet"
 
 
-def evaluated(table: Path, truth: str, *gates: str, **options: float) -> EvaluationSummary:
+def evaluated(table: Path, truth: str, *gates: str, **options: Any) -> EvaluationSummary:
     path = table.with_name("truth.csv")
     path.write_text(truth)
     return evaluate_table(table, path, gates=gates, **options)
@@ -98,8 +104,8 @@ def test_options_reach_the_reader(table: Path) -> None:
 def test_a_table_is_read_once_and_matched_once(table: Path) -> None:
     with (
         patch.object(Table, "rows", autospec=True, side_effect=Table.rows) as read,
-        patch.object(entries, "match_images", side_effect=entries.match_images) as images,
-        patch.object(entries, "match_names", side_effect=entries.match_names) as names,
+        patch.object(entries, "match_images", side_effect=match_images) as images,
+        patch.object(entries, "match_names", side_effect=match_names) as names,
     ):
         evaluated(table, ALL)
     assert [each.call_count for each in (read, images, names)] == [1, 1, 1]

@@ -200,7 +200,7 @@ def test_our_own_export_is_replaced_whole_or_not_at_all(
     assert content(export(table, format_)) == first
     assert content(export(table, format_, threshold=0.8)) != first
     before = content(tmp_path)
-    monkeypatch.setattr("tagllm_cli.export.base._sync", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr("tagllm_cli.store.atomic._sync", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         export(table, format_)
     assert content(tmp_path) == before

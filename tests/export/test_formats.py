@@ -20,7 +20,7 @@ from tagllm_cli.evaluation.truth import load_truth
 from tagllm_cli.export import hf
 from tagllm_cli.export.base import ExportSettings
 from tagllm_cli.export.registry import export_table
-from tagllm_cli.records import Decision, LabelEntry, Row, Status
+from tagllm_cli.records import Decision, LabelEntry, Row, SourceInfo, Status
 from tagllm_cli.store.table import TableInfo, write_table
 from tagllm_cli.vocabulary.model import Label, Vocabulary
 
@@ -58,7 +58,7 @@ def rows(root: Path) -> Iterator[Row]:
 
 
 def written(path: Path, root: Path, rows: Iterable[Row], stage: str = "labels", words: Vocabulary = VOCABULARY) -> Path:
-    write_table(path, TableInfo(stage, str(root), words), rows)
+    write_table(path, TableInfo(stage, SourceInfo("folder", str(root)), words), rows)
     return path
 
 

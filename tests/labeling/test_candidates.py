@@ -17,7 +17,7 @@ from tagllm_cli.records import Decision, Failure, Image, ImageInfo, Item, LabelE
 from tagllm_cli.vocabulary.cards import Card
 from tagllm_cli.vocabulary.model import Label, Vocabulary
 
-IMAGE = Image("a", "a", 1, 1)
+IMAGE = Image("a", "a")
 SUBJECT = Item(IMAGE, ImageInfo(b"f" * 16, 8, 6))
 UNREAD = Item(IMAGE)
 BROKEN = Item(IMAGE, ImageInfo(b"f" * 16, failure=Failure("corrupt_file", "noise")))

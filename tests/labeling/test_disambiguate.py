@@ -205,7 +205,7 @@ def test_stages_do_not_mix(done: Workspace) -> None:
 
 
 def test_the_evidence_names_the_questions_that_were_paid_for(done: Workspace) -> None:
-    responses = evidence_rows(done.labels_out.with_suffix(".evidence"), "SELECT text, finish, logprobs FROM reply")
+    responses = evidence_rows(done.labels_out.with_suffix(".evidence"), "SELECT text, finish, logprobs FROM response")
     assert len(responses) == sum(map(len, candidates(done).values()))
     assert {text for text, _, _ in responses} == {"yes", "no"}
     assert all('"maybe":-3.912' in logprobs for _, _, logprobs in responses)

@@ -20,7 +20,7 @@ from tagllm_cli.labeling.templates import load_templates
 from tagllm_cli.records import Image, ImageInfo, Item, Request
 from tagllm_cli.vocabulary.model import Label, Vocabulary
 
-SUBJECT = Item(Image("a", "a", 1, 1), ImageInfo(b"f" * 16, 8, 8))
+SUBJECT = Item(Image("a", "a"), ImageInfo(b"f" * 16, 8, 8))
 ANIMALS = ("cat", "dog", "cow", "sheep", "horse")
 THINGS = ("cup", "fork", "spoon", "plate", "knife")
 

@@ -24,7 +24,7 @@ from tagllm_cli.labeling.templates import load_templates
 from tagllm_cli.records import Decision, Failure, Image, ImageInfo, Item, LabelEntry, Response, Row, Status
 from tagllm_cli.vocabulary.model import Label, Vocabulary
 
-SUBJECT = Item(Image("a", "a", 1, 1), ImageInfo(b"f" * 16, 8, 6))
+SUBJECT = Item(Image("a", "a"), ImageInfo(b"f" * 16, 8, 6))
 UNREAD = Item(SUBJECT.image)
 BROKEN = Item(SUBJECT.image, ImageInfo(b"f" * 16, failure=Failure("corrupt_file", "noise")))
 LOST = Response(failure=Failure("timeout", "no answer in 60 s"))
@@ -205,7 +205,7 @@ def test_binary_tells_failed_from_pending() -> None:
 def test_evaluation_counts_what_binary_proposes_and_ranks_by_all_that_it_says() -> None:
     cats = {"a": said(0.6, 0.2), "b": said(0.4, 0.5), "c": said(0.1, 0.8), "d": LOST}
     rows = [
-        EVERY.row(replace(SUBJECT, image=Image(id_, id_, 1, 1)), [response, *[said(0.01, 0.9)] * 3])
+        EVERY.row(replace(SUBJECT, image=Image(id_, id_)), [response, *[said(0.01, 0.9)] * 3])
         for id_, response in cats.items()
     ]
     truth = Truth({**dict.fromkeys("acd", frozenset()), "b": frozenset(["cat"])}, FOUR.names, exhaustive=True)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import pytest
 from tagllm_cli.errors import TableError
 from tagllm_cli.records import Failure, Image, ImageInfo, Item, LabelEntry, Response
 from tagllm_cli.store import evidence as module
-from tagllm_cli.store.evidence import Evidence, Listing
+from tagllm_cli.store.evidence import Evidence, SourceChanges
 from tests.support.workspace import evidence_rows, snapshot
 
 SEEN = ImageInfo(b"f" * 16, 30, 20)
@@ -22,11 +25,11 @@ UNREADABLE = ImageInfo(b"", failure=Failure("unreadable", "Permission denied"))
 CAT = LabelEntry("cat", score=0.5, arms=("disjoint",), groups=("disjoint:1",))
 
 
-def image(name: str, size: int = 100, mtime_ns: int = 1) -> Item:
-    return Item(Image(name, name, size, mtime_ns))
+def image(name: str, version: str = "1") -> Item:
+    return Item(Image(name, name, version))
 
 
-def take_in(evidence: Evidence, *items: Item, complete: bool = True, by_hash: bool = False) -> Listing:
+def take_in(evidence: Evidence, *items: Item, complete: bool = True, by_hash: bool = False) -> SourceChanges:
     evidence.list_images(enumerate(items))
     listing = evidence.compare(complete=complete)
     evidence.merge(complete=complete, by_hash=by_hash)
@@ -34,8 +37,18 @@ def take_in(evidence: Evidence, *items: Item, complete: bool = True, by_hash: bo
 
 
 def known(evidence: Evidence) -> dict[str, Any]:
-    """Return (seen, proposed, settled) of each image, in the order of the source."""
-    return {item.image.id: (item.info, item.proposed, mark) for item, mark in evidence.iter_items()}
+    """Return (info, proposed, completed) of each image as on record, in the order of the source."""
+    images = {image.id: (image.item(), image.completed) for image in evidence.iter_recorded()}
+    return {name: (item.info, item.proposed, completed) for name, (item, completed) in images.items()}
+
+
+def to_do(evidence: Evidence) -> dict[str, tuple[str, ImageInfo | None, bytes | None]]:
+    """Return (version, info, completed) of each image as a run sees it."""
+    return {item.image.id: (item.image.version, item.info, completed) for item, completed in evidence.iter_items()}
+
+
+def changed_since(evidence: Evidence, revision: int) -> set[str]:
+    return {image.id for image in evidence.iter_recorded() if image.revision > revision}
 
 
 @pytest.fixture
@@ -50,7 +63,7 @@ def three(evidence: Evidence) -> Evidence:
     take_in(evidence, image("a"), image("b"), image("c"))
     for name, info in (("a", SEEN), ("b", BROKEN), ("c", UNREADABLE)):
         evidence.set_info(name, info)
-    evidence.set_settled("a", b"mark")
+    evidence.set_completed("a", b"hash")
     evidence.commit()
     return evidence
 
@@ -95,48 +108,91 @@ def test_half_a_character_can_be_recorded(evidence: Evidence) -> None:
 
 
 def test_a_listing_is_compared_and_taken_in(three: Evidence) -> None:
-    listing = take_in(three, image("b"), image("d"), image("a", size=101))
-    assert listing == Listing(total=3, new=1, changed=1, gone=1, known=3)
-    assert known(three) == {"b": (BROKEN, None, None), "d": (None, None, None), "a": (None, None, None)}
+    listing = take_in(three, image("b"), image("d"), image("a", version="2"))
+    assert listing == SourceChanges(total=3, new=1, changed=1, gone=1, known=3)
+    assert known(three) == {"b": (BROKEN, None, None), "d": (None, None, None), "a": (SEEN, None, b"hash")}
+    assert to_do(three) == {"b": ("1", BROKEN, None), "d": ("1", None, None), "a": ("2", None, None)}
 
 
 def test_what_is_unchanged_is_not_reopened(three: Evidence) -> None:
     before, revision = known(three), three.revision
-    assert take_in(three, image("a"), image("b"), image("c")) == Listing(total=3, new=0, changed=0, gone=0, known=3)
+    assert take_in(three, image("a"), image("b"), image("c")) == SourceChanges(
+        total=3, new=0, changed=0, gone=0, known=3
+    )
     three.commit()
     assert (known(three), three.revision) == (before, revision)
 
 
-def test_a_moved_place_in_the_source_reopens_nothing(three: Evidence) -> None:
+def test_another_position_in_the_source_reopens_nothing(three: Evidence) -> None:
     assert take_in(three, image("c"), image("a"), image("b")).changed == 0
     assert list(known(three)) == ["c", "a", "b"]
-    assert known(three)["a"] == (SEEN, None, b"mark")
+    assert known(three)["a"] == (SEEN, None, b"hash")
 
 
-@pytest.mark.parametrize("changed", [image("a", size=101), image("a", mtime_ns=2)], ids=["size", "time"])
-def test_another_size_or_time_reopens_one_image(three: Evidence, changed: Item) -> None:
-    assert take_in(three, changed, image("b"), image("c")).changed == 1
-    assert known(three) == {"a": (None, None, None), "b": (BROKEN, None, None), "c": (UNREADABLE, None, None)}
+def test_an_image_of_another_version_is_read_again_and_keeps_what_is_known_until_then(three: Evidence) -> None:
+    revision = three.revision
+    assert take_in(three, image("a", "2"), image("b"), image("c")).changed == 1
+    assert to_do(three)["a"] == ("2", None, None)
+    three.commit()
+    assert known(three)["a"] == (SEEN, None, b"hash")
+    assert (three.revision, changed_since(three, revision)) == (revision, set())
 
 
-def test_by_hash_every_listed_image_is_opened(three: Evidence) -> None:
-    listing = take_in(three, image("a"), image("b"), complete=False, by_hash=True)
-    assert (listing.changed, listing.gone) == (0, 0)
-    assert known(three) == {"a": (None, None, None), "b": (None, None, None), "c": (UNREADABLE, None, None)}
+def test_an_image_that_was_verified_has_its_new_version_on_record(three: Evidence) -> None:
+    take_in(three, image("a", "2"), image("b"), image("c"))
+    three.set_info("a", SEEN)
+    assert to_do(three)["a"] == ("2", SEEN, b"hash")
+    assert take_in(three, image("a", "2"), image("b"), image("c")).changed == 0
+
+
+def test_an_image_that_turns_out_to_be_another_is_replaced(three: Evidence) -> None:
+    revision, other = three.revision, replace(SEEN, fingerprint=b"g" * 16)
+    take_in(three, image("a", "2"), image("b"), image("c"))
+    three.set_info("a", other)
+    assert to_do(three)["a"] == ("2", other, None)
+    assert changed_since(three, revision) == {"a"}
+
+
+def test_by_hash_every_listed_image_is_read_again_and_nothing_is_forgotten(three: Evidence) -> None:
+    changes = take_in(three, image("a"), image("b"), complete=False, by_hash=True)
+    assert (changes.changed, changes.gone) == (0, 0)
+    assert to_do(three) == {"a": ("1", None, None), "b": ("1", None, None), "c": ("1", UNREADABLE, None)}
+    assert known(three) == {"a": (SEEN, None, b"hash"), "b": (BROKEN, None, None), "c": (UNREADABLE, None, None)}
+    three.set_info("a", SEEN)
+    assert to_do(three)["a"] == ("1", SEEN, b"hash")
+
+
+def test_by_hash_what_an_earlier_table_found_is_not_read_again(evidence: Evidence) -> None:
+    take_in(evidence, FOUND)
+    take_in(evidence, FOUND, by_hash=True)
+    assert to_do(evidence)["a"] == ("", SEEN, None)
+
+
+def test_only_changes_that_a_row_shows_count_for_its_image(three: Evidence) -> None:
+    revision = three.revision
+    take_in(three, image("c"), image("a", "2"), image("new"), Item(Image("b", "moved", "1")))
+    three.set_info("a", SEEN)
+    three.set_completed("a", b"other")
+    three.record(b"k", Response("cat"))
+    three.commit()
+    assert changed_since(three, revision) == {"new", "b"}
+    assert changed_since(three, three.revision) == set()
+    three.set_info("c", SEEN)
+    assert changed_since(three, three.revision) == {"c"}
 
 
 def test_a_partial_listing_takes_nothing_away(three: Evidence) -> None:
-    assert take_in(three, image("b"), complete=False) == Listing(total=1, new=0, changed=0, gone=0, known=3)
+    assert take_in(three, image("b"), complete=False) == SourceChanges(total=1, new=0, changed=0, gone=0, known=3)
     assert list(known(three)) == ["a", "b", "c"]
     assert [item.image.id for item, _ in three.iter_items(listed_only=True)] == ["b"]
 
 
 def test_an_image_listed_twice_counts_once(evidence: Evidence) -> None:
-    assert take_in(evidence, image("a"), image("a", size=5)) == Listing(1, 1, 0, 0, 0)
+    assert take_in(evidence, image("a"), image("a", version="5")) == SourceChanges(1, 1, 0, 0, 0)
     assert list(known(evidence)) == ["a"]
 
 
-FOUND = Item(Image("a", "a", 0, 0), SEEN, (CAT,))
+FOUND = Item(Image("a", "a"), SEEN, (CAT,))
 
 
 @pytest.mark.parametrize(
@@ -152,22 +208,24 @@ FOUND = Item(Image("a", "a", 0, 0), SEEN, (CAT,))
 )
 def test_an_earlier_table_that_says_otherwise_reopens_an_image(evidence: Evidence, now: Item) -> None:
     take_in(evidence, FOUND)
-    evidence.set_settled("a", b"mark")
+    evidence.set_completed("a", b"hash")
     assert take_in(evidence, FOUND).changed == 0
-    assert known(evidence) == {"a": (SEEN, (CAT,), b"mark")}
+    assert known(evidence) == {"a": (SEEN, (CAT,), b"hash")}
     assert take_in(evidence, now).changed == 1
     assert known(evidence) == {"a": (now.info, now.proposed, None)}
 
 
 @pytest.mark.parametrize("ours", [BROKEN, UNREADABLE, replace(SEEN, failure=Failure("changed", "other bytes"))])
-def test_what_an_earlier_table_saw_and_we_did_not_is_tried_again(evidence: Evidence, ours: ImageInfo) -> None:
+def test_what_an_earlier_table_read_and_we_could_not_is_tried_again(evidence: Evidence, ours: ImageInfo) -> None:
     take_in(evidence, FOUND)
     evidence.set_info("a", ours)
     assert take_in(evidence, FOUND).changed == 1
     assert known(evidence) == {"a": (SEEN, (CAT,), None)}
 
 
-def test_new_findings_about_an_image_unsettle_it(three: Evidence) -> None:
+def test_new_findings_about_an_image_reopen_it_and_the_same_do_not(three: Evidence) -> None:
+    three.set_info("a", SEEN)
+    assert known(three)["a"] == (SEEN, None, b"hash")
     three.set_info("a", UNREADABLE)
     assert known(three)["a"] == (UNREADABLE, None, None)
 
@@ -178,7 +236,7 @@ def test_pages_go_on_where_they_were_while_rows_are_written(evidence: Evidence) 
     ids: list[str] = []
     for item, _ in evidence.iter_items():
         evidence.set_info(item.image.id, SEEN)
-        evidence.set_settled(item.image.id, b"mark")
+        evidence.set_completed(item.image.id, b"hash")
         if len(ids) % 1500 == 0:
             evidence.commit()
         ids.append(item.image.id)
@@ -196,10 +254,11 @@ def test_the_revision_counts_commits_that_a_table_could_show(three: Evidence) ->
     changes = (
         lambda: three.set_meta("plan", {}),
         lambda: three.set_info("c", SEEN),
-        lambda: three.set_settled("c", b"m"),
+        lambda: three.set_completed("c", b"m"),
         lambda: three.record(b"k", Response("cat")),
         lambda: three.record(b"f", Response(failure=Failure("timeout", ""))),
         lambda: take_in(three, image("a"), image("b")),
+        lambda: take_in(three, image("b"), image("a")),
     )
     for number, change in enumerate(changes, start=1):
         change()
@@ -227,13 +286,67 @@ def test_an_exception_undoes_what_was_not_committed(tmp_path: Path) -> None:
     assert snapshot(tmp_path) == before
 
 
-def test_a_run_is_reported_with_its_times(tmp_path: Path) -> None:
+def test_a_run_is_on_record_with_its_engine_and_times(tmp_path: Path) -> None:
     path = tmp_path / "a.evidence"
     for number in range(2):
         with Evidence(path) as evidence:
-            evidence.start_run("candidates", "0.1.0")
+            evidence.start_run("candidates", "0.1.0", None if number else "vllm 0.32.0")
+            if number:
+                evidence.set_run_engine("vllm 0.33.0")
             evidence.record(bytes([number]), Response("cat"))
             evidence.end_run({"rows": number})
-    reports = evidence_rows(path, "SELECT id, command, version, ended >= started, report FROM run")
-    assert reports == [(1, "candidates", "0.1.0", 1, '{"rows": 0}'), (2, "candidates", "0.1.0", 1, '{"rows": 1}')]
-    assert evidence_rows(path, "SELECT hex(key), run FROM reply") == [("00", 1), ("01", 2)]
+    reports = evidence_rows(path, "SELECT id, command, version, engine, ended >= started, report FROM run")
+    assert reports == [
+        (1, "candidates", "0.1.0", "vllm 0.32.0", 1, '{"rows": 0}'),
+        (2, "candidates", "0.1.0", "vllm 0.33.0", 1, '{"rows": 1}'),
+    ]
+    assert evidence_rows(path, "SELECT hex(key), run FROM response") == [("00", 1), ("01", 2)]
+
+
+@pytest.mark.parametrize(
+    ("damage", "read"),
+    [
+        ("UPDATE meta SET value = '{\"arms' WHERE key = 'plan'", lambda evidence: evidence.meta("plan")),
+        ("UPDATE meta SET value = '\"x\"' WHERE key = 'revision'", lambda evidence: evidence.revision),
+        ("UPDATE image SET proposed = '[[1]]'", known),
+        ("UPDATE image SET proposed = '[[['", to_do),
+        ("UPDATE response SET logprobs = '{'", lambda evidence: evidence.responses([b"k"])),
+        ("UPDATE response SET text = CAST(x'ff80' AS TEXT)", lambda evidence: evidence.responses([b"k"])),
+        ("DROP TABLE response", lambda evidence: evidence.responses([b"k"])),
+    ],
+)
+def test_content_that_makes_no_sense_is_damage_and_no_traceback(tmp_path: Path, damage: str, read: Any) -> None:
+    path = tmp_path / "a.evidence"
+    with Evidence(path) as evidence:
+        take_in(evidence, FOUND)
+        evidence.set_meta("plan", {})
+        evidence.record(b"k", Response("cat"))
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(damage)
+        database.commit()
+
+    def look() -> None:
+        with Evidence(path) as evidence:
+            read(evidence)
+
+    with pytest.raises(TableError, match=r"a\.evidence is damaged: ") as raised:
+        look()
+    assert "backup" in raised.value.hint
+
+
+def test_evidence_that_can_only_be_read_takes_a_listing_without_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.evidence"
+    with Evidence(path) as evidence:
+        take_in(evidence, image("a"), image("b"))
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    with Evidence(path) as evidence:
+        take_in(evidence, image("a"), image("b"))
+
+    def change() -> None:
+        with Evidence(path) as evidence:
+            take_in(evidence, image("a"))
+
+    with pytest.raises(TableError, match="cannot be written, and there is something to record"):
+        change()

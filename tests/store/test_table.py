@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import datasets
@@ -17,10 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tagllm_cli.errors import TableError
-from tagllm_cli.records import Decision, LabelEntry, Row, Status
+from tagllm_cli.records import Decision, LabelEntry, Row, SourceInfo, Status
 from tagllm_cli.store import table as tables
 from tagllm_cli.store.schema import table_schema
-from tagllm_cli.store.table import TableInfo, open_table, write_table
+from tagllm_cli.store.table import RowReader, TableInfo, open_table, table_metadata, write_table
 from tagllm_cli.vocabulary.model import Label, Vocabulary
 from tests.support.workspace import snapshot
 
@@ -30,7 +31,8 @@ VOCABULARY = Vocabulary(
     {"byhand": [["cat"], ["dog", 'a, "b"\n']]},
     "for tests",
 )
-INFO = TableInfo("labels", "/data/photos", VOCABULARY, {"model": "m", "threshold": 0.5})
+SOURCE = SourceInfo("folder", "/data/photos", {"exclude": ["*.gif"]})
+INFO = TableInfo("labels", SOURCE, VOCABULARY, {"model": "m", "threshold": 0.5})
 SURE = LabelEntry("cat", Decision.YES, 0.75, 0.5, 0.75, ("cooccurring", "disjoint"), ("cooccurring:0", "disjoint:1"))
 DOUBTFUL = LabelEntry("cat", Decision.UNKNOWN)
 ROWS = [
@@ -62,7 +64,7 @@ def path(tmp_path: Path) -> Path:
 def big(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A table of 1,000 images in several row groups."""
     monkeypatch.setattr(tables, "ROWS_PER_BATCH", 64)
-    monkeypatch.setattr(tables, "BATCHES_PER_ROW_GROUP", 3)
+    monkeypatch.setattr(tables, "ROWS_PER_GROUP", 192)
     write_table(path, INFO, many(1000))
     return path
 
@@ -86,9 +88,12 @@ def test_failed_and_pending_are_not_empty(path: Path) -> None:
 def test_the_file_has_our_schema_and_says_what_it_is(big: Path) -> None:
     file = pq.read_schema(big)
     assert file.remove_metadata() == table_schema()
-    assert file.metadata[b"tagllm.schema_version"] == b"1"
+    assert file.metadata[b"tagllm.schema_version"] == b"2"
     assert file.metadata[b"tagllm.stage"] == b"labels"
     assert json.loads(file.metadata[b"tagllm.vocabulary"])["name"] == "tiny"
+    assert json.loads(file.metadata[b"tagllm.source"]) == {
+        "kind": "folder", "uri": "/data/photos", "options": {"exclude": ["*.gif"]}
+    }  # fmt: skip
     assert [pq.read_metadata(big).row_group(number).num_rows for number in range(6)] == [192] * 5 + [40]
 
 
@@ -123,7 +128,7 @@ def test_datasets_reads_it(big: Path, tmp_path: Path) -> None:
 def test_the_same_rows_make_the_same_bytes(path: Path) -> None:
     write_table(path, INFO, ROWS)
     first = path.read_bytes()
-    write_table(path, TableInfo("labels", INFO.root, VOCABULARY, {"threshold": 0.5, "model": "m"}), iter(ROWS))
+    write_table(path, TableInfo("labels", SOURCE, VOCABULARY, {"threshold": 0.5, "model": "m"}), iter(ROWS))
     assert path.read_bytes() == first
 
 
@@ -188,7 +193,100 @@ def test_what_is_no_table_is_said_in_a_line(path: Path, put: Any, said: str) -> 
 
 
 def test_a_newer_schema_is_refused(path: Path) -> None:
-    metadata = {"tagllm.schema_version": "2"}
+    metadata = {"tagllm.schema_version": "3"}
     pq.write_table(table_schema().empty_table().replace_schema_metadata(metadata), path)
-    with pytest.raises(TableError, match="schema version 2; this tagllm reads up to 1"):
+    with pytest.raises(TableError, match="schema version 3; this tagllm reads up to 2"):
         open_table(path)
+
+
+def test_a_link_to_a_table_stays_and_the_table_is_replaced(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    path.symlink_to("store/real.parquet")
+    for rows in (ROWS, ROWS[:2]):
+        write_table(path, INFO, rows)
+    assert path.is_symlink()
+    assert len(open_table(tmp_path / "store" / "real.parquet")) == 2
+
+
+def test_the_metadata_of_schema_version_1_is_read(path: Path) -> None:
+    metadata = {**table_metadata(INFO), "tagllm.schema_version": "1", "tagllm.root": "/old/photos"}
+    del metadata["tagllm.source"]
+    pq.write_table(table_schema().empty_table().replace_schema_metadata(metadata), path)
+    assert open_table(path).info.source == SourceInfo("folder", "/old/photos")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tagllm.schema_version": "one"},
+        {"tagllm.vocabulary": None},
+        {"tagllm.vocabulary": "{"},
+        {"tagllm.vocabulary": "[]"},
+        {"tagllm.vocabulary": '{"name": "x", "labels": [{}]}'},
+        {"tagllm.plan": None},
+        {"tagllm.source": '{"kind": "folder"}'},
+        {"tagllm.source": "[1]"},
+        {"tagllm.stage": b"\xff"},
+    ],
+)
+def test_metadata_that_makes_no_sense_is_damage_and_no_traceback(path: Path, change: dict[str, Any]) -> None:
+    metadata = {key: value for key, value in {**table_metadata(INFO), **change}.items() if value is not None}
+    pq.write_table(table_schema().empty_table().replace_schema_metadata(metadata), path)
+    with pytest.raises(TableError, match=r"t\.parquet is damaged: ") as raised:
+        open_table(path)
+    assert "\n" not in raised.value.message
+
+
+@pytest.mark.parametrize("column", table_schema().names)
+def test_a_missing_column_is_named(path: Path, column: str) -> None:
+    schema = table_schema().with_metadata(table_metadata(INFO))
+    pq.write_table(schema.empty_table().drop_columns([column]), path)
+    with pytest.raises(TableError, match=f"its column {column} is missing"):
+        open_table(path)
+
+
+def test_a_column_of_another_type_is_named(path: Path) -> None:
+    table = table_schema().with_metadata(table_metadata(INFO)).empty_table()
+    pq.write_table(table.set_column(3, "width", pa.array([], pa.string())), path)
+    with pytest.raises(TableError, match="its column width is missing or of another type"):
+        open_table(path)
+
+
+def test_a_damaged_page_is_one_clear_error(big: Path) -> None:
+    data = bytearray(big.read_bytes())
+    data[8:400] = bytes(392)
+    big.write_bytes(data)
+    with pytest.raises(TableError, match=r"t\.parquet is damaged: "):
+        list(open_table(big).rows())
+
+
+def test_a_row_that_makes_no_sense_is_one_clear_error(path: Path) -> None:
+    write_table(path, INFO, ROWS)
+    read = pq.read_table(path)
+    pq.write_table(read.set_column(5, "status", pa.array(["fine"] * len(ROWS))), path)
+    with pytest.raises(TableError, match="damaged: 'fine' is not a valid Status"):
+        list(open_table(path).rows())
+
+
+@pytest.mark.parametrize(("rows", "entries"), [(192, 10**9), (192, 57), (1000, 13), (8192, 2**21)])
+def test_rows_that_are_taken_over_and_rows_that_are_made_give_the_same_bytes(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, entries: int
+) -> None:
+    monkeypatch.setattr(tables, "ROWS_PER_BATCH", 64)
+    monkeypatch.setattr(tables, "ROWS_PER_GROUP", rows)
+    monkeypatch.setattr(tables, "ENTRIES_PER_GROUP", entries)
+    before = [*ROWS, *many(1500)]
+    write_table(path, INFO, before)
+    rng = Random(rows + entries)
+    mixed: list[Row | int] = []
+    for number in range(len(before)):
+        mixed += [rng.choice(ROWS)] * (rng.random() < 0.02)
+        mixed += [number] * (rng.random() < 0.98)
+    after = [before[row] if isinstance(row, int) else row for row in mixed]
+    reader = RowReader(open_table(path))
+    assert [reader.row(number) for number in (0, 5, 700, len(before) - 1)] == [before[n] for n in (0, 5, 700, -1)]
+    write_table(tmp_path / "mixed.parquet", INFO, mixed, reader)
+    write_table(tmp_path / "anew.parquet", INFO, after)
+    reader.close()
+    assert list(open_table(tmp_path / "mixed.parquet").rows()) == after
+    assert (tmp_path / "mixed.parquet").read_bytes() == (tmp_path / "anew.parquet").read_bytes()

@@ -21,7 +21,7 @@ from PIL import Image as Pixels
 from tagllm_cli.cli.console import Console
 from tagllm_cli.engines.http.engine import EndpointEngine
 from tagllm_cli.pipeline.concepts import ConceptSettings, ConceptSummary, Model, write_concepts
-from tagllm_cli.records import DecodedImage, LabelEntry, Request, Response, Row, Status
+from tagllm_cli.records import DecodedImage, LabelEntry, Request, Response, Row, SourceInfo, Status
 from tagllm_cli.store.table import TableInfo, write_table
 from tagllm_cli.vocabulary.load import load_vocabulary
 from tests.support.asking import settings as patience
@@ -130,7 +130,7 @@ class ConceptWorkspace:
             fingerprint = hashlib.blake2b((self.images / name).read_bytes(), digest_size=16).digest()
             rows.append(Row(name, name, fingerprint, 8, 8, Status.OK, None, entries, ()))
         vocabulary = load_vocabulary(str(self.vocabulary))
-        write_table(self.table, TableInfo("candidates", str(self.images), vocabulary), rows)
+        write_table(self.table, TableInfo("candidates", SourceInfo("folder", str(self.images)), vocabulary), rows)
 
     def settings(self, **options: Any) -> ConceptSettings:
         """The settings of a run with a table and people's labels, unless `options` say otherwise."""

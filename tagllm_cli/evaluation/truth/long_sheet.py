@@ -6,7 +6,7 @@ is absent, only the labels that lines name are judged: what nobody looked at is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tagllm_cli.evaluation.truth.base import Collector, Dialect, Truth, TruthFile
@@ -58,6 +58,7 @@ def read(file: TruthFile) -> Truth:
     presence = None if presence in (image, label) else presence
     survey = _survey(file, image, label, presence)
     several = squashed(header[label]) in LIST_COLUMNS or file.options.label_column is not None
+    cut: Callable[[str], list[str]]
     if tuple(header) == _OUR_EXPORT and file.options.separator is None:
         cut = _cut_at_bars
     else:

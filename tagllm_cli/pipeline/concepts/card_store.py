@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from tagllm_cli.errors import UsageError
-from tagllm_cli.store.atomic import replacing
+from tagllm_cli.store.atomic import file_state, replacing
 from tagllm_cli.vocabulary.cards import LISTS, Attempt, CardFile, Entry, Wording, load_card_file, phrase
 from tagllm_cli.vocabulary.model import Vocabulary
 
@@ -45,7 +45,7 @@ class CardStore:
         self.cards, self.proposed = dict(found.cards), dict(found.proposed)
         self.unwritten = dict(found.unwritten)
         self._header = _leading_comments(path) or _HEADER
-        self._known = _stamp(path)
+        self._known = file_state(path)
 
     @property
     def last_round(self) -> int:
@@ -124,7 +124,7 @@ class CardStore:
 
         Raises UsageError where that is not possible, or where the file was changed in the meantime: it stays.
         """
-        if _stamp(self._path) != self._known:
+        if file_state(self._path) != self._known:
             raise UsageError(
                 f"{self._path} was changed while cards were being written",
                 "It stays as it is. The same command goes on with it.",
@@ -137,9 +137,9 @@ class CardStore:
                 blocks.append(f"{section}:\n" + "\n".join(texts))
             elif section == "cards":
                 blocks.append("cards: []\n")
-        with replacing(self._path) as fresh:
-            fresh.write_text(self._header + "\n".join(blocks), encoding="utf-8")
-        self._known = _stamp(self._path)
+        with replacing(self._path) as new:
+            new.write_text(self._header + "\n".join(blocks), encoding="utf-8")
+        self._known = file_state(self._path)
 
     def _ordered(self, section: Mapping[str, Entry]) -> list[Entry]:
         return sorted(section.values(), key=lambda entry: self._position[entry.name])
@@ -202,12 +202,3 @@ def _leading_comments(path: Path) -> str:
     while head < len(lines) and (not lines[head].strip() or lines[head].startswith("#")):
         head += 1
     return "".join(lines[:head])
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """Return what tells one state of a file from another, None where there is none."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns

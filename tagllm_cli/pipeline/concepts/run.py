@@ -8,7 +8,6 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import tagllm_cli
@@ -25,6 +24,7 @@ from tagllm_cli.pipeline.concepts.validation import Validator
 from tagllm_cli.pipeline.concepts.validation_set import ValidationSet, open_validation_set
 from tagllm_cli.pipeline.progress import Dialog
 from tagllm_cli.records import digest16
+from tagllm_cli.store.atomic import file_state
 from tagllm_cli.store.evidence import Evidence
 from tagllm_cli.vocabulary.load import load_vocabulary
 from tagllm_cli.vocabulary.model import Vocabulary
@@ -135,17 +135,13 @@ def _inputs(
         {name: asdict(template) for name, template in templates.items()},
         llm.digest.hex(),
         None if vlm is None else vlm.digest.hex(),
-        [_stamp(path) for path in (settings.images, settings.table, settings.truth)],
+        [
+            [str(path.absolute()), *(file_state(path) or ())] if path is not None and path.exists() else None
+            for path in (settings.images, settings.table, settings.truth)
+        ],
         [settings.labels, settings.examples, settings.seed, settings.max_pixels],
     ]
     return digest16(json.dumps(values, sort_keys=True).encode()).hex()
-
-
-def _stamp(path: Path | None) -> list[Any] | None:
-    if path is None or not path.exists():
-        return None
-    found = path.stat()
-    return [str(path.absolute()), *([found.st_size, found.st_mtime_ns] if path.is_file() else [])]
 
 
 def _failure(rounds: Rounds) -> TooManyFailedError | None:

@@ -95,7 +95,7 @@ def open_validation_set(
             f"{table} has no label of {vocabulary.name}", "Name a table that was made with this vocabulary."
         )
     if opened is not None:
-        source = Folder.rooted(images or Path(opened.info.root))
+        source = Folder.rooted(images or Path(opened.info.source.uri))
         source.check()
         shown, ids = _of_table(opened), [row.image_id for row in opened.rows()] if truth else []
     else:
@@ -120,7 +120,7 @@ def open_validation_set(
 def _of_table(table: Table) -> Iterator[_LabeledImage]:
     for row in table.rows():
         if row.status in (Status.OK, Status.PARTIAL) and row.labels is not None:
-            yield _LabeledImage(Image(row.image_id, row.uri, 0, 0), *_predicted(row))
+            yield _LabeledImage(Image(row.image_id, row.uri), *_predicted(row))
 
 
 def _predicted(row: Row) -> tuple[frozenset[str], None, frozenset[str]]:

@@ -1,4 +1,4 @@
-"""From what a user typed to the job that `labelling` runs: files are read and checked before anything is written."""
+"""From the arguments of a command to the `Job` that `run` executes: input is checked before anything is written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from tagllm_cli.engines.factory import ModelIdentity, ModelOptions, identify, identify_served, make_engine
-from tagllm_cli.errors import TableError, UsageError
+from tagllm_cli.errors import SourceError, TableError, UsageError
 from tagllm_cli.labeling.binary import Binary
 from tagllm_cli.labeling.candidates import Candidates
 from tagllm_cli.labeling.disambiguate import Disambiguate, Thresholds
@@ -19,9 +19,10 @@ from tagllm_cli.labeling.plan import Plan, PlanOptions
 from tagllm_cli.labeling.stage import Stage
 from tagllm_cli.labeling.templates import load_templates
 from tagllm_cli.pipeline.label.run import Job, RunOptions
-from tagllm_cli.records import Decision, Failure, Image, ImageInfo, Item, Status
+from tagllm_cli.records import Decision, Failure, Image, ImageInfo, Item, SourceInfo, Status
 from tagllm_cli.sources.base import SourceOptions
 from tagllm_cli.sources.registry import Folder, open_source
+from tagllm_cli.store.atomic import check_writable_path
 from tagllm_cli.store.table import Table, open_table
 from tagllm_cli.vocabulary.cards import Card, cards_of, load_cards
 from tagllm_cli.vocabulary.load import load_vocabulary
@@ -48,7 +49,8 @@ def candidates_job(
     `strategy` is one of plan.STRATEGIES (None: as pinned, else groups), `cooccurrence` a table or a file of scenes that
     groups are made by, `threshold` in [0, 1] the probability above which `binary` proposes a label.
     """
-    folder = Folder.rooted(Path(source)) if options.offline else open_source(source)
+    check_writable_path(out, TableError)
+    images = _source(source, is_read=not options.offline)
     known = load_vocabulary(vocabulary)
     counted = None if cooccurrence is None else load_cooccurrence(cooccurrence, known)
     plan_options = _plan_options("candidates", known, model, options)
@@ -56,10 +58,9 @@ def candidates_job(
     return Job(
         command="candidates",
         out=out,
-        root=str(folder.root),
         plan_options=plan_options,
-        source=folder,
-        items=lambda: map(Item, folder.images()),
+        source=images,
+        items=lambda: map(Item, images.images()),
         stage=lambda plan: _candidate_stage(plan, min_votes, threshold),
         engine=lambda plan: make_engine(model, out.with_suffix(".vllm.log"), _pinned(plan)),
         served=lambda: identify_served(model),
@@ -92,6 +93,7 @@ def disambiguate_job(
 
     `concepts` is a card file, which comes before the vocabulary's own descriptions, or "none" for bare questions.
     """
+    check_writable_path(out, TableError)
     candidates = open_table(table)
     if candidates.info.stage != "candidates":
         raise TableError(f"{table} is a label table already", "Give the table that `tagllm candidates` wrote.")
@@ -99,17 +101,17 @@ def disambiguate_job(
         raise TableError("--out is the candidate table itself", "Choose another --out.")
     vocabulary = candidates.info.vocabulary
     cards = _cards(concepts, vocabulary)
-    folder = Folder.rooted(root or Path(candidates.info.root))
-    if not options.offline and not folder.root.is_dir():
-        raise TableError(
-            f"the images of {table} are not at {folder.root} any more", "Say where they are now with --root."
-        )
+    try:
+        images = _source(candidates.info.source, root, is_read=not options.offline)
+    except SourceError as error:
+        where = root or candidates.info.source.uri
+        hint = "Say where they are now with --root."
+        raise TableError(f"the images of {table} are not at {where} any more", hint) from error
     return Job(
         command="disambiguate",
         out=out,
-        root=str(folder.root),
         plan_options=_plan_options("labels", vocabulary, model, options),
-        source=folder,
+        source=images,
         items=lambda: _items(candidates),
         stage=lambda plan: Disambiguate(plan, cards, thresholds),
         engine=lambda plan: make_engine(model, out.with_suffix(".vllm.log"), _pinned(plan)),
@@ -118,6 +120,15 @@ def disambiguate_job(
         derivation={**asdict(thresholds), "cards": _digest(cards)},
         expects_same_bytes=True,
     )
+
+
+def _source(wanted: str | SourceInfo, root: Path | None = None, *, is_read: bool) -> Folder:
+    """Return the source that a user named, or that a table describes, at another `root` if one is given.
+
+    Raises SourceError where there is none; one that is not read need not be there.
+    """
+    uri = str(root) if root is not None else wanted if isinstance(wanted, str) else wanted.uri
+    return open_source(uri) if is_read else Folder.rooted(Path(uri))
 
 
 def _disambiguation(out: Path, model: ModelOptions) -> str:
@@ -130,9 +141,9 @@ def _disambiguation(out: Path, model: ModelOptions) -> str:
 
 
 def _items(candidates: Table) -> Iterator[Item]:
-    """Turn candidate rows into subjects; a failed row stays failed, a pending one has nothing to ask about yet."""
+    """Yield the items of candidate rows; a failed row stays failed, a pending one has nothing to ask about yet."""
     for row in candidates.rows():
-        image = Image(row.image_id, row.uri, 0, 0)
+        image = Image(row.image_id, row.uri)
         failure = None
         if row.status is Status.FAILED:
             kind, _, message = (row.error or "failed").partition(": ")

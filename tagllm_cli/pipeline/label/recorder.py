@@ -28,7 +28,14 @@ class Recorder:
         self._evidence, self._failed = evidence, failed
         self._uncommitted_responses = self._uncommitted_images = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._engine_version = ""
         self.has_recorded = self.has_committed = False
+
+    def engine(self, version: str) -> None:
+        """Record which engine answers."""
+        if version != self._engine_version:
+            self._engine_version = version
+            self._evidence.set_run_engine(version)
 
     def info(self, image_id: str, info: ImageInfo) -> None:
         """Record what opening an image found out."""
@@ -38,7 +45,7 @@ class Recorder:
 
     def completed(self, image_id: str, requests_hash: bytes) -> None:
         """Record that all requests of this hash are answered about an image."""
-        self._evidence.set_settled(image_id, requests_hash)
+        self._evidence.set_completed(image_id, requests_hash)
         self._commit_soon()
 
     def response(self, key: bytes, response: Response) -> None:

@@ -1,8 +1,8 @@
-"""Labelling one table: pin the plan, list the images, ask what is missing, derive the table.
+"""Labeling one table: pin the plan, list the images, ask what is missing, materialize the table.
 
-    plan (pinned) + listing -> evidence -> runner (only what is missing) -> evidence -> table
+    plan (pinned) + source -> evidence -> scheduler (only what is missing) -> evidence -> table
 
-`candidates` and `disambiguate` differ in the job that they bring, and in nothing else.
+`candidates` and `disambiguate` differ in their `Job`, and in nothing else.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from tagllm_cli.errors import (
 from tagllm_cli.labeling.plan import Plan, PlanOptions
 from tagllm_cli.labeling.replan import first_notes, new_plan, renew, revise
 from tagllm_cli.labeling.stage import Stage
+from tagllm_cli.pipeline.label.materialize import materialize
 from tagllm_cli.pipeline.label.pending import (
     PendingCounts,
     RequestKeys,
@@ -41,12 +42,15 @@ from tagllm_cli.pipeline.label.pending import (
     pending_images,
     reopen_incomplete,
 )
-from tagllm_cli.pipeline.label.scheduler import RunStats, Scheduler, Settings, Source
+from tagllm_cli.pipeline.label.scheduler import RunStats, Scheduler, Settings
 from tagllm_cli.pipeline.label.summary import DryRun, RowCounts, Summary
 from tagllm_cli.pipeline.progress import Reporter
-from tagllm_cli.records import Failure, Item, Response, Row
-from tagllm_cli.store.evidence import Evidence, Listing
-from tagllm_cli.store.table import TableInfo, open_table, write_table
+from tagllm_cli.records import Item
+from tagllm_cli.sources.registry import Folder
+from tagllm_cli.store.atomic import check_writable_path
+from tagllm_cli.store.damage import damage_as_table_error
+from tagllm_cli.store.evidence import Evidence, SourceChanges
+from tagllm_cli.store.table import open_table
 
 logger = logging.getLogger(__name__)
 
@@ -56,18 +60,17 @@ GONE_SHARE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What one command labels: the images, what is wanted of them, and how a plan becomes a stage.
+    """What one command labels: the images, what to ask about them, and how a plan becomes a stage.
 
     `served` asks the endpoints for the model that they serve; it is called only where neither the user nor the pinned
-    plan names the model. `derivation` holds the settings that change the table without asking anything (votes,
+    plan names the model. `derivation` holds the settings that change the table without a new request (votes,
     thresholds).
     """
 
     command: str
     out: Path
-    root: str
     plan_options: PlanOptions
-    source: Source
+    source: Folder
     items: Callable[[], Iterator[Item]]
     stage: Callable[[Plan], Stage]
     engine: Callable[[Plan], Engine]
@@ -114,7 +117,7 @@ def run_job(job: Job, options: RunOptions, reporter: Reporter) -> Summary | DryR
     and no table can be written.
     """
     began = time.monotonic()
-    logger.info("%s: %s -> %s (tagllm %s)", job.command, job.root, job.out, tagllm_cli.__version__)
+    logger.info("%s: %s -> %s (tagllm %s)", job.command, job.source.describe().uri, job.out, tagllm_cli.__version__)
     _check_out(job)
     with Evidence(_evidence_path(job, options)) as evidence:
         plan, notes = _pin(job, evidence, options)
@@ -136,7 +139,7 @@ def run_job(job: Job, options: RunOptions, reporter: Reporter) -> Summary | DryR
         stats, usage = RunStats(), Usage()
         if not options.offline:
             stats, usage = _ask(job, plan, stage, evidence, keys, options, reporter)
-        counts = _derive_after(stats, job, plan, stage, evidence, keys, options)
+        counts = _materialize_after(stats, job, plan, stage, evidence, keys, options)
         if counts.pending and not options.offline and stats.is_complete and reopen_incomplete(stage, evidence, keys):
             # The table shows that images that were complete lack answers now: they are asked about in a second pass.
             try:
@@ -144,7 +147,7 @@ def run_job(job: Job, options: RunOptions, reporter: Reporter) -> Summary | DryR
             except TagllmError as error:
                 raise StoppedRunError.after(error) from error
             stats, usage = stats.plus(more), Usage(*map(sum, zip(astuple(usage), astuple(more_usage), strict=True)))
-            counts = _derive_after(stats, job, plan, stage, evidence, keys, options)
+            counts = _materialize_after(stats, job, plan, stage, evidence, keys, options)
         verdict = _verdict(counts, stats, options)
         seconds = time.monotonic() - began
         summary = Summary(job.command, job.out, counts, stats, usage, listing, seconds, job.next_command, verdict)
@@ -164,25 +167,32 @@ def _evidence_path(job: Job, options: RunOptions) -> Path | None:
 
 def _check_out(job: Job) -> None:
     """Refuse to replace anything but our own table of the same stage."""
-    if job.out.is_dir():
-        raise TableError(f"{job.out} is a folder", "Name a file, such as labels.parquet.")
-    if job.out.suffix == ".evidence":
-        raise TableError("--out names the table, not its evidence", f"Try --out {job.out.with_suffix('.parquet')}.")
+    check_writable_path(job.out, TableError)
     if job.out.exists():
         stage = open_table(job.out).info.stage
         if stage != job.plan_options.stage:
             raise TableError(f"{job.out} is a table of another kind ({stage})", "Choose another --out.")
         if not job.evidence.exists():
-            raise TableError(
-                f"{job.out} is there, but its evidence {job.evidence.name} is not",
-                "Put the evidence back, or choose another --out.",
-            )
+            raise _without_evidence(job, "not")
+        if job.evidence.is_file() and job.evidence.stat().st_size == 0:
+            raise _without_evidence(job, "empty")
+
+
+def _without_evidence(job: Job, state: str) -> TableError:
+    """Return the error for a table whose responses are not there: they would all be paid for again."""
+    return TableError(
+        f"{job.out} is there, but its evidence {job.evidence.name} is {state}",
+        "Put the evidence back, or choose another --out.",
+    )
 
 
 def _pin(job: Job, evidence: Evidence, options: RunOptions) -> tuple[Plan, list[str]]:
     """Return the plan to follow: the pinned one brought up to date, or a new one."""
     record = evidence.meta("plan")
-    pinned = None if record is None else Plan.from_json(record)
+    with damage_as_table_error(job.evidence):
+        pinned = None if record is None else Plan.from_json(record)
+    if pinned is None and job.out.exists():
+        raise _without_evidence(job, "empty")
     if pinned is not None and pinned.stage != job.plan_options.stage:
         raise TableError(f"{job.evidence} belongs to a table of another kind ({pinned.stage})", "Choose another --out.")
     plan_options = job.plan_options
@@ -203,18 +213,19 @@ def _pin(job: Job, evidence: Evidence, options: RunOptions) -> tuple[Plan, list[
     return plan, notes
 
 
-def _list(job: Job, evidence: Evidence, options: RunOptions) -> Listing:
-    """List the source and merge it into the evidence, uncommitted; offline the record stands as it is."""
+def _list(job: Job, evidence: Evidence, options: RunOptions) -> SourceChanges:
+    """List the source and merge it into the evidence, uncommitted; offline the record stays as it is."""
     if options.offline:
         count = evidence.count_images()
-        return Listing(total=count, new=0, changed=0, gone=0, known=count)
+        return SourceChanges(total=count, new=0, changed=0, gone=0, known=count)
     evidence.list_images(_chosen(job.items(), options))
     listing = evidence.compare(complete=options.complete)
     if listing.total == 0:
-        raise SourceError(f"there are no images in {job.root}", "Known endings: jpg, png, webp, gif, bmp, tiff.")
+        hint = "Known endings: jpg, png, webp, gif, bmp, tiff."
+        raise SourceError(f"there are no images in {job.source.describe().uri}", hint)
     if listing.gone > GONE_SHARE * listing.known and not options.allow_gone:
         raise SourceError(
-            f"{listing.gone:,} of {listing.known:,} images on record are gone from {job.root}",
+            f"{listing.gone:,} of {listing.known:,} images on record are gone from {job.source.describe().uri}",
             "If that is meant, say --allow-gone; else look whether the disk is mounted.",
         )
     evidence.merge(complete=options.complete, by_hash=options.by_hash)
@@ -222,7 +233,7 @@ def _list(job: Job, evidence: Evidence, options: RunOptions) -> Listing:
 
 
 def _chosen(items: Iterator[Item], options: RunOptions) -> Iterator[tuple[int, Item]]:
-    """Number the subjects and keep those that --sample and --limit choose, with their place in the whole source."""
+    """Number the items and keep those that --sample and --limit choose, with their position in the whole source."""
     numbered = enumerate(items)
     if options.sample is not None:
         # The smallest hashes: the same images for a seed, whatever else comes or goes.
@@ -266,54 +277,16 @@ def _refuse(found: PendingCounts) -> None:
         )
 
 
-def _derive_after(
+def _materialize_after(
     stats: RunStats, job: Job, plan: Plan, stage: Stage, evidence: Evidence, keys: RequestKeys, options: RunOptions
 ) -> RowCounts:
-    """`_derive`; where it fails after something was recorded, StoppedRunError says so, with the first cause."""
+    """`materialize`; where it fails after something was recorded, StoppedRunError says so, with the first cause."""
     try:
-        return _derive(job, plan, stage, evidence, keys, options)
+        return materialize(job, plan, stage, evidence, keys, options)
     except TableError as error:
         if stats.asked:
             raise stats.error or StoppedRunError.after(error) from error
         raise
-
-
-def _derive(
-    job: Job, plan: Plan, stage: Stage, evidence: Evidence, keys: RequestKeys, options: RunOptions
-) -> RowCounts:
-    """Write the table from the evidence, unless the one that is there already shows it."""
-    info = TableInfo(job.plan_options.stage, job.root, plan.vocabulary, {**plan.to_json(), **job.derivation})
-    # Another version of the tool may read the same answers otherwise.
-    settings = json.dumps([tagllm_cli.__version__, job.derivation, job.root, options.missing_unknown], sort_keys=True)
-    evidence.commit()
-    current = {"revision": evidence.revision, "settings": settings}
-    last = evidence.meta("table") or {}
-    shown = {**current, "file": _stamp(job.out), "counts": last.get("counts")}
-    # Offline nothing records that other questions count now (other cards, say): the table is made anew in any case.
-    if last == shown and not options.offline:
-        return RowCounts(**last["counts"])
-    counts = RowCounts()
-    unasked = Response(failure=Failure("missing", "not on record")) if options.missing_unknown else None
-
-    def rows() -> Iterator[Row]:
-        for item, _ in evidence.iter_items():
-            fingerprint = item.info.fingerprint if item.info else b""
-            responses = evidence.responses(keys.keys(stage.requests(item), fingerprint))
-            row = stage.row(item, [unasked if response is None else response for response in responses])
-            counts.add(row)
-            yield row
-
-    write_table(job.out, info, rows())
-    evidence.set_meta("table", {**current, "file": _stamp(job.out), "counts": counts.to_json()}, revises=False)
-    return counts
-
-
-def _stamp(path: Path) -> list[int] | None:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return [found.st_size, found.st_mtime_ns]
 
 
 def _verdict(counts: RowCounts, stats: RunStats, options: RunOptions) -> TagllmError | None:

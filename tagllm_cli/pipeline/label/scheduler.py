@@ -189,7 +189,7 @@ class Scheduler:
                 if not missing:
                     self._recorder.completed(image.item.image.id, image.requests_hash)
                     continue
-                held = self._expected_bytes(image.item.image)
+                held = self._expected_bytes
                 if not self._engine.is_ready:  # until then images are opened, as many at once as there are threads
                     self._limiter.set_limit(DECODE_THREADS * missing)
                 await first(self._limiter.acquire(missing, held), self._stop.wait())
@@ -204,8 +204,10 @@ class Scheduler:
             self._fail(error)
         await self._drain(tasks)
 
-    def _expected_bytes(self, image: Image) -> int:
-        return self._settings.max_pixels * _BYTES_PER_PIXEL + image.size
+    @property
+    def _expected_bytes(self) -> int:
+        """Bytes that an image is expected to hold until it is open: its pixels, and as many for its file."""
+        return 2 * self._settings.max_pixels * _BYTES_PER_PIXEL
 
     async def _work(self, image: PendingImage, requests: int, held: int) -> None:
         """Process one image within what was acquired for it: so many requests, and so many bytes until it is open."""
@@ -297,6 +299,7 @@ class Scheduler:
         """Ask, record each response as it arrives, and return whether all are answers."""
         keys = dict(zip(requests, self._keys.keys(requests, fingerprint), strict=True))
         engine = await self._engine.started()
+        self._recorder.engine(engine.version)
         self._limiter.set_limit(engine.capacity)
         responses: list[tuple[Request, Response]] = []
         async with aclosing(ask_until_complete(engine, decoded_image, requests)) as answered:

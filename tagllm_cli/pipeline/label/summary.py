@@ -11,7 +11,7 @@ from tagllm_cli.errors import TagllmError
 from tagllm_cli.pipeline.label.pending import PendingCounts
 from tagllm_cli.pipeline.label.scheduler import RunStats
 from tagllm_cli.records import Decision, Row, Status
-from tagllm_cli.store.evidence import Listing
+from tagllm_cli.store.evidence import SourceChanges
 
 FAILURE_LINES = 3
 _MESSAGE_LENGTH = 200
@@ -34,13 +34,13 @@ class RowCounts:
         """All rows."""
         return self.ok + self.partial + self.failed + self.pending
 
-    def add(self, row: Row) -> None:
-        """Count one row."""
-        setattr(self, row.status.value, getattr(self, row.status.value) + 1)
+    def add(self, row: Row, times: int = 1) -> None:
+        """Count one row; `times` -1 takes it out again."""
+        setattr(self, row.status.value, getattr(self, row.status.value) + times)
         for entry in row.labels or ():
-            self.labels += entry.decision in (None, Decision.YES)
-            self.unknown += entry.decision is Decision.UNKNOWN
-        self.unmatched += len(row.unmatched or ())
+            self.labels += times * (entry.decision in (None, Decision.YES))
+            self.unknown += times * (entry.decision is Decision.UNKNOWN)
+        self.unmatched += times * len(row.unmatched or ())
 
     def to_json(self) -> dict[str, int]:
         """Return the counts by name."""
@@ -56,7 +56,7 @@ class Summary:
     rows: RowCounts
     stats: RunStats
     usage: Usage
-    listing: Listing
+    listing: SourceChanges
     seconds: float
     next_command: str
     error: TagllmError | None = None
@@ -147,7 +147,7 @@ class Summary:
 class DryRun:
     """What a run would ask, and one rendered request."""
 
-    listing: Listing
+    listing: SourceChanges
     pending: PendingCounts
     error: None = None
     warnings: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ import pytest
 
 from tagllm_cli.errors import TableError, UsageError
 from tagllm_cli.evaluation.truth import Truth, load_truth
-from tagllm_cli.records import Decision, LabelEntry, Row, Status
+from tagllm_cli.records import Decision, LabelEntry, Row, SourceInfo, Status
 from tagllm_cli.store.table import TableInfo, write_table
 from tagllm_cli.vocabulary.model import Label, Vocabulary
 from tests.evaluation.truth.reading import EXPECTED, read, table
@@ -23,7 +23,7 @@ def voc(filename: str, *names: str, folder: str = "", difficult: str = "0") -> s
     return f"<annotation><folder>{folder}</folder><filename>{filename}</filename>{objects}</annotation>"
 
 
-def annotations(folder: Path, **files: str) -> Path:
+def voc_files(folder: Path, **files: str) -> Path:
     for name, text in files.items():
         path = folder / f"{name.replace('__', '/')}.xml"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def annotations(folder: Path, **files: str) -> Path:
 
 
 def test_a_folder_of_voc_files_is_read(tmp_path: Path) -> None:
-    folder = annotations(
+    folder = voc_files(
         tmp_path / "Annotations",
         one=voc("one.jpg", "cat", "dog", "cat", folder="a"),
         two=voc("two.jpg", "hot dog", folder="a"),
@@ -48,7 +48,7 @@ def test_a_label_of_which_only_difficult_objects_are_there_is_not_judged(tmp_pat
     both = voc("two.jpg", "cat", difficult="1").replace(
         "</annotation>", "<object><name>cat</name></object></annotation>"
     )
-    folder = annotations(tmp_path / "xml", one=voc("one.jpg", "cat", difficult="1"), two=both)
+    folder = voc_files(tmp_path / "xml", one=voc("one.jpg", "cat", difficult="1"), two=both)
     found = load_truth(folder)
     assert (found.labels, found.unjudged("one.jpg"), found.unjudged("two.jpg")) == (
         {"one.jpg": set(), "two.jpg": {"cat"}},
@@ -58,7 +58,7 @@ def test_a_label_of_which_only_difficult_objects_are_there_is_not_judged(tmp_pat
 
 
 def test_files_that_name_other_images_are_keyed_by_their_own_names(tmp_path: Path) -> None:
-    folder = annotations(tmp_path / "xml", a__one=voc("IMG_1.jpg", "cat"), a__two=voc("IMG_1.jpg", "dog"))
+    folder = voc_files(tmp_path / "xml", a__one=voc("IMG_1.jpg", "cat"), a__two=voc("IMG_1.jpg", "dog"))
     found = load_truth(folder, table=table())
     assert found.labels == {"a/one": {"cat"}, "a/two": {"dog"}}
     assert "named like their XML files" in found.notes[0]
@@ -74,7 +74,7 @@ def test_files_that_name_other_images_are_keyed_by_their_own_names(tmp_path: Pat
 )
 def test_other_xml_is_one_line_that_names_the_file(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(UsageError, match=f"bad.xml: .*{said}"):
-        load_truth(annotations(tmp_path / "xml", bad=text))
+        load_truth(voc_files(tmp_path / "xml", bad=text))
 
 
 def test_a_folder_of_text_files_is_read(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def label_table(path: Path, stage: str) -> Path:
         Row("4.jpg", "4.jpg", b"", 0, 0, Status.PENDING, None, None),
     ]
     labels = tuple(Label(name) for name in "abcd")
-    write_table(path, TableInfo(stage, "/images", Vocabulary("letters", labels)), rows)
+    write_table(path, TableInfo(stage, SourceInfo("folder", "/images"), Vocabulary("letters", labels)), rows)
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from typing import Literal
 
 import pytest
 
@@ -100,7 +101,7 @@ def test_many_images_of_one_name_match_by_path() -> None:
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
-def test_file_names_match_in_any_unicode_form(form: str) -> None:
+def test_file_names_match_in_any_unicode_form(form: Literal["NFC", "NFD"]) -> None:
     names = [unicodedata.normalize("NFC", name) for name in ("caf\u00e9.jpg", "b/\u00fc\u00df.png", "\ud55c\uad6d.jpg")]
     key = [unicodedata.normalize(form, name) for name in names]
     image = [unicodedata.normalize("NFD" if form == "NFC" else "NFC", name) for name in names]

@@ -224,7 +224,7 @@ def test_what_cannot_be_read_is_refused_with_advice(tmp_path: Path, text: str | 
 @pytest.mark.parametrize("option", ["image_column", "label_column"])
 def test_an_option_that_names_no_column_lists_the_columns(tmp_path: Path, option: str) -> None:
     with pytest.raises(UsageError, match="no column 'nope'") as error:
-        read(tmp_path, "image,label\na/one.jpg,cat\n", **{option: "nope"})
+        read(tmp_path, "image,label\na/one.jpg,cat\n", known=None, **{option: "nope"})
     assert f"--{option.replace('_', '-')} names one of image, label" in error.value.hint
 
 

@@ -15,7 +15,7 @@ from tagllm_cli.errors import TableError, UsageError, VocabularyError
 from tagllm_cli.labeling.groups import cooccurrence
 from tagllm_cli.labeling.groups.cooccurrence import Scene, load_cooccurrence, load_scenes
 from tagllm_cli.labeling.groups.partition import affinity_by_parent, cooccurring
-from tagllm_cli.records import Decision, LabelEntry, Row, Status
+from tagllm_cli.records import Decision, LabelEntry, Row, SourceInfo, Status
 from tagllm_cli.store.table import TableInfo, write_table
 from tagllm_cli.vocabulary.model import Label, Vocabulary
 
@@ -36,7 +36,7 @@ def yes(*names: str) -> list[LabelEntry]:
 
 
 def write(path: Path, own: Vocabulary, rows: Sequence[Row], stage: str = "labels") -> Path:
-    write_table(path, TableInfo(stage, "/images", own), rows)
+    write_table(path, TableInfo(stage, SourceInfo("folder", "/images"), own), rows)
     return path
 
 

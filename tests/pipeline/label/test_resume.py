@@ -57,8 +57,8 @@ def answers_on_record(out: Path, copy: Path) -> int:
     found = 0
     for path in copy.glob("*.evidence"):
         with closing(sqlite3.connect(path)) as database:
-            if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'reply'").fetchone():
-                found += database.execute("SELECT count(*) FROM reply").fetchone()[0]
+            if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'response'").fetchone():
+                found += database.execute("SELECT count(*) FROM response").fetchone()[0]
     return found
 
 
@@ -102,5 +102,5 @@ def test_killed_at_fifty_moments_and_run_again_the_tables_are_the_same(world: Wo
     # The moments were spread over the whole life of both stages.
     assert any(not names for names in files), "before there was a file"
     assert any(0 < answers < world.candidate_answers for answers in left), "while candidates were asked for"
-    assert any(".c.parquet.new" in names for names in files), "while the candidate table was written"
+    assert any(name.startswith(".tagllm-") for names in files for name in names), "while a table was written"
     assert any(world.candidate_answers < answers < world.answers for answers in left), "in the second stage"

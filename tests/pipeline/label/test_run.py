@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import sqlite3
+import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +16,13 @@ import pytest
 
 import tagllm_cli
 from tagllm_cli.cli.console import Console
-from tagllm_cli.errors import SourceError, TooManyFailedError
+from tagllm_cli.errors import InterruptedRunError, SourceError, TableError, TooManyFailedError
+from tagllm_cli.pipeline.label import scheduler
 from tagllm_cli.pipeline.label.run import RunOptions, run_job
-from tagllm_cli.records import DecodedImage, Failure, Request
+from tagllm_cli.records import DecodedImage, Failure, Image, Request
 from tagllm_cli.sources.registry import Folder, ReadFailure
-from tests.support.workspace import LABELS, Workspace, snapshot
+from tagllm_cli.store.evidence import Evidence
+from tests.support.workspace import LABELS, Workspace, evidence_rows, snapshot
 
 EACH = 4  # questions about an image: two arms of two groups
 IMAGES = 12
@@ -41,12 +47,12 @@ def asked_about(workspace: Workspace) -> int:
 
 
 def test_a_second_run_asks_nothing_and_starts_no_engine(done: Workspace) -> None:
-    files, stamp = sorted(snapshot(done.out.parent)), done.out.stat().st_mtime_ns
+    files, written = sorted(snapshot(done.out.parent)), done.out.stat().st_mtime_ns
     summary = done.candidates()
     assert (done.engine.started, done.engine.asked, summary.stats.opened) == (0, [], 0)
     assert summary.rows.ok == IMAGES
     assert sorted(snapshot(done.out.parent)) == files == ["c.evidence", "c.parquet"]
-    assert done.out.stat().st_mtime_ns == stamp
+    assert done.out.stat().st_mtime_ns == written
 
 
 def test_copies_of_an_image_are_asked_about_once(workspace: Workspace) -> None:
@@ -96,14 +102,67 @@ def test_a_touched_image_is_opened_and_not_asked_about(done: Workspace) -> None:
 
 def test_only_by_hash_notices_other_bytes_of_the_same_size_and_time(done: Workspace) -> None:
     path = done.images / "002.png"
-    stamp = path.stat()
+    before = path.stat()
     size = len(done.paint(200, "002.png").read_bytes())
-    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    assert size == stamp.st_size
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert size == before.st_size
     assert done.candidates().stats.opened == 0
     summary = done.candidates(by_hash=True)
     assert (summary.stats.opened, asked_about(done), summary.stats.asked) == (IMAGES, 1, EACH)
     assert done.candidates(by_hash=True).stats.asked == 0
+
+
+class Stopping(Folder):
+    """Reads some images, then the run is interrupted."""
+
+    left = 2
+
+    def read(self, image: Image) -> bytes:
+        if Stopping.left == 0:
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(0.05)  # the loop hears of it before this image is done
+        Stopping.left -= 1
+        return Folder.read(self, image)
+
+
+def interrupt(workspace: Workspace, *, after: int, **options: bool) -> None:
+    """Run `candidates` until it has read some images."""
+    Stopping.left = after
+    chosen = RunOptions(**options)
+    job = replace(workspace.candidates_job(chosen), source=Stopping(workspace.images))
+    summary = run_job(job, chosen, Console(quiet=True))
+    assert isinstance(summary.error, InterruptedRunError)
+
+
+def test_verifying_by_hash_interrupted_leaves_every_row_as_it_was(
+    done: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "DECODE_THREADS", 1)
+    before = done.out.read_bytes()
+    interrupt(done, after=2, by_hash=True)
+    assert done.out.read_bytes() == before
+    summary = done.candidates(by_hash=True)
+    assert (summary.stats.opened, summary.stats.asked, summary.rows.ok) == (IMAGES, 0, IMAGES)
+    assert done.out.read_bytes() == before
+
+
+def test_touched_images_keep_their_rows_until_they_were_read(done: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "DECODE_THREADS", 1)
+    before = done.rows()
+    for path in done.images.iterdir():
+        os.utime(path, (1, 1))
+    done.paint(300, "000.png")
+    done.paint(301, "011.png")
+    interrupt(done, after=2)
+    now = done.rows()
+    assert now["000.png"].fingerprint != before["000.png"].fingerprint
+    assert {name: row for name, row in now.items() if name != "000.png"} == {
+        name: row for name, row in before.items() if name != "000.png"
+    }
+    summary = done.candidates()
+    assert summary.stats.opened < IMAGES
+    assert done.rows()["011.png"].fingerprint != before["011.png"].fingerprint
+    assert done.candidates().stats.opened == 0
 
 
 def test_a_limited_run_never_marks_anything_as_gone(done: Workspace) -> None:
@@ -189,13 +248,13 @@ def test_settings_that_only_read_answers_otherwise_rewrite_the_table(done: Works
 
 
 def test_another_version_of_the_tool_reads_the_answers_anew(done: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    stamp = done.out.stat().st_mtime_ns
+    written = done.out.stat().st_mtime_ns
     monkeypatch.setattr(tagllm_cli, "__version__", "99.0")
     assert done.candidates().stats.asked == 0
-    assert done.out.stat().st_mtime_ns != stamp
+    assert done.out.stat().st_mtime_ns != written
 
 
-def test_a_lost_table_is_derived_again(done: Workspace) -> None:
+def test_a_lost_table_is_made_again(done: Workspace) -> None:
     before = done.out.read_bytes()
     done.out.unlink()
     assert (done.candidates().stats.asked, done.engine.started) == (0, 0)
@@ -283,3 +342,44 @@ def test_the_evidence_lies_beside_the_table_under_its_name(workspace: Workspace)
         "v1.3": "v1.3.evidence",
         "a.pq": "a.pq.evidence",
     }
+
+
+def test_the_run_record_names_the_engine(done: Workspace) -> None:
+    assert evidence_rows(done.out.with_suffix(".evidence"), "SELECT command, engine FROM run") == [
+        ("candidates", "rules")
+    ]
+
+
+def test_a_finished_table_on_a_disk_that_cannot_be_written_has_nothing_to_do(
+    done: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = snapshot(done.out.parent)
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    assert (done.candidates().rows.ok, done.engine.started) == (IMAGES, 0)
+    assert snapshot(done.out.parent) == before
+    done.paint(100, "new.png")
+    with pytest.raises(TableError, match=r"c\.evidence cannot be written, and there is something to record"):
+        done.candidates()
+    assert (done.engine.started, snapshot(done.out.parent)) == (0, before)
+
+
+@pytest.mark.parametrize("is_ours", [False, True])
+def test_a_table_whose_evidence_is_empty_is_not_paid_for_again(done: Workspace, is_ours: bool) -> None:
+    done.out.with_suffix(".evidence").unlink()
+    if is_ours:
+        with Evidence(done.out.with_suffix(".evidence")):
+            pass
+    else:
+        done.out.with_suffix(".evidence").touch()
+    before = snapshot(done.out.parent)
+    with pytest.raises(TableError, match=r"its evidence c\.evidence is empty"):
+        done.candidates()
+    assert (done.engine.started, snapshot(done.out.parent)) == (0, before)
+
+
+def test_a_pinned_plan_that_makes_no_sense_is_damage_and_no_traceback(done: Workspace) -> None:
+    with closing(sqlite3.connect(done.out.with_suffix(".evidence"))) as database:
+        database.execute("UPDATE meta SET value = '{}' WHERE key = 'plan'")
+        database.commit()
+    with pytest.raises(TableError, match=r"c\.evidence is damaged: 'stage' is missing"):
+        done.candidates()

@@ -91,7 +91,7 @@ def test_a_run_that_died_goes_on_where_it_was(workspace: Workspace, tmp_path: Pa
     assert isinstance(summary.error, StoppedRunError)
     assert "has died" in summary.error.message
     assert summary.rows.pending > 0
-    ((answered,),) = evidence_rows(workspace.out.with_suffix(".evidence"), "SELECT count(*) FROM reply")
+    ((answered,),) = evidence_rows(workspace.out.with_suffix(".evidence"), "SELECT count(*) FROM response")
     assert 0 < answered < IMAGES * EACH[strategy]
     workspace.engine = new_engine()
     assert workspace.candidates(chosen(strategy)).stats.asked == IMAGES * EACH[strategy] - answered
@@ -215,7 +215,7 @@ def test_what_binary_says_no_to_is_not_asked_about_again(workspace: Workspace) -
     assert {each.decision for row in rows.values() for each in row.labels or ()} == {Decision.YES}
     # The very same questions: either table's evidence could answer the other's.
     keys = [
-        {key for (key,) in evidence_rows(table.with_suffix(".evidence"), "SELECT key FROM reply")}
+        {key for (key,) in evidence_rows(table.with_suffix(".evidence"), "SELECT key FROM response")}
         for table in (workspace.out, workspace.labels_out)
     ]
     assert keys[1] < keys[0]

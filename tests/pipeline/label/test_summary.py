@@ -11,7 +11,7 @@ from tagllm_cli.errors import InterruptedRunError, StoppedRunError
 from tagllm_cli.pipeline.label.scheduler import RunStats
 from tagllm_cli.pipeline.label.summary import RowCounts, Summary
 from tagllm_cli.records import Decision, Failure, LabelEntry, Row, Status
-from tagllm_cli.store.evidence import Listing
+from tagllm_cli.store.evidence import SourceChanges
 from tests.support.workspace import LABELS, Workspace, snapshot
 
 EACH = 4
@@ -41,9 +41,20 @@ def counts() -> RowCounts:
     return found
 
 
+CHANGES = SourceChanges(total=4, new=1, changed=0, gone=0, known=3)
+
+
 def summary(stats: RunStats, usage: Usage = Usage(), error: InterruptedRunError | None = None) -> Summary:  # noqa: B008 (frozen)
     return Summary(
-        "candidates", Path("c.parquet"), counts(), stats, usage, Listing(4, 1, 0, 0, 3), 1.25, "tagllm next", error
+        "candidates",
+        Path("c.parquet"),
+        counts(),
+        stats,
+        usage,
+        CHANGES,
+        1.25,
+        "tagllm next",
+        error,
     )
 
 
