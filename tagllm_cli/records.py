@@ -9,7 +9,7 @@ import enum
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -54,6 +54,15 @@ class Image:
     uri: str
     size: int
     mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """How to open a source again: its kind in the registry, where it is, and the options that its listing obeyed."""
+
+    kind: str
+    uri: str
+    options: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 from tagllm_cli.errors import UsageError
 from tagllm_cli.export.base import Example, Examples, ExportSettings, ExportSummary, replacing
 from tagllm_cli.records import Image, Row
-from tagllm_cli.sources.registry import Folder, ReadFailure, open_source
+from tagllm_cli.sources.base import ReadFailure, Source
+from tagllm_cli.sources.registry import open_source
 from tagllm_cli.store.table import Table
 
 # A row group is what is in memory at a time, here and in `datasets`. The Hub likes shards of about 500 MB.
@@ -38,14 +39,14 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
     Raises UsageError where the source root is no folder, or where not one image could be read below it.
     """
     examples = Examples(table, settings)
-    folder = open_source(str(settings.root or table.info.root))
+    source = open_source(str(settings.root or table.info.root))
     with replacing(out, _is_ours) as new:
         data = new / "data"
         data.mkdir(parents=True)
-        shards = _write_shards(data, _schema(table.info.vocabulary.names), _records(examples, folder, settings.embed))
+        shards = _write_shards(data, _schema(table.info.vocabulary.names), _records(examples, source, settings.embed))
         summary = examples.summary([])
         if not summary.images and len(table) > summary.left_out.get("failed", 0) + summary.left_out.get("pending", 0):
-            message = f"not one image of the table can be read below {folder.root}"
+            message = f"not one image of the table can be read below {source.describe().uri}"
             raise UsageError(message, "Say with --root where the images are now.")
         names = [f"train-{number:05}-of-{len(shards):05}.parquet" for number in range(len(shards))]
         for shard, name in zip(shards, names, strict=True):
@@ -53,21 +54,25 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
     return examples.summary(out / "data" / name for name in names)
 
 
-def _records(examples: Examples, folder: Folder, embed: bool) -> Iterator[dict[str, Any]]:
+def _records(examples: Examples, source: Source, embed: bool) -> Iterator[dict[str, Any]]:
     for example in examples:
         row = example.row
         try:
-            decoded_image = _picture(row, folder, embed)
+            decoded_image = _picture(row, source, embed)
         except ReadFailure as failure:
             examples.drop(example, failure.kind)
         else:
             yield {"image": decoded_image, "image_id": row.image_id, **_labels(example)}
 
 
-def _picture(row: Row, folder: Folder, embed: bool) -> dict[str, Any]:
+def _picture(row: Row, source: Source, embed: bool) -> dict[str, Any]:
+    image = Image(row.image_id, row.uri, size=0, mtime_ns=0)
     if not embed:
-        return {"bytes": None, "path": str(folder.root / row.uri)}
-    data = folder.read(Image(row.image_id, row.uri, size=0, mtime_ns=0))
+        path = source.locate(image)
+        if path is None:
+            raise ReadFailure("not_a_file", "no file of its own, so it cannot be named by a path")
+        return {"bytes": None, "path": path}
+    data = source.read(image)
     if hashlib.blake2b(data, digest_size=16).digest() != row.fingerprint:
         raise ReadFailure("changed", "the labels are about other bytes")
     return {"bytes": data, "path": Path(row.uri).name}

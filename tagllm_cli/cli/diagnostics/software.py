@@ -16,8 +16,6 @@ from tagllm_cli.resources import folder as shipped_folder
 from tagllm_cli.sources.formats import FORMATS
 from tagllm_cli.vocabulary.load import builtin_vocabularies
 
-# What Pillow calls the codec behind a format; those that are not named here need none.
-_CODECS = {"JPEG": "jpg", "PNG": "zlib", "WebP": "webp", "TIFF": "libtiff"}
 _FAMILIES = (
     "rules out Qwen-VL from 2 on, LLaVA, Gemma 3 and 4, Llama 4, Pixtral, Mistral 3, InternVL, GLM-4.1V, SmolVLM and "
     "most newer ones; Idefics3, PaliGemma, BLIP-2, Phi-3-V, Phi-4-MM, Kimi-VL, Ovis, MiniCPM-V, GLM-4V, Molmo do "
@@ -101,17 +99,17 @@ def _torchvision(cuda: str) -> Check:
 
 
 def image_formats() -> Check:
-    """Whether Pillow has the codecs of the formats that we read; JPEG and PNG are indispensable."""
-    from PIL import features
-
-    lacking = [form.name for form in FORMATS if form.name in _CODECS and not features.check(_CODECS[form.name])]
-    readable = ", ".join(form.name for form in FORMATS if form.name not in lacking)
-    detail = f"{readable} (AVIF, HEIC and others are not read)"
-    if not lacking:
-        return Check("image formats", "ok", detail)
-    state: State = "missing" if {"JPEG", "PNG"} & set(lacking) else "warning"
-    hint = "pip install --force-reinstall --only-binary pillow pillow"
-    return Check("image formats", state, f"this Pillow cannot read {', '.join(lacking)}; reads {detail}", hint)
+    """The image formats that can be read: JPEG and PNG are indispensable, HEIC comes with an extra."""
+    lacking = [form for form in FORMATS if not form.is_readable()]
+    readable = ", ".join(form.name for form in FORMATS if form not in lacking)
+    broken = [form for form in lacking if form.plugin != "HEIF"]
+    if not broken:
+        return Check("image formats", "ok", readable + "".join(f" ({form.name}: {form.install})" for form in lacking))
+    names = [form.name for form in broken]
+    state: State = "missing" if {"JPEG", "PNG"} & set(names) else "warning"
+    return Check(
+        "image formats", state, f"this Pillow cannot read {', '.join(names)}; reads {readable}", broken[0].install
+    )
 
 
 def prompts() -> Check:

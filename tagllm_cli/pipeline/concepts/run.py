@@ -58,7 +58,7 @@ def write_concepts(settings: ConceptSettings, llm: Model, seer: Model | None, di
         book.save()  # also where nothing was found: the next command names this file
         evidence.commit()  # a review may be interrupted
         if settings.review:
-            folder = None if gallery is None else gallery.source.root
+            folder = None if gallery is None else Path(gallery.source.describe().uri)
             review(book, vocabulary, dialog, first + count - 1, folder)
         summary = ConceptSummary.of(
             settings.out,

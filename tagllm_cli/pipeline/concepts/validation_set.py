@@ -18,7 +18,8 @@ from tagllm_cli.errors import TableError, UsageError
 from tagllm_cli.evaluation.truth import ImageMatch, Truth, load_truth, match_images, match_names
 from tagllm_cli.labeling.answers.parse_list import render_names
 from tagllm_cli.records import Decision, Image, Row, Status
-from tagllm_cli.sources.registry import Folder, open_source
+from tagllm_cli.sources.base import Source
+from tagllm_cli.sources.registry import open_source
 from tagllm_cli.store.table import Table, open_table
 from tagllm_cli.vocabulary.model import Vocabulary
 
@@ -59,7 +60,7 @@ class Confusion:
 class Gallery:
     """The pictures: where they lie, each label's sample, and the labels that the model confuses."""
 
-    source: Folder
+    source: Source
     samples: Mapping[str, tuple[Exhibit, ...]]
     confusions: Mapping[str, Confusion] = field(default_factory=dict)
 
@@ -97,8 +98,7 @@ def open_gallery(
         )
     people = None if truth is None else load_truth(truth)
     if opened is not None:
-        source = Folder.rooted(images or Path(opened.info.root))
-        source.check()
+        source = open_source(str(images or opened.info.root))
         shown, ids = _of_table(opened), [row.image_id for row in opened.rows()] if people else []
     else:
         source = open_source(str(images))
