@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from tagllm_cli.errors import UsageError
 from tagllm_cli.export.base import Example, Examples, ExportSettings, ExportSummary, Format
 from tagllm_cli.records import Image, Row, digest16
-from tagllm_cli.sources.registry import Folder, ReadFailure, open_source
+from tagllm_cli.sources.base import ReadFailure, Source
+from tagllm_cli.sources.registry import reopen
 from tagllm_cli.store.atomic import replacing
 
 if TYPE_CHECKING:
@@ -41,16 +42,16 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
     Raises UsageError where the source root is no folder, or where not one image could be read below it.
     """
     examples = Examples(table, settings)
-    folder = open_source(str(settings.root or table.info.source.uri))
+    source = reopen(table.info.source, settings.root)
     with replacing(out, is_ours=_is_ours) as new:
         data = new / "data"
         data.mkdir(parents=True)
         shards = _write_shards(
-            data, _schema([label.name for label in examples.vocabulary]), _records(examples, folder, settings.embed)
+            data, _schema([label.name for label in examples.vocabulary]), _records(examples, source, settings.embed)
         )
         summary = examples.summary([])
         if not summary.images and len(table) > summary.left_out.get("failed", 0) + summary.left_out.get("pending", 0):
-            message = f"not one image of the table can be read below {folder.root}"
+            message = f"not one image of the table can be read below {source.describe().uri}"
             raise UsageError(message, "Say with --root where the images are now.")
         names = [f"train-{number:05}-of-{len(shards):05}.parquet" for number in range(len(shards))]
         for shard, name in zip(shards, names, strict=True):
@@ -61,21 +62,25 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
 FORMAT = Format("hf", "a folder for Hugging Face datasets, images included", export)
 
 
-def _records(examples: Examples, folder: Folder, embed: bool) -> Iterator[dict[str, Any]]:
+def _records(examples: Examples, source: Source, embed: bool) -> Iterator[dict[str, Any]]:
     for example in examples:
         row = example.row
         try:
-            decoded_image = _picture(row, folder, embed)
+            decoded_image = _picture(row, source, embed)
         except ReadFailure as failure:
             examples.drop(example, failure.kind)
         else:
             yield {"image": decoded_image, "image_id": row.image_id, **_labels(example)}
 
 
-def _picture(row: Row, folder: Folder, embed: bool) -> dict[str, Any]:
+def _picture(row: Row, source: Source, embed: bool) -> dict[str, Any]:
+    image = Image(row.image_id, row.uri)
     if not embed:
-        return {"bytes": None, "path": str(folder.root / row.uri)}
-    data = folder.read(Image(row.image_id, row.uri))
+        path = source.locate(image)
+        if path is None:
+            raise ReadFailure("not_a_file", "no file of its own, so it cannot be named by a path")
+        return {"bytes": None, "path": path}
+    data = source.read(image)
     if digest16(data) != row.fingerprint:
         raise ReadFailure("changed", "the labels are about other bytes")
     return {"bytes": data, "path": Path(row.uri).name}

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import re
+import shlex
 import stat
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from tagllm_cli.errors import SourceError
 from tagllm_cli.records import Image, SourceInfo
-from tagllm_cli.sources.read import ReadFailure, read_file
+from tagllm_cli.sources.base import DEFAULT_OPTIONS, ReadFailure, SourceOptions, summarize_left_out
+from tagllm_cli.sources.read import read_file
 
-EXTENSIONS = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"])
+# Everything that people call an image file. What no decoder here reads is listed too: its row says why it failed.
+_COMMON = "jpg jpeg jpe jfif png webp gif bmp dib tif tiff avif heic heif hif jxl jp2 j2k"
+_CAMERA_RAW = "dng cr2 cr3 nef arw orf rw2 raf"
+EXTENSIONS = frozenset(f".{name}" for name in f"{_COMMON} {_CAMERA_RAW}".split())
+
+# Thumbnails, bins and snapshots of NAS systems, Windows and macOS archives: copies of images, or deleted ones.
+_NAS_FOLDERS = ("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot")
+SYSTEM_FOLDERS = frozenset([*_NAS_FOLDERS, "$recycle.bin", "system volume information", "__macosx"])
+
+# Only root may list it, at the top of every ext4 disk; it holds no images.
+_ROOT_ONLY = "lost+found"
+
+# An ending worth counting by; ".2024" and such are parts of names.
+_ENDING = re.compile(r"\.(?=[0-9]*[a-z])[a-z0-9]{1,10}")
+_SYSTEM_FILES = {"thumbs.db": "Thumbs.db", "desktop.ini": "desktop.ini"}
 
 # Begins the id of a file whose name is not UTF-8. No path below a root begins like this.
 _BAD_NAME = "//"
@@ -29,75 +49,165 @@ class _Level:
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """The image files below `root`; an image's id and uri are its POSIX path below it."""
+    """The image files below `root`, an absolute path; an image's id and uri are its POSIX path below it.
+
+    The id is the path as the disk has it: neither its case nor its Unicode form is changed.
+    """
 
     root: Path
+    options: SourceOptions = DEFAULT_OPTIONS
+    left_out: Counter[str] = field(default_factory=Counter, compare=False)
+
+    @classmethod
+    def at(cls, path: str, options: SourceOptions = DEFAULT_OPTIONS) -> Folder:
+        """Return the folder at this path, which is not looked at."""
+        return cls(Path(os.path.abspath(path)), options)
 
     @classmethod
     def rooted(cls, root: Path) -> Folder:
-        """Return the folder under its absolute path, without looking whether it is there."""
-        return cls(Path(os.path.abspath(root)))
+        """Return the folder at this path, which is not looked at."""
+        return cls.at(str(root))
 
     def check(self) -> None:
-        """Raise SourceError if the folder cannot be listed or its path cannot be written down."""
+        """Raise SourceError if the folder cannot be listed or its path cannot be stored as text."""
+        if not os.path.lexists(self.root):
+            raise SourceError(f"there is no folder {str(self.root)!r}", "Give the path of a folder of images.")
+        if not self.root.is_dir():
+            raise SourceError(f"{self.root} is not a folder", "Give the path of the folder that holds the images.")
         if not _is_utf8(str(self.root)):
             raise SourceError(f"the path {str(self.root)!r} is not UTF-8", "Rename the folder.")
-        _list(str(self.root))
+        self._top()
 
     def describe(self) -> SourceInfo:
-        """Return what `open_source` reopens this folder with."""
-        return SourceInfo("folder", str(self.root))
+        """Return the kind `folder`, the absolute path of the root, and the options that are not the defaults."""
+        return SourceInfo("folder", str(self.root), self.options.to_json())
 
     def images(self) -> Iterator[Image]:
         """Yield the images in the order of their paths' segments, one folder in memory at a time.
 
-        An image is what has one of EXTENSIONS in any case and is no folder; what is hidden (a leading dot) is left out.
-        Links are followed, except to a folder that the link lies in. What cannot be read (a FIFO, a broken link) is
-        yielded too. Raises SourceError where a folder cannot be listed: a listing is complete or nothing.
+        An image is a file with one of EXTENSIONS in any case. Left out are hidden files and folders (a leading dot) and
+        what `left_out` counts: other files by ending, SYSTEM_FOLDERS, what the options exclude. Links are followed,
+        except to a folder that the link lies in. A FIFO or a broken link is yielded: `read` says what is wrong with it.
+        Raises SourceError where a folder cannot be listed or where there is no image.
         """
+        counts: Counter[str] = Counter()
+        found = False
+        for entry, path in self._files(counts):
+            ending = os.path.splitext(entry.name)[1].lower()
+            if ending in EXTENSIONS:
+                found = True
+                yield _image(entry, path)
+            else:
+                counts[_group(entry.name, ending)] += 1
+        self.left_out.clear()
+        self.left_out.update(counts)
+        if not found:
+            known = f"Images end in {', '.join(_COMMON.split())} or one of the endings of camera raw files."
+            hint = f"Left out: {summarize_left_out(counts)}. {known}" if counts else known
+            raise SourceError(f"there are no images in {self.root}", hint)
+
+    def read(self, image: Image) -> bytes:
+        """Return the image's encoded bytes.
+
+        Raises ReadFailure of a kind of `read_file`, or `bad_name` where the name is not UTF-8 or leads out of the root.
+        """
+        path = self.locate(image)
+        if path is None:
+            raise ReadFailure("bad_name", "the file's name is not UTF-8, or leads out of the folder; rename it")
+        return read_file(path)
+
+    def locate(self, image: Image) -> str | None:
+        """Return the file's absolute path, None where no file below the root can have this uri."""
+        uri = image.uri
+        is_listed = not uri.startswith(_BAD_NAME) and "\0" not in uri and ".." not in uri.split("/")
+        return f"{self.root}/{uri}" if is_listed else None
+
+    def _top(self) -> tuple[tuple[int, int], Iterator[os.DirEntry[str]]]:
         try:
             top = os.stat(self.root)
+            return (top.st_dev, top.st_ino), _list(str(self.root))
         except OSError as error:  # not an empty source: a disk that is not mounted has not lost its images
             message = f"the folder {str(self.root)!r} cannot be listed: {error.strerror}"
-            raise SourceError(message, "Bring it back, or say where it is now.") from error
-        levels = [_Level("", (top.st_dev, top.st_ino), _list(str(self.root)))]
+            raise SourceError(
+                message, "Mount it or allow reading it, or name the folder where the images are."
+            ) from error
+
+    def _files(self, counts: Counter[str]) -> Iterator[tuple[os.DirEntry[str], str]]:
+        """Yield every entry that is no folder with its path below the root; count what is left out on the way."""
+        levels = [_Level("", *self._top())]
         while levels:
             level = levels[-1]
             entry = next(level.rest, None)
             if entry is None:
                 levels.pop()
-            elif not _is_folder(entry):
-                if os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
-                    yield _image(entry, level.below + entry.name)
+                continue
+            path, is_folder = level.below + entry.name, _is_folder(entry)
+            pattern = next((each for each in self.options.exclude if is_match(path, each)), None)
+            if pattern is not None:
+                counts[f"by --exclude {shlex.quote(pattern)}"] += 1
+            elif not is_folder:
+                yield entry, path
+            elif entry.name.lower() in SYSTEM_FOLDERS:
+                counts[f"{entry.name}/"] += 1
             elif (inode := _inode(entry)) and all(inode != above.inode for above in levels):
-                levels.append(_Level(f"{level.below}{entry.name}/", inode, _list(entry.path)))
+                levels.append(_Level(f"{path}/", inode, self._enter(entry, path, counts)))
 
-    def read(self, image: Image) -> bytes:
-        """Return the image's encoded bytes.
+    def _enter(self, entry: os.DirEntry[str], path: str, counts: Counter[str]) -> Iterator[os.DirEntry[str]]:
+        try:
+            return _list(entry.path)
+        except (FileNotFoundError, NotADirectoryError):  # vanished since
+            return iter(())
+        except OSError as error:
+            is_root_only = entry.name == _ROOT_ONLY and isinstance(error, PermissionError)
+            if not is_root_only and not self.options.skip_unreadable:
+                exclude = f"--exclude {shlex.quote(glob.escape(path))} or " if _is_utf8(path) else ""
+                message = f"the folder {entry.path!r} cannot be listed: {error.strerror}"
+                raise SourceError(
+                    message, f"Allow reading it, or leave it out with {exclude}--skip-unreadable."
+                ) from error
+            counts[f"{path if _is_utf8(path) else _escaped(path)}/ (unreadable)"] += 1
+            return iter(())
 
-        Raises ReadFailure of a kind of `read_file`, or `bad_name` where the file's name is not UTF-8.
-        """
-        if image.uri.startswith(_BAD_NAME) or "\0" in image.uri:
-            raise ReadFailure("bad_name", "the file's name is not UTF-8; rename it")
-        return read_file(f"{self.root}/{image.uri}")
+
+def is_match(path: str, pattern: str) -> bool:
+    """Tell whether a path below the root matches a glob: `*` and `?` within a segment, `**` for any number of segments.
+
+    A glob without a slash matches a name at any depth, one with a slash the whole path, as in .gitignore.
+
+    >>> is_match("2024/may/raw", "raw"), is_match("2024/may/a.gif", "*.gif"), is_match("2024/raw", "/raw")
+    (True, True, False)
+    >>> is_match("2024/may/raw", "2024/*/raw"), is_match("2024/may/raw", "**/raw/"), is_match("2024/raw", "2024/**")
+    (True, True, True)
+    """
+    pattern = pattern.rstrip("/")
+    if "/" not in pattern:
+        return fnmatchcase(path.rpartition("/")[2], pattern)
+    return _match_segments(path.split("/"), pattern.lstrip("/").split("/"))
+
+
+def _match_segments(names: list[str], globs: list[str]) -> bool:
+    if not globs:
+        return not names
+    if globs[0] == "**":
+        return any(_match_segments(names[start:], globs[1:]) for start in range(len(names) + 1))
+    return bool(names) and fnmatchcase(names[0], globs[0]) and _match_segments(names[1:], globs[1:])
+
+
+def _group(name: str, ending: str) -> str:
+    """Return what to count a file under that is no image: its ending, or its name where the system makes it."""
+    return _SYSTEM_FILES.get(name.lower()) or (ending if _ENDING.fullmatch(ending) else "without a known ending")
 
 
 def _list(path: str) -> Iterator[os.DirEntry[str]]:
-    """Return a folder's visible entries by name; none if it has vanished."""
-    try:
-        with os.scandir(path) as entries:
-            return iter(sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name))
-    except (FileNotFoundError, NotADirectoryError):
-        return iter(())
-    except OSError as error:
-        message = f"the folder {path!r} cannot be listed: {error.strerror}"
-        raise SourceError(message, "Allow reading it, or move it out of the source.") from error
+    """Return a folder's visible entries by name."""
+    with os.scandir(path) as entries:
+        return iter(sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads round in a circle
+    except OSError:  # a loop of links
         return False
 
 
@@ -122,7 +232,7 @@ def _image(entry: os.DirEntry[str], path: str) -> Image:
 
 
 def _is_utf8(path: str) -> bool:
-    """Tell whether the path can be written down: bytes that are not UTF-8 stand as lone surrogates in it."""
+    """Tell whether the path can be encoded: bytes that are not UTF-8 are lone surrogates in it."""
     try:
         path.encode("utf-8")
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Reading one file whole, whatever turns out to be at its path."""
+"""Read one file whole."""
 
 from __future__ import annotations
 
@@ -6,23 +6,16 @@ import errno
 import os
 import stat
 
+from tagllm_cli.sources.base import ReadFailure
+
 # No image within our limit on pixels needs more; what is larger is a disk image or a video under the wrong name.
 MAX_FILE_BYTES = 2 << 30
 
 
-class ReadFailure(Exception):
-    """An image's bytes cannot be had: a `kind` to count by, and a message for people."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(kind, message)
-        self.kind = kind
-        self.message = message
-
-
 def read_file(path: str) -> bytes:
-    """Return a file's bytes; never waits for whoever might write to a FIFO.
+    """Return a file's bytes, without waiting for the other end of a FIFO.
 
-    Raises ReadFailure of kind `vanished` (nothing there any more), `not_a_file` (folder, FIFO, socket, device, broken
+    Raises ReadFailure of kind `vanished` (nothing there), `not_a_file` (folder, FIFO, socket, device, broken
     link), `too_large` (more than MAX_FILE_BYTES) or `unreadable` (no permission, a loop of links, a failing disk).
     """
     try:
@@ -46,6 +39,6 @@ def _failure(path: str, error: OSError) -> ReadFailure:
         return ReadFailure("not_a_file", "a link to nothing")
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return ReadFailure("vanished", "the file is not there any more")
-    if error.errno == errno.ENXIO:  # what opening a socket comes to
+    if error.errno == errno.ENXIO:  # a socket
         return ReadFailure("not_a_file", "not a regular file")
     return ReadFailure("unreadable", error.strerror or type(error).__name__)

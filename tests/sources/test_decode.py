@@ -1,4 +1,4 @@
-"""Every mode, orientation and frame that files come in, as upright RGB pixels within the budget."""
+"""Files of every mode, orientation and frame count become upright RGB pixels within the budget."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from PIL import ExifTags, Image
 
 from tagllm_cli.records import DecodedImage
 from tagllm_cli.sources.decode import decode, fit
-from tests.support.image_files import encode, photo, png
+from tests.support.image_files import encode, encode_heic, photo, png
 
-ROOMY = 1_000_000
-# How an upright array lies in a file of each EXIF orientation, told by where row 0 and column 0 are to be seen.
-LYING = {
+LARGE = 1_000_000
+# An upright array as it is stored in a file of each EXIF orientation.
+STORED = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -29,22 +29,22 @@ LYING = {
 }
 
 
-def look(data: bytes, max_pixels: int = ROOMY) -> DecodedImage:
-    """Return the decoded picture of bytes that must be good."""
-    info, picture = decode(data, max_pixels)
-    assert picture is not None, info.failure
-    assert picture.pixels.mode == "RGB"
-    assert picture.pixels.info == {}
-    return picture
+def decoded(data: bytes, max_pixels: int = LARGE) -> DecodedImage:
+    """Return the decoded image of valid bytes."""
+    info, result = decode(data, max_pixels)
+    assert result is not None, info.failure
+    assert result.pixels.mode == "RGB"
+    assert result.pixels.info == {}
+    return result
 
 
-def array(picture: DecodedImage) -> np.ndarray:
-    return np.asarray(picture.pixels)
+def array(result: DecodedImage) -> np.ndarray:
+    return np.asarray(result.pixels)
 
 
-def colour(data: bytes) -> list[int]:
-    """Return the colour in the middle of the picture."""
-    pixels = array(look(data))
+def color(data: bytes) -> list[int]:
+    """Return the color in the middle of the image."""
+    pixels = array(decoded(data))
     return pixels[pixels.shape[0] // 2, pixels.shape[1] // 2].tolist()
 
 
@@ -98,63 +98,81 @@ def plain(mode: str, value: float | tuple[int, ...]) -> Image.Image:
     ],
 )
 def test_modes(data: bytes, expected: list[int]) -> None:
-    assert np.abs(np.subtract(colour(data), expected)).max() <= 1
+    assert np.abs(np.subtract(color(data), expected)).max() <= 1
 
 
 def test_cmyk_jpeg() -> None:
     data = encode(plain("CMYK", (0, 255, 255, 0)), "JPEG", quality=100)
-    assert np.abs(np.subtract(colour(data), (255, 0, 0))).max() <= 4
-    assert look(data).encoded is None
+    assert np.abs(np.subtract(color(data), (255, 0, 0))).max() <= 4
+    assert decoded(data).encoded is None
 
 
 @pytest.mark.parametrize("form", ["GIF", "TIFF", "WEBP", "PNG", "MPO"])
 def test_the_first_frame_is_the_picture(form: str) -> None:
     first, second = Image.new("RGB", (32, 24), "red"), Image.new("RGB", (32, 24), "blue")
     data = encode(first, form, save_all=True, append_images=[second, second.rotate(90)])
-    red, _, blue = colour(data)
+    red, _, blue = color(data)
     assert (red > 240, blue < 15) == (True, True)
-    assert look(data).encoded is None
+    assert decoded(data).encoded is None
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
-@pytest.mark.parametrize("orientation", LYING)
+@pytest.mark.parametrize("orientation", STORED)
 def test_orientations(form: str, orientation: int) -> None:
     upright = photo(96, 64)
-    lying = Image.fromarray(np.ascontiguousarray(LYING[orientation](np.asarray(upright))))
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](np.asarray(upright))))
     options = {"lossless": True} if form == "WEBP" else {"quality": 95} if form == "JPEG" else {}
-    data = encode(lying, form, exif=exif(orientation), **options)
-    for budget, size in ((ROOMY, (96, 64)), (96 * 64 // 4, (48, 32))):
-        info, picture = decode(data, budget)
-        assert picture is not None
-        assert ((info.width, info.height), picture.pixels.size) == ((96, 64), size)
+    data = encode(stored, form, exif=exif(orientation), **options)
+    for budget, size in ((LARGE, (96, 64)), (96 * 64 // 4, (48, 32))):
+        info, result = decode(data, budget)
+        assert result is not None
+        assert ((info.width, info.height), result.pixels.size) == ((96, 64), size)
         expected = np.asarray(upright.resize(size, Image.Resampling.LANCZOS), dtype=int)
-        assert np.abs(array(picture) - expected).mean() < 2.5
-        assert (picture.encoded is None) == (orientation != 1 or form == "TIFF" or budget != ROOMY)
+        assert np.abs(array(result) - expected).mean() < 2.5
+        assert (result.encoded is None) == (orientation != 1 or form == "TIFF" or budget != LARGE)
+
+
+@pytest.mark.parametrize("form", ["HEIC", "AVIF"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_heic_and_avif_are_read_upright(form: str, orientation: int) -> None:
+    upright = photo(96, 64)
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](np.asarray(upright))))
+    stored.getexif()[ExifTags.Base.Orientation] = orientation  # HEIC has the turn in its container too, as from phones
+    data = encode_heic(stored) if form == "HEIC" else encode(stored, form, exif=stored.getexif())
+    info, result = decode(data, LARGE)
+    assert result is not None
+    assert ((info.width, info.height), result.pixels.size, result.encoded) == ((96, 64), (96, 64), None)
+    assert np.abs(array(result).astype(int) - np.asarray(upright)).mean() < 4
+
+
+def test_heic_over_white() -> None:
+    clear = Image.new("RGBA", (64, 64), (255, 0, 0, 0))
+    assert color(encode_heic(clear)) == [255, 255, 255]
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535, None])
 def test_an_orientation_that_means_nothing_is_upright(orientation: int | None) -> None:
     tags = exif(orientation).tobytes() if orientation is not None else b"Exif\0\0MM\0*garbage and more"
-    assert look(encode(photo(), "JPEG", exif=tags)).pixels.size == (96, 72)
+    assert decoded(encode(photo(), "JPEG", exif=tags)).pixels.size == (96, 72)
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
 def test_huge_metadata(form: str) -> None:
     tags = exif(6)
     tags[ExifTags.Base.ImageDescription] = "x" * (60_000 if form == "JPEG" else 5_000_000)
-    assert look(encode(photo(), form, exif=tags)).pixels.size == (72, 96)
+    assert decoded(encode(photo(), form, exif=tags)).pixels.size == (72, 96)
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("profile", [b"", b"not a profile", b"\0" * 100_000])
-def test_colour_profiles_are_ignored(form: str, profile: bytes) -> None:
+def test_color_profiles_are_ignored(form: str, profile: bytes) -> None:
     with_profile, without = encode(photo(), form, icc_profile=profile), encode(photo(), form)
-    assert (array(look(with_profile)) == array(look(without))).all()
+    assert (array(decoded(with_profile)) == array(decoded(without))).all()
 
 
 def test_a_picture_encoded_again_has_no_metadata() -> None:
     data = encode(photo(), "JPEG", exif=exif(6), icc_profile=b"profile", comment=b"comment")
-    again = Image.open(io.BytesIO(encode(look(data).pixels, "JPEG")))
+    again = Image.open(io.BytesIO(encode(decoded(data).pixels, "JPEG")))
     assert dict(again.getexif()) == {}
     assert not {"icc_profile", "comment", "exif"} & set(again.info)
 
@@ -162,10 +180,10 @@ def test_a_picture_encoded_again_has_no_metadata() -> None:
 @pytest.mark.parametrize(("form", "mime"), [("JPEG", "image/jpeg"), ("PNG", "image/png"), ("WEBP", "image/webp")])
 def test_a_file_that_shows_just_the_picture_can_be_sent_as_it_is(form: str, mime: str) -> None:
     data = encode(photo(), form)
-    picture = look(data)
-    assert (picture.encoded, picture.mime) == (data, mime)
-    assert (np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) == array(picture)).all()
-    assert look(data, 1000).encoded is None
+    result = decoded(data)
+    assert (result.encoded, result.mime) == (data, mime)
+    assert (np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) == array(result)).all()
+    assert decoded(data, 1000).encoded is None
 
 
 @pytest.mark.parametrize(
@@ -175,35 +193,35 @@ def test_a_file_that_has_to_be_converted_is_not_sent(form: str, mode: str) -> No
     image = photo().convert(mode)
     if mode == "RGBA":
         image.putalpha(200)
-    assert look(encode(image, form)).encoded is None
+    assert decoded(encode(image, form)).encoded is None
 
 
 @pytest.mark.parametrize("form", ["GIF", "BMP", "TIFF"])
 def test_other_formats_are_encoded_anew(form: str) -> None:
-    assert look(encode(photo(), form)).encoded is None
+    assert decoded(encode(photo(), form)).encoded is None
 
 
 def test_the_reduced_decoding_of_jpeg_shows_the_same() -> None:
     whole = photo(1601, 1203)  # not a multiple of 8
     data = encode(whole, "JPEG", quality=90)
     for budget in (1_000_000, 200_000, 50_000, 300):
-        picture = look(data, budget)
-        reference = whole.resize(picture.pixels.size, Image.Resampling.LANCZOS)
-        error = array(picture).astype(float) - np.asarray(reference)
+        result = decoded(data, budget)
+        reference = whole.resize(result.pixels.size, Image.Resampling.LANCZOS)
+        error = array(result).astype(float) - np.asarray(reference)
         assert (error**2).mean() < 1.0, budget
     assert Image.open(io.BytesIO(data)).draft("RGB", (300, 200)) == ("RGB", (0, 0, 400.25, 300.75))
 
 
 def test_fingerprint_and_uuid() -> None:
     data = encode(photo(), "PNG")
-    info, picture = decode(data, ROOMY)
+    info, result = decode(data, LARGE)
     assert info.fingerprint == hashlib.blake2b(data, digest_size=16).digest()
     assert (info.width, info.height) == (96, 72)
-    assert decode(b"no image", ROOMY)[0].fingerprint == hashlib.blake2b(b"no image", digest_size=16).digest()
-    others = [look(data, 1000), look(encode(photo(seed=1), "PNG"))]
-    assert picture is not None
-    assert len({picture.uuid, *(other.uuid for other in others)}) == 3
-    assert look(data).uuid == picture.uuid
+    assert decode(b"no image", LARGE)[0].fingerprint == hashlib.blake2b(b"no image", digest_size=16).digest()
+    others = [decoded(data, 1000), decoded(encode(photo(seed=1), "PNG"))]
+    assert result is not None
+    assert len({result.uuid, *(other.uuid for other in others)}) == 3
+    assert decoded(data).uuid == result.uuid
 
 
 sides = st.integers(1, 100_000)
@@ -225,6 +243,6 @@ def test_fit(width: int, height: int, max_pixels: int) -> None:
 
 
 def test_extreme_aspects() -> None:
-    assert look(encode(Image.new("RGB", (5000, 1)), "PNG"), 100).pixels.size == (100, 1)
-    assert look(encode(Image.new("RGB", (1, 5000)), "JPEG"), 100).pixels.size == (1, 100)
-    assert look(encode(photo(), "JPEG"), 1).pixels.size == (1, 1)
+    assert decoded(encode(Image.new("RGB", (5000, 1)), "PNG"), 100).pixels.size == (100, 1)
+    assert decoded(encode(Image.new("RGB", (1, 5000)), "JPEG"), 100).pixels.size == (1, 100)
+    assert decoded(encode(photo(), "JPEG"), 1).pixels.size == (1, 1)

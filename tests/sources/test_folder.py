@@ -1,9 +1,13 @@
-"""Folders of images as people really have them: odd names, links in circles, pipes, files without permission."""
+"""Folders as people have them: links, pipes, files without permission, other files, NAS folders, exclusions.
+
+What every source owes is in test_conformance.py.
+"""
 
 from __future__ import annotations
 
 import inspect
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -16,23 +20,9 @@ import pytest
 from tagllm_cli.errors import SourceError
 from tagllm_cli.records import Image
 from tagllm_cli.sources import read as files
-from tagllm_cli.sources.registry import Folder, ReadFailure, open_source
-
-ODD_NAMES = [
-    "with space.jpg",
-    " leading.jpg",
-    "-leading-dash.png",
-    "--help.jpg",
-    "new\nline.jpg",
-    "tab\tand\x1bescape.jpg",
-    "quote'\"`.jpg",
-    "percent%20#hash?.jpg",
-    "back\\slash.jpg",
-    "猫とÄpfel é🐈.webp",
-    "e\u0301 and \u00e9.jpg",
-    "two..dots...jpg",
-    "n" * 246 + ".jpg",
-]
+from tagllm_cli.sources.base import ReadFailure, SourceOptions
+from tagllm_cli.sources.folder import Folder
+from tagllm_cli.sources.registry import open_source
 
 
 def put(root: Path, *paths: str) -> None:
@@ -42,15 +32,25 @@ def put(root: Path, *paths: str) -> None:
         (root / path).write_text(path)
 
 
-def ids(root: Path) -> list[str]:
-    return [image.id for image in open_source(str(root)).images()]
+def ids(root: Path, *exclude: str, skip_unreadable: bool = False) -> list[str]:
+    return [image.id for image in open_source(str(root), SourceOptions(exclude, skip_unreadable)).images()]
+
+
+def left_out(root: Path, *exclude: str, skip_unreadable: bool = False) -> dict[str, int]:
+    source = open_source(str(root), SourceOptions(exclude, skip_unreadable))
+    list(source.images())
+    return dict(source.left_out)
+
+
+def an_image(uri: str) -> Image:
+    return Image(uri, uri)
 
 
 def failure(root: Path, image: Image | str) -> str:
     """Return the kind of failure that reading this image ends in."""
-    image = Image(image, image) if isinstance(image, str) else image
+    image = an_image(image) if isinstance(image, str) else image
     with pytest.raises(ReadFailure) as caught:
-        Folder.rooted(root).read(image)
+        Folder.at(str(root)).read(image)
     assert caught.value.message
     return caught.value.kind
 
@@ -68,22 +68,36 @@ def test_images_are_told_by_extension(tmp_path: Path) -> None:
     assert ids(tmp_path) == images
 
 
-def test_version_and_bytes(tmp_path: Path) -> None:
-    put(tmp_path, "deep/er/a.jpg")
+def test_image_files_of_every_kind_are_listed(tmp_path: Path) -> None:
+    """Also those that no decoder reads: their rows say so, instead of no row."""
+    endings = "avif HEIC heif hif jxl jp2 j2k DNG cr2 cr3 nef arw orf rw2 raf"
+    images = [f"{n:02}.{ending}" for n, ending in enumerate(endings.split())]
+    put(tmp_path, *images)
+    assert ids(tmp_path) == images
+
+
+def test_other_files_are_counted_by_ending(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg", "1.mp4", "b/2.MP4", "b/3.mp4", "a.xmp", "Thumbs.db", "b/thumbs.db", ".DS_Store", "README")
+    put(tmp_path, "backup.2024", "x.tar.gz", "odd. ending", "a.jpg~", "c/only.json")
+    expected = {".mp4": 3, ".xmp": 1, "Thumbs.db": 2, "without a known ending": 4, ".gz": 1, ".json": 1}
+    assert left_out(tmp_path) == expected
+
+
+def test_a_changed_file_is_another_record(tmp_path: Path) -> None:
+    put(tmp_path, "deep/er/a.jpg", "b.jpg")
+    before = list(open_source(str(tmp_path)).images())
     os.utime(tmp_path / "deep/er/a.jpg", ns=(1, 1_700_000_000_123_456_789))
-    source = open_source(str(tmp_path))
-    (image,) = source.images()
-    assert image == Image("deep/er/a.jpg", "deep/er/a.jpg", "13-1700000000123456789")
-    assert source.read(image) == b"deep/er/a.jpg"
+    after = list(open_source(str(tmp_path)).images())
+    assert [image.id for image in after] == ["b.jpg", "deep/er/a.jpg"]
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False]
 
 
-def test_odd_names(tmp_path: Path) -> None:
-    put(tmp_path, *ODD_NAMES, *(f"folder {name}/{name}" for name in ODD_NAMES[:9]))
-    source = open_source(str(tmp_path))
-    images = list(source.images())
-    assert {image.id for image in images} == {*ODD_NAMES, *(f"folder {name}/{name}" for name in ODD_NAMES[:9])}
-    for image in images:
-        assert source.read(image) == image.id.encode()
+def test_nfd_and_nfc_names_are_two_files(tmp_path: Path) -> None:
+    """Identity is the name as the disk has it."""
+    names = ["cafe\u0301.jpg", "caf\u00e9.jpg"]
+    put(tmp_path, *names)
+    assert ids(tmp_path) == names
+    assert [open_source(str(tmp_path)).read(an_image(name)) for name in names] == [name.encode() for name in names]
 
 
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
@@ -102,7 +116,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
         if image in bad:
             assert failure(tmp_path, image) == "bad_name"
         else:
-            assert Folder.rooted(tmp_path).read(image) == image.id.encode()
+            assert Folder.at(str(tmp_path)).read(image) == image.id.encode()
 
 
 def test_link_loops_end_nothing(tmp_path: Path) -> None:
@@ -124,13 +138,13 @@ def test_links_are_followed(tmp_path: Path) -> None:
     (tmp_path / "alias").symlink_to("source")
     assert ids(tmp_path / "alias") == ["0.jpg", "1.jpg", "more/1.jpg", "more/below/2.jpg"]
     source = open_source(str(tmp_path / "alias"))
-    sizes = [(int(image.version.split("-")[0]), len(source.read(image))) for image in source.images()]
-    assert sizes == [(12, 12), (15, 15), (15, 15), (21, 21)]
+    paths = ["source/0.jpg", "elsewhere/1.jpg", "elsewhere/1.jpg", "elsewhere/below/2.jpg"]
+    assert [source.read(image).decode() for image in source.images()] == paths
 
 
 @pytest.fixture
-def impatience() -> Iterator[None]:
-    """Interrupt whoever waits for the other end of a pipe: nobody is there."""
+def alarm() -> Iterator[None]:
+    """Interrupt a read that waits for the other end of a pipe."""
 
     def interrupt(*_: object) -> None:
         raise TimeoutError
@@ -142,8 +156,8 @@ def impatience() -> Iterator[None]:
     signal.signal(signal.SIGALRM, before)
 
 
-@pytest.mark.usefixtures("impatience")
-def test_what_is_no_file_is_listed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("alarm")
+def test_what_is_no_file_is_listed_and_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "broken.jpg").symlink_to("nowhere.jpg")
     (tmp_path / "null.jpg").symlink_to("/dev/null")
@@ -161,16 +175,14 @@ def test_folders_named_like_images(tmp_path: Path) -> None:
     assert failure(tmp_path, "folder.jpg") == "not_a_file"
 
 
-def test_files_that_have_vanished(tmp_path: Path) -> None:
-    put(tmp_path, "a.jpg", "b/c.jpg")
+def test_files_whose_folder_has_vanished(tmp_path: Path) -> None:
+    put(tmp_path, "b/c.jpg")
     source = open_source(str(tmp_path))
-    first, second = source.images()
-    (tmp_path / "a.jpg").unlink()
+    (image,) = source.images()
     (tmp_path / "b" / "c.jpg").unlink()
     (tmp_path / "b").rmdir()
     put(tmp_path, "b")
-    assert failure(tmp_path, first) == "vanished"
-    assert failure(tmp_path, second) == "vanished"
+    assert failure(tmp_path, image) == "vanished"
 
 
 def test_a_folder_that_vanishes_during_the_listing(tmp_path: Path) -> None:
@@ -188,10 +200,85 @@ def test_files_and_folders_without_permission(tmp_path: Path, monkeypatch: pytes
     assert failure(tmp_path, "a.jpg") == "unreadable"
     assert [image.id for image in islice(open_source(str(tmp_path)).images(), 2)] == ["a.jpg", "locked/b.jpg"]
     _lock(tmp_path / "locked", monkeypatch)
-    with pytest.raises(SourceError, match="locked' cannot be listed: Permission denied"):
+    with pytest.raises(SourceError, match="locked' cannot be listed: Permission denied") as caught:
         ids(tmp_path)
+    assert caught.value.hint == "Allow reading it, or leave it out with --exclude locked or --skip-unreadable."
     with pytest.raises(SourceError, match="cannot be listed: Permission denied"):
-        open_source(str(tmp_path / "locked"))
+        open_source(str(tmp_path / "locked"), SourceOptions(skip_unreadable=True))
+
+
+def test_an_unreadable_folder_is_left_out_on_request_and_told_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, "a.jpg", "x/it's [locked]/b.jpg")
+    _lock(tmp_path / "x" / "it's [locked]", monkeypatch)
+    with pytest.raises(SourceError) as caught:
+        ids(tmp_path)
+    words = shlex.split(caught.value.hint)
+    advice = words[words.index("--exclude") + 1]
+    assert ids(tmp_path, advice) == ["a.jpg"]
+    assert left_out(tmp_path, skip_unreadable=True) == {"x/it's [locked]/ (unreadable)": 1}
+    assert ids(tmp_path, skip_unreadable=True) == ["a.jpg"]
+
+
+def test_lost_and_found_is_left_out_where_only_root_may_list_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, "one.jpg", "lost+found/inside.jpg")
+    assert ids(tmp_path) == ["lost+found/inside.jpg", "one.jpg"]
+    _lock(tmp_path / "lost+found", monkeypatch)
+    assert ids(tmp_path) == ["one.jpg"]
+    assert left_out(tmp_path) == {"lost+found/ (unreadable)": 1}
+
+
+def test_thumbnails_and_bins_are_left_out_and_told_about(tmp_path: Path) -> None:
+    put(tmp_path, "IMG_1.jpg", "@eaDir/IMG_1.jpg/SYNOPHOTO_THUMB_M.jpg", "b/@eaDir/x.jpg", "#recycle/deleted.jpg")
+    put(tmp_path, "$RECYCLE.BIN/S-1-5/$R1A2B3.jpg", "System Volume Information/x.jpg", ".Trash-1000/files/y.jpg")
+    put(tmp_path, "@Recycle/z.jpg", "@eaDir.jpg", "recycle/kept.jpg")
+    assert ids(tmp_path) == ["@eaDir.jpg", "IMG_1.jpg", "recycle/kept.jpg"]
+    assert left_out(tmp_path) == {
+        "@eaDir/": 2,
+        "#recycle/": 1,
+        "$RECYCLE.BIN/": 1,
+        "System Volume Information/": 1,
+        "@Recycle/": 1,
+    }
+    assert ids(tmp_path / "@eaDir") == ["IMG_1.jpg/SYNOPHOTO_THUMB_M.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("exclude", "expected"),
+    [
+        ("*.gif", ["2024/may/a.jpg", "2024/raw/b.jpg", "raw/c.jpg"]),
+        ("raw", ["2024/may/a.jpg", "2024/may/d.gif"]),
+        ("raw/", ["2024/may/a.jpg", "2024/may/d.gif"]),
+        ("/raw", ["2024/may/a.jpg", "2024/may/d.gif", "2024/raw/b.jpg"]),
+        ("2024/*", ["raw/c.jpg"]),
+        ("2024/**", ["raw/c.jpg"]),
+        ("2024/*/*.jpg", ["2024/may/d.gif", "raw/c.jpg"]),
+        ("**/*.jpg", ["2024/may/d.gif"]),
+        ("**/[ab].jpg", ["2024/may/d.gif", "raw/c.jpg"]),
+        ("RAW", ["2024/may/a.jpg", "2024/may/d.gif", "2024/raw/b.jpg", "raw/c.jpg"]),
+        ("", ["2024/may/a.jpg", "2024/may/d.gif", "2024/raw/b.jpg", "raw/c.jpg"]),
+    ],
+)
+def test_exclusions(exclude: str, expected: list[str], tmp_path: Path) -> None:
+    put(tmp_path, "2024/may/a.jpg", "2024/may/d.gif", "2024/raw/b.jpg", "raw/c.jpg")
+    assert ids(tmp_path, exclude) == expected
+
+
+def test_an_excluded_folder_is_not_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, "a.jpg", "b.gif", "c.gif", "locked/d.jpg")
+    _lock(tmp_path / "locked", monkeypatch)
+    assert ids(tmp_path, "*.gif", "lock*") == ["a.jpg"]
+    assert left_out(tmp_path, "*.gif", "lock*") == {"by --exclude '*.gif'": 2, "by --exclude 'lock*'": 1}
+
+
+def test_where_everything_is_left_out_the_error_says_what(tmp_path: Path) -> None:
+    put(tmp_path, "a.mp4", "b.mp4", "@eaDir/c.jpg", "d.gif")
+    with pytest.raises(SourceError, match="there are no images in") as caught:
+        ids(tmp_path, "*.gif")
+    assert "Left out: 2 .mp4, 1 @eaDir/, 1 by --exclude '*.gif'." in caught.value.hint
 
 
 def _lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,44 +305,19 @@ def test_files_larger_than_any_image(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert failure(tmp_path, "a.jpg") == "too_large"
     (tmp_path / "a.jpg").write_bytes(b"12345")
     monkeypatch.setattr(files, "MAX_FILE_BYTES", 5)
-    assert Folder.rooted(tmp_path).read(Image("a.jpg", "a.jpg")) == b"12345"
-
-
-@pytest.mark.parametrize("spec", ["", "nowhere", "file.jpg", "broken", "file.jpg/x"])
-def test_sources_that_cannot_be_used(spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(tmp_path, "file.jpg")
-    (tmp_path / "broken").symlink_to("nowhere")
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SourceError) as caught:
-        open_source(spec)
-    assert "\n" not in caught.value.message
-    assert caught.value.hint
+    assert Folder.at(str(tmp_path)).read(an_image("a.jpg")) == b"12345"
 
 
 def test_a_root_that_is_not_there_is_not_empty(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="cannot be listed"):
-        next(Folder.rooted(tmp_path / "unmounted").images())
+        next(Folder.at(str(tmp_path / "unmounted")).images())
 
 
-def test_a_root_whose_path_cannot_be_written_down(tmp_path: Path) -> None:
-    root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
-    root.mkdir()
-    with pytest.raises(SourceError, match="not UTF-8"):
-        open_source(str(root))
-
-
-def test_the_root_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(tmp_path, "source/a.jpg")
-    monkeypatch.chdir(tmp_path / "source")
-    for folder in (open_source("../source"), Folder.rooted(Path("."))):
-        assert folder.root == tmp_path / "source"
-    assert ids(tmp_path / "source" / "..") == ["source/a.jpg"]
-
-
-def test_an_absolute_uri_stays_below_the_root(tmp_path: Path) -> None:
+def test_no_uri_leads_out_of_the_root(tmp_path: Path) -> None:
     put(tmp_path, "root/a.jpg", "b.jpg")
     assert failure(tmp_path / "root", str(tmp_path / "b.jpg")) == "vanished"
     assert failure(tmp_path / "root", "nul\0.jpg") == "bad_name"
+    assert failure(tmp_path / "root", "../b.jpg") == "bad_name"
 
 
 def test_folders_deeper_than_the_stack(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Image files made for tests, the odd ones byte by byte."""
+"""Image files for tests, the odd ones byte by byte."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 
 
 def encode(image: Image.Image, form: str, **options: Any) -> bytes:
@@ -20,16 +20,24 @@ def encode(image: Image.Image, form: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def encode_heic(image: Image.Image, **options: Any) -> bytes:
+    """Return the bytes of an HEIC file."""
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return encode(image, "HEIF", **options)
+
+
 def photo(width: int = 96, height: int = 72, seed: int = 0) -> Image.Image:
-    """Return a smooth random RGB picture, which survives JPEG."""
+    """Return a smooth random RGB image, which survives JPEG."""
     small = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def png(width: int, height: int, depth: int, colour: int, pixels: bytes, **chunks: bytes) -> bytes:
-    """Return a PNG that declares this size, bit depth and colour type, whatever `pixels` (unfiltered rows) holds.
+def png(width: int, height: int, depth: int, color: int, pixels: bytes, **chunks: bytes) -> bytes:
+    """Return a PNG that declares this size, bit depth and color type.
 
-    `chunks` (tRNS=..., eXIf=...) come before the pixels.
+    `pixels` are its unfiltered rows, fitting or not; `chunks` (tRNS=..., eXIf=...) come before them.
     """
 
     def chunk(name: bytes, data: bytes) -> bytes:
@@ -37,12 +45,12 @@ def png(width: int, height: int, depth: int, colour: int, pixels: bytes, **chunk
 
     row = len(pixels) // height if height else 0
     rows = b"".join(b"\0" + pixels[start : start + row] for start in range(0, len(pixels), row or 1))
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
     extra = b"".join(chunk(name.encode(), data) for name, data in chunks.items())
     return b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def bmp_header(width: int, height: int, compression: int = 0) -> bytes:
-    """Return a 24-bit BMP of this declared size without its pixels."""
+    """Return a 24-bit BMP that declares this size, without its pixels."""
     sizes = struct.pack("<IHHIIii", 54, 0, 0, 54, 40, width, height)
     return b"BM" + sizes + struct.pack("<HHIIiiII", 1, 24, compression, 0, 0, 0, 0, 0)

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import tagllm_cli
@@ -60,7 +61,7 @@ def write_concepts(settings: ConceptSettings, llm: Model, vlm: Model | None, dia
         store.save()  # also without cards: the next command names this file
         evidence.commit()  # a review may be interrupted
         if settings.review:
-            folder = None if validation_set is None else validation_set.source.root
+            folder = None if validation_set is None else Path(validation_set.source.describe().uri)
             review(store, vocabulary, dialog, first + count - 1, folder)
         summary = ConceptSummary.of(
             settings.out,
@@ -82,7 +83,14 @@ def _validation_set(settings: ConceptSettings, vocabulary: Vocabulary) -> Valida
     if not settings.has_images:
         return None
     return open_validation_set(
-        vocabulary, settings.table, settings.images, settings.truth, settings.examples, settings.seed
+        vocabulary,
+        settings.table,
+        settings.images,
+        settings.truth,
+        settings.examples,
+        settings.seed,
+        source_options=settings.source_options,
+        truth_options=settings.truth_options,
     )
 
 

@@ -15,10 +15,19 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from tagllm_cli.errors import TableError, UsageError
-from tagllm_cli.evaluation.truth import ImageMatch, TableContext, Truth, load_truth, match_images, match_names
+from tagllm_cli.evaluation.truth import (
+    ImageMatch,
+    TableContext,
+    Truth,
+    TruthOptions,
+    load_truth,
+    match_images,
+    match_names,
+)
 from tagllm_cli.labeling.answers.parse_list import render_names
 from tagllm_cli.records import Decision, Image, Row, Status
-from tagllm_cli.sources.registry import Folder, open_source
+from tagllm_cli.sources.base import Source, SourceOptions
+from tagllm_cli.sources.registry import open_source, reopen
 from tagllm_cli.store.table import Table, open_table
 from tagllm_cli.vocabulary.model import Vocabulary
 
@@ -58,7 +67,7 @@ class Confusion:
 class ValidationSet:
     """The images' source, each label's validation examples, and the labels that the model confuses."""
 
-    source: Folder
+    source: Source
     samples: Mapping[str, tuple[ValidationExample, ...]]
     confusions: Mapping[str, Confusion] = field(default_factory=dict)
 
@@ -83,7 +92,14 @@ class _LabeledImage:
 
 
 def open_validation_set(
-    vocabulary: Vocabulary, table: Path | None, images: Path | None, truth: Path | None, size: int, seed: int
+    vocabulary: Vocabulary,
+    table: Path | None,
+    images: Path | None,
+    truth: Path | None,
+    size: int,
+    seed: int,
+    source_options: SourceOptions = SourceOptions(),  # noqa: B008 (frozen)
+    truth_options: TruthOptions = TruthOptions(),  # noqa: B008 (frozen)
 ) -> ValidationSet:
     """Sample `size` validation examples per label from a table's or a source's images, half as many more without it.
 
@@ -95,15 +111,14 @@ def open_validation_set(
             f"{table} has no label of {vocabulary.name}", "Name a table that was made with this vocabulary."
         )
     if opened is not None:
-        source = Folder.rooted(images or Path(opened.info.source.uri))
-        source.check()
+        source = reopen(opened.info.source, images)
         shown, ids = _of_table(opened), [row.image_id for row in opened.rows()] if truth else []
     else:
-        source = open_source(str(images))
+        source = open_source(str(images), source_options)
         shown = (_LabeledImage(image, None, None) for image in source.images())
         ids = [image.id for image in source.images()] if truth else []
     if truth is not None:
-        ground_truth = load_truth(truth, table=TableContext(ids, vocabulary))
+        ground_truth = load_truth(truth, truth_options, TableContext(ids, vocabulary))
         matched = match_images(ground_truth, ids)
         if not matched.keys or not match_names(ground_truth, vocabulary).in_vocabulary:
             raise UsageError(

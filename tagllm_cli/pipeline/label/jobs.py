@@ -19,9 +19,9 @@ from tagllm_cli.labeling.plan import Plan, PlanOptions
 from tagllm_cli.labeling.stage import Stage
 from tagllm_cli.labeling.templates import load_templates
 from tagllm_cli.pipeline.label.run import Job, RunOptions
-from tagllm_cli.records import Decision, Failure, Image, ImageInfo, Item, SourceInfo, Status
+from tagllm_cli.records import Decision, Failure, Image, ImageInfo, Item, Status
 from tagllm_cli.sources.base import SourceOptions
-from tagllm_cli.sources.registry import Folder, open_source
+from tagllm_cli.sources.registry import open_source, reopen
 from tagllm_cli.store.atomic import check_writable_path
 from tagllm_cli.store.table import Table, open_table
 from tagllm_cli.vocabulary.cards import Card, cards_of, load_cards
@@ -50,7 +50,7 @@ def candidates_job(
     groups are made by, `threshold` in [0, 1] the probability above which `binary` proposes a label.
     """
     check_writable_path(out, TableError)
-    images = _source(source, is_read=not options.offline)
+    images = open_source(source, source_options, offline=options.offline)
     known = load_vocabulary(vocabulary)
     counted = None if cooccurrence is None else load_cooccurrence(cooccurrence, known)
     plan_options = _plan_options("candidates", known, model, options)
@@ -102,7 +102,7 @@ def disambiguate_job(
     vocabulary = candidates.info.vocabulary
     cards = _cards(concepts, vocabulary)
     try:
-        images = _source(candidates.info.source, root, is_read=not options.offline)
+        images = reopen(candidates.info.source, root, offline=options.offline)
     except SourceError as error:
         where = root or candidates.info.source.uri
         hint = "Say where they are now with --root."
@@ -120,15 +120,6 @@ def disambiguate_job(
         derivation={**asdict(thresholds), "cards": _digest(cards)},
         expects_same_bytes=True,
     )
-
-
-def _source(wanted: str | SourceInfo, root: Path | None = None, *, is_read: bool) -> Folder:
-    """Return the source that a user named, or that a table describes, at another `root` if one is given.
-
-    Raises SourceError where there is none; one that is not read need not be there.
-    """
-    uri = str(root) if root is not None else wanted if isinstance(wanted, str) else wanted.uri
-    return open_source(uri) if is_read else Folder.rooted(Path(uri))
 
 
 def _disambiguation(out: Path, model: ModelOptions) -> str:

@@ -46,6 +46,7 @@ from tagllm_cli.pipeline.label.scheduler import RunStats, Scheduler, Settings
 from tagllm_cli.pipeline.label.summary import DryRun, RowCounts, Summary
 from tagllm_cli.pipeline.progress import Reporter
 from tagllm_cli.records import Item
+from tagllm_cli.sources.base import summarize_left_out
 from tagllm_cli.sources.registry import Folder
 from tagllm_cli.store.atomic import check_writable_path
 from tagllm_cli.store.damage import damage_as_table_error
@@ -122,6 +123,8 @@ def run_job(job: Job, options: RunOptions, reporter: Reporter) -> Summary | DryR
     with Evidence(_evidence_path(job, options)) as evidence:
         plan, notes = _pin(job, evidence, options)
         listing = _list(job, evidence, options)
+        if left_out := summarize_left_out(job.source.left_out):
+            notes.append(f"left out, as no images: {left_out}")
         stage, keys = job.stage(plan), RequestKeys(plan.context())
         if options.dry_run or options.offline or options.replan:
             found = count_pending(stage, evidence, keys, listed_only=not (options.complete or options.offline))
@@ -221,8 +224,9 @@ def _list(job: Job, evidence: Evidence, options: RunOptions) -> SourceChanges:
     evidence.list_images(_chosen(job.items(), options))
     listing = evidence.compare(complete=options.complete)
     if listing.total == 0:
-        hint = "Known endings: jpg, png, webp, gif, bmp, tiff."
-        raise SourceError(f"there are no images in {job.source.describe().uri}", hint)
+        raise SourceError(
+            f"there are no images in {job.source.describe().uri}", "Name a source or table that has some."
+        )
     if listing.gone > GONE_SHARE * listing.known and not options.allow_gone:
         raise SourceError(
             f"{listing.gone:,} of {listing.known:,} images on record are gone from {job.source.describe().uri}",

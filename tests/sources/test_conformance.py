@@ -1,0 +1,194 @@
+"""What every source owes: each image once, stable ids and order, exact bytes, named failures, the same when reopened.
+
+A source joins the suite with one function that lays out FILES as a source of its kind, and a line in SOURCES.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from tagllm_cli.errors import SourceError
+from tagllm_cli.records import SourceInfo
+from tagllm_cli.sources.base import ReadFailure, Source
+from tagllm_cli.sources.registry import KINDS, open_source, reopen
+
+NAMES = [
+    "plain.jpg",
+    "deep/er/still.PNG",
+    "with space.jpg",
+    " leading.jpg",
+    "-leading-dash.png",
+    "--help.jpg",
+    "new\nline.jpg",
+    "carriage\rreturn.jpg",
+    "tab\tand\x1bescape.jpg",
+    "quote'\"`.jpg",
+    "percent%20#hash?.jpg",
+    "=1+1.jpg",
+    "{{ braces }}{a,b}[c].jpg",
+    "back\\slash.jpg",
+    "right-to-left\u202egpj.jpg",
+    "猫とÄpfel é🐈.webp",
+    "e\u0301.jpg",  # NFD, as macOS writes it
+    "\u00e9.jpg",  # NFC: another image
+    "two..dots...jpg",
+    "n" * 200 + ".jpg",
+    "same bytes 1.jpg",
+    "same bytes 2.jpg",
+]
+FILES: Mapping[str, bytes] = {
+    name: b"same" if name.startswith("same") else f"bytes of {name}".encode() for name in NAMES
+}
+
+
+@dataclass(frozen=True)
+class Laid:
+    """FILES laid out as a source: how a user names it, how to move it, how to make an image vanish from it."""
+
+    kind: str
+    spec: str
+    vanish: Callable[[str], None]
+    move: Callable[[], Path]
+
+
+def folder(tmp_path: Path) -> Laid:
+    root = tmp_path / "folder"
+    for name, data in FILES.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    (root / "notes.txt").touch()
+    return Laid("folder", str(root), lambda name: (root / name).unlink(), lambda: root.rename(tmp_path / "moved"))
+
+
+SOURCES = [folder]
+
+
+@pytest.fixture(params=SOURCES, ids=lambda each: each.__name__)
+def laid(request: pytest.FixtureRequest, tmp_path: Path) -> Laid:
+    return request.param(tmp_path)
+
+
+def contents(source: Source) -> dict[str, bytes]:
+    return {image.id: source.read(image) for image in source.images()}
+
+
+def test_every_kind_is_tested(tmp_path: Path) -> None:
+    assert {each(tmp_path / each.__name__).kind for each in SOURCES} == set(KINDS)
+
+
+def test_every_image_comes_exactly_once_with_its_bytes(laid: Laid) -> None:
+    source = open_source(laid.spec)
+    images = list(source.images())
+    assert len({image.id for image in images}) == len(images) == len(FILES)
+    assert sorted(map(source.read, images)) == sorted(FILES.values())
+
+
+def test_ids_can_be_stored(laid: Laid) -> None:
+    for image in open_source(laid.spec).images():
+        assert json.loads(json.dumps([image.id, image.uri])) == [image.id, image.uri]
+        assert (image.id + image.uri).encode("utf-8")
+
+
+def test_ids_order_and_versions_are_stable(laid: Laid) -> None:
+    source = open_source(laid.spec)
+    first = list(source.images())
+    assert list(source.images()) == list(open_source(laid.spec).images()) == first
+
+
+def test_two_listings_at_once_do_not_disturb_each_other(laid: Laid) -> None:
+    source = open_source(laid.spec)
+    pairs = list(zip(source.images(), source.images(), strict=True))
+    assert [one for one, _ in pairs] == [other for _, other in pairs] == list(source.images())
+
+
+def test_threads_read_at_once(laid: Laid) -> None:
+    source = open_source(laid.spec)
+    images = list(source.images())
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(source.read, images * 5)) == [source.read(image) for image in images] * 5
+
+
+def test_a_record_alone_is_enough_to_read(laid: Laid) -> None:
+    """As `disambiguate` does: the table has id and uri, and nothing has been listed."""
+    images = list(open_source(laid.spec).images())
+    source = open_source(laid.spec)
+    assert sorted(map(source.read, reversed(images))) == sorted(FILES.values())
+
+
+def test_an_image_that_vanished_is_a_read_failure(laid: Laid) -> None:
+    source = open_source(laid.spec)
+    image = next(image for image in source.images() if source.read(image) == FILES["plain.jpg"])
+    laid.vanish("plain.jpg")
+    with pytest.raises(ReadFailure) as caught:
+        source.read(image)
+    assert (caught.value.kind, "\n" in caught.value.message) == ("vanished", False)
+    assert len(list(source.images())) == len(FILES) - 1
+
+
+def test_a_uri_that_was_never_listed_is_a_read_failure(laid: Laid) -> None:
+    source = open_source(laid.spec)
+    image = next(source.images())
+    for uri in ("nowhere.jpg", "../secret.jpg", "/etc/passwd", "a/../../b.jpg", "", ".", "\0", "//\\xff.jpg"):
+        with pytest.raises(ReadFailure):
+            source.read(dataclasses.replace(image, id=uri, uri=uri))
+
+
+def test_what_is_located_is_the_file(laid: Laid) -> None:
+    source = open_source(laid.spec)
+    for image in source.images():
+        path = source.locate(image)
+        if path is not None and os.path.isabs(path):
+            assert Path(path).read_bytes() == source.read(image)
+
+
+def test_reopening_gives_the_same_images(laid: Laid) -> None:
+    source = open_source(laid.spec)
+    info = source.describe()
+    assert info.kind == laid.kind
+    stored = json.loads(json.dumps(dataclasses.asdict(info)))
+    again = reopen(SourceInfo(**stored))
+    assert list(again.images()) == list(source.images())
+    assert contents(again) == contents(source)
+    assert again.describe() == info
+
+
+def test_reopening_a_source_that_moved(laid: Laid) -> None:
+    source = open_source(laid.spec)
+    info, before = source.describe(), contents(source)
+    moved = laid.move()
+    with pytest.raises(SourceError) as caught:
+        reopen(info)
+    assert "--root" in caught.value.hint
+    assert contents(reopen(info, moved)) == before
+    offline = reopen(info, offline=True)
+    assert offline.describe() == info
+    with pytest.raises(SourceError):
+        list(offline.images())
+
+
+def test_what_is_left_out_is_known_after_a_complete_listing(laid: Laid) -> None:
+    source = open_source(laid.spec)
+    assert source.left_out == {}
+    list(islice(source.images(), 3))
+    assert source.left_out == {}
+    for _ in range(2):
+        list(source.images())
+        assert dict(source.left_out) == {".txt": 1}
+
+
+def test_a_source_without_an_image_is_an_error_that_helps(laid: Laid) -> None:
+    for name in FILES:
+        laid.vanish(name)
+    with pytest.raises(SourceError, match="there are no images") as caught:
+        list(open_source(laid.spec).images())
+    assert "1 .txt" in caught.value.hint
+    assert "jpg" in caught.value.hint
