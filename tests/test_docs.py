@@ -118,6 +118,8 @@ def outcomes(folder: Path) -> Mapping[str, Any]:
         for command in commands():
             if command.startswith("tagllm "):
                 here = re.sub(r"http://localhost:800(\d)", lambda found: servers[int(found[1])].url, command)
+                if "--model" in here and "--endpoint" not in here:  # it would be loaded here
+                    here += f" --endpoint {servers[0].url}"
                 results[command] = tagllm(here.removeprefix("tagllm "), servers[0].url)
     return results
 
