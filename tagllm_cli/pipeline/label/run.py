@@ -46,8 +46,7 @@ from tagllm_cli.pipeline.label.scheduler import RunStats, Scheduler, Settings
 from tagllm_cli.pipeline.label.summary import DryRun, RowCounts, Summary
 from tagllm_cli.pipeline.progress import Reporter
 from tagllm_cli.records import Item
-from tagllm_cli.sources.base import summarize_left_out
-from tagllm_cli.sources.registry import Folder
+from tagllm_cli.sources.base import Source, summarize_left_out
 from tagllm_cli.store.atomic import check_writable_path
 from tagllm_cli.store.damage import damage_as_table_error
 from tagllm_cli.store.evidence import Evidence, SourceChanges
@@ -71,7 +70,7 @@ class Job:
     command: str
     out: Path
     plan_options: PlanOptions
-    source: Folder
+    source: Source
     items: Callable[[], Iterator[Item]]
     stage: Callable[[Plan], Stage]
     engine: Callable[[Plan], Engine]
