@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jinja2
 import jinja2.meta
@@ -102,13 +102,15 @@ class Template:
         expected = _ROLES[self.name].variables
         if expected != variables.keys():
             raise TypeError(f"template {self.name!r} takes {sorted(expected)}, not {sorted(variables)}")
+        # A system part without variables goes to the letter, as plans have it pinned.
+        system = self._rendered("system", variables) if _has_variables(self.system) else self.system
+        return Request(system, self._rendered("text", variables), self.image, self.max_tokens, top_logprobs)
+
+    def _rendered(self, key: Literal["system", "text"], variables: Mapping[str, str]) -> str:
         try:
-            # Without variables to the letter, as plans have it pinned.
-            system = _compiled(self.system).render(variables) if _has_variables(self.system) else self.system
-            text = _compiled(self.text).render(variables)
+            return _compiled(getattr(self, key)).render(variables)
         except Exception as error:  # a template may raise anything that an expression in it can
-            raise VocabularyError(f"template {self.name!r}: {error}", _FIX) from error
-        return Request(system, text, self.image, self.max_tokens, top_logprobs)
+            raise VocabularyError(f"template {self.name!r}, {key}: {error}", _FIX) from error
 
 
 def load_templates(own: Path | None = None) -> Mapping[str, Template]:
@@ -175,8 +177,8 @@ def _load(path: Path) -> Template:
     used = _checked(path, found.text, role)
     if _has_variables(found.system):
         if not role.in_system:
-            raise _invalid(path, "`system` has variables, and can have none (it comes before the image)")
-        used |= _checked(path, found.system, role)
+            raise _invalid(path, "has variables, and can have none (it comes before the image)", "system")
+        used |= _checked(path, found.system, role, "system")
     if unused := role.needed - used:
         raise _invalid(path, f"does not use {_listed(unused)}")
     template = Template(path.stem, **found.model_dump())
@@ -189,27 +191,28 @@ def _load(path: Path) -> Template:
     return template
 
 
-def _checked(path: Path, text: str, role: _Role) -> set[str]:
+def _checked(path: Path, text: str, role: _Role, key: str = "text") -> set[str]:
     """Return the variables that a text uses. Raises VocabularyError for what a template may not hold."""
     try:
         tree = _ENVIRONMENT.parse(text)
-        _check_nodes(path, tree)  # first: what comes next computes what is constant
+        _check_nodes(path, tree, key)  # first: what comes next computes what is constant
         used = jinja2.meta.find_undeclared_variables(tree)
     except jinja2.TemplateError as error:
-        raise _invalid(path, f"line {getattr(error, 'lineno', 1)}: {error.message or 'has a syntax error'}") from error
+        problem = f"line {getattr(error, 'lineno', 1)}: {error.message or 'has a syntax error'}"
+        raise _invalid(path, problem, key) from error
     except RecursionError as error:
-        raise _invalid(path, "is nested too deeply") from error
+        raise _invalid(path, "is nested too deeply", key) from error
     if unknown := used - role.variables:
-        raise _invalid(path, f"uses {_listed(unknown)}; this template has {_listed(role.variables)}")
+        raise _invalid(path, f"uses {_listed(unknown)}; this template has {_listed(role.variables)}", key)
     return used
 
 
-def _check_nodes(path: Path, tree: jinja2.nodes.Template) -> None:
+def _check_nodes(path: Path, tree: jinja2.nodes.Template, key: str) -> None:
     """Refuse whatever could compute for long or make a long text out of a short one."""
     for node in tree.find_all(_NODES.Node):
         if not isinstance(node, _ALLOWED) or (isinstance(node, _NODES.Filter) and node.name not in _FILTERS):
             known = f"variables, if, and the filters {', '.join(_FILTERS)}"
-            raise _invalid(path, f"line {node.lineno} has {_word(node)}; a template can use {known}")
+            raise _invalid(path, f"line {node.lineno} has {_word(node)}; a template can use {known}", key)
 
 
 def _word(node: jinja2.nodes.Node) -> str:
@@ -225,8 +228,8 @@ def _listed(variables: Iterable[str]) -> str:
     return ", ".join(f"{{{{ {name} }}}}" for name in sorted(variables)) or "no variables"
 
 
-def _invalid(path: Path, problem: str) -> VocabularyError:
-    return VocabularyError(f"{path}: `text` {problem}", _FIX)
+def _invalid(path: Path, problem: str, key: str = "text") -> VocabularyError:
+    return VocabularyError(f"{path}: `{key}` {problem}", _FIX)
 
 
 @lru_cache(maxsize=64)

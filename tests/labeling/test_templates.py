@@ -142,10 +142,10 @@ def test_the_one_question_for_all_images_may_name_the_labels_before_the_image(tm
 @pytest.mark.parametrize(
     ("system", "message"),
     [
-        ("Labels", "'text' does not use {{ labels }}"),
-        ("{{ label }}", "'system' uses {{ label }}; this template has {{ labels }}"),
-        ("{{ labels", "'system', line 1 "),
-        ("{{ labels }}{{ labels.x.y }}", "'system' cannot be put together"),
+        ("Labels", "`text` does not use {{ labels }}"),
+        ("{{ label }}", "`system` uses {{ label }}; this template has {{ labels }}"),
+        ("{{ labels", "`system` line 1: "),
+        ("{{ labels }}{{ labels.x.y }}", "`system` line 1 has a dot"),
     ],
 )
 def test_a_wrong_system_part_names_file_and_key(tmp_path: Path, system: str, message: str) -> None:
