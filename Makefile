@@ -82,4 +82,4 @@ install-cpu:
 install-gpu:
 	@echo "Installing vLLM for the GPU into .venv ..."
 	$(PIP) install -q --upgrade "pip>=25.1"
-	$(PIP) install -q -e '.[vllm,hf,eval]' --group dev
+	$(PIP) install -q -e '.[vllm,hf,eval,heif]' --group dev

