@@ -16,16 +16,17 @@ import pytest
 from tagllm_cli.engines.base import Engine, Usage, ask_all
 from tagllm_cli.engines.http.engine import EndpointEngine
 from tagllm_cli.engines.replay import RecordingEngine, ReplayEngine, load_recording, recording_key
+from tagllm_cli.labeling.templates import load_templates
 from tagllm_cli.records import DecodedImage, Failure, Request, Response
 from tests.support.asking import picture, settings
 from tests.support.live import LiveEngine, demo_pictures
 from tests.support.rule_engine import RuleEngine
 from tests.support.stub_server import stub_server
 
-LIST = Request("You label images.", "Which of: cat, dog?", max_tokens=16)
+LIST = load_templates()["group"].request(labels="cat, dog")  # the demo model answers it
 CAT = Request("You label images.", "Is a cat visible? Answer yes or no.", max_tokens=1, top_logprobs=5)
 DOG = Request("You label images.", "Is a dog visible? Answer yes or no.", max_tokens=1, top_logprobs=5)
-PLAIN = Request("", "What does a cat look like?", with_image=False, max_tokens=16)
+PLAIN = Request("", "What does a cat look like?", with_image=False, max_tokens=8)
 EMPTY = Request("", "Say nothing.", max_tokens=16)
 BLANK = Request("", "Say a blank.", max_tokens=16)
 FILTERED = Request("", "Say what is filtered.", max_tokens=16)

@@ -13,6 +13,7 @@ from tagllm_cli.engines.base import ask_all
 from tagllm_cli.engines.http.engine import EndpointEngine
 from tagllm_cli.engines.local.engine import EngineSettings, InProcessEngine
 from tagllm_cli.errors import EndpointError, ModelError
+from tagllm_cli.labeling.templates import load_templates
 from tagllm_cli.records import DecodedImage, Request, Response
 from tests.support.asking import run, settings
 from tests.support.faulty_proxy import Fault, FaultyProxy, cut_off, half_json, refuse, reset
@@ -30,7 +31,7 @@ def verify(name: str) -> Request:
 
 
 def group(names: Sequence[str]) -> Request:
-    return Request(SYSTEM, f"Which of these are visible in the image? Categories: {', '.join(names)}.", max_tokens=32)
+    return load_templates()["group"].request(labels=", ".join(names))  # the wording that the demo model was trained on
 
 
 def share(response: Response, word: str) -> float:
@@ -120,7 +121,8 @@ def test_vllm_logs_to_the_file(live_engine: LiveEngine):
 
 def test_a_server_and_this_process_say_the_same(live_engine: LiveEngine, live_server: LiveServer):
     pictures = demo_pictures(25)
-    requests = [*(verify(name) for name in NAMES), group(NAMES), Request("", "What is a cat?", with_image=False)]
+    plain = Request("", "What does a cat look like?", with_image=False, max_tokens=8)
+    requests = [*(verify(name) for name in NAMES), group(NAMES), plain]
 
     async def everything(engine: EndpointEngine | InProcessEngine) -> list[Response]:
         answers = await asyncio.gather(*(ask_all(engine, picture, requests) for picture in pictures))
