@@ -67,7 +67,6 @@ LLM_RETRIES = 2
 
 Origin = Literal["flag", "environment", "config", "default"]
 _ORIGINS: dict[str, Origin] = {"COMMANDLINE": "flag", "ENVIRONMENT": "environment", "DEFAULT_MAP": "config"}
-_PRECEDENCE: Sequence[Origin] = ("flag", "environment", "config", "default")
 
 
 @dataclass(frozen=True)
@@ -92,13 +91,10 @@ class ModelGroup:
     endpoint: Endpoint = None
 
     def chosen(self) -> tuple[str | None, tuple[str, ...]]:
-        """Return the model and the endpoints to use.
+        """Return the model and the endpoints to use, by the precedence of where each was given."""
+        from tagllm_cli.engines.factory import resolve
 
-        A model that comes from a stronger origin (flag, environment, config file) than the endpoints is loaded here.
-        """
-        endpoints = tuple(self.endpoint or ())
-        stronger = _PRECEDENCE.index(self._origin("model")) < _PRECEDENCE.index(self._origin("endpoint"))
-        return self.model, () if self.model and stronger else endpoints
+        return resolve(self.model, self.endpoint or (), self._origin("model"), self._origin("endpoint"))
 
     def _origin(self, option: str) -> Origin:
         source = self.context.get_parameter_source(option)
