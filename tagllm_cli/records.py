@@ -170,7 +170,7 @@ class LabelEntry:
 class Item:
     """What is known about one image before a stage asks about it.
 
-    `seen` is None until the image was opened. `proposed` holds the candidates of an earlier table; None where there is
+    `info` is None until the image was opened. `proposed` holds the candidates of an earlier table; None where there is
     no earlier table, or where that table could not say anything.
     """
 
@@ -202,6 +202,6 @@ class Row:
         labels: tuple[LabelEntry, ...] | None = None,
         unmatched: tuple[str, ...] | None = None,
     ) -> Row:
-        """Return the row of a subject, with what was seen of its image."""
+        """Return the row of an item."""
         image, info = item.image, item.info or ImageInfo(b"")
         return cls(image.id, image.uri, info.fingerprint, info.width, info.height, status, error, labels, unmatched)

@@ -84,7 +84,7 @@ def _as_ours(error: Exception) -> TagllmError:
     if isinstance(error, streams.StdoutError):
         return OutputError(f"stdout cannot be written: {error.strerror or error}", "Write it to another place.")
     if isinstance(error, MemoryError):
-        return TagllmError("the memory is used up", "Lower --concurrency or --max-pixels, or end other programs.")
+        return TagllmError("the memory is used up", "Lower --max-pixels, or end other programs.")
     from tagllm_cli.cli import logs
 
     path = logs.record_crash(error)

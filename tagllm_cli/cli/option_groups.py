@@ -137,7 +137,9 @@ class EngineGroup:
 
         name, endpoints = model.chosen()
         if model.endpoint and not endpoints:
-            console.note(f"{name} is loaded here: --endpoint is not typed, as --model is")
+            console.note(
+                f"{name} is loaded here; the endpoint that comes from the environment or the config file is ignored"
+            )
         return ModelOptions(
             model=name,
             endpoints=endpoints,

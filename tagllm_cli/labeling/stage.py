@@ -1,4 +1,4 @@
-"""The two stages. Each is two pure functions: what to ask about an image, and what the recorded answers mean."""
+"""What a stage provides: what to ask about an image, what the responses mean, whether the first ones make sense."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tagllm_cli.records import Item, Request, Response, Row
 
 
 class Stage(Protocol):
-    """What the runner needs of a stage. Neither method sees a path, a server, a database or a progress bar."""
+    """Pure: no method does I/O."""
 
     def requests(self, item: Item) -> Sequence[Request]:
         """Return what to ask about the image: distinct requests, () where there is nothing to ask."""
@@ -20,5 +20,5 @@ class Stage(Protocol):
         ...
 
     def complaint(self, responses: Sequence[tuple[Request, Response]]) -> str | None:
-        """Say what is wrong with a first sample of answers, None when they make sense."""
+        """Return what is wrong with a first sample of responses in a sentence, None when they make sense."""
         ...

@@ -177,7 +177,10 @@ def test_a_typed_model_is_loaded_here_unless_an_endpoint_is_typed_too(
     else:
         note, what, _ = result.stderr.splitlines()
         assert (result.exit_code, server.received, error in what) == (2, [], True)
-        assert note == "./folder is loaded here: --endpoint is not typed, as --model is"
+        assert (
+            note
+            == "./folder is loaded here; the endpoint that comes from the environment or the config file is ignored"
+        )
 
 
 def test_json_from_the_file_holds_for_errors_too(tmp_path: Path) -> None:

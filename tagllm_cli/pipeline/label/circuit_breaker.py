@@ -17,14 +17,14 @@ IMAGE_KINDS = frozenset({"too_long"})
 
 
 class CircuitBreaker:
-    """Judges the last requests that ended, of all images in the order in which they ended.
+    """Looks at the last requests that ended, of all images, in the order in which they ended.
 
     >>> breaker = CircuitBreaker()
     >>> for image in range(9):
     ...     for _ in range(4):
     ...         breaker.add(bytes([image]), Failure("rejected", "no such model"))
     >>> breaker.verdict()
-    '36 of the last 36 requests failed (rejected), most often with: no such model'
+    '36 of the last 36 requests failed, most often with: rejected: no such model'
     """
 
     def __init__(self) -> None:
@@ -33,11 +33,11 @@ class CircuitBreaker:
         self._least_images = LEAST_IMAGES
 
     def expect(self, images: int) -> None:
-        """Say how many images the run has in all: where there are few, all of them count as enough."""
+        """Set how many images the run has in all: where there are few, all of them are enough."""
         self._least_images = min(LEAST_IMAGES, images)
 
     def add(self, image: bytes, failure: Failure | None) -> None:
-        """Take note of one more request that was answered (None) or has failed for good."""
+        """Add a request that was answered (None) or has failed for good."""
         if failure is not None and failure.kind in IMAGE_KINDS:
             return
         if self._of_image[image] == MOST_PER_IMAGE:
@@ -51,15 +51,13 @@ class CircuitBreaker:
                 del self._of_image[oldest]
 
     def verdict(self) -> str | None:
-        """Return why the run should end in a sentence, None as long as it should not."""
-        kind, failed = self._most_frequent()
+        """Return why the run should end, in a sentence; None as long as it should not."""
         requests = len(self._ended)
-        if requests < LEAST_REQUESTS or len(self._of_image) < self._least_images or failed < FAILED_SHARE * requests:
+        if requests < LEAST_REQUESTS or len(self._of_image) < self._least_images:
             return None
-        messages = Counter(failure.message for _, failure in self._ended if failure and failure.kind == kind)
-        ((message, _),) = messages.most_common(1)
-        return f"{failed} of the last {requests} requests failed ({kind}), most often with: {message}"
-
-    def _most_frequent(self) -> tuple[str, int]:
-        kinds = Counter(failure.kind for _, failure in self._ended if failure is not None)
-        return max(kinds.items(), key=lambda item: item[1], default=("", 0))
+        failures = Counter(failure for _, failure in self._ended if failure is not None)
+        failed = failures.total()
+        if failed < FAILED_SHARE * requests:
+            return None
+        ((most_frequent, _),) = failures.most_common(1)
+        return f"{failed} of the last {requests} requests failed, most often with: {most_frequent}"

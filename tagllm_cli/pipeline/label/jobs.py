@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from tagllm_cli.engines.factory import ModelIdentity, ModelOptions, identify, identify_served, make_engine
-from tagllm_cli.errors import SourceError, TableError, UsageError
+from tagllm_cli.errors import TableError, UsageError
 from tagllm_cli.labeling.binary import Binary
 from tagllm_cli.labeling.candidates import Candidates
 from tagllm_cli.labeling.disambiguate import Disambiguate, Thresholds
@@ -101,12 +101,7 @@ def disambiguate_job(
         raise TableError("--out is the candidate table itself", "Choose another --out.")
     vocabulary = candidates.info.vocabulary
     cards = _cards(concepts, vocabulary)
-    try:
-        images = reopen(candidates.info.source, root, offline=options.offline)
-    except SourceError as error:
-        where = root or candidates.info.source.uri
-        hint = "Say where they are now with --root."
-        raise TableError(f"the images of {table} are not at {where} any more", hint) from error
+    images = reopen(candidates.info.source, root, offline=options.offline)
     return Job(
         command="disambiguate",
         out=out,

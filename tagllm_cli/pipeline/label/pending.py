@@ -129,7 +129,7 @@ def count_pending(stage: Stage, evidence: Evidence, keys: RequestKeys, *, listed
 
 
 def reopen_incomplete(stage: Stage, evidence: Evidence, keys: RequestKeys) -> int:
-    """Let the next pass ask about images that are marked as complete and lack responses; return how many there are.
+    """Reopen images that are marked as complete and lack responses; return how many there are.
 
     That happens to an evidence file that was damaged or edited.
     """
@@ -161,5 +161,5 @@ def _reason(item: Item, completed: bytes | None, requests_hash: bytes) -> str:
     if item.info is None:
         return "new, changed or not opened yet"
     if completed == requests_hash:
-        return "complete before, and answers are gone since"
-    return "asked otherwise before" if completed else "not finished earlier"
+        return "complete before, but recorded answers are missing"
+    return "asked with other questions before" if completed else "not finished earlier"

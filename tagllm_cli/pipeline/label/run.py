@@ -123,7 +123,7 @@ def run_job(job: Job, options: RunOptions, reporter: Reporter) -> Summary | DryR
         plan, notes = _pin(job, evidence, options)
         listing = _list(job, evidence, options)
         if left_out := summarize_left_out(job.source.left_out):
-            notes.append(f"left out, as no images: {left_out}")
+            notes.append(f"left out: {left_out}")
         stage, keys = job.stage(plan), RequestKeys(plan.context())
         if options.dry_run or options.offline or options.replan:
             found = count_pending(stage, evidence, keys, listed_only=not (options.complete or options.offline))
@@ -305,6 +305,7 @@ def _verdict(counts: RowCounts, stats: RunStats, options: RunOptions) -> TagllmE
         return TooManyFailedError(
             f"{bad:,} of {answered:,} images failed in whole or in part, "
             f"more than --max-failed-rate {options.max_failed_rate:g} allows",
-            "The table's `error` column has the reasons; the same command tries failed requests again.",
+            "The table's `error` column has the reasons. The same command asks failed requests again, "
+            "not those whose answer cannot be read.",
         )
     return None

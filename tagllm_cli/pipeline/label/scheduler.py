@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from tagllm_cli.engines.base import Engine, Usage
 from tagllm_cli.engines.local.memory import free_memory
@@ -32,6 +31,7 @@ from tagllm_cli.pipeline.label.recorder import Recorder
 from tagllm_cli.pipeline.label.sanity_check import SanityCheck
 from tagllm_cli.pipeline.progress import RunProgress
 from tagllm_cli.records import DecodedImage, Failure, Image, ImageInfo, Item, Request, Response
+from tagllm_cli.sources.base import Source
 from tagllm_cli.sources.decode import decode
 from tagllm_cli.sources.registry import ReadFailure
 from tagllm_cli.store.evidence import Evidence
@@ -44,12 +44,6 @@ _BYTES_PER_PIXEL = 3
 _GO_ON_ANYWAY = f"{GOES_ON} --no-preflight lets a run go on all the same."
 
 logger = logging.getLogger(__name__)
-
-
-class Source(Protocol):
-    """Where image bytes come from; `read` raises ReadFailure."""
-
-    def read(self, image: Image) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +315,7 @@ class Scheduler:
         self.stats.failures.add("requests", failure)
         logger.debug("request failed: image %s: %s", fingerprint.hex(), failure)
         if self._settings.checks and (reason := self._breaker.verdict()):
-            raise StoppedRunError(reason, f"Mend that first. {_GO_ON_ANYWAY}")
+            raise StoppedRunError(reason, f"Correct that first. {_GO_ON_ANYWAY}")
 
 
 def _bytes_of(image: DecodedImage | None) -> int:
