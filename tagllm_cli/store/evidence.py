@@ -3,8 +3,9 @@
 Responses are kept under the identity of their request, so the first recorded answer wins and nothing is asked twice; a
 failed request is kept apart from them and is asked again.
 
-An image whose version changed keeps its fingerprint and its responses until its bytes have been read and differ. `revision` numbers the commits that a table could show; each image carries that of its last change, so a
-table knows which of its rows are still right.
+An image whose version changed keeps its fingerprint and its responses until its bytes have been read and differ.
+`revision` numbers the commits that a table could show; each image carries that of its last change, so a table knows
+which of its rows are still right.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from tagllm_cli.engines.base import Engine
 from tagllm_cli.pipeline.concepts.settings import Model
+from tagllm_cli.pipeline.label.asking import ask_until_complete
 from tagllm_cli.records import DecodedImage, Request, Response, request_context, request_key
 from tagllm_cli.sources.decode import IMAGING_VERSION
 from tagllm_cli.store.evidence import Evidence
@@ -72,7 +73,7 @@ class CachedModel:
         if lacking:
             engine = await self._started()
             keys_of = {request: key for key, request in lacking}
-            async with aclosing(engine.ask(decoded_image, list(keys_of))) as answered:
+            async with aclosing(ask_until_complete(engine, decoded_image, list(keys_of))) as answered:
                 async for request, response in answered:
                     self._evidence.record(keys_of[request], response)
             self._evidence.commit()
