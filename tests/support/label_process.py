@@ -1,4 +1,4 @@
-"""Labelling in a process of its own, to be killed or interrupted; forked from one that has everything imported."""
+"""Labeling in a child process, to be killed or interrupted; forked from one that has everything imported."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 
 from tagllm_cli import cli
-from tagllm_cli.cli.console import Console
 from tagllm_cli.engines.factory import ModelOptions
 from tagllm_cli.engines.replay import RecordingEngine, ReplayEngine, load_recording
 from tagllm_cli.pipeline.label import jobs, recorder, scheduler
 from tagllm_cli.pipeline.label.jobs import candidates_job, disambiguate_job
 from tagllm_cli.pipeline.label.run import Job, RunOptions, run_job
+from tagllm_cli.pipeline.progress import Silent
 from tagllm_cli.records import DecodedImage, Request, Response
 from tests.support.rule_engine import RuleEngine
 
@@ -43,18 +43,28 @@ def both_stages(root: Path, out: Path, recording: Path) -> tuple[Job, Callable[[
 
 
 def record(root: Path, recording: Path) -> None:
-    """Run both stages with a synthetic engine and write its answers down."""
+    """Run both stages with a synthetic engine and record its responses in a file."""
     first, second = both_stages(root, recording.parent / "recorded", recording)
     for make in (lambda: first, second):
-        run_job(
-            replace(make(), engine=lambda plan: RecordingEngine(RuleEngine(), recording)), OPTIONS, Console(quiet=True)
-        )
+        run_job(replace(make(), engine=lambda plan: RecordingEngine(RuleEngine(), recording)), OPTIONS, Silent())
+
+
+class OneByOne(ReplayEngine):
+    """Replays responses as a model gives them: one after the other, with time in between."""
+
+    async def ask(
+        self, picture: DecodedImage | None, requests: Sequence[Request]
+    ) -> AsyncGenerator[tuple[Request, Response]]:
+        async for pair in super().ask(picture, requests):
+            await asyncio.sleep(self._delay_s)
+            yield pair
 
 
 def label(root: str, out: str, recording: str, delay_s: float, die_after: float | None) -> None:
-    """Run both stages on recorded answers, and leave the seconds of processor time that it took in `out`.seconds.
+    """Run both stages on recorded responses, and write the seconds of processor time that it took to `out`.seconds.
 
-    With `die_after` the kernel kills this process when it has used so many. Commits are frequent, for their sake.
+    With `die_after` the kernel kills this process when it has used that many. Commits are frequent, so that the kills
+    fall between them.
     """
     recorder.COMMIT_SECONDS = 0.002
     if die_after is not None:
@@ -63,8 +73,8 @@ def label(root: str, out: str, recording: str, delay_s: float, die_after: float 
     answers = load_recording(Path(recording))
     first, second = both_stages(Path(root), Path(out), Path(recording))
     for make in (lambda: first, second):
-        job = replace(make(), engine=lambda plan: ReplayEngine(answers, delay_s))
-        summary = run_job(job, OPTIONS, Console(quiet=True))
+        job = replace(make(), engine=lambda plan: OneByOne(answers, delay_s))
+        summary = run_job(job, OPTIONS, Silent())
         assert summary.error is None, summary.error
     Path(f"{out}.seconds").write_text(str(time.process_time() - began))
 
@@ -87,7 +97,7 @@ class _Interval(ctypes.Structure):
 
 
 def kill_after(seconds: float) -> None:
-    """Let the kernel send SIGKILL to this process once it has used so much processor time from now on.
+    """Let the kernel send SIGKILL to this process once it has used `seconds` of processor time from now on.
 
     Processor time, so that the moment does not depend on how busy the machine is; the kernel, so that it may be in the
     middle of anything: of a write, a commit or a rename.
@@ -103,8 +113,8 @@ def kill_after(seconds: float) -> None:
         raise OSError(ctypes.get_errno(), "no timer")
 
 
-class Tardy(RuleEngine):
-    """Sets `reached` at the step that it then hangs in: `start`, or the `ask` after `answered` others."""
+class Hanging(RuleEngine):
+    """Sets `reached` and hangs in one step: `start`, or the `ask` after `answered` others."""
 
     def __init__(self, reached: Event, step: str, answered: int) -> None:
         super().__init__(capacity=1)
@@ -129,8 +139,8 @@ class Tardy(RuleEngine):
 
 
 def command(arguments: Sequence[str], reached: Event, step: str, answered: int, drain_s: float) -> None:
-    """Run a `tagllm` command line whose engine is a tardy one; this process ends with its exit code."""
+    """Run a `tagllm` command line whose engine hangs; this process ends with its exit code."""
     scheduler.DRAIN_SECONDS = drain_s
-    vars(jobs)["make_engine"] = lambda model, log_file, earlier: Tardy(reached, step, answered)
+    vars(jobs)["make_engine"] = lambda model, log_file, earlier: Hanging(reached, step, answered)
     sys.argv[1:] = arguments
     cli.main()

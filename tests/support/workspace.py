@@ -1,4 +1,4 @@
-"""A desk to run labelling jobs at: a folder of tiny pictures, a vocabulary file, two tables and a synthetic engine."""
+"""Fixture for labeling jobs: a folder of tiny images, a vocabulary file, two tables and a synthetic engine."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import numpy as np
 import yaml
 from PIL import Image as Pixels
 
-from tagllm_cli.cli.console import Console
 from tagllm_cli.engines.base import Engine
 from tagllm_cli.engines.factory import ModelOptions
 from tagllm_cli.pipeline.label.jobs import candidates_job, disambiguate_job
 from tagllm_cli.pipeline.label.run import Job, RunOptions, run_job
 from tagllm_cli.pipeline.label.summary import DryRun, Summary
+from tagllm_cli.pipeline.progress import Silent
 from tagllm_cli.records import Row
 from tagllm_cli.store.table import open_table
 from tests.support.rule_engine import RuleEngine
 
 LABELS = ("cat", "dog", "cow", "sheep", "cup", "fork", "spoon", "plate")
-# The engine is put in by hand: this only gives the model its name.
+# The engine is put in by `Workspace`: this only gives the model its name.
 MODEL = ModelOptions(replay=Path("nothing"), model_id="rules")
 DEFAULTS = RunOptions()
 
 
 def paint(path: Path, seed: int) -> Path:
-    """Write a picture of 8 x 8 pixels that no other seed has."""
+    """Write an image of 8 x 8 pixels that no other seed has."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     Pixels.fromarray(pixels).save(path, compress_level=0)
@@ -37,7 +37,7 @@ def paint(path: Path, seed: int) -> Path:
 
 
 class Workspace:
-    """Everything lies below `root`; each run takes the engine that is on the desk at that time."""
+    """Everything lies below `root`; each run asks the engine that is in `engine` at that time."""
 
     def __init__(self, root: Path, images: int = 0) -> None:
         self.images = root / "images"
@@ -51,7 +51,7 @@ class Workspace:
             self.paint(number)
 
     def paint(self, number: int, name: str | None = None) -> Path:
-        """Put a picture into the folder."""
+        """Write an image into the folder."""
         return paint(self.images / (name or f"{number:03d}.png"), number)
 
     def write_vocabulary(self, labels: Iterable[str | Mapping[str, Any]]) -> None:
@@ -84,13 +84,13 @@ class Workspace:
     def dry_run(self, **options: Any) -> DryRun:
         """Run `candidates --dry-run`."""
         options = {**options, "dry_run": True}
-        report = run_job(self.candidates_job(RunOptions(**options)), RunOptions(**options), Console(quiet=True))
+        report = run_job(self.candidates_job(RunOptions(**options)), RunOptions(**options), Silent())
         assert isinstance(report, DryRun)
         return report
 
     def _finished(self, job: Job, options: Mapping[str, Any]) -> Summary:
         self.engine.asked.clear()
-        summary = run_job(job, RunOptions(**options), Console(quiet=True))
+        summary = run_job(job, RunOptions(**options), Silent())
         assert isinstance(summary, Summary)
         return summary
 
@@ -115,7 +115,7 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
 
 
 def evidence_rows(path: Path, query: str) -> list[Any]:
-    """Look into an evidence file without our code."""
+    """Return the rows of an SQL query on an evidence file."""
     connection = sqlite3.connect(path)
     try:
         return connection.execute(query).fetchall()

@@ -159,7 +159,7 @@ class Scheduler:
             if not isinstance(self._error, TagllmError) or not self._recorder.has_committed:
                 raise self._error
             self.stats.error = StoppedRunError.after(self._error)
-            logger.error("run stopped: %s", self._error.message)
+            logger.info("run stopped: %s", self._error.message)  # told to the user as the summary's error
         else:
             self.stats.interrupted = self._stop.is_set()
             self.stats.warning = self._check.finish()

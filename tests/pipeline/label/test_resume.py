@@ -25,7 +25,7 @@ TOGETHER = 4
 
 @dataclass(frozen=True)
 class World:
-    """Pictures, recorded answers, and what an undisturbed run makes of them in how many seconds of processor time."""
+    """Images, recorded responses, and what an undisturbed run makes of them in how many seconds of processor time."""
 
     root: Path
     tables: dict[str, bytes]
@@ -35,7 +35,7 @@ class World:
 
 
 def run(root: Path, outs: Sequence[Path], die_after: Sequence[float | None]) -> list[int | None]:
-    """Label into each folder in a process of its own, a few at a time; return exit codes, negative for a signal."""
+    """Label into each folder in a child process, a few at a time; return exit codes, negative for a signal."""
     codes: list[int | None] = []
     for start in range(0, len(outs), TOGETHER):
         started = []
@@ -50,7 +50,7 @@ def run(root: Path, outs: Sequence[Path], die_after: Sequence[float | None]) -> 
 
 
 def answers_on_record(out: Path, copy: Path) -> int:
-    """Count answers in a copy of what lies in `out`: looking into an SQLite file of a killed process changes it."""
+    """Count answers in a copy of `out`: to open the SQLite file of a killed process changes it."""
     if not out.exists():
         return 0
     shutil.copytree(out, copy)
@@ -101,6 +101,8 @@ def test_killed_at_fifty_moments_and_run_again_the_tables_are_the_same(world: Wo
     assert [out.name for out in outs if tables(out) != world.tables] == []
     # The moments were spread over the whole life of both stages.
     assert any(not names for names in files), "before there was a file"
-    assert any(0 < answers < world.candidate_answers for answers in left), "while candidates were asked for"
+    asking = [answers for answers in left if 0 < answers < world.candidate_answers]
+    assert asking, "while candidates were asked for"
+    assert any(answers % EACH for answers in asking), "between two answers about one image"
     assert any(name.startswith(".tagllm-") for names in files for name in names), "while a table was written"
     assert any(world.candidate_answers < answers < world.answers for answers in left), "in the second stage"

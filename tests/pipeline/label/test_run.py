@@ -1,4 +1,4 @@
-"""Labelling one table again and again: only what is new, changed or missing is asked; nothing is lost or doubled."""
+"""Labeling one table again and again: only what is new, changed or missing is asked; nothing is lost or doubled."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ IMAGES = 12
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
-    """A dozen pictures, nothing asked yet."""
+    """A dozen images, nothing asked yet."""
     return Workspace(tmp_path, IMAGES)
 
 
 @pytest.fixture
 def done(workspace: Workspace) -> Workspace:
-    """The same, with its candidate table; the engine on the desk is a new one."""
+    """The same, with its candidate table and a new engine."""
     assert workspace.candidates().stats.asked == IMAGES * EACH
     workspace.engine = type(workspace.engine)()
     return workspace
