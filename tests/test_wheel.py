@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LOOK = """
 import json
-from tagllm_cli.shipped import folder
+from tagllm_cli.resources import folder
 print(json.dumps({kind: [str(path) for path in folder(kind).iterdir()] for kind in ("prompts", "vocab")}))
 """
 
@@ -44,7 +44,7 @@ def test_data_is_found_inside_the_package(installed: Path) -> None:
     done = subprocess.run([python, "-c", LOOK], cwd=installed, check=True, stdout=subprocess.PIPE)
     found = {kind: [Path(path) for path in paths] for kind, paths in json.loads(done.stdout).items()}
     for kind, paths in found.items():
-        assert {path.parent for path in paths} == {_packages(installed) / "tagllm_cli" / kind}
+        assert {path.parent for path in paths} == {_packages(installed) / "tagllm_cli" / "data" / kind}
         assert {path.name for path in paths} == {path.name for path in (ROOT / kind).iterdir()}
 
 

@@ -110,7 +110,10 @@ def test_a_card_by_hand_stays_as_it_was_written(workspace: ConceptWorkspace, eye
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("cards: [{name: dragon, description: what breathes fire}]", "entry 1 of `cards` ('dragon'): 'dragon' is no label"),
+        (
+            "cards: [{name: dragon, description: what breathes fire}]",
+            "entry 1 of `cards` ('dragon'): 'dragon' is no label",
+        ),
         ("cards: [{name: mouse, colour: grey}]", "entry 1 of `cards` ('mouse'): unknown key 'colour'"),
         ("card: []", "unknown key 'card' (did you mean 'cards'?)"),
         ("proposed: [{name: mouse, description: a rodent}]", "`cards` is missing"),
