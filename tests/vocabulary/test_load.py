@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tagllm_cli import resources as shipped
+from tagllm_cli import resources
 from tagllm_cli.errors import VocabularyError
 from tagllm_cli.labeling.answers.parse_list import Lexicon
 from tagllm_cli.labeling.groups.partition import affinity_by_parent, cooccurring
@@ -376,8 +376,8 @@ def test_several_problems_are_found_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["prompts", "vocab"])
 def test_data_is_found_in_a_checkout_and_in_a_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    assert any(shipped.folder(kind).glob("*.yaml"))  # type: ignore[arg-type]
+    assert any(resources.folder(kind).glob("*.yaml"))  # type: ignore[arg-type]
     package = tmp_path / "tagllm_cli"
     (package / "data" / kind).mkdir(parents=True)
-    monkeypatch.setattr(shipped, "__file__", str(package / "resources.py"))
-    assert shipped.folder(kind) == package.resolve() / "data" / kind  # type: ignore[arg-type]
+    monkeypatch.setattr(resources, "__file__", str(package / "resources.py"))
+    assert resources.folder(kind) == package.resolve() / "data" / kind  # type: ignore[arg-type]
