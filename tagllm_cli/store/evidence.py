@@ -181,7 +181,7 @@ class Evidence:
 
         An image that has to be verified comes as one that was never opened. Writes in between are safe.
         """
-        join = "JOIN" if listed_only else "LEFT JOIN"
+        join = "CROSS JOIN" if listed_only else "LEFT JOIN"  # both keep the order of the loops: images outside
         for image in self._images("coalesce(l.version, i.version)", f"{join} listed l USING (id)", "l.unverified"):
             item = image.item()
             yield (Item(item.image, None, item.proposed), None) if image.values[-1] else (item, image.completed)
