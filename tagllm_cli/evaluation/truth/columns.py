@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from tagllm_cli.errors import UsageError
-from tagllm_cli.evaluation.truth.base import TruthFile
+from tagllm_cli.evaluation.truth.base import TableContext, TruthFile
 from tagllm_cli.evaluation.truth.cells import SEPARATORS, is_mark, list_in
 from tagllm_cli.text import shortened
 
@@ -73,12 +74,16 @@ def label_column(
     per_label = {number for number in free if table.knows(header[number])}
     per_label = {number for number in per_label if all(is_mark(line[number]) for line in sample)}
     fitting = [number for number in fitting if number not in per_label]
-    shares = {number: _share_of_labels(file, _values(sample, number)) for number in free if number not in per_label}
+    shares = {number: _share_with_labels(table, _values(sample, number)) for number in fitting}
     best = max(fitting, key=lambda number: shares[number], default=None)
-    if best is not None and (shares[best] or not per_label):
-        return best
-    other = max(shares, key=lambda number: shares[number], default=None)
-    return other if other is not None and not per_label and shares[other] >= _LEAST_SHARE else None
+    if per_label and not (best is not None and shares[best]):
+        return None
+    of_labels = [number for number in free if _share_of_labels(table, _values(sample, number)) >= _LEAST_SHARE]
+    if len({*of_labels, *([best] if best is not None and shares[best] else [])}) > 1:
+        shown = some([header[number] for number in of_labels], 4)
+        hint = "Name one with --label-column, or join them in one column, divided by |."
+        raise file.error(f"several columns hold labels: {shown}", hint)
+    return of_labels[0] if of_labels else best
 
 
 def no_label_column(file: TruthFile, header: Sequence[str]) -> UsageError:
@@ -89,7 +94,7 @@ def no_label_column(file: TruthFile, header: Sequence[str]) -> UsageError:
 def _no_column(file: TruthFile, header: Sequence[str], what: str, option: str, names: str) -> UsageError:
     shown = shortened([column or "(no name)" for column in header], 8) or "none"
     return file.error(
-        f"no column {what}: the header has {shown}", f"Name it with {option}, or call it {names}.", line=1
+        f"no column {what}; the columns are {shown}", f"Name it with {option}, or call it {names}.", line=1
     )
 
 
@@ -109,15 +114,20 @@ def _values(sample: Sequence[Sequence[str]], number: int) -> list[str]:
     return [line[number] for line in sample if line[number]]
 
 
-def _share_of_labels(file: TruthFile, cells: Sequence[str]) -> float:
-    """Return the share of cells that are a label of the vocabulary, or hold one."""
-    table = file.table
-    if table is None or not cells:
-        return 0.0
+def _cuts(cell: str) -> Iterator[Sequence[str]]:
+    listed = list_in(cell)
+    yield listed if listed is not None else [cell]
+    for separator in SEPARATORS:
+        yield [part.strip() for part in cell.split(separator) if part.strip()]
 
-    def holds_label(cell: str) -> bool:
-        listed = list_in(cell)
-        cuts = [listed] if listed is not None else [[cell], *(cell.split(mark) for mark in (*SEPARATORS, " "))]
-        return any(table.knows(part.strip()) for parts in cuts for part in parts)
 
-    return sum(map(holds_label, cells)) / len(cells)
+def _share_of_labels(table: TableContext, cells: Sequence[str]) -> float:
+    """Return the share of cells that hold nothing but labels of the vocabulary."""
+    return sum(any(parts and all(map(table.knows, parts)) for parts in _cuts(cell)) for cell in cells) / max(
+        1, len(cells)
+    )
+
+
+def _share_with_labels(table: TableContext, cells: Sequence[str]) -> float:
+    """Return the share of cells that hold a label of the vocabulary."""
+    return sum(any(map(table.knows, [*chain(*_cuts(cell)), *cell.split()])) for cell in cells) / max(1, len(cells))

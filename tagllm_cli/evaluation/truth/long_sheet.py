@@ -14,9 +14,8 @@ from tagllm_cli.evaluation.truth.cells import choose_cut, mark
 from tagllm_cli.evaluation.truth.columns import LIST_COLUMNS, image_column, label_column, no_label_column, squashed
 from tagllm_cli.text import shortened
 
-PRESENCE_COLUMNS = frozenset(
-    ["present", "presence", "ispresent", "confidence", "decision", "verified", "exists", "visible", "answer"]
-)
+PRESENCE_COLUMNS = {"present", "presence", "ispresent", "exists", "visible", "verified", "decision", "answer"}
+PRESENCE_COLUMNS |= {"confidence", "score", "probability"}  # of which 0 and 1 only can be read
 # Open Images, VOC and COCO say these of boxes: they do not make a label absent.
 _ABOUT_BOXES = frozenset(
     f"{prefix}{word}"
@@ -64,14 +63,15 @@ def read(file: TruthFile) -> Truth:
     else:
         spaces = several and not survey.repeats and presence is None
         cut = choose_cut(file, survey.cells, header[label], several=several, spaces=spaces)
-    if presence is None and file.options.label_column is None and all(len(cut(cell)) < 2 for cell in survey.cells):
+    lists = any(len(cut(cell)) > 1 for cell in survey.cells)
+    if presence is None and file.options.label_column is None and not lists:
         _refuse_unread_marks(file, survey)
     found = Collector()
     for _, cells in sheet.lines():
         present = True if presence is None else mark(cells[presence])
         found.add(cells[image], cut(cells[label]), present)
     used = [header[number] for number in (image, label, presence) if number is not None]
-    kind = "a line per image and label" if survey.repeats or not several else "a line per image"
+    kind = "a line per image and label" if survey.repeats or not lists else "a line per image"
     return found.truth(
         f"{sheet.name}, {kind} ({', '.join(used)})",
         federated=survey.says_absent,

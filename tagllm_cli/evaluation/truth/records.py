@@ -77,10 +77,12 @@ def _fields(file: TruthFile, records: Iterator[tuple[int, Any]]) -> tuple[list[s
             raise file.error("this JSON has no object per image", hint, line=line)
         if len(sample) < SAMPLE_LINES:
             sample.append(record)
+    if not sample:
+        raise file.error("it says nothing about any image")
     keys = list(dict.fromkeys(key for record in sample for key in record))
     texts = [[_text_of(record.get(key)) for key in keys] for record in sample]
     image = image_column(file, keys, texts)
-    label = label_column(file, keys, texts, [image])
+    label = label_column(file, keys, texts, [image, *(number for number, key in enumerate(keys) if key == _UNKNOWN)])
     if label is None:
         raise no_label_column(file, keys)
     return keys, keys[image], keys[label]

@@ -169,6 +169,11 @@ def test_columns_that_are_no_labels_are_named(tmp_path: Path) -> None:
     assert read(tmp_path, "image,label,note\na/one.jpg,cat,nice\n").notes == ("columns that are not read: note",)
 
 
+def test_text_about_an_image_is_not_taken_for_labels(tmp_path: Path) -> None:
+    found = read(tmp_path, "image,caption,label\na/one.jpg,a cat and a dog,cat\na/two.jpg,one dog,dog\n")
+    assert found.labels == {"a/one.jpg": {"cat"}, "a/two.jpg": {"dog"}}
+
+
 def test_a_label_may_be_called_like_a_column(tmp_path: Path) -> None:
     known = table(["object", "tag", "file"])
     found = read(tmp_path, "image,object,tag,file\na/one.jpg,1,0,1\na/two.jpg,0,0,0\n", known=known)
@@ -197,9 +202,9 @@ def test_without_a_table_lists_are_cut_at_the_first_separator_that_occurs(tmp_pa
 @pytest.mark.parametrize(
     ("text", "said", "hint"),
     [
-        ("picked,cat\nx.jpg,1\n", "no column names the image: the header has picked, cat", "--image-column"),
+        ("picked,cat\nx.jpg,1\n", "no column names the image; the columns are picked, cat", "--image-column"),
         ("image\na/one.jpg\n", "no column holds labels", "--label-column"),
-        ("image,zebra\na/one.jpg,1\n", "no column holds labels .*: the header has image, zebra", "--label-column"),
+        ("image,zebra\na/one.jpg,1\n", "no column holds labels .*; the columns are image, zebra", "--label-column"),
         ("image,cat\na/one.jpg,1\na/two.jpg,maybe\n", "line 3: 'maybe' in column 'cat'", "0 and 1"),
         ("image,cat\na/one.jpg,2\n", "line 2: '2' in column 'cat'", "0 and 1"),
         ("image,cat,dog\na/one.jpg,1,-1\na/two.jpg,-1,1\n", "never 0: -1 may mean absent or uncertain", "Write 0"),
@@ -207,9 +212,15 @@ def test_without_a_table_lists_are_cut_at_the_first_separator_that_occurs(tmp_pa
         ("image,label,seen\na/one.jpg,cat,1\na/one.jpg,dog,0\n", "column 'seen' holds yes and no", "`present`"),
         ("image,label\na/one.jpg,cat,dog\n", "line 2: 3 fields where the header has 2", "double quotes"),
         ("sep=;\nimage;label\na/one.jpg\n", "line 3: 1 fields where the header has 2", "double quotes"),
+        (
+            "image,label_1,label_2\na/one.jpg,cat,dog\n",
+            "several columns hold labels: label_1, label_2",
+            "--label-column",
+        ),
+        ("image,label,score\na/one.jpg,cat,0.2\n", "line 2: '0.2' in column 'score'", "leave this column out"),
         ("image,label\n,cat\n", "line 2: there is no image", ""),
         ("image,label\n", "says nothing about any image", "CSV"),
-        ("", "no column names the image: the header has none", "--image-column"),
+        ("", "no column names the image; the columns are none", "--image-column"),
         ("image,label\na/one.jpg,caf\xe9\n".encode("latin-1"), "neither JSON, Parquet nor a text in UTF-8", "UTF-8"),
         ('image,label\n"a/one.jpg"x,cat\n', "neither JSON, Parquet nor a text", "CSV"),
         (b"\x89PNG\r\n\x1a\n" + bytes(64), "neither JSON, Parquet nor a text in UTF-8", "UTF-8"),
