@@ -80,7 +80,7 @@ def label_column(
         return None
     of_labels = [number for number in free if _share_of_labels(table, _values(sample, number)) >= _LEAST_SHARE]
     if len({*of_labels, *([best] if best is not None and shares[best] else [])}) > 1:
-        shown = some([header[number] for number in of_labels], 4)
+        shown = shortened([header[number] for number in of_labels], 4)
         hint = "Name one with --label-column, or join them in one column, divided by |."
         raise file.error(f"several columns hold labels: {shown}", hint)
     return of_labels[0] if of_labels else best
