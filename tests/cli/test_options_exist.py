@@ -21,6 +21,7 @@ FOREIGN = {
     "--max-logprobs": "vllm serve",
     "--local-dir": "hf download",
     "--force-reinstall": "pip install",
+    "--upgrade": "pip install",
     "--only-binary": "pip install",
     "--shm-size": "docker run",
     "--ipc": "docker run",

@@ -120,7 +120,10 @@ def _read_none(text: str, items: Items) -> Reading | None:
 
 
 def _is_none(text: str, items: Items) -> bool:
-    return not Sentence(text, items.lexicon).names and says_none(text)
+    if Sentence(text, items.lexicon).names or not says_none(text):
+        return False
+    # "unicorn, none, pony": names from outside the vocabulary are worth keeping.
+    return all(says_none(piece) or len(piece.split()) > MAX_ITEM_WORDS for piece, _ in items.pieces(text) if bare(piece))
 
 
 def _read_lines(text: str, items: Items) -> Reading | None:

@@ -37,7 +37,7 @@ def ask(engine: RuleEngine, *requests: Request) -> list[tuple[Request, Response]
     return asyncio.run(body())
 
 
-SHORT, LONG = (Request("", text, max_tokens=tokens) for text, tokens in (("a", 10), ("b", 40)))
+SHORT, LONG = (Request("", text, with_image=False, max_tokens=tokens) for text, tokens in (("a", 10), ("b", 40)))
 
 
 @pytest.mark.parametrize(("tokens", "asked"), [(10, 1), (20, 2), (40, 3)])
@@ -75,7 +75,7 @@ def test_room_that_the_model_does_not_have_is_a_truncated_answer_and_a_passing_f
 
 def test_a_yes_no_answer_of_one_token_is_complete() -> None:
     engine = RuleEngine(answer=lambda image, request: Response("yes", finish="length", first_logprobs={"yes": -0.1}))
-    ((_, response),) = ask(engine, Request("", "cat?", max_tokens=1, top_logprobs=20))
+    ((_, response),) = ask(engine, Request("", "cat?", with_image=False, max_tokens=1, top_logprobs=20))
     assert (response.failure, len(engine.asked)) == (None, 1)
 
 
@@ -86,7 +86,7 @@ def test_a_longer_answer_is_recorded_under_the_request_as_it_was_given(tmp_path:
     )
     summary = workspace.candidates()
     assert (summary.stats.asked, summary.rows.ok, len(workspace.engine.asked)) == (3 * EACH, 3, 2 * 3 * EACH)
-    assert evidence_rows(workspace.out.with_suffix(".evidence"), "SELECT DISTINCT finish FROM reply") == [("stop",)]
+    assert evidence_rows(workspace.out.with_suffix(".evidence"), "SELECT DISTINCT finish FROM response") == [("stop",)]
     workspace.engine = RuleEngine()
     assert (workspace.candidates().stats.asked, workspace.engine.started) == (0, 0)
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from tagllm_cli.errors import EndpointError, EngineDiedError, ModelError, StoppedRunError, TableError, TagllmError
-from tagllm_cli.pipeline.label import recorder, scheduler
-from tagllm_cli.pipeline.label import run as label_run
+from tagllm_cli.pipeline.label import materialize, recorder, scheduler
 from tagllm_cli.records import DecodedImage, Failure, Request, Response
 from tests.support.rule_engine import RuleEngine
 from tests.support.workspace import Workspace, snapshot
@@ -122,7 +121,7 @@ def test_after_asking_a_table_that_cannot_be_written_is_an_incomplete_run(
     def refuse(*_: object) -> None:
         raise TableError("no space left on device", "Make room.")
 
-    monkeypatch.setattr(label_run, "write_table", refuse)
+    monkeypatch.setattr(materialize, "write_table", refuse)
     with pytest.raises(StoppedRunError, match="no space left on device") as raised:
         workspace.candidates()
     assert raised.value.exit_code == 3

@@ -75,28 +75,37 @@ def test_a_moment_without_memory_or_a_missing_decoder_fails_an_image_for_that_ru
 
 def test_answers_that_are_gone_are_asked_again_when_the_table_would_show_it(done: Workspace) -> None:
     table = done.out.read_bytes()
-    edit(done, "DELETE FROM reply WHERE key IN (SELECT key FROM reply LIMIT 3)")
+    edit(done, "DELETE FROM response WHERE key IN (SELECT key FROM response LIMIT 3)")
     done.out.unlink()
     summary = done.candidates()
     assert (summary.stats.asked, summary.rows.ok, summary.error) == (3, IMAGES, None)
     assert done.out.read_bytes() == table
 
 
-def test_answers_that_are_gone_are_asked_again_beside_what_is_new(done: Workspace) -> None:
-    edit(done, "DELETE FROM reply WHERE key IN (SELECT key FROM reply LIMIT 3)")
+def test_rows_that_are_still_right_stay_though_their_answers_are_gone(done: Workspace) -> None:
+    before = done.rows()
+    edit(done, "DELETE FROM response WHERE key IN (SELECT key FROM response LIMIT 3)")
     done.paint(100, "new.png")
     summary = done.candidates()
+    assert (summary.stats.asked, summary.rows.ok, summary.error) == (EACH, IMAGES + 1, None)
+    assert {name: row for name, row in done.rows().items() if name in before} == before
+
+
+def test_answers_that_are_gone_are_asked_again_beside_what_is_new(done: Workspace) -> None:
+    edit(done, "DELETE FROM response WHERE key IN (SELECT key FROM response LIMIT 3)")
+    done.paint(100, "new.png")
+    summary = done.candidates({"min_votes": 2})  # makes every row anew
     assert (summary.stats.asked, summary.rows.ok, summary.error) == (3 + EACH, IMAGES + 1, None)
     assert summary.usage.requests >= 3 + EACH
 
 
 def test_answers_that_are_gone_make_an_offline_run_fail(done: Workspace) -> None:
     before = done.out.read_bytes()
-    edit(done, "DELETE FROM reply WHERE key IN (SELECT key FROM reply LIMIT 3)")
+    edit(done, "DELETE FROM response WHERE key IN (SELECT key FROM response LIMIT 3)")
     with pytest.raises(OfflineError, match="3 answers about "):
         done.candidates(offline=True)
     assert done.out.read_bytes() == before
-    assert dict(done.dry_run().pending.reasons) == {"complete before, and answers are gone since": 3}
+    assert dict(done.dry_run().pending.reasons) == {"complete before, but recorded answers are missing": 3}
 
 
 def test_gone_answers_that_cannot_be_asked_now_are_pending_and_asked_by_the_next_run(done: Workspace) -> None:
@@ -104,7 +113,7 @@ def test_gone_answers_that_cannot_be_asked_now_are_pending_and_asked_by_the_next
         async def start(self) -> None:
             raise EndpointError("no endpoint answers", "Is it up?")
 
-    edit(done, "DELETE FROM reply WHERE key IN (SELECT key FROM reply LIMIT 3)")
+    edit(done, "DELETE FROM response WHERE key IN (SELECT key FROM response LIMIT 3)")
     done.out.unlink()
     done.engine = Down()
     with pytest.raises(StoppedRunError, match="no endpoint answers"):

@@ -105,7 +105,7 @@ class FourthRequest(RuleEngine):
 
 
 def recorded(workspace: Workspace) -> int:
-    ((count,),) = evidence_rows(workspace.out.with_suffix(".evidence"), "SELECT count(*) FROM reply")
+    ((count,),) = evidence_rows(workspace.out.with_suffix(".evidence"), "SELECT count(*) FROM response")
     return int(count)
 
 
@@ -157,7 +157,7 @@ def test_a_request_in_backoff_does_not_hold_back_the_commit_of_its_siblings(
 
     def watched(evidence: Evidence) -> None:
         commit(evidence)
-        committed.append(evidence._count("reply"))
+        committed.append(evidence._count("response"))
 
     monkeypatch.setattr(Evidence, "commit", watched)
     workspace.engine = InBackoff(capacity=EACH)
@@ -174,7 +174,7 @@ def test_a_commit_comes_after_so_many_responses_without_waiting_for_the_timer(
 
     def watched(evidence: Evidence) -> None:
         commit(evidence)
-        committed.append(evidence._count("reply"))
+        committed.append(evidence._count("response"))
 
     monkeypatch.setattr(Evidence, "commit", watched)
     workspace.candidates()

@@ -35,7 +35,7 @@ def test_a_run_with_nothing_to_ask_needs_no_server(workspace: Workspace):
         assert run(workspace, server).rows.ok == 3
         server.down()
         assert run(workspace, server).rows.ok == 3
-        assert run(workspace, server, dry_run=True).survey.requests == 0
+        assert run(workspace, server, dry_run=True).pending.requests == 0
 
 
 def test_a_first_run_and_a_new_plan_need_the_server(workspace: Workspace):

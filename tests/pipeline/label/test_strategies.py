@@ -126,7 +126,7 @@ def test_an_added_label_asks_no_more_than_its_strategy_must(workspace: Workspace
     workspace.engine = new_engine()
     summary = workspace.candidates(chosen(strategy))
     assert (summary.stats.asked, workspace.engine.started) == (each * IMAGES, int(each > 0))
-    assert all("lamp" in text for _, text in workspace.engine.asked)
+    assert all("lamp" in text for _, text in workspace.engine.asked) or strategy == "all"  # in the system part
     assert "lamp" in names(workspace)
 
 
