@@ -123,7 +123,8 @@ def _is_none(text: str, items: Items) -> bool:
     if Sentence(text, items.lexicon).names or not says_none(text):
         return False
     # "unicorn, none, pony": names from outside the vocabulary are worth keeping.
-    return all(says_none(piece) or len(piece.split()) > MAX_ITEM_WORDS for piece, _ in items.pieces(text) if bare(piece))
+    pieces = (piece for piece, _ in items.pieces(text) if bare(piece))
+    return all(says_none(piece) or len(piece.split()) > MAX_ITEM_WORDS for piece in pieces)
 
 
 def _read_lines(text: str, items: Items) -> Reading | None:
