@@ -114,7 +114,7 @@ ERRORS = {
     "candidates photos --vocab voc --out text.parquet/x.parquet": "text.parquet",
     "candidates photos --vocab voc --out other.parquet": "other.parquet is a Parquet file, but no label table",
     "candidates photos --vocab voc --out labels.parquet": "labels.parquet is a table of another kind",
-    "candidates photos --vocab voc --out x.evidence": "--out names the table",
+    "candidates photos --vocab voc --out x.evidence": "x.evidence is the name of an evidence file",
     "candidates photos --vocab voc --out candidates.parquet --group-size 3": "pinned to --group-size 12",
     "disambiguate labels.parquet --out x.parquet": "is a label table already",
     "disambiguate none.parquet --out x.parquet": "no table at none.parquet",
