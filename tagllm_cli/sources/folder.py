@@ -102,7 +102,7 @@ class Folder:
         self.left_out.clear()
         self.left_out.update(counts)
         if not found:
-            known = f"Images end in {', '.join(_COMMON.split())} or one of the endings of camera raw files."
+            known = "Known endings: jpg, png, webp, gif, bmp, tiff, avif, heic, jxl, jp2 and those of camera raw files."
             hint = f"Left out: {summarize_left_out(counts)}. {known}" if counts else known
             raise SourceError(f"there are no images in {self.root}", hint)
 

@@ -62,10 +62,10 @@ def plain(mode: str, value: float | tuple[int, ...]) -> Image.Image:
     ("data", "expected"),
     [
         pytest.param(encode(plain("RGB", (200, 100, 50)), "PNG"), [200, 100, 50], id="RGB"),
-        pytest.param(encode(plain("L", 77), "PNG"), [77, 77, 77], id="grey"),
+        pytest.param(encode(plain("L", 77), "PNG"), [77, 77, 77], id="gray"),
         pytest.param(encode(plain("1", 1), "PNG"), [255, 255, 255], id="1-bit PNG"),
         pytest.param(encode(plain("1", 0), "TIFF", compression="group4"), [0, 0, 0], id="1-bit fax TIFF"),
-        pytest.param(encode(plain("LA", (0, 128)), "PNG"), [127, 127, 127], id="grey with alpha"),
+        pytest.param(encode(plain("LA", (0, 128)), "PNG"), [127, 127, 127], id="gray with alpha"),
         pytest.param(encode(plain("RGBA", (255, 0, 0, 0)), "PNG"), [255, 255, 255], id="clear"),
         pytest.param(encode(plain("RGBA", (255, 0, 0, 51)), "WEBP", lossless=True), [255, 204, 204], id="WebP alpha"),
         pytest.param(encode(plain("RGBA", (255, 0, 0, 51)), "TIFF"), [255, 204, 204], id="TIFF alpha"),
@@ -78,10 +78,10 @@ def plain(mode: str, value: float | tuple[int, ...]) -> Image.Image:
         ),
         pytest.param(encode(plain("P", 3), "GIF", transparency=3), [255, 255, 255], id="GIF, clear"),
         pytest.param(png(1, 1, 8, 2, bytes([1, 2, 3]), tRNS=b"\0\1\0\2\0\3"), [255, 255, 255], id="RGB, one clear"),
-        pytest.param(png(1, 1, 16, 0, b"\x80\x12"), [128, 128, 128], id="16-bit grey PNG"),
+        pytest.param(png(1, 1, 16, 0, b"\x80\x12"), [128, 128, 128], id="16-bit gray PNG"),
         pytest.param(png(1, 1, 16, 2, b"\x80\x12\x40\x13\x20\x14"), [128, 64, 32], id="16-bit RGB PNG"),
         pytest.param(png(1, 1, 16, 6, b"\x80\x12\x40\x13\x20\x14\0\0"), [255, 255, 255], id="16-bit RGBA PNG"),
-        pytest.param(png(1, 1, 2, 0, b"\x40"), [85, 85, 85], id="2-bit grey PNG"),
+        pytest.param(png(1, 1, 2, 0, b"\x40"), [85, 85, 85], id="2-bit gray PNG"),
         pytest.param(encode(plain("I;16", 0x8012), "TIFF"), [128, 128, 128], id="16-bit TIFF"),
         pytest.param(encode(plain("I;16B", 0x8012), "TIFF"), [128, 128, 128], id="16-bit TIFF, big-endian"),
         pytest.param(encode(plain("I", 100), "TIFF"), [100, 100, 100], id="32-bit TIFF of 8-bit values"),
@@ -108,7 +108,7 @@ def test_cmyk_jpeg() -> None:
 
 
 @pytest.mark.parametrize("form", ["GIF", "TIFF", "WEBP", "PNG", "MPO"])
-def test_the_first_frame_is_the_picture(form: str) -> None:
+def test_the_first_frame_is_decoded(form: str) -> None:
     first, second = Image.new("RGB", (32, 24), "red"), Image.new("RGB", (32, 24), "blue")
     data = encode(first, form, save_all=True, append_images=[second, second.rotate(90)])
     red, _, blue = color(data)
@@ -170,7 +170,7 @@ def test_color_profiles_are_ignored(form: str, profile: bytes) -> None:
     assert (array(decoded(with_profile)) == array(decoded(without))).all()
 
 
-def test_a_picture_encoded_again_has_no_metadata() -> None:
+def test_an_image_encoded_again_has_no_metadata() -> None:
     data = encode(photo(), "JPEG", exif=exif(6), icc_profile=b"profile", comment=b"comment")
     again = Image.open(io.BytesIO(encode(decoded(data).pixels, "JPEG")))
     assert dict(again.getexif()) == {}
@@ -178,7 +178,7 @@ def test_a_picture_encoded_again_has_no_metadata() -> None:
 
 
 @pytest.mark.parametrize(("form", "mime"), [("JPEG", "image/jpeg"), ("PNG", "image/png"), ("WEBP", "image/webp")])
-def test_a_file_that_shows_just_the_picture_can_be_sent_as_it_is(form: str, mime: str) -> None:
+def test_a_file_that_shows_exactly_the_pixels_can_be_sent_as_it_is(form: str, mime: str) -> None:
     data = encode(photo(), form)
     result = decoded(data)
     assert (result.encoded, result.mime) == (data, mime)
