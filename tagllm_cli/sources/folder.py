@@ -63,11 +63,6 @@ class Folder:
         """Return the folder at this path, which is not looked at."""
         return cls(Path(os.path.abspath(path)), options)
 
-    @classmethod
-    def rooted(cls, root: Path) -> Folder:
-        """Return the folder at this path, which is not looked at."""
-        return cls.at(str(root))
-
     def check(self) -> None:
         """Raise SourceError if the folder cannot be listed or its path cannot be stored as text."""
         if not os.path.lexists(self.root):

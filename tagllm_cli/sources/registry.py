@@ -8,10 +8,8 @@ from pathlib import Path
 
 from tagllm_cli.errors import SourceError
 from tagllm_cli.records import SourceInfo
-from tagllm_cli.sources.base import DEFAULT_OPTIONS, ReadFailure, Source, SourceOptions
+from tagllm_cli.sources.base import DEFAULT_OPTIONS, Source, SourceOptions
 from tagllm_cli.sources.folder import Folder
-
-__all__ = ["Folder", "ReadFailure", "Source", "SourceOptions", "open_source", "reopen"]
 
 
 @dataclass(frozen=True, slots=True)

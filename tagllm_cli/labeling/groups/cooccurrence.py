@@ -129,20 +129,18 @@ def _table_members(table: Table) -> Iterator[_Members]:
     """Yield who is in which image of a table, batch by batch, as positions in the table's own vocabulary."""
     import pyarrow as pa
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
     names = pa.array(table.info.vocabulary.names, pa.string())
     rows = min(ROWS_PER_BATCH, max(1, ENTRIES_PER_BATCH // len(names)))
     columns = [f"labels.list.element.{field}" for field in ("name", "decision")]
-    with pq.ParquetFile(table.path) as file:
-        for batch in file.iter_batches(batch_size=rows, columns=columns):
-            column = batch.column("labels")  # null where nothing can be said
-            images, entries = pc.list_parent_indices(column), pc.list_flatten(column)
-            decision = pc.struct_field(entries, "decision")
-            says = pc.is_null(decision) if table.info.stage == "candidates" else pc.equal(decision, Decision.YES.value)
-            labels = pc.index_in(pc.struct_field(entries, "name"), value_set=names)
-            present = pc.fill_null(says, False).to_numpy(zero_copy_only=False)
-            yield images.to_numpy()[present], labels.to_numpy()[present].astype(np.int64)
+    for batch in table.batches(rows, columns):
+        column = batch.column("labels")  # null where nothing can be said
+        images, entries = pc.list_parent_indices(column), pc.list_flatten(column)
+        decision = pc.struct_field(entries, "decision")
+        says = pc.is_null(decision) if table.info.stage == "candidates" else pc.equal(decision, Decision.YES.value)
+        labels = pc.index_in(pc.struct_field(entries, "name"), value_set=names)
+        present = pc.fill_null(says, False).to_numpy(zero_copy_only=False)
+        yield images.to_numpy()[present], labels.to_numpy()[present].astype(np.int64)
 
 
 def _matched(names: Sequence[str], vocabulary: Vocabulary) -> _Indices:

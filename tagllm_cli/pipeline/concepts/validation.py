@@ -17,8 +17,8 @@ from tagllm_cli.labeling.yes_no import YesNoQuestion, ask_yes_no
 from tagllm_cli.pipeline.concepts.cached_model import CachedModel, UnansweredError, gather_limited
 from tagllm_cli.pipeline.concepts.validation_set import ValidationExample, ValidationSet
 from tagllm_cli.records import Decision, DecodedImage, ImageInfo, Response
+from tagllm_cli.sources.base import ReadFailure
 from tagllm_cli.sources.decode import decode
-from tagllm_cli.sources.registry import ReadFailure
 from tagllm_cli.vocabulary.cards import Card, Wording
 
 MAX_DISPUTED = 8

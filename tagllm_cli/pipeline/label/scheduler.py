@@ -31,9 +31,8 @@ from tagllm_cli.pipeline.label.recorder import Recorder
 from tagllm_cli.pipeline.label.sanity_check import SanityCheck
 from tagllm_cli.pipeline.progress import RunProgress
 from tagllm_cli.records import DecodedImage, Failure, Image, ImageInfo, Item, Request, Response
-from tagllm_cli.sources.base import Source
+from tagllm_cli.sources.base import ReadFailure, Source
 from tagllm_cli.sources.decode import decode
-from tagllm_cli.sources.registry import ReadFailure
 from tagllm_cli.store.evidence import Evidence
 
 # After the first signal, answers that are already under way get this long to arrive.

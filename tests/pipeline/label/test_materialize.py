@@ -12,7 +12,7 @@ import pytest
 from tagllm_cli.labeling.candidates import Candidates
 from tagllm_cli.labeling.disambiguate import Disambiguate
 from tagllm_cli.records import Failure, Item, Response, Row
-from tagllm_cli.sources.registry import Folder
+from tagllm_cli.sources.folder import Folder
 from tagllm_cli.store import table as tables
 from tests.support.rule_engine import RuleEngine
 from tests.support.workspace import LABELS, Workspace

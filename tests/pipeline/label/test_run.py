@@ -20,7 +20,8 @@ from tagllm_cli.errors import InterruptedRunError, SourceError, TableError, TooM
 from tagllm_cli.pipeline.label import scheduler
 from tagllm_cli.pipeline.label.run import RunOptions, run_job
 from tagllm_cli.records import DecodedImage, Failure, Image, Request
-from tagllm_cli.sources.registry import Folder, ReadFailure
+from tagllm_cli.sources.base import ReadFailure
+from tagllm_cli.sources.folder import Folder
 from tagllm_cli.store.evidence import Evidence
 from tests.support.workspace import LABELS, Workspace, evidence_rows, snapshot
 
