@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from tagllm_cli.evaluation.truth import paths
@@ -85,9 +85,10 @@ def _by_suffix(
 ) -> dict[str, str]:
     """Return new pairs; what is matched already still counts where a form is ambiguous."""
     taken = set(matched.values())
-    ids_by, keys_by = _grouped(ids, form), _grouped(keys, form)
-    pairs = {(image, key) for image in ids if image not in matched for key in _ends(form(image), keys_by)}
-    pairs |= {(image, key) for key in keys if key not in taken for image in _ends(form(key), ids_by)}
+    id_forms, key_forms = ({name: form(name) for name in names} for names in (ids, keys))
+    ids_by, keys_by = _grouped(id_forms), _grouped(key_forms)
+    pairs = {(image, key) for image, path in id_forms.items() if image not in matched for key in _ends(path, keys_by)}
+    pairs |= {(image, key) for key, path in key_forms.items() if key not in taken for image in _ends(path, ids_by)}
     alike = {(image, key) for image, key in pairs if not paths.endings_differ(image, key)}
     found = _one_to_one(alike)
     return {image: key for image, key in found.items() if image not in matched and key not in taken}
@@ -99,16 +100,16 @@ def _ends(path: str, named: Mapping[str, Sequence[str]]) -> Sequence[str]:
 
 
 def _by_form(ids: Collection[str], keys: Collection[str], form: Callable[[str], str]) -> dict[str, str]:
-    ids_by, keys_by = _grouped(ids, form), _grouped(keys, form)
+    ids_by, keys_by = (_grouped({name: form(name) for name in names}) for names in (ids, keys))
     shared = ids_by.keys() & keys_by.keys()
     return {ids_by[name][0]: keys_by[name][0] for name in shared if len(ids_by[name]) == len(keys_by[name]) == 1}
 
 
-def _grouped(names: Iterable[str], form: Callable[[str], str]) -> dict[str, list[str]]:
+def _grouped(forms: Mapping[str, str]) -> dict[str, list[str]]:
     """Return the names by form, two of each at most: enough to see that a form decides nothing."""
     groups: defaultdict[str, list[str]] = defaultdict(list)
-    for name in names:
-        group = groups[form(name)]
+    for name, form in forms.items():
+        group = groups[form]
         if len(group) < 2:
             group.append(name)
     return dict(groups)

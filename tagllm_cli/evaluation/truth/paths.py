@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote
 
 _ENDING = re.compile(
     r"\.(jpe?g|jpe|jfif|png|webp|gif|bmp|dib|tiff?|heic|heif|avif|jxl|jp2|dng|p[bgnp]m)$", re.IGNORECASE
 )
 _SAME_ENDING = {"jpeg": "jpg", "jpe": "jpg", "jfif": "jpg", "tiff": "tif", "heif": "heic", "dib": "bmp"}
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://[^/?#]*(?P<path>.*)", re.DOTALL)
 _UPLOAD = re.compile(r"(?:^|/)upload/(?:\d+/)?[0-9a-f]{8}-([^/]+)$")  # Label Studio puts a hash before the file's name
 _ZEROS = re.compile(r"^0+(?=\d)")
 
@@ -26,17 +26,24 @@ def normalized(name: str) -> str:
     >>> normalized("/data/local-files/?d=photos/1.jpg"), normalized("/data/upload/3/0a1b2c3d-1.jpg")
     ('photos/1.jpg', '1.jpg')
     """
-    if "/data/local-files/?" in name:
-        path = parse_qs(urlsplit(name).query).get("d", [name])[0]
-    elif _ADDRESS.match(name):
-        path = unquote(urlsplit(name).path) or name
+    if "/data/local-files/?d=" in name:
+        path = unquote(name.partition("?d=")[2])
+    elif "://" in name and (address := _ADDRESS.match(name)):
+        path = address["path"]  # keys of an object store may hold anything
+        if address["scheme"].lower() in ("http", "https"):
+            path = unquote(re.split(r"[?#]", path, maxsplit=1)[0])
+        path = path or name
     else:
         path = name
-    if uploaded := _UPLOAD.search(path):
+    if "upload/" in path and (uploaded := _UPLOAD.search(path)):
         path = uploaded[1]
     if not path.isascii():
         path = unicodedata.normalize("NFC", path)
-    return "/".join(part for part in path.replace("\\", "/").split("/") if part not in ("", "."))
+    if "\\" in path:
+        path = path.replace("\\", "/")
+    if path.startswith(("/", "./")) or "//" in path or "/./" in path:
+        path = "/".join(part for part in path.split("/") if part not in ("", "."))
+    return path
 
 
 def folded(name: str) -> str:

@@ -84,6 +84,8 @@ def test_names_match_exactly_then_by_case_then_by_synonym() -> None:
         (["/data/upload/7/0a1b2c3d-1.jpg"], ["a/1.jpg"], {"a/1.jpg": "/data/upload/7/0a1b2c3d-1.jpg"}),
         (["https://host/a%20b/1.jpg?sig=x"], ["a b/1.jpg"], {"a b/1.jpg": "https://host/a%20b/1.jpg?sig=x"}),
         (["s3://bucket/a/1.jpg"], ["a/1.jpg"], {"a/1.jpg": "s3://bucket/a/1.jpg"}),
+        (["s3://bucket/a/#1?.jpg"], ["a/#1?.jpg"], {"a/#1?.jpg": "s3://bucket/a/#1?.jpg"}),
+        (["http://[bad/1.jpg"], ["1.jpg"], {"1.jpg": "http://[bad/1.jpg"}),
     ],
 )
 def test_images_match_one_to_one(keys: list[str], ids: list[str], pairs: dict[str, str]) -> None:
