@@ -85,6 +85,7 @@ def test_answers_that_are_gone_are_asked_again_when_the_table_would_show_it(done
 def test_answers_that_are_gone_are_asked_again_beside_what_is_new(done: Workspace) -> None:
     edit(done, "DELETE FROM reply WHERE key IN (SELECT key FROM reply LIMIT 3)")
     done.paint(100, "new.png")
+    done.out.unlink()
     summary = done.candidates()
     assert (summary.stats.asked, summary.rows.ok, summary.error) == (3 + EACH, IMAGES + 1, None)
     assert summary.usage.requests >= 3 + EACH
