@@ -20,13 +20,20 @@ class LazyEngine:
         make: returns the engine, not started.
         stop: once set, a start under way is given up and no other one begins.
         starting: called before the engine starts.
+        ready: called with the engine once it was started.
     """
 
-    def __init__(self, make: Callable[[], Engine], stop: asyncio.Event, starting: Callable[[], None]) -> None:
-        self._make, self._stop, self._starting = make, stop, starting
+    def __init__(
+        self,
+        make: Callable[[], Engine],
+        stop: asyncio.Event,
+        starting: Callable[[], None],
+        ready: Callable[[Engine], None],
+    ) -> None:
+        self._make, self._stop, self._starting, self._ready = make, stop, starting, ready
         self._lock = asyncio.Lock()
         self._engine: Engine | None = None
-        self._ready = 0.0
+        self._since = 0.0
 
     @property
     def is_ready(self) -> bool:
@@ -45,8 +52,9 @@ class LazyEngine:
                 if self._stop.is_set():
                     raise asyncio.CancelledError
                 self._engine = await self._start()
-                self._ready = time.monotonic()
+                self._since = time.monotonic()
                 logger.info("engine ready: %s, up to %d requests", self._engine.version, self._engine.capacity)
+                self._ready(self._engine)
             return self._engine
 
     async def _start(self) -> Engine:
@@ -67,6 +75,6 @@ class LazyEngine:
         """End the engine, if it was started; return for how many seconds it was ready."""
         if self._engine is None:
             return 0.0
-        seconds = time.monotonic() - self._ready
+        seconds = time.monotonic() - self._since
         await self._engine.close()
         return seconds

@@ -143,7 +143,7 @@ def reopen_incomplete(stage: Stage, evidence: Evidence, keys: RequestKeys) -> in
         and missing_requests(item, requests, evidence, keys)
     ]
     for image_id in lacking:
-        evidence.set_completed(image_id, b"")
+        evidence.set_completed(image_id, None)
     return len(lacking)
 
 

@@ -28,14 +28,11 @@ class Recorder:
         self._evidence, self._failed = evidence, failed
         self._uncommitted_responses = self._uncommitted_images = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._engine_version = ""
         self.has_recorded = self.has_committed = False
 
     def engine(self, version: str) -> None:
-        """Record which engine answers."""
-        if version != self._engine_version:
-            self._engine_version = version
-            self._evidence.set_run_engine(version)
+        """Record the version of the engine that answers."""
+        self._evidence.set_run_engine(version)
 
     def info(self, image_id: str, info: ImageInfo) -> None:
         """Record what opening an image found out."""

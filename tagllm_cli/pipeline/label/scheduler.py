@@ -131,7 +131,7 @@ class Scheduler:
         self._keys = RequestKeys(settings.context)
         self._stop = asyncio.Event()
         self._error: Exception | None = None
-        self._engine = LazyEngine(engine, self._stop, progress.starting)
+        self._engine = LazyEngine(engine, self._stop, progress.starting, self._engine_ready)
         self._recorder = Recorder(evidence, self._fail)
         self._check, self._breaker = SanityCheck(stage), CircuitBreaker()
         self._limiter = RequestLimiter(max_bytes=settings.max_bytes or _default_max_bytes())
@@ -169,6 +169,8 @@ class Scheduler:
         """Start a task for every image that lacks responses, as room permits, and wait for all of them."""
         tasks: set[asyncio.Task[None]] = set()
         images = 0
+        # Of pixels and file. An image's own size is known once it is open.
+        expected_bytes = 2 * self._settings.max_pixels * _BYTES_PER_PIXEL
         try:
             pending = pending_images(self._stage, self._evidence, self._keys, listed_only=listed_only)
             for number, image in enumerate(pending):
@@ -182,14 +184,13 @@ class Scheduler:
                 if not missing:
                     self._recorder.completed(image.item.image.id, image.requests_hash)
                     continue
-                held = self._expected_bytes
                 if not self._engine.is_ready:  # until then images are opened, as many at once as there are threads
                     self._limiter.set_limit(DECODE_THREADS * missing)
-                await first(self._limiter.acquire(missing, held), self._stop.wait())
+                await first(self._limiter.acquire(missing, expected_bytes), self._stop.wait())
                 if self._stop.is_set():
                     break
                 images += 1
-                task = asyncio.create_task(self._work(image, missing, held))
+                task = asyncio.create_task(self._work(image, missing, expected_bytes))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
             self._breaker.expect(images)
@@ -197,10 +198,9 @@ class Scheduler:
             self._fail(error)
         await self._drain(tasks)
 
-    @property
-    def _expected_bytes(self) -> int:
-        """Bytes that an image is expected to hold until it is open: its pixels, and as many for its file."""
-        return 2 * self._settings.max_pixels * _BYTES_PER_PIXEL
+    def _engine_ready(self, engine: Engine) -> None:
+        self._limiter.set_limit(engine.capacity)
+        self._recorder.engine(engine.version)
 
     async def _work(self, image: PendingImage, requests: int, held: int) -> None:
         """Process one image within what was acquired for it: so many requests, and so many bytes until it is open."""
@@ -292,8 +292,6 @@ class Scheduler:
         """Ask, record each response as it arrives, and return whether all are answers."""
         keys = dict(zip(requests, self._keys.keys(requests, fingerprint), strict=True))
         engine = await self._engine.started()
-        self._recorder.engine(engine.version)
-        self._limiter.set_limit(engine.capacity)
         responses: list[tuple[Request, Response]] = []
         async with aclosing(ask_until_complete(engine, decoded_image, requests)) as answered:
             async for request, response in answered:

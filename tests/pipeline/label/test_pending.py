@@ -86,6 +86,7 @@ def test_rows_that_are_still_right_stay_though_their_answers_are_gone(done: Work
     before = done.rows()
     edit(done, "DELETE FROM response WHERE key IN (SELECT key FROM response LIMIT 3)")
     done.paint(100, "new.png")
+    done.out.unlink()
     summary = done.candidates()
     assert (summary.stats.asked, summary.rows.ok, summary.error) == (EACH, IMAGES + 1, None)
     assert {name: row for name, row in done.rows().items() if name in before} == before

@@ -198,7 +198,7 @@ class InFlight(RuleEngine):
 
 
 def test_images_in_flight_are_bounded_in_bytes(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images here are 8 x 8 pixels, 192 bytes, and their files a little more: there is room for three at a time."""
+    """Images here are 8 x 8 pixels, 192 bytes, and their files a little more: there is room for three of them."""
     each = 8 * 8 * 3 + (workspace.images / "000.png").stat().st_size
     monkeypatch.setattr(scheduler, "_default_max_bytes", lambda: 3 * each)
     workspace.engine = engine = InFlight(capacity=1000, pause=0.001)
