@@ -226,7 +226,11 @@ MaxFailedRate = Annotated[
 ]
 NoPreflight = Annotated[
     bool,
-    _run("--no-preflight", metavar=FLAG, help="Continue when the sanity check finds the first responses wrong."),
+    _run(
+        "--no-preflight",
+        metavar=FLAG,
+        help="Continue when the first responses look wrong, or nearly all requests fail.",
+    ),
 ]
 Vocab = Annotated[
     str,

@@ -230,9 +230,9 @@ def test_a_quiet_evaluation_prints_warnings_and_errors_only(workspace: Path) -> 
     line = "evaluate labels.parquet --truth truth.csv"
     loud, quiet = tagllm(line), tagllm(f"{line} --quiet")
     assert loud.stdout
-    warnings = "".join(line for line in loud.stderr.splitlines(keepends=True) if line.startswith("warning: "))
-    assert (quiet.exit_code, quiet.stdout, quiet.stderr) == (0, "", warnings)
+    warnings = [line for line in loud.stderr.splitlines() if line.startswith("warning: ")]
     assert warnings
+    assert (quiet.exit_code, quiet.stdout, quiet.stderr.splitlines()) == (0, "", warnings)
     gated = tagllm(f"{line} --quiet --fail-under of1=1")
     assert (gated.exit_code, gated.stdout) == (1, "")
     assert "error: of1 " in gated.stderr

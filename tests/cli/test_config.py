@@ -126,6 +126,11 @@ def test_values_are_converted_by_the_options_own_types(tmp_path: Path) -> None:
     assert (result.exit_code, json.loads(result.stdout)["images"]) == (0, 1)
 
 
+def test_deep_nesting_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"tagllm\.yaml"):
+        load(tmp_path, f"model: {'[' * 20_000}{']' * 20_000}")
+
+
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file or directory"):
         load_config(tmp_path / "none.yaml", "candidates", COMMANDS)
