@@ -136,7 +136,7 @@ def test_a_dry_run_writes_nothing_and_says_what_the_run_then_asks(workspace: Wor
         summary = workspace.candidates()
         assert (summary.stats.images, summary.stats.asked) == (images, requests)
 
-    new, other = "new, changed or not opened yet", "asked otherwise before"
+    new, other = "new, changed or not opened yet", "asked with other questions before"
     check(images=IMAGES, requests=IMAGES * EACH, known=0, reasons={new: IMAGES})
     check(images=0, requests=0, known=IMAGES * EACH, reasons={})
     workspace.write_vocabulary([*LABELS, "bowl"])
