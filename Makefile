@@ -25,8 +25,8 @@ demo: $(READY) ## the whole pipeline on the committed pictures with the demo mod
 test: $(READY) ## all tests, with coverage; a real vLLM answers in some
 	$(RUN) -m pytest --cov
 
-quick: $(READY) ## the tests that need no model
-	$(RUN) -m pytest -m "not live"
+quick: $(READY) ## the tests that need no model and start no processes: about a minute
+	$(RUN) -m pytest -m "not live and not slow"
 
 check: $(READY) ## lint, formatting, imports between packages, types
 	$(RUN) -m ruff check .

@@ -18,6 +18,8 @@ from packaging.requirements import Requirement
 from tests.support.live import IMAGES
 from tests.support.stub_server import stub_server
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "torchmetrics", "vllm", "transformers", "huggingface_hub", "datasets", "pandas")
 

@@ -31,6 +31,8 @@ from tests.support import rule_engine as rules
 from tests.support.command_line import tagllm
 from tests.support.stub_server import picture_of, stub_server
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}
 EVERYTHING = "\n".join(PAGES.values())

@@ -21,6 +21,8 @@ from tests.ablation.eye import DemoEye
 from tests.ablation.study import Settings
 from tests.support.shared_engine import SharedEngine
 
+pytestmark = pytest.mark.slow
+
 SCENES, DOSE_SCENES = 24, 8
 MODEL = ModelOptions(replay=Path("nothing"), model_id="eye")  # the engine is put in by hand: this only names the model
 VOLATILE = ("seconds", "is_estimated", "time")

@@ -22,6 +22,8 @@ from tests.ablation.concept_files import about_nothing, shuffled, write_cards
 from tests.support.rule_engine import RuleEngine
 from tests.support.shared_engine import SharedEngine
 
+pytestmark = pytest.mark.slow
+
 
 async def _nothing() -> None:
     return None

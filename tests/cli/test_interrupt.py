@@ -13,6 +13,8 @@ import pytest
 from tests.support.label_process import command, processes
 from tests.support.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 IMAGES = 10
 ANSWERED = 4
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def run(line: str, stdout: int = subprocess.PIPE, path: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run `python -m tagllm_cli`; modules in `path` come before the real ones."""

@@ -13,6 +13,8 @@ import torch
 from tests.demo import modelling, pool, reading, train
 from tests.demo.train import Run, Stage, Steps
 
+pytestmark = pytest.mark.slow
+
 MINUTES = 9 / 60
 
 

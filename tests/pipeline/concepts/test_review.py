@@ -20,6 +20,8 @@ from tests.support.concept_workspace import RODENT, WINGED, WORDS, ConceptWorksp
 from tests.support.scripted_llm import ScriptedLLM, card
 from tests.support.stub_server import stub_server
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = {
     "mouse": [card("mouse", RODENT, ["cat"])],
     "bat": [card("bat", WINGED)],

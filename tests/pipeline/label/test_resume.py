@@ -16,6 +16,8 @@ import pytest
 from tests.support.label_process import label, processes, record
 from tests.support.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 IMAGES = 150
 EACH = 4  # questions about an image in the first stage
 KILLS = 50
