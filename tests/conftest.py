@@ -13,9 +13,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the tests so that each vLLM is started once: none, the engine, engine and server, the server, their own."""
 
     def rank(item: pytest.Item) -> int:
-        needed = {"live_engine", "live_server"}.intersection(getattr(item, "fixturenames", ()))
         if item.get_closest_marker("live") is None:
             return 0
-        return {"live_engine": 1, "live_server": 3}[needed.pop()] if len(needed) == 1 else 2 if needed else 4
+        needed = set(getattr(item, "fixturenames", ()))
+        engine = bool(needed & {"live_engine", "in_process", "answers_in_process"}) or item.name.endswith("[local]")
+        server = bool(needed & {"live_server", "served"})
+        return {(True, False): 1, (True, True): 2, (False, True): 3, (False, False): 4}[engine, server]
 
     items.sort(key=rank)

@@ -6,12 +6,14 @@ the live tests by what they need, so that each is started once per session.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -93,6 +95,9 @@ class Live:
         """End what is running."""
         self._running = None
         self._stack.close()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # vLLM leaves its ZeroMQ context to the collector
+            gc.collect()
 
 
 def demo_pictures(count: int) -> list[DecodedImage]:
@@ -115,13 +120,13 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         live.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def live_engine(live: Live) -> LiveEngine:
     """The demo model in this process."""
     return live.engine()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def live_server(live: Live) -> LiveServer:
     """The demo model behind vLLM's own server."""
     return live.server()

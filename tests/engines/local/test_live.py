@@ -17,7 +17,7 @@ from tagllm_cli.labeling.templates import load_templates
 from tagllm_cli.records import DecodedImage, Request, Response
 from tests.support.asking import run, settings
 from tests.support.faulty_proxy import Fault, FaultyProxy, cut_off, half_json, refuse, reset
-from tests.support.live import MODEL, LiveEngine, LiveServer, demo_pictures
+from tests.support.live import MODEL, Live, LiveEngine, LiveServer, demo_pictures
 
 pytestmark = pytest.mark.live
 
@@ -119,16 +119,23 @@ def test_vllm_logs_to_the_file(live_engine: LiveEngine):
     assert "(MainProcess" in log
 
 
-def test_a_server_and_this_process_say_the_same(live_engine: LiveEngine, live_server: LiveServer):
-    pictures = demo_pictures(25)
-    plain = Request("", "What does a cat look like?", with_image=False, max_tokens=8)
-    requests = [*(verify(name) for name in NAMES), group(NAMES), plain]
+COMPARED = [*(verify(name) for name in NAMES), group(NAMES), Request("", "What is a cat?", with_image=False)]
 
-    async def everything(engine: EndpointEngine | InProcessEngine) -> list[Response]:
-        answers = await asyncio.gather(*(ask_all(engine, picture, requests) for picture in pictures))
-        return [response for responses in answers for response in responses]
 
-    here = live_engine.run(everything(live_engine.engine))
+async def everything(engine: EndpointEngine | InProcessEngine) -> list[Response]:
+    answers = await asyncio.gather(*(ask_all(engine, picture, COMPARED) for picture in demo_pictures(25)))
+    return [response for responses in answers for response in responses]
+
+
+@pytest.fixture(scope="session")
+def answers_in_process(live: Live) -> list[Response]:
+    """The responses of the engine in this process, before the server takes its place."""
+    engine = live.engine()
+    return engine.run(everything(engine.engine))
+
+
+def test_a_server_and_this_process_say_the_same(answers_in_process: list[Response], live_server: LiveServer):
+    here = answers_in_process
     there = run(settings(live_server.url, timeout_s=300.0), everything)
     assert [response.failure for response in (*here, *there)] == [None] * (2 * len(here))
     assert [response.prompt_tokens for response in here] == [response.prompt_tokens for response in there]
