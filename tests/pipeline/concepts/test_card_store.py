@@ -71,6 +71,16 @@ def test_what_is_written_is_read_again(
         assert [*path.parent.iterdir()] == [path]
 
 
+def test_a_card_file_that_is_a_link_stays_one(tmp_path: Path) -> None:
+    target = tmp_path / "elsewhere" / "cards.yaml"
+    target.parent.mkdir()
+    target.write_text("")
+    (tmp_path / "cards.yaml").symlink_to(target)
+    CardStore(tmp_path / "cards.yaml", VOCABULARY).record(NAMES[3], attempt(1, "a small rodent"))
+    assert (tmp_path / "cards.yaml").is_symlink()
+    assert load_card_file(target, VOCABULARY).cards.keys() == {NAMES[3]}
+
+
 def test_labels_stand_in_the_vocabularys_order(store: CardStore, tmp_path: Path) -> None:
     for name in reversed(NAMES):
         store.record(name, attempt(1, "this is meant"), waits=False)
