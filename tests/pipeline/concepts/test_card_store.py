@@ -74,7 +74,7 @@ def test_what_is_written_is_read_again(
 def test_a_card_file_that_is_a_link_stays_one(tmp_path: Path) -> None:
     target = tmp_path / "elsewhere" / "cards.yaml"
     target.parent.mkdir()
-    target.write_text("")
+    target.write_text("cards: []\n")
     (tmp_path / "cards.yaml").symlink_to(target)
     CardStore(tmp_path / "cards.yaml", VOCABULARY).record(NAMES[3], attempt(1, "a small rodent"))
     assert (tmp_path / "cards.yaml").is_symlink()
