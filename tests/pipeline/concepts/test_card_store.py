@@ -76,7 +76,7 @@ def test_a_card_file_that_is_a_link_stays_one(tmp_path: Path) -> None:
     target.parent.mkdir()
     target.write_text("cards: []\n")
     (tmp_path / "cards.yaml").symlink_to(target)
-    CardStore(tmp_path / "cards.yaml", VOCABULARY).record(NAMES[3], attempt(1, "a small rodent"))
+    CardStore(tmp_path / "cards.yaml", VOCABULARY).record(NAMES[3], attempt(1, "a small rodent"), waits=False)
     assert (tmp_path / "cards.yaml").is_symlink()
     assert load_card_file(target, VOCABULARY).cards.keys() == {NAMES[3]}
 
