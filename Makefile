@@ -12,7 +12,7 @@ RUN := .venv/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install-cpu install-gpu demo test quick check format bench ablation demo-model scorecard lock wheel clean
+.PHONY: help setup install-cpu install-gpu demo test coverage quick check format bench ablation demo-model scorecard lock wheel clean
 
 help: ## explain every target (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,8 +22,11 @@ setup: $(READY) ## make .venv: vLLM for the GPU where there is one, else the loc
 demo: $(READY) ## the whole pipeline on the committed pictures with the demo model; leaves runs/demo/
 	$(RUN) -m tests.demo.pipeline
 
-test: $(READY) ## all tests, with coverage; a real vLLM answers in some
-	$(RUN) -m pytest --cov
+test: $(READY) ## all tests; a real vLLM answers in some
+	$(RUN) -m pytest
+
+coverage: $(READY) ## the tests that need no model, with coverage
+	$(RUN) -m pytest -m "not live" --cov
 
 quick: $(READY) ## the tests that need no model and start no processes: about a minute
 	$(RUN) -m pytest -m "not live and not slow"
