@@ -119,7 +119,7 @@ def load_templates(own: Path | None = None) -> Mapping[str, Template]:
     Raises VocabularyError, naming file and key, for anything in `own` that is no valid template; hidden files and
     Markdown files are left alone.
     """
-    templates = {name: _load(folder("prompts") / f"{name}.yaml") for name in _ROLES}
+    templates = dict(_built_in(folder("prompts")))
     if own is None:
         return templates
     try:
@@ -133,6 +133,11 @@ def load_templates(own: Path | None = None) -> Mapping[str, Template]:
                 raise VocabularyError(f"{path} is no template that tagllm knows", f"Templates: {known}.")
             templates[path.stem] = _load(path)
     return templates
+
+
+@lru_cache(maxsize=4)
+def _built_in(prompts: Path) -> Mapping[str, Template]:
+    return {name: _load(prompts / f"{name}.yaml") for name in _ROLES}
 
 
 def _has_variables(text: str) -> bool:

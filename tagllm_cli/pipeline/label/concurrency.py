@@ -48,13 +48,15 @@ class RequestLimiter:
 def signals(stop: Callable[[], None]) -> Iterator[None]:
     """Let the first SIGINT or SIGTERM call `stop`; a second one has its effect from before.
 
-    Only the main thread receives signals: in any other one (a notebook's, a worker's) nothing is changed.
+    A signal that is ignored stays so (`nohup`, `&` in a script). Only the main thread receives signals: in any other
+    one (a notebook's, a worker's) nothing is changed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
 
     def handle() -> None:
         stop()
