@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from tests.support.live import live, live_engine, live_server, no_engine
+
+# A script's background job ignores Ctrl-C, and so would all the processes that the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 __all__ = ["live", "live_engine", "live_server", "no_engine"]
 

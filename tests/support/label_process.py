@@ -140,7 +140,6 @@ class Hanging(RuleEngine):
 
 def command(arguments: Sequence[str], reached: Event, step: str, answered: int, drain_s: float) -> None:
     """Run a `tagllm` command line whose engine hangs; this process ends with its exit code."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
     scheduler.DRAIN_SECONDS = drain_s
     vars(jobs)["make_engine"] = lambda model, log_file, earlier: Hanging(reached, step, answered)
     sys.argv[1:] = arguments
