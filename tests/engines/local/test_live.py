@@ -119,7 +119,7 @@ def test_vllm_logs_to_the_file(live_engine: LiveEngine):
     assert "(MainProcess" in log
 
 
-COMPARED = [*(verify(name) for name in NAMES), group(NAMES), Request("", "What is a cat?", with_image=False)]
+COMPARED = [*(verify(name) for name in NAMES), group(NAMES), load_templates()["meaning"].request(name="cat")]
 
 
 async def everything(engine: EndpointEngine | InProcessEngine) -> list[Response]:
