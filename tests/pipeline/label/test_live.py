@@ -146,9 +146,7 @@ def decisions(table: Path) -> dict[tuple[str, str], str]:
 
 
 def test_a_run_that_was_killed_three_times_is_whole(served: Tables) -> None:
-    # The small model may leave an answer empty, which is a failed request; the server's faults leave no trace.
-    assert served.summary["rows"]["ok"] >= 198
-    assert served.summary["rows"]["pending"] == 0
+    assert served.summary["rows"]["ok"] == 200
     assert [row.image_id for row in rows(served.candidates)] == sorted(
         path.relative_to(IMAGES).as_posix() for path in IMAGES.rglob("*") if path.is_file()
     )
@@ -156,7 +154,7 @@ def test_a_run_that_was_killed_three_times_is_whole(served: Tables) -> None:
 
 def test_through_faults_every_image_is_answered(served: Tables) -> None:
     for table in (served.candidates, served.labels):
-        assert sum(row.status != "ok" for row in rows(table)) <= 2  # an answer left empty
+        assert [row.error for row in rows(table) if row.status != "ok"] == []
 
 
 @pytest.mark.parametrize("stage", ["candidates", "labels"])
@@ -164,13 +162,13 @@ def test_process_and_server_agree(in_process: Tables, served: Tables, stage: str
     here, there = getattr(in_process, stage), getattr(served, stage)
     pairs = list(zip(rows(here), rows(there), strict=True))
     assert all(one.image_id == other.image_id for one, other in pairs)
-    assert sum(one.status != other.status for one, other in pairs) <= 2  # an answer left empty, here or there
+    assert all(one.status == other.status for one, other in pairs)
     one, other = decisions(here), decisions(there)
     cells = 200 * 60  # an absent label is a decision, too: no
     different = sum(one.get(key, "no") != other.get(key, "no") for key in one.keys() | other.keys())
     assert different <= 0.005 * cells
     both = one.keys() & other.keys()
-    assert len(both) >= 0.95 * len(one.keys() | other.keys())
+    assert len(both) >= 0.97 * len(one.keys() | other.keys())
     assert sum(one[key] == other[key] for key in both) >= 0.99 * len(both)
 
 
@@ -188,5 +186,5 @@ def test_the_demo_runs_and_its_table_is_rebuilt_without_a_model(tmp_path: Path) 
     log.unlink()
     again = tagllm(*first, "--offline", "--missing", "unknown")
     assert (again["asked"]["requests"], again["rows"]["pending"]) == (0, 0)
-    assert again["rows"]["ok"] >= 198
+    assert again["rows"]["ok"] == 200
     assert not log.exists()
