@@ -75,7 +75,7 @@ def disk(folder: Path) -> Check:
     """Check the free space for tables and evidence."""
     if not os.access(folder, os.W_OK):
         return Check("disk", "warning", f"{folder} cannot be written", "Give --out in a folder that can be written")
-    hint = "Make room for the evidence, or give --out on another disk"
+    hint = "Free some space for the evidence, or give --out on another disk"
     return _space("disk", shutil.disk_usage(folder).free, LEAST_DISK, hint)
 
 

@@ -1,4 +1,4 @@
-"""Asking until answers are complete: an answer that was cut off is asked for again with more room."""
+"""Asking until answers are complete: an answer that was cut off is asked for again with a larger max_tokens."""
 
 from __future__ import annotations
 

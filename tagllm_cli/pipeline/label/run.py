@@ -283,7 +283,7 @@ def _refuse(found: PendingCounts) -> None:
 def _materialize_after(
     stats: RunStats, job: Job, plan: Plan, stage: Stage, evidence: Evidence, keys: RequestKeys, options: RunOptions
 ) -> RowCounts:
-    """`materialize`; where it fails after something was recorded, StoppedRunError says so, with the first cause."""
+    """`materialize`; where it fails after something was recorded, StoppedRunError is raised with the first cause."""
     try:
         return materialize(job, plan, stage, evidence, keys, options)
     except TableError as error:
