@@ -14,7 +14,9 @@ SAMPLE_IMAGES = 32
 # A sample smaller than this proves nothing about the next million images.
 ENOUGH_ANSWERS = 12
 REASONING = re.compile(
-    r"^\W*(<think|<\|?(thinking|reasoning)|okay, (so|let)|let me (think|look|see)|first, )", re.IGNORECASE
+    r"^\W*(<think|<\|?(thinking|reasoning)|(okay|alright|so), (so|let)|let('s| me) (think|look|see|start|analy[sz]e)"
+    r"|got it|the user (wants|asks|is asking)|first, )",
+    re.IGNORECASE,
 )
 
 
