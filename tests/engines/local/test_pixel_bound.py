@@ -21,7 +21,7 @@ def model(folder: Path, model_type: str, processor: dict[str, Any]) -> str:
     return str(folder)
 
 
-OWN = ({"max_pixels": 12_845_056}, {"size": {"longest_edge": 16_777_216, "shortest_edge": 65_536}}, {})
+OWN: tuple[dict[str, Any], ...] = ({"max_pixels": 12_845_056}, {"size": {"longest_edge": 16_777_216, "shortest_edge": 65_536}}, {})
 
 
 @pytest.mark.parametrize("processor", OWN)
