@@ -7,6 +7,7 @@ ENGINE ?= $(if $(shell nvidia-smi -L 2>/dev/null),gpu,cpu)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 LOCK := .ci/cpu.lock
+OPERATORS := .ci/torchvision_operators.py
 READY := .venv/.ready
 RUN := .venv/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
@@ -64,7 +65,7 @@ clean: ## remove .venv, caches and dist/; runs/ stays
 	rm -rf .venv dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(READY): pyproject.toml $(LOCK)
+$(READY): pyproject.toml $(LOCK) $(OPERATORS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "tagllm needs Python 3.11 or newer, and $(PYTHON) is not: make setup PYTHON=python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
@@ -73,13 +74,18 @@ $(READY): pyproject.toml $(LOCK)
 
 # --no-deps: the lock is complete, and leaves out what breaks beside the CPU build of torch (.ci/lock.py).
 install-cpu: TORCH = $(shell sed -n 's/^torch==/&/p' $(LOCK))
+install-cpu: TORCHVISION = $(shell sed -n 's/^torchvision==/&/p' $(LOCK))
+install-cpu: SITE = $(shell $(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 install-cpu:
 	@echo "Installing $$(grep -c == $(LOCK)) packages for the CPU into .venv ..."
 	@$(PIP) install -qqq --no-deps "$(TORCH)" || { \
 	  echo "$(TORCH) is not in the configured indexes: trying $(TORCH_INDEX)"; \
-	  $(PIP) install -q --no-deps --retries 0 --timeout 15 --index-url $(TORCH_INDEX) "$(TORCH)"; } || \
+	  $(PIP) install -q --no-deps --retries 0 --timeout 15 --index-url $(TORCH_INDEX) "$(TORCH)" "$(TORCHVISION)"; } || \
 	  { echo "No $(TORCH): install it into .venv by hand, or name an index: make setup TORCH_INDEX=URL" >&2; exit 1; }
 	$(PIP) install -q --no-deps -r $(LOCK)
+	cp $(OPERATORS) "$(SITE)/"
+	$(RUN) -m compileall -q "$(SITE)/$(notdir $(OPERATORS))"
+	echo "import $(basename $(notdir $(OPERATORS)))" > "$(SITE)/$(basename $(notdir $(OPERATORS))).pth"
 	$(PIP) install -q --no-deps --no-build-isolation -e .
 
 install-gpu:

