@@ -81,8 +81,12 @@ class Live:
         """Return the demo model in this process."""
         if not isinstance(self._running, LiveEngine):
             self.close()
-            self._running = self._stack.enter_context(_engine(self._folder / "vllm.log"))
+            self._running = self._stack.enter_context(running(self._demo_settings()))
         return self._running
+
+    def _demo_settings(self) -> EngineSettings:
+        arguments = {**QUICK_START, "max_num_seqs": "64"}
+        return EngineSettings(str(MODEL), arguments, log_file=self._folder / "vllm.log")
 
     def server(self) -> LiveServer:
         """Return the demo model behind vLLM's own server."""
@@ -139,12 +143,14 @@ def no_engine(live: Live) -> None:
 
 
 @contextmanager
-def _engine(log_file: Path) -> Iterator[LiveEngine]:
-    engine = InProcessEngine(EngineSettings(str(MODEL), {**QUICK_START, "max_num_seqs": "64"}, log_file=log_file))
+def running(settings: EngineSettings) -> Iterator[LiveEngine]:
+    """Run the engine of these settings, which name a log file."""
+    assert settings.log_file is not None
+    engine = InProcessEngine(settings)
     shared = SharedEngine(engine)
     try:
         shared.run(shared.prepare())
-        yield LiveEngine(engine, shared, log_file)
+        yield LiveEngine(engine, shared, settings.log_file)
     finally:
         shared.close()
 

@@ -169,7 +169,7 @@ class InProcessEngine:
         if not is_remote(model) and local_model(model) is None:
             defaults["revision"] = commit_of(model, parsed)  # the one in the model's identity
         if bound := pixel_bound(model, parsed, self.settings.max_pixels):
-            defaults["mm_processor_kwargs"] = {"max_pixels": bound}
+            defaults["mm_processor_kwargs"] = bound
         if current_platform.is_cpu():
             defaults |= cpu_defaults(model, parsed)
         return defaults

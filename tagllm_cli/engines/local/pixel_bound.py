@@ -14,13 +14,13 @@ from typing import Any
 from tagllm_cli.engines.local.model_files import local_files
 from tagllm_cli.records import MOST_ASPECT
 
-# Model types whose processor takes `max_pixels` and makes both sides multiples of 28 or 32 pixels.
+# Model types whose processor takes this bound and makes both sides multiples of 28 or 32 pixels.
 _FAMILY = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
 _ROUNDED_UP_BY = 16  # at most, per side
 
 
-def pixel_bound(model: str, parsed: Mapping[str, Any], max_pixels: int | None) -> int | None:
-    """Return `max_pixels` for the processor, so large that it never shrinks what is sent; None where none is needed.
+def pixel_bound(model: str, parsed: Mapping[str, Any], max_pixels: int | None) -> dict[str, Any]:
+    """Return `mm_processor_kwargs` with a bound so high that nothing that is sent is shrunk; empty: none is needed.
 
     It changes no answer, and is no part of the model's identity.
 
@@ -31,19 +31,25 @@ def pixel_bound(model: str, parsed: Mapping[str, Any], max_pixels: int | None) -
     """
     folder = local_files(model, parsed)
     if max_pixels is None or "mm_processor_kwargs" in parsed or folder is None or not folder.is_dir():
-        return None
+        return {}
     if _read(folder / "config.json").get("model_type") not in _FAMILY:
-        return None
+        return {}
+    least, most = _own_bounds(_read(folder / "preprocessor_config.json"))
     short = math.sqrt(max_pixels / MOST_ASPECT)  # thin images gain most by rounding
     bound = math.ceil((short + _ROUNDED_UP_BY) * (short * MOST_ASPECT + _ROUNDED_UP_BY))
-    return bound if bound < _own_bound(folder) else None
+    if least is None or most is None or not least <= bound < most:
+        return {}
+    return {"size": {"shortest_edge": least, "longest_edge": bound}}  # pixels, for all that they are called edges
 
 
-def _own_bound(folder: Path) -> float:
-    processor = _read(folder / "preprocessor_config.json")
-    size = processor.get("size")
-    own = processor.get("max_pixels") or (size.get("longest_edge") if isinstance(size, dict) else None)
-    return own if isinstance(own, int) else math.inf
+def _own_bounds(processor: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Return the least and the most pixels of a processor, which older files call otherwise."""
+    given = processor.get("size")
+    size: Mapping[str, Any] = given if isinstance(given, dict) else {}
+    return (
+        processor.get("min_pixels") or size.get("shortest_edge"),
+        processor.get("max_pixels") or size.get("longest_edge"),
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -21,26 +21,33 @@ def model(folder: Path, model_type: str, processor: dict[str, Any]) -> str:
     return str(folder)
 
 
-OWN: tuple[dict[str, Any], ...] = ({"max_pixels": 12_845_056}, {"size": {"longest_edge": 16_777_216, "shortest_edge": 65_536}}, {})
+OWN: tuple[dict[str, Any], ...] = (
+    {"min_pixels": 3136, "max_pixels": 12_845_056},
+    {"size": {"longest_edge": 16_777_216, "shortest_edge": 3136}},
+)
 
 
 @pytest.mark.parametrize("processor", OWN)
 @pytest.mark.parametrize("model_type", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"])
 def test_a_qwen_is_told_the_largest_image(tmp_path: Path, model_type: str, processor: dict[str, Any]):
-    bound = pixel_bound(model(tmp_path, model_type, processor), {}, DEFAULT_MAX_PIXELS)
-    assert bound is not None
-    assert DEFAULT_MAX_PIXELS < bound < 1.3 * DEFAULT_MAX_PIXELS
+    size = pixel_bound(model(tmp_path, model_type, processor), {}, DEFAULT_MAX_PIXELS)["size"]
+    assert size["shortest_edge"] == 3136
+    assert DEFAULT_MAX_PIXELS < size["longest_edge"] < 1.3 * DEFAULT_MAX_PIXELS
 
 
 def test_nothing_is_said_where_nothing_helps(tmp_path: Path):
-    name = model(tmp_path, "qwen2_5_vl", {"max_pixels": 1_000_000})  # less than ours: the user's own choice
-    assert pixel_bound(name, {}, DEFAULT_MAX_PIXELS) is None
+    # Less than ours: the user's own choice.
+    name = model(tmp_path, "qwen2_5_vl", {"min_pixels": 3136, "max_pixels": 1_000_000})
+    assert pixel_bound(name, {}, DEFAULT_MAX_PIXELS) == {}
+    assert pixel_bound(model(tmp_path, "qwen2_5_vl", {}), {}, DEFAULT_MAX_PIXELS) == {}
+    assert pixel_bound(model(tmp_path, "qwen2_5_vl", {"size": 448}), {}, DEFAULT_MAX_PIXELS) == {}
     name = model(tmp_path, "qwen2_5_vl", OWN[0])
-    assert pixel_bound(name, {"mm_processor_kwargs": {"max_pixels": 500_000}}, DEFAULT_MAX_PIXELS) is None
-    assert pixel_bound(name, {}, None) is None
-    assert pixel_bound(model(tmp_path, "llava_onevision", {}), {}, DEFAULT_MAX_PIXELS) is None
+    assert pixel_bound(name, {"mm_processor_kwargs": {"max_pixels": 500_000}}, DEFAULT_MAX_PIXELS) == {}
+    assert pixel_bound(name, {}, None) == {}
+    assert pixel_bound(name, {}, 10) == {}  # below the processor's own least
+    assert pixel_bound(model(tmp_path, "llava_onevision", OWN[0]), {}, DEFAULT_MAX_PIXELS) == {}
     (tmp_path / "config.json").write_text("[]")
-    assert pixel_bound(str(tmp_path), {}, DEFAULT_MAX_PIXELS) is None
+    assert pixel_bound(str(tmp_path), {}, DEFAULT_MAX_PIXELS) == {}
 
 
 sides = st.integers(1, 60_000)
@@ -50,9 +57,8 @@ sides = st.integers(1, 60_000)
 def test_no_image_is_shrunk_a_second_time(
     tmp_path_factory: pytest.TempPathFactory, width: int, height: int, budget: int, factor: int
 ):
-    name = model(tmp_path_factory.getbasetemp(), "qwen2_5_vl", {})
-    bound = pixel_bound(name, {}, budget)
-    assert bound is not None
+    name = model(tmp_path_factory.getbasetemp(), "qwen2_5_vl", OWN[0])
+    bound = pixel_bound(name, {}, budget)["size"]["longest_edge"]
     # What the processor makes of an image before it looks at its bound.
     rounded = [max(factor, round(side / factor) * factor) for side in fit((width, height), budget)]
     assert rounded[0] * rounded[1] <= bound
