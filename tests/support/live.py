@@ -36,8 +36,14 @@ MODEL = Path(__file__).parents[1] / "demo" / "model"
 IMAGES = Path(__file__).parents[1] / "demo" / "images"
 CACHE_BYTES = 1 << 30
 START_S = 600
-# Compiling takes longer than a test's few thousand requests gain from it.
-QUICK_START = {"enforce_eager": "true", "kv_cache_memory_bytes": str(CACHE_BYTES)}
+# Compiling takes longer than a test's few thousand requests gain from it. The worker in the engine's own process spares
+# the start of another one, which imports vLLM again; on a CPU vLLM wants this variable for it.
+QUICK_START = {
+    "enforce_eager": "true",
+    "kv_cache_memory_bytes": str(CACHE_BYTES),
+    "distributed_executor_backend": "uni",
+}
+ONE_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 
 
 @dataclass(frozen=True)
@@ -149,7 +155,10 @@ def running(settings: EngineSettings) -> Iterator[LiveEngine]:
     engine = InProcessEngine(settings)
     shared = SharedEngine(engine)
     try:
-        shared.run(shared.prepare())
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in ONE_PROCESS.items():
+                patch.setenv(name, value)
+            shared.run(shared.prepare())
         yield LiveEngine(engine, shared, settings.log_file)
     finally:
         shared.close()

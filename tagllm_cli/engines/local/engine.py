@@ -30,7 +30,8 @@ from tagllm_cli.engines.options import ModelOptions
 from tagllm_cli.errors import ModelError
 from tagllm_cli.records import DecodedImage, Failure, Request, Response
 
-_SHUTDOWN_S = 20.0  # an engine core takes about five to stop; after that it is killed
+# Then vLLM's processes are killed. Nothing is lost: what they were asked is answered, or has been given up.
+_SHUTDOWN_S = 3.0
 # One request of an image goes ahead where fewer images than this fill a step (see `asking.py`).
 _IMAGES_PER_STEP = 16
 _TRIAL_SIZE = (64, 64)
