@@ -156,7 +156,7 @@ class Asker:
         self._pool.answered(end.lease, time.monotonic() - end.began)
         if not tried:
             return
-        affinity.server = end.lease.server
+        affinity.move(end.lease.server)
         for other in tried.values():
             if other.verdict is not Verdict.REFUSED:
                 continue  # counted already

@@ -30,9 +30,26 @@ _SERVERS_TOLD = 3
 
 @dataclass(slots=True, eq=False)
 class Affinity:
-    """The server of one image: its requests share a prefix, which only one server's cache then holds."""
+    """The server of one image: its requests share a prefix, which only one server's cache then holds.
+
+    `followers` are requests that wait for the image's first one, and will go to the same server.
+    """
 
     server: Server | None = None
+    followers: int = 0
+
+    def move(self, server: Server) -> None:
+        """Send the image's requests to a server from now on."""
+        if self.server is not None:
+            self.server.expected -= self.followers
+        self.server = server
+        server.expected += self.followers
+
+    def stop_waiting(self, followers: int) -> None:
+        """So many of the followers wait no longer."""
+        self.followers -= followers
+        if self.server is not None:
+            self.server.expected -= followers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -304,7 +321,7 @@ class Pool:
         if affinity.server not in healthy:
             if not healthy:
                 return None
-            affinity.server = min(healthy, key=lambda server: server.load)
+            affinity.move(min(healthy, key=lambda server: server.load))
         assert affinity.server is not None
         return Lease(affinity.server)
 
