@@ -1,4 +1,4 @@
-"""Engine over vLLM in this process: loaded once, asked asynchronously (`asking.py`)."""
+"""Engine over vLLM in this process: loaded once, asked asynchronously (`asker.py`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tagllm_cli.engines.base import EngineDiedError, Usage, as_answered, check_d
 from tagllm_cli.engines.hub import commit_of
 from tagllm_cli.engines.identity import ModelIdentity, model_identity
 from tagllm_cli.engines.local.arguments import check_engine_args, parse_engine_args
-from tagllm_cli.engines.local.asking import Asker, SharedImage, read_outputs
+from tagllm_cli.engines.local.asker import Asker, SharedImage, read_outputs
 from tagllm_cli.engines.local.cpu import cpu_defaults
 from tagllm_cli.engines.local.errors import explain, message_of
 from tagllm_cli.engines.local.model_files import check_model, is_remote, local_model
@@ -32,7 +32,7 @@ from tagllm_cli.records import DecodedImage, Failure, Request, Response
 
 # Then vLLM's processes are killed. Nothing is lost: what they were asked is answered, or has been given up.
 _SHUTDOWN_S = 3.0
-# One request of an image goes ahead where fewer images than this fill a step (see `asking.py`).
+# One request of an image goes ahead where fewer images than this fill a step (see `asker.py`).
 _IMAGES_PER_STEP = 16
 _TRIAL_SIZE = (64, 64)
 _THINKS_ALOUD = re.compile(r"<\|?(think|thinking|reasoning)\|?>\s*$")

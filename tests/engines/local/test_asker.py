@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tagllm_cli.engines.local.asking import Asker, SharedImage, read_outputs
+from tagllm_cli.engines.local.asker import Asker, SharedImage, read_outputs
 from tagllm_cli.errors import EngineDiedError
 from tagllm_cli.records import DecodedImage, Request, Response
 from tests.support.asking import picture
