@@ -8,7 +8,9 @@ text and vision models inside are tiny and random: they answer nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tests.families.gemma import write_gemma3
 from tests.families.idefics import write_idefics3, write_smolvlm2
@@ -35,3 +37,14 @@ def build(family: str, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     FAMILIES[family](folder)
     return folder
+
+
+@cache
+def built(family: str) -> Path:
+    """Return the folder of a family's small model, written once per process and removed at its end."""
+    return build(family, Path(_temporary_folder().name) / family)
+
+
+@cache
+def _temporary_folder() -> TemporaryDirectory[str]:
+    return TemporaryDirectory(prefix="families-")

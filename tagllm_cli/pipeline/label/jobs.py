@@ -9,7 +9,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from tagllm_cli.engines.factory import ModelIdentity, ModelOptions, identify, identify_served, make_engine
+from tagllm_cli.engines.factory import (
+    ModelIdentity,
+    ModelOptions,
+    identify,
+    identify_served,
+    make_engine,
+    token_counter,
+)
 from tagllm_cli.engines.http.protocol import without_secrets
 from tagllm_cli.errors import TableError, UsageError
 from tagllm_cli.labeling.binary import Binary
@@ -65,6 +72,7 @@ def candidates_job(
         stage=lambda plan: _candidate_stage(plan, min_votes, threshold),
         engine=lambda plan: make_engine(model, out.with_suffix(".vllm.log"), _pinned(plan)),
         served=lambda: identify_served(model),
+        counter=lambda: token_counter(model),
         next_command=_disambiguation(out, model),
         derivation={"min_votes": min_votes, "threshold": threshold},
     )
@@ -112,6 +120,7 @@ def disambiguate_job(
         stage=lambda plan: Disambiguate(plan, cards, thresholds),
         engine=lambda plan: make_engine(model, out.with_suffix(".vllm.log"), _pinned(plan)),
         served=lambda: identify_served(model),
+        counter=lambda: token_counter(model),
         next_command=f"tagllm evaluate {shlex.quote(str(out))} --truth TRUTH",
         derivation={**asdict(thresholds), "cards": _digest(cards)},
         expects_same_bytes=True,
