@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tagllm_cli.engines.local.model_files import check_folder
+from tests.families.__main__ import lines
 from tests.families.registry import FAMILIES, build, built
 
 SYSTEM, QUESTION = "You label images.", "Is a cat visible?"
@@ -57,3 +58,8 @@ def test_the_image_comes_once_and_before_the_question(family: str) -> None:
 
 def test_only_the_thinking_template_ends_in_an_open_think_tag() -> None:
     assert [family for family in PLACEHOLDERS if rendered(family).endswith("<think>\n")] == ["qwen3_vl_thinking"]
+
+
+def test_the_table_of_the_docs_is_what_its_command_prints() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "models-and-servers.md").read_text(encoding="utf-8")
+    assert "\n".join(lines()) in page
