@@ -13,7 +13,7 @@ RUN := .venv/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install-cpu install-gpu demo test coverage quick check format bench ablation demo-model scorecard lock wheel clean
+.PHONY: help setup install-cpu install-gpu demo test coverage quick check format bench families ablation demo-model scorecard lock wheel clean
 
 help: ## explain every target (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ format: $(READY) ## rewrite the sources as `make check` wants them
 
 bench: $(READY) ## measure speed, memory and start-up against their goals
 	$(RUN) -m tests.bench
+
+families: $(READY) ## print what an image costs each family of models, in tokens
+	$(RUN) -m tests.families
 
 ablation: $(READY) ## what each part of the method is worth, on 2,000 generated scenes; interrupt it and it continues
 	$(RUN) -m tests.ablation

@@ -74,6 +74,23 @@ def decode(data: bytes, max_pixels: int) -> tuple[ImageInfo, DecodedImage | None
     return info, DecodedImage(decoded.pixels, uuid, data, decoded.mime)
 
 
+def measure(data: bytes) -> tuple[int, int] | None:
+    """Return the upright (width, height) in pixels that a file's header declares; None where it declares none.
+
+    No pixels are decoded: a file that is damaged behind its header has a size.
+    """
+    form = recognize(data)
+    if isinstance(form, Failure):
+        return None
+    try:
+        with form.open(data) as image:
+            width, height = image.size
+            is_turned = form.plugin != "TIFF" and _orientation(image) in _SIDEWAYS  # a TIFF says its upright size
+            return (height, width) if is_turned else (width, height)
+    except Exception:  # as for `decode`
+        return None
+
+
 def fit(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
     """Return the largest (width, height) in pixels with the aspect of `size`, its area at most `max_pixels`.
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
 from tagllm_cli.records import MOST_ASPECT, DecodedImage
-from tagllm_cli.sources.decode import decode, fit
+from tagllm_cli.sources.decode import decode, fit, measure
 from tests.support.image_files import encode, encode_heic, photo, png
 
 LARGE = 1_000_000
@@ -123,6 +123,7 @@ def test_orientations(form: str, orientation: int) -> None:
     stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](np.asarray(upright))))
     options = {"lossless": True} if form == "WEBP" else {"quality": 95} if form == "JPEG" else {}
     data = encode(stored, form, exif=exif(orientation), **options)
+    assert measure(data) == (96, 64)
     for budget, size in ((LARGE, (96, 64)), (96 * 64 // 4, (48, 32))):
         info, result = decode(data, budget)
         assert result is not None
@@ -141,6 +142,7 @@ def test_heic_and_avif_are_read_upright(form: str, orientation: int) -> None:
     data = encode_heic(stored) if form == "HEIC" else encode(stored, form, exif=stored.getexif())
     info, result = decode(data, LARGE)
     assert result is not None
+    assert measure(data) == (96, 64)
     assert ((info.width, info.height), result.pixels.size, result.encoded) == ((96, 64), (96, 64), None)
     assert np.abs(array(result).astype(int) - np.asarray(upright)).mean() < 4
 
@@ -244,6 +246,12 @@ def test_fit(width: int, height: int, max_pixels: int) -> None:
         scale = (max_pixels / (width * height)) ** 0.5
         assert width * scale - new_width < 1.001
         assert height * scale - new_height < 1.001
+
+
+def test_the_header_alone_tells_the_size() -> None:
+    whole = encode(photo(96, 64), "JPEG")
+    assert measure(whole[: len(whole) // 2]) == (96, 64)
+    assert [measure(data) for data in (b"", b"no picture", whole[:4])] == [None, None, None]
 
 
 def test_extreme_aspects() -> None:

@@ -10,7 +10,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from tagllm_cli.engines.base import Engine
-from tagllm_cli.engines.factory import ModelIdentity, ModelOptions, identify, identify_served, make_engine
+from tagllm_cli.engines.factory import (
+    ModelIdentity,
+    ModelOptions,
+    identify,
+    identify_served,
+    make_engine,
+    token_counter,
+)
 from tagllm_cli.engines.http.address import parse_address
 from tagllm_cli.errors import TableError, UsageError
 from tagllm_cli.labeling.binary import Binary
@@ -66,6 +73,7 @@ def candidates_job(
         stage=lambda plan: _candidate_stage(plan, min_votes, threshold),
         engine=lambda plan: _engine(plan, model, out),
         served=lambda: identify_served(model),
+        counter=lambda: token_counter(model),
         next_command=_disambiguation(out, model),
         derivation={"min_votes": min_votes, "threshold": threshold},
     )
@@ -113,6 +121,7 @@ def disambiguate_job(
         stage=lambda plan: Disambiguate(plan, cards, thresholds),
         engine=lambda plan: _engine(plan, model, out),
         served=lambda: identify_served(model),
+        counter=lambda: token_counter(model),
         next_command=f"tagllm evaluate {shlex.quote(str(out))} --truth TRUTH",
         derivation={**asdict(thresholds), "cards": _digest(cards)},
         expects_same_bytes=True,

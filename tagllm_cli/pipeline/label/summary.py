@@ -10,6 +10,7 @@ from tagllm_cli.engines.base import Usage
 from tagllm_cli.errors import TagllmError
 from tagllm_cli.pipeline.label.pending import PendingCounts
 from tagllm_cli.pipeline.label.scheduler import RunStats
+from tagllm_cli.pipeline.label.token_estimate import TokenEstimate
 from tagllm_cli.records import Decision, Row, Status
 from tagllm_cli.store.evidence import SourceChanges
 
@@ -145,10 +146,11 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What a run would ask, and one rendered request."""
+    """What a run would ask, what it costs (or in a sentence why that is unknown), and one rendered request."""
 
     listing: SourceChanges
     pending: PendingCounts
+    tokens: TokenEstimate | str | None = None
     error: None = None
     warnings: tuple[str, ...] = ()
 
@@ -161,6 +163,8 @@ class DryRun:
             "requests": found.requests,
             "known": found.known,
             "reasons": dict(found.reasons),
+            "tokens": self.tokens.to_json() if isinstance(self.tokens, TokenEstimate) else None,
+            "tokens_note": self.tokens if isinstance(self.tokens, str) else None,
             "example": None if example is None else {"system": example.system, "text": example.text},
         }
 
@@ -172,6 +176,7 @@ class DryRun:
             f"{self.listing.total:,} images in the source ({change})",
             f"{found.requests:,} requests about {found.images:,} images would be asked; {found.known:,} are on record",
             *(f"  {count:,} images: {reason}" for reason, count in found.reasons.items()),
+            *([self.tokens] if isinstance(self.tokens, str) else [] if self.tokens is None else self.tokens.lines()),
         ]
         if example is not None:
             lines += ["one question:", *(f"  | {line}" for line in f"{example.system}\n{example.text}".split("\n"))]
