@@ -188,11 +188,16 @@ class Pool:
         lease.server.slots.release()
 
     @property
+    def is_down(self) -> bool:
+        """Whether no server answers, whatever the image: a failed attempt says nothing about its request then."""
+        return len(self._failing) > 1 and not any(server.is_healthy for server in self.servers)
+
+    @property
     def patience_s(self) -> float | None:
         """After how many seconds a response takes much longer than usual; None: too few are known."""
         if self._times < _LEAST_TIMES:
             return None
-        return max(self._limits.hedge_s, 4 * (self._usual_s + 4 * self._deviation_s))
+        return max(self._limits.hedge_s, 2 * (self._usual_s + 4 * self._deviation_s))
 
     def answered(self, lease: Lease, seconds: float | None = None) -> None:
         """Count a usable answer, after so many seconds; without them a refusal that is the request's own fault."""
@@ -296,6 +301,8 @@ class Pool:
     def _trouble_of(self, server: Server, now: float) -> str | None:
         row = f" ({server.failures} in a row)" if server.failures > 1 else ""
         if not server.is_healthy:
+            if not server.reason:
+                return None
             wait = server.retry_at - now
             then = f"next try in {wait:.0f} s" if wait > 0 else "being tried again"
             return f"{server.name} left out: {server.reason}{row}, {then}"
