@@ -26,8 +26,8 @@ from tagllm_cli.errors import EndpointError
 from tagllm_cli.records import DecodedImage, Request, Response
 
 _START_TRIES = 4
-_START_S = 60.0  # no further try to reach a server after so many seconds
-_PROBE_S = 30.0  # timeout of a question other than about an image
+_START_S = 45.0  # no further try to reach a server after so many seconds
+_PROBE_S = 15.0  # timeout of a question other than about an image
 _LONGEST_PROBE_PAUSE_S = 30.0
 _LONGEST_BACKOFF_S = 10.0
 # vLLM tells its limit (`max_num_seqs`) only in development mode; its own default is 256, on large GPUs 1,024.
@@ -67,7 +67,7 @@ class EndpointSettings:
     backoff_s: float = 0.5
     max_wait_s: float = 60.0
     pause_s: float = 1.0
-    give_up_s: float = 100.0
+    give_up_s: float = 90.0
     hedge_s: float = 5.0
 
 
