@@ -77,7 +77,7 @@ print("loaded:", *sorted(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     loaded = set(done.stdout.splitlines()[-1].split())
-    heavy = {"vllm", "torch", "torchmetrics", "transformers", "pyarrow", "numpy", "PIL", "httpx", "jinja2", "yaml"}
+    heavy = {"vllm", "torch", "torchmetrics", "transformers", "pyarrow", "numpy", "PIL", "aiohttp", "jinja2", "yaml"}
     heavy |= {"rich.progress", "sqlite3", "tagllm_cli.engines", "tagllm_cli.cli.console"}
     assert {"typer", "rich.panel"} <= loaded
     assert loaded & heavy == set()
@@ -100,6 +100,8 @@ ERRORS = {
     f"{RUN} --prompts own-prompts": "own-prompts/group.yaml",
     f"{RUN} --prompts nowhere": "nowhere cannot be read",
     f"{RUN} --engine-arg foo": "takes KEY=VALUE, not 'foo'",
+    f"{RUN} --chat-template-kwargs thinking=false": "takes a JSON object, not 'thinking=false'",
+    f"{RUN} --chat-template-kwargs [1]": "takes a JSON object, not '[1]'",
     f"{RUN} --arms ,": "--arms names nothing",
     f"{RUN} --arms nope": "no arm named 'nope'",
     f"{RUN} --limit 0": "--limit",

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from tagllm_cli.records import DecodedImage
+from tagllm_cli.records import MOST_ASPECT, DecodedImage
 from tagllm_cli.sources.decode import decode, fit, measure
 from tests.support.image_files import encode, encode_heic, photo, png
 
@@ -232,12 +232,16 @@ sides = st.integers(1, 100_000)
 @given(width=sides, height=sides, max_pixels=st.integers(1, 4_000_000))
 def test_fit(width: int, height: int, max_pixels: int) -> None:
     new_width, new_height = fit((width, height), max_pixels)
-    assert 1 <= new_width <= width
-    assert 1 <= new_height <= height
+    assert min(new_width, new_height) >= 1
+    assert max(new_width, new_height) <= MOST_ASPECT * min(new_width, new_height)
     assert new_width * new_height <= max_pixels
+    if max(width, height) <= MOST_ASPECT * min(width, height):
+        assert (new_width <= width) & (new_height <= height)
+    else:  # widened first
+        width, height = (max(side, -(-max(width, height) // MOST_ASPECT)) for side in (width, height))
     if width * height <= max_pixels:
         assert (new_width, new_height) == (width, height)
-    elif min(new_width, new_height) > 1:
+    elif min(new_width, new_height) > 1 and max(new_width, new_height) < MOST_ASPECT * min(new_width, new_height):
         # Each side is at most one pixel short of the exact scale.
         scale = (max_pixels / (width * height)) ** 0.5
         assert width * scale - new_width < 1.001
@@ -254,3 +258,18 @@ def test_extreme_aspects() -> None:
     assert decoded(encode(Image.new("RGB", (5000, 1)), "PNG"), 100).pixels.size == (100, 1)
     assert decoded(encode(Image.new("RGB", (1, 5000)), "JPEG"), 100).pixels.size == (1, 100)
     assert decoded(encode(photo(), "JPEG"), 1).pixels.size == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((300, 1), (300, 2)), ((1, 10_000), (50, 10_000)), ((400, 2), (400, 2))]
+)
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF"])
+def test_what_is_thinner_than_any_processor_takes_is_widened(
+    size: tuple[int, int], expected: tuple[int, int], form: str
+) -> None:
+    info, result = decode(encode(Image.new("RGB", size, (10, 200, 30)), form), LARGE)
+    assert (info.width, info.height) == size
+    assert result is not None
+    assert result.pixels.size == expected
+    assert np.abs(array(result).astype(int) - (10, 200, 30)).max() <= 8
+    assert (result.encoded is None) == (size != expected or form == "GIF")

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from tagllm_cli.engines.base import Engine
 from tagllm_cli.engines.factory import (
     ModelIdentity,
     ModelOptions,
@@ -17,7 +18,7 @@ from tagllm_cli.engines.factory import (
     make_engine,
     token_counter,
 )
-from tagllm_cli.engines.http.protocol import without_secrets
+from tagllm_cli.engines.http.address import parse_address
 from tagllm_cli.errors import TableError, UsageError
 from tagllm_cli.labeling.binary import Binary
 from tagllm_cli.labeling.candidates import Candidates
@@ -70,7 +71,7 @@ def candidates_job(
         source=images,
         items=lambda: map(Item, images.images()),
         stage=lambda plan: _candidate_stage(plan, min_votes, threshold),
-        engine=lambda plan: make_engine(model, out.with_suffix(".vllm.log"), _pinned(plan)),
+        engine=lambda plan: _engine(plan, model, out),
         served=lambda: identify_served(model),
         counter=lambda: token_counter(model),
         next_command=_disambiguation(out, model),
@@ -118,7 +119,7 @@ def disambiguate_job(
         source=images,
         items=lambda: _items(candidates),
         stage=lambda plan: Disambiguate(plan, cards, thresholds),
-        engine=lambda plan: make_engine(model, out.with_suffix(".vllm.log"), _pinned(plan)),
+        engine=lambda plan: _engine(plan, model, out),
         served=lambda: identify_served(model),
         counter=lambda: token_counter(model),
         next_command=f"tagllm evaluate {shlex.quote(str(out))} --truth TRUTH",
@@ -127,12 +128,17 @@ def disambiguate_job(
     )
 
 
+def _engine(plan: Plan, model: ModelOptions, out: Path) -> Engine:
+    options = replace(model, max_pixels=plan.max_pixels)
+    return make_engine(options, out.with_suffix(".vllm.log"), _pinned(plan))
+
+
 def _disambiguation(out: Path, model: ModelOptions) -> str:
     """Return the command that goes on from a candidate table, with the model that made it."""
     labels = out.with_name("labels.parquet" if out.stem == "candidates" else f"labels-{out.stem}.parquet")
     words = ["tagllm", "disambiguate", str(out), "--out", str(labels)]
     words += ["--model", model.model] if model.model else []
-    words += [word for url in model.endpoints for word in ("--endpoint", without_secrets(url))]
+    words += [word for url in model.endpoints for word in ("--endpoint", parse_address(url).shown)]
     return shlex.join(words)
 
 
