@@ -20,6 +20,8 @@ from tagllm_cli.errors import ModelError
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 _TOKENIZERS = ("tokenizer*", "tekken.json", "vocab.json", "vocab.txt", "*.tiktoken", "*.model", "*.gguf")
+# Packages that a processor needs and vLLM does not install, by the beginning of the architecture's name.
+_NEEDED = {"SmolVLM": "num2words"}
 _FINISH = "Finish the download: hf download NAME --local-dir FOLDER."
 
 
@@ -101,6 +103,11 @@ def _check_architecture(folder: Path) -> None:
             f"{folder}: the installed vLLM does not support {', '.join(map(str, architectures))}",
             "Use another model, or a vLLM release that supports this one.",
         )
+    for beginning, package in _NEEDED.items():
+        is_needed = any(str(name).startswith(beginning) for name in architectures)
+        if is_needed and importlib.util.find_spec(package) is None:
+            missing = f"{folder} needs the package {package}, which is not installed"
+            raise ModelError(missing, f"Run pip install {package}.")
 
 
 def _is_known(architecture: str) -> bool:

@@ -81,7 +81,7 @@ class FailureCounts:
 class RunStats:
     """What the run did so far: counts of images and requests, and seconds since the engine was ready.
 
-    `error` ended the run early, `warning` did not.
+    `error` ended the run early, `warning` did not. `engine` is the version of what answered, "" where nothing did.
     """
 
     images: int = 0
@@ -94,6 +94,7 @@ class RunStats:
     interrupted: bool = False
     warning: str | None = None
     error: StoppedRunError | None = None
+    engine: str = ""
 
     @property
     def is_complete(self) -> bool:
@@ -110,6 +111,7 @@ class RunStats:
             asked=self.asked + later.asked,
             failed_requests=self.failed_requests + later.failed_requests,
             seconds=self.seconds + later.seconds,
+            engine=later.engine or self.engine,
             failures=FailureCounts(
                 self.failures.counts + later.failures.counts, {**later.failures.examples, **self.failures.examples}
             ),
@@ -211,6 +213,7 @@ class Scheduler:
     def _engine_ready(self, engine: Engine) -> None:
         self._limiter.set_limit(engine.capacity)
         self._recorder.engine(engine.version)
+        self.stats.engine = engine.version
 
     async def _work(self, image: PendingImage, requests: int, held: int) -> None:
         """Process one image within what was acquired for it: so many requests, and so many bytes until it is open."""

@@ -93,6 +93,7 @@ class Summary:
             "asked": asked,
             "failures": failures,
             "tokens": tokens,
+            "engine": stats.engine or None,
             "seconds": round(self.seconds, 3),
             "seconds_asking": round(stats.seconds, 3),
             "next": self.next_command,
@@ -141,7 +142,9 @@ class Summary:
         cached = self.usage.cached_tokens / max(1, self.usage.prompt_tokens)
         failed = f", {stats.failed_requests:,} failed" if stats.failed_requests else ""
         tokens = f"{self.usage.prompt_tokens:,} prompt tokens ({cached:.0%} from the cache)"
-        return f"{stats.asked:,} requests about {stats.images:,} images{failed}, {tokens}, {self.seconds:.1f} s"
+        engine = f", {stats.engine}" if stats.engine else ""
+        asked = f"{stats.asked:,} requests about {stats.images:,} images{failed}"
+        return f"{asked}, {tokens}, {self.seconds:.1f} s{engine}"
 
 
 @dataclass(frozen=True, slots=True)
