@@ -291,12 +291,12 @@ class Pool:
         told = [text for server in self.servers if (text := self._trouble_of(server, now))]
         in_flight = sum(server.in_flight for server in self.servers)
         if in_flight and not told and now - self._silent_since > _SILENT_S:
-            silent = f"no answer for {now - self._silent_since:.0f} s ({in_flight} requests in flight"
-            told.append(f"{silent}, each may take {self._limits.timeout_s:g} s)")
+            silent = f"no answer for {now - self._silent_since:.0f} s"
+            told.append(f"{silent} ({in_flight:,} in flight, timeout {self._limits.timeout_s:g} s)")
         if len(told) > _SERVERS_TOLD:
             told[_SERVERS_TOLD:] = [f"and {len(told) - _SERVERS_TOLD} more servers"]
         if self._waiting:
-            told.append(f"{self._waiting} request{'s wait' if self._waiting > 1 else ' waits'} for a retry")
+            told.append(f"{self._waiting:,} request{'s wait' if self._waiting > 1 else ' waits'} for a retry")
         return "; ".join(told) or None
 
     def _trouble_of(self, server: Server, now: float) -> str | None:

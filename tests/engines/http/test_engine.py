@@ -15,9 +15,8 @@ import pytest
 
 from tagllm_cli.engines.base import ask_all
 from tagllm_cli.engines.http.engine import EndpointEngine, EndpointSettings
-from tagllm_cli.engines.http.protocol import encode_image
 from tagllm_cli.errors import EndpointError
-from tagllm_cli.records import DecodedImage, Request, Response
+from tagllm_cli.records import Request, Response
 from tests.support.asking import CAT, LIST, ask, echo, picture, run, settings
 from tests.support.faulty_proxy import (
     Fault,
@@ -84,20 +83,6 @@ def test_the_files_own_bytes_travel_and_pixels_become_a_png():
     head, _, data = urls[1].partition(",")
     assert head == "data:image/png;base64"
     assert PIL.Image.open(io.BytesIO(base64.b64decode(data))).tobytes() == picture(9).pixels.tobytes()
-
-
-def test_an_image_is_encoded_once_for_all_of_its_requests(monkeypatch: pytest.MonkeyPatch):
-    encoded: list[str] = []
-
-    def counted(shown: DecodedImage) -> bytes:
-        encoded.append(shown.uuid)
-        return encode_image(shown)
-
-    monkeypatch.setattr("tagllm_cli.engines.http.images.encode_image", counted)
-    with FaultyProxy() as server:
-        ask(settings(server), [LIST] * 5)
-    assert encoded == ["picture-0"]
-    assert len(server.questions) == 5
 
 
 def test_a_question_without_an_image_and_without_a_system_text_is_one_message():

@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-HERE = Path(__file__).parent
+from tests.bench.client import client
+
+HERE = Path(__file__).parents[1]
 MODEL = HERE / "demo" / "model"
 FEW, MANY = 1_000, 100_000
 FIRST_SEED = 5_000_000  # scenes that neither training nor scoring uses
@@ -228,7 +230,12 @@ def _timed(command: Sequence[str]) -> tuple[float, str]:
     return time.monotonic() - began, done.stdout
 
 
-MEASUREMENTS: dict[str, Callable[[argparse.Namespace], None]] = {"speed": speed, "help": start_up, "memory": memory}
+MEASUREMENTS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "speed": speed,
+    "help": start_up,
+    "memory": memory,
+    "client": lambda chosen: client(chosen, say),
+}
 CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {"raw": raw, "label": label}
 
 if __name__ == "__main__":
