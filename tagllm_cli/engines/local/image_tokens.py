@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from tagllm_cli.engines.base import template_kwargs
@@ -54,14 +55,14 @@ def local_counter(options: ModelOptions) -> TokenCounter:
 
 
 def load_counter(
-    model: str, engine_args: Mapping[str, str], chat_template_kwargs: Mapping[str, Any] | None = None
+    model: str, engine_args: Mapping[str, str], chat_template_kwargs: Mapping[str, Any] = MappingProxyType({})
 ) -> TokenCounter:
     """Load the processor and the tokenizer of a model; code that comes with a model is not run.
 
     Args:
         model: folder or hub name; nothing is downloaded.
         engine_args: as typed; `mm_processor_kwargs`, `revision`, `download_dir` and `tokenizer_mode` are obeyed.
-        chat_template_kwargs: the user's variables for the chat template.
+        chat_template_kwargs: variables that the user gave for the chat template.
 
     Raises:
         ModelError: the tokens cannot be counted; the message says why.
@@ -82,7 +83,7 @@ def load_counter(
         raise ModelError(f"--engine-arg mm_processor_kwargs: {options!r} is not a JSON object")
     if (folder / "tekken.json").is_file() and parsed.get("tokenizer_mode", "auto") in ("auto", "mistral"):
         return MistralCounter(folder / "tekken.json")
-    return ProcessorCounter(folder, options, template_kwargs(chat_template_kwargs or {}))
+    return ProcessorCounter(folder, options, chat_template_kwargs)
 
 
 class ProcessorCounter:
@@ -91,16 +92,16 @@ class ProcessorCounter:
     Args:
         folder: the model.
         options: `mm_processor_kwargs`.
-        template: variables of the chat template.
+        chat_template_kwargs: variables for the chat template.
 
     Raises:
         ModelError: the processor cannot be loaded.
     """
 
-    def __init__(self, folder: Path, options: Mapping[str, Any], template: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, options: Mapping[str, Any], chat_template_kwargs: Mapping[str, Any]) -> None:
         self._folder = folder
-        self._template = template
         self._given = options
+        self._template_kwargs = chat_template_kwargs
         self._options = _flat(options)
         with _as_model_error(f"the processor of {folder.name} cannot be loaded"), _quiet():
             from transformers import AutoProcessor
@@ -169,14 +170,14 @@ class ProcessorCounter:
                 [{"role": role, "content": content} for role, content in turns],
                 tokenize=False,
                 add_generation_prompt=True,
-                **self._template,
+                **template_kwargs(self._template_kwargs),
             )
         )
 
     def bound(self) -> tuple[Mapping[str, Any], TokenCounter] | None:
         """Return the `mm_processor_kwargs` that bound the tiles of this family, and the counter under them."""
         cheaper = None if self._given else _fewer_tiles(self._processor.image_processor)
-        return None if cheaper is None else (cheaper, ProcessorCounter(self._folder, cheaper, self._template))
+        return None if cheaper is None else (cheaper, ProcessorCounter(self._folder, cheaper, self._template_kwargs))
 
 
 class MistralCounter:

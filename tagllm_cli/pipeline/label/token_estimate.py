@@ -135,19 +135,23 @@ def estimate_tokens(
     if not prompts.texts:
         return None
     try:
-        return _estimate(prompts, counter(), _known_sizes(prompts, source), max_pixels)
+        return _estimate(prompts, counter(), *_known_sizes(prompts, source), max_pixels)
     except ModelError as error:
         return f"tokens are not counted: {error.message}"
 
 
-def _known_sizes(prompts: PendingPrompts, source: Source) -> Counter[Size]:
-    """Return how many images stand behind each size; each image of the sample stands for many."""
+def _known_sizes(prompts: PendingPrompts, source: Source) -> tuple[Counter[Size], int]:
+    """Return how many images each size stands for, and the number of images whose size is known.
+
+    An image of the sample stands for many.
+    """
     known = Counter({size: images for size, images in prompts.sizes.items() if size is not None})
     with ThreadPoolExecutor(_READERS) as readers:
         sampled = [size for size in readers.map(partial(_measure, source), prompts.unmeasured.images) if size]
+    measured = known.total() + len(sampled)
     for size in sampled:
         known[size] += max(1, prompts.sizes[None] // len(sampled))
-    return known
+    return known, measured
 
 
 def _measure(source: Source, image: Image) -> Size | None:
@@ -157,12 +161,14 @@ def _measure(source: Source, image: Image) -> Size | None:
         return None
 
 
-def _estimate(prompts: PendingPrompts, counter: TokenCounter, sizes: Counter[Size], max_pixels: int) -> TokenEstimate:
+def _estimate(
+    prompts: PendingPrompts, counter: TokenCounter, sizes: Counter[Size], measured: int, max_pixels: int
+) -> TokenEstimate:
     tokens = _count(counter, _fitted(sizes, max_pixels))
     per_image = _mean(tokens)
     texts = sum(counter.text(request) * times for request, times in prompts.texts.items())
     return TokenEstimate(
-        measured=prompts.sizes.total() - prompts.sizes[None] + len(prompts.unmeasured.images),
+        measured=measured,
         per_image=per_image,
         least=min(tokens),
         most=max(tokens),

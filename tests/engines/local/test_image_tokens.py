@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,15 @@ def test_one_models_options_do_not_reach_the_next() -> None:
     assert counter("internvl").image((640, 480)) == 3330
 
 
+@cache
+def qwen() -> TokenCounter:
+    return counter("qwen2_5_vl")
+
+
 @settings(deadline=None)
 @given(width=st.integers(1, 3000), height=st.integers(1, 3000))
 def test_qwen_counts_whole_squares_of_28_pixels(width: int, height: int) -> None:
-    counts = counter_of_qwen()
+    counts = qwen()
     if max(width, height) > 200 * min(width, height):
         with pytest.raises(ModelError, match=r"refused: absolute aspect ratio must be smaller than 200"):
             counts.image((width, height))
@@ -84,12 +90,6 @@ def test_qwen_counts_whole_squares_of_28_pixels(width: int, height: int) -> None
         assert tokens == squares
     else:  # scaled up, and rounded up, or down
         assert 4 <= tokens <= 12_845_056 // (28 * 28)
-
-
-def counter_of_qwen(loaded: list[TokenCounter] = []) -> TokenCounter:  # noqa: B006 (loaded once)
-    if not loaded:
-        loaded.append(counter("qwen2_5_vl"))
-    return loaded[0]
 
 
 SHAPES = [(side, round(side * ratio)) for side in (64, 224, 500, 1000) for ratio in (0.1, 0.5, 0.75, 1, 2, 5)]

@@ -145,7 +145,8 @@ def test_images_that_the_processor_refuses_are_left_out(tmp_path: Path) -> None:
 
 def test_files_that_are_no_images_are_left_out(workspace: Workspace) -> None:
     (workspace.images / "broken.png").write_bytes(b"no picture")
-    assert estimate(workspace).per_image == AREA
+    found = estimate(workspace)
+    assert (found.per_image, found.measured) == (AREA, IMAGES)
     for path in workspace.images.iterdir():
         path.write_bytes(b"no picture")
     assert dry_run(workspace).tokens == "tokens are not counted: the size of no image is known"
