@@ -6,8 +6,8 @@ import asyncio
 import os
 
 from tagllm_cli.cli.diagnostics.base import Check, size
+from tagllm_cli.engines.http.addresses import without_secrets
 from tagllm_cli.engines.http.engine import EndpointEngine, EndpointSettings
-from tagllm_cli.engines.http.protocol import without_secrets
 from tagllm_cli.engines.hub import find_snapshot
 from tagllm_cli.engines.local.model_files import check_folder, check_model, is_remote, local_model, weight_bytes
 from tagllm_cli.errors import TagllmError

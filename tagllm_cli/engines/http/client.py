@@ -8,8 +8,10 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from tagllm_cli.engines.http.addresses import clean_api_key, without_secrets
+from tagllm_cli.engines.http.bodies import read_error
 from tagllm_cli.engines.http.pool import Pool, Server
-from tagllm_cli.engines.http.protocol import clean_api_key, is_retryable, read_error, retry_after, without_secrets
+from tagllm_cli.engines.http.protocol import is_retryable, retry_after
 from tagllm_cli.errors import EndpointError
 
 if TYPE_CHECKING:

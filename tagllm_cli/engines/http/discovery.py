@@ -6,16 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+from tagllm_cli.engines.http.addresses import base_urls, redirected_base, without_secrets
+from tagllm_cli.engines.http.bodies import BadResponseError
 from tagllm_cli.engines.http.client import Client, RetryableError
 from tagllm_cli.engines.http.pool import Server
-from tagllm_cli.engines.http.protocol import (
-    BadResponseError,
-    base_urls,
-    read_models,
-    read_version,
-    redirected_base,
-    without_secrets,
-)
+from tagllm_cli.engines.http.protocol import read_models, read_version
 from tagllm_cli.errors import EndpointError
 
 

@@ -11,17 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from tagllm_cli.engines.base import Usage, as_answered, check_decoded_image, failure_kind
+from tagllm_cli.engines.http.addresses import without_secrets
+from tagllm_cli.engines.http.bodies import BadResponseError, read_error
 from tagllm_cli.engines.http.client import Client, RetryableError
+from tagllm_cli.engines.http.completion import read_response
 from tagllm_cli.engines.http.discovery import choose_model, find_api, find_version
 from tagllm_cli.engines.http.pool import Affinity, Pool, Server
-from tagllm_cli.engines.http.protocol import (
-    BadResponseError,
-    encode_image,
-    read_error,
-    read_response,
-    request_body,
-    without_secrets,
-)
+from tagllm_cli.engines.http.protocol import encode_image, request_body
 from tagllm_cli.engines.identity import ModelIdentity, served_identity
 from tagllm_cli.engines.options import ModelOptions
 from tagllm_cli.errors import EndpointError

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from tagllm_cli.engines.factory import ModelIdentity, ModelOptions, identify, identify_served, make_engine
-from tagllm_cli.engines.http.protocol import without_secrets
+from tagllm_cli.engines.http.addresses import without_secrets
 from tagllm_cli.errors import TableError, UsageError
 from tagllm_cli.labeling.binary import Binary
 from tagllm_cli.labeling.candidates import Candidates
