@@ -16,21 +16,24 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is sent instead of the real response.
+    """What is sent instead of the real response, or what becomes of that.
 
     Args:
         status: HTTP status; 0: none is sent.
         headers: sent with the status.
         body: sent with the status.
         keep: share of the real response's body that is sent before the connection ends; None: no real response.
-        wait_s: seconds before the real response.
+        wait_s: seconds before the response.
+        drip_s: seconds over which it is sent, in small pieces.
+        edit: what is sent in place of the real response, head and body, for which `keep` must be 1.
+        then: what follows it: the connection is closed, reset, or left open in silence.
     """
 
     status: int = 0
@@ -38,6 +41,9 @@ class Fault:
     body: bytes = b""
     keep: float | None = None
     wait_s: float = 0.0
+    drip_s: float = 0.0
+    edit: Callable[[bytes], bytes] | None = None
+    then: Literal["close", "reset", "hang"] = "close"
 
 
 def refuse(status: int, message: str = "no", **headers: str) -> Fault:
@@ -153,6 +159,8 @@ class FaultyProxy:
         self._server: asyncio.Server | None = None
         self._client: httpx.AsyncClient | None = None
         self._connections: set[asyncio.Task[None]] = set()
+        self._running = asyncio.Event()
+        self._running.set()
         self.port = 0
 
     @property
@@ -183,6 +191,14 @@ class FaultyProxy:
     def down(self) -> None:
         """Reset every connection and stop listening."""
         asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+
+    def stop(self) -> None:
+        """Accept connections and say nothing, as a stopped process."""
+        self._loop.call_soon_threadsafe(self._running.clear)
+
+    def go_on(self) -> None:
+        """End what `stop` began."""
+        self._loop.call_soon_threadsafe(self._running.set)
 
     async def _listen(self) -> None:
         self._client = httpx.AsyncClient(timeout=600) if self._upstream else None
@@ -215,24 +231,28 @@ class FaultyProxy:
         received = Received(next(self._numbers) if method == "POST" else 0, method, path, headers, body)
         self.received.append(received)
         fault = self._fault(received.number, path)
-        if fault is not None and fault.keep is None:
-            if fault.status == 0:
-                _abort(writer)
-                return
-            writer.write(_response(fault.status, fault.headers, fault.body))
-            await writer.drain()
-            return
-        if fault is not None:
-            await asyncio.sleep(fault.wait_s)
-        response = _response(*await self._real(received))
-        if fault is not None and fault.keep is not None and fault.keep < 1:
-            head, _, rest = response.partition(b"\r\n\r\n")
-            writer.write(head + b"\r\n\r\n" + rest[: int(len(rest) * fault.keep)])
-            await writer.drain()
+        await self._running.wait()
+        if fault is None:
+            fault = Fault(keep=1.0)
+        await asyncio.sleep(fault.wait_s)
+        await self._running.wait()
+        if fault.keep is None and fault.status == 0:
             _abort(writer)
             return
-        writer.write(response)
-        await writer.drain()
+        if fault.keep is None:
+            response, then = http_response(fault.status, fault.headers, fault.body), fault.then
+        else:
+            response, then = http_response(*await self._real(received)), fault.then
+            if fault.edit is not None:
+                response = fault.edit(response)
+            if fault.keep < 1:
+                head, end, rest = response.partition(b"\r\n\r\n")
+                response, then = head + end + rest[: int(len(rest) * fault.keep)], "reset"
+        await _send(writer, response, fault.drip_s)
+        if then == "reset":
+            _abort(writer)
+        elif then == "hang":
+            await reader.read()
 
     async def _real(self, received: Received) -> tuple[int, tuple[tuple[str, str], ...], bytes]:
         if self._upstream is not None and self._client is not None:
@@ -264,10 +284,19 @@ async def _read_request(reader: asyncio.StreamReader) -> tuple[str, str, dict[st
     return method, path, headers, await reader.readexactly(int(headers.get("content-length", 0)))
 
 
-def _response(status: int, headers: tuple[tuple[str, str], ...], body: bytes) -> bytes:
+def http_response(status: int, headers: tuple[tuple[str, str], ...], body: bytes) -> bytes:
     lines = [f"HTTP/1.1 {status} Status", *(f"{name}: {value}" for name, value in headers)]
     lines += [f"Content-Length: {len(body)}", "Connection: close", "", ""]
     return "\r\n".join(lines).encode() + body
+
+
+async def _send(writer: asyncio.StreamWriter, response: bytes, drip_s: float) -> None:
+    pieces = 20 if drip_s else 1
+    size = max(1, -(-len(response) // pieces))
+    for start in range(0, len(response), size):
+        writer.write(response[start : start + size])
+        await writer.drain()
+        await asyncio.sleep(drip_s / pieces)
 
 
 def _abort(writer: asyncio.StreamWriter) -> None:

@@ -306,7 +306,7 @@ class Scheduler:
         return all(response.failure is None for _, response in responses)
 
     async def _judge(self, sample: Sample) -> None:
-        """Check the first answers in a thread: others arrive and signals are heeded meanwhile, nothing more is asked."""
+        """Check the first answers in a thread: others arrive and signals are heeded, nothing more is asked."""
         self._may_ask.clear()
         try:
             complaint = await asyncio.to_thread(self._check.judge, sample)
