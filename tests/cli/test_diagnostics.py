@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-import httpx
+import aiohttp
+import certifi
 import huggingface_hub.constants
 import huggingface_hub.file_download
 import pytest
@@ -24,7 +25,7 @@ from tests.support.faulty_proxy import FaultyProxy
 from tests.support.stub_server import stub_server
 
 # All of it is loaded now: the made-up installation below hides the real one from later imports.
-httpx.Client().close()
+LOADED = (aiohttp, certifi)
 
 MACHINE = "tagllm_cli.cli.diagnostics.machine"
 TWO_GPUS = "NVIDIA H100 80GB HBM3, 81559, 81000, 580.10\nNVIDIA H100 80GB HBM3, 81559, 80000, 580.10"

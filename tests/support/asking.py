@@ -26,7 +26,7 @@ def settings(*servers: FaultyProxy | str, **options: Any) -> EndpointSettings:
     """Settings with short pauses: a thousandth of a second instead of half a second."""
     urls = tuple(server if isinstance(server, str) else server.url for server in servers)
     return EndpointSettings(
-        urls, **{"backoff_s": 0.001, "pause_s": 0.02, "give_up_s": 5.0, "timeout_s": 5.0, **options}
+        urls, **{"backoff_s": 0.001, "pause_s": 0.02, "give_up_s": 5.0, "timeout_s": 5.0, "hedge_s": 0.2, **options}
     )
 
 

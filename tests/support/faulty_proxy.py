@@ -1,7 +1,7 @@
 """A server on loopback that fails by script: alone, with made-up responses, or as a proxy in front of a real server.
 
     with FaultyProxy(lambda number, path: reset() if number == 2 else None) as proxy:
-        ...  # proxy.url; proxy.questions
+        ...  # proxy.url; proxy.questions; proxy.images (those that a made-up vLLM keeps; may be cleared)
 
 It runs in its own thread, so that it serves this process and others. HTTP/1.1, one request per connection.
 """
@@ -9,6 +9,7 @@ It runs in its own thread, so that it serves this process and others. HTTP/1.1, 
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
 import json
 import socket
@@ -18,7 +19,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import httpx
+import aiohttp
+
+IMAGE_MISSED = "Cache miss for image at index 0 but data is not provided."  # vLLM's words
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,7 @@ class FaultyProxy:
         upstream: str | None = None,
     ) -> None:
         self.received: list[Received] = []
+        self.images: dict[str, Any] = {}
         self._fault = fault
         self._answer = answer
         self._models = models
@@ -157,7 +161,7 @@ class FaultyProxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._server: asyncio.Server | None = None
-        self._client: httpx.AsyncClient | None = None
+        self._client: aiohttp.ClientSession | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._running = asyncio.Event()
         self._running.set()
@@ -201,7 +205,7 @@ class FaultyProxy:
         self._loop.call_soon_threadsafe(self._running.set)
 
     async def _listen(self) -> None:
-        self._client = httpx.AsyncClient(timeout=600) if self._upstream else None
+        self._client = aiohttp.ClientSession() if self._upstream else None
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -212,7 +216,7 @@ class FaultyProxy:
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
         if self._client is not None:
-            await self._client.aclose()
+            await self._client.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -259,21 +263,38 @@ class FaultyProxy:
             kept = {
                 name: value for name, value in received.headers.items() if name in ("authorization", "content-type")
             }
-            answer = await self._client.request(
-                received.method, self._upstream + received.path, content=received.body, headers=kept
-            )
-            return answer.status_code, (("Content-Type", "application/json"),), answer.content
+            async with self._client.request(
+                received.method, self._upstream + received.path, data=io.BytesIO(received.body), headers=kept
+            ) as answer:
+                return answer.status, (("Content-Type", "application/json"),), await answer.read()
         if received.path == "/v1/models":
             models = [{"id": name, "object": "model", "owned_by": self._owned_by} for name in self._models]
             return 200, (), json.dumps({"object": "list", "data": models}).encode()
         if received.path == "/version" and self._owned_by == "vllm":
             return 200, (), b'{"version": "0.32.0"}'
         if received.path == "/v1/chat/completions" and received.method == "POST":
-            made_up = self._answer(received.json)
+            question = received.json
+            if self._owned_by == "vllm" and not self._recall(question):
+                return 400, (), json.dumps({"error": {"message": IMAGE_MISSED, "code": 400}}).encode()
+            made_up = self._answer(question)
             if isinstance(made_up, Fault):
                 return made_up.status, made_up.headers, made_up.body
             return 200, (), json.dumps(made_up).encode()
         return 404, (), b'{"detail":"Not Found"}'
+
+    def _recall(self, question: Any) -> bool:
+        """Keep the images of a question by their uuid, and put them in where only the uuid came; False: it is gone."""
+        for message in question["messages"]:
+            for part in message["content"] if isinstance(message["content"], list) else ():
+                if "uuid" not in part:
+                    continue
+                if part["image_url"] is None:
+                    part["image_url"] = self.images.get(part["uuid"])
+                    if part["image_url"] is None:
+                        return False
+                else:
+                    self.images[part["uuid"]] = part["image_url"]
+        return True
 
 
 async def _read_request(reader: asyncio.StreamReader) -> tuple[str, str, dict[str, str], bytes]:

@@ -6,7 +6,7 @@ import asyncio
 import os
 
 from tagllm_cli.cli.diagnostics.base import Check, size
-from tagllm_cli.engines.http.addresses import without_secrets
+from tagllm_cli.engines.http.address import parse_address
 from tagllm_cli.engines.http.engine import EndpointEngine, EndpointSettings
 from tagllm_cli.engines.hub import find_snapshot
 from tagllm_cli.engines.local.model_files import check_folder, check_model, is_remote, local_model, weight_bytes
@@ -44,10 +44,9 @@ def model(name: str, room: int) -> Check:
 def endpoint(url: str, name: str | None) -> Check:
     """Check whether a server answers and serves the model `name`, or one model where no name is given."""
     try:
-        shown = f"endpoint {without_secrets(url)}"
-    except ValueError:
-        hint = "Give it as http://HOST:PORT/v1"
-        return Check("endpoint", "missing", f"{url.rpartition('@')[2]} is not an address", hint)
+        shown = f"endpoint {parse_address(url).url}"
+    except TagllmError as error:
+        return Check("endpoint", "missing", error.message, error.hint)
     key = os.environ.get("TAGLLM_API_KEY")
     try:
         served = asyncio.run(_served(EndpointSettings((url,), name, key, timeout_s=ENDPOINT_TIMEOUT_S)))

@@ -1,26 +1,32 @@
-"""HTTP requests to the servers: one attempt each, whose outcome counts for the server's health."""
+"""HTTP requests to one server: what was sent back, or why nothing was. What that means is judged elsewhere."""
 
 from __future__ import annotations
 
-import asyncio
+import io
+import os
 import resource
-import time
+import ssl
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from tagllm_cli.engines.http.addresses import clean_api_key, without_secrets
-from tagllm_cli.engines.http.bodies import read_error
-from tagllm_cli.engines.http.pool import Pool, Server
-from tagllm_cli.engines.http.protocol import is_retryable, retry_after
+from tagllm_cli.engines.http.address import Address, scrub
+from tagllm_cli.engines.http.api_base import clean_api_key, key_headers
+from tagllm_cli.engines.http.proxies import Proxy, find_proxy
 from tagllm_cli.errors import EndpointError
 
 if TYPE_CHECKING:
-    import httpx
+    import aiohttp
+    from yarl import URL
 
-_CONNECT_S = 10.0
-_KEY_REFUSED = (401, 403)
-_GATEWAY = (502, 503, 504)  # sent by what stands in front of a server that is down
+MOST_BODY = 4 << 20  # bytes of one response, decompressed; an answer of thousands of names is a hundredth of it
+CONNECT_S = 10.0
+_KEEP_S = 3.0  # an idle connection is kept: less than servers keep it (vLLM: 5 s), who would close it under a request
+_REDIRECTS = (301, 302, 303, 307, 308)
+_KEEPS_METHOD = (307, 308)
+_MOST_REDIRECTS = 5
 _OPEN_FILES = 65_536
+_LARGE_BODY = 1 << 20  # bytes; sent in pieces, so that other requests get their turn
 
 
 class RetryableError(Exception):
@@ -31,99 +37,190 @@ class RetryableError(Exception):
         self.wait_s = wait_s
 
 
+class TooLargeError(Exception):
+    """The body of a response has more than MOST_BODY bytes."""
+
+
 class HttpResponse(NamedTuple):
-    """Status, body, and the address after redirects, which is None where there was no redirect."""
+    """Status, headers, body, and the address after redirects, which is None where there was no redirect."""
 
     status: int
+    headers: Mapping[str, str]
     body: bytes
     redirected_to: str | None
 
 
 class Client:
-    """Sends requests to the servers of a pool.
+    """Sends requests to one server.
 
     Args:
-        pool: keeps the servers' health.
-        api_key: sent as a bearer token; never logged, printed or put into an error.
+        address: of the server.
+        api_key: sent with every request; never logged, printed or put into an error.
         timeout_s: timeout of one response in seconds, the server's queue included.
-        max_wait_s: longest Retry-After that is obeyed, in seconds.
 
     Raises:
-        EndpointError: the key cannot be sent.
+        EndpointError: the key cannot be sent, or the address holds credentials of its own.
     """
 
-    def __init__(self, pool: Pool, api_key: str | None, timeout_s: float, max_wait_s: float) -> None:
-        self._pool = pool
-        self._api_key = clean_api_key(api_key)
-        self._timeout_s, self._max_wait_s = timeout_s, max_wait_s
-        self._http: httpx.AsyncClient | None = None
+    def __init__(self, address: Address, api_key: str | None, timeout_s: float) -> None:
+        key = clean_api_key(api_key)
+        if key and address.authorization:
+            raise EndpointError(
+                f"the address of {address.url} holds a user name or password, and an API key is set: "
+                "only one of them can be sent",
+                "Take it out of the address, or unset TAGLLM_API_KEY (of an LLM's own server: TAGLLM_LLM_API_KEY).",
+            )
+        self._address = address
+        self.has_key = bool(key or address.authorization)
+        self._credentials = key_headers(address.url, key)
+        if address.authorization:
+            self._credentials = {"Authorization": address.authorization}
+        self._secrets = (*((key,) if key else ()), *address.secrets)
+        self._timeout_s = timeout_s
+        self._proxy: Proxy | None = None
+        self._ssl: ssl.SSLContext | bool = True
+        self._session: aiohttp.ClientSession | None = None
 
     def open(self) -> None:
-        """Prepare connections; none is made yet."""
-        import httpx
+        """Prepare connections; none is made yet. Raises EndpointError where the environment's proxy or CA is no use."""
+        import aiohttp
 
         _allow_open_files()
-        self._http = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {self._api_key}"} if self._api_key else {},
-            timeout=httpx.Timeout(self._timeout_s, connect=_CONNECT_S, pool=None),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
-            follow_redirects=True,
+        self._proxy = find_proxy(self._address.url)
+        if self._address.url.startswith("https") or (self._proxy and self._proxy.url.startswith("https")):
+            self._ssl = _ssl_context()
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_S, ssl=self._ssl),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"Accept-Encoding": "gzip, deflate", "User-Agent": "tagllm"},
         )
 
     async def close(self) -> None:
         """Close the connections; what is in flight is cancelled."""
-        if self._http is not None:
-            await self._http.aclose()
-            self._http = None
+        if self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
 
-    async def send(self, server: Server, method: str, url: str, body: bytes | None = None) -> HttpResponse:
-        """Send one request; return a success or a refusal that another attempt would meet too.
+    async def send(
+        self, method: str, url: str, body: bytes | None = None, timeout_s: float | None = None
+    ) -> HttpResponse:
+        """Send one request and return the response, whatever its status.
+
+        Args:
+            method: GET or POST.
+            url: below the server's address, without its query.
+            body: JSON.
+            timeout_s: of this response in seconds; None: that of the client.
 
         Raises:
-            RetryableError: the server was not reached, or refuses for the moment.
-            EndpointError: the key is refused, `url` is no address, or a POST was redirected into a GET.
+            RetryableError: there was no response, or not a whole one.
+            TooLargeError: the response is larger than MOST_BODY.
+            EndpointError: `url` is no address, or a POST was redirected into a GET.
         """
-        import httpx
+        import aiohttp
+        from yarl import URL
 
-        if self._http is None:
+        if self._session is None:
             raise RuntimeError("the engine was not started")
-        headers = {"Content-Type": "application/json"} if body else None
+        timeout_s = timeout_s or self._timeout_s
+        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_S)
         try:
-            response = await self._http.request(method, url, content=body, headers=headers)
-        except (httpx.TransportError, httpx.DecodingError, httpx.TooManyRedirects) as error:
-            self._pool.record_failure(server)
-            raise RetryableError(type(error).__name__) from None
-        except (httpx.InvalidURL, UnicodeError):
-            raise EndpointError(f"{server.name} is not an address", "Give it as http://HOST:PORT/v1.") from None
-        final = str(response.url)
-        if response.request.method != method:
+            return await self._follow(self._session, method, URL(self._address.with_query(url)), body, timeout)
+        except (aiohttp.InvalidURL, UnicodeError):
             raise EndpointError(
-                f"{server.name} redirects requests to {without_secrets(final)}, which loses their content",
-                "Give the address of the API itself with --endpoint, https included where it is meant.",
-            )
-        self._check(server, response)
-        return HttpResponse(response.status_code, response.content, final if response.history else None)
+                f"{self._address.url} is not an address, or is redirected to what is none",
+                "Give it as http://HOST:PORT/v1.",
+            ) from None
+        except (aiohttp.ClientError, OSError) as error:
+            from tagllm_cli.engines.http.connection_errors import explain
 
-    def _check(self, server: Server, response: httpx.Response) -> None:
-        """Record what a status says about the server's health; raise for what is no answer to the request."""
-        status = response.status_code
-        if status in _KEY_REFUSED:
-            what = "refuses the API key" if self._api_key else "wants an API key"
-            raise EndpointError(f"{server.name} {what} (HTTP {status})", "Set TAGLLM_API_KEY.")
-        if status in _GATEWAY:
-            self._pool.record_failure(server)
-        elif server.is_healthy:
-            self._pool.record_success(server)
-        if is_retryable(status):
-            wait = retry_after(response.headers, time.time())
-            if wait is not None:  # holds for all requests to this server
-                loop_time = asyncio.get_running_loop().time()
-                server.not_before = max(server.not_before, loop_time + min(wait, self._max_wait_s))
-            raise RetryableError(f"HTTP {status}: {self.scrub(read_error(response.content))}", wait)
+            reason = explain(error, self._address.host, self._proxy, timeout_s)
+            raise RetryableError(self.scrub(reason)) from None
+
+    async def _follow(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        url: URL,
+        body: bytes | None,
+        timeout: aiohttp.ClientTimeout,
+    ) -> HttpResponse:
+        """Send a request and follow its redirects. Credentials go to no other host, and never from https to http."""
+        from yarl import URL
+
+        headers = {"Content-Type": "application/json"} if body else {}
+        headers |= self._credentials
+        asked = url
+        for _ in range(_MOST_REDIRECTS):
+            data = io.BytesIO(body) if body and len(body) > _LARGE_BODY else body
+            async with session.request(
+                method,
+                url,
+                data=data,
+                headers=headers,
+                proxy=self._proxy.url if self._proxy else None,
+                allow_redirects=False,
+                timeout=timeout,
+            ) as response:
+                location = response.headers.get("Location") if response.status in _REDIRECTS else None
+                if location is None:
+                    content = await _read(response.content)
+                    final = None if url is asked else str(url)
+                    return HttpResponse(response.status, response.headers, content, final)
+            target = url.join(URL(location))
+            if method == "POST" and response.status not in _KEEPS_METHOD:
+                raise EndpointError(
+                    f"{self._address.url} redirects requests to {_bare(target)}, which loses their content",
+                    "Give the address of the API itself with --endpoint, https included where it is meant.",
+                )
+            if target.host != asked.host or (asked.scheme, target.scheme) == ("https", "http"):
+                headers = {name: value for name, value in headers.items() if name not in self._credentials}
+            url = target
+        raise RetryableError("too many redirects")
 
     def scrub(self, message: str) -> str:
-        """Return a server's message without the API key: some servers repeat it."""
-        return message.replace(self._api_key, "…") if self._api_key else message
+        """Return a server's message without the API key and the secrets of the address: some servers repeat them."""
+        return scrub(message, self._secrets)
+
+
+async def _read(stream: aiohttp.StreamReader) -> bytes:
+    pieces = []
+    size = 0
+    async for piece in stream.iter_any():
+        size += len(piece)
+        if size > MOST_BODY:
+            raise TooLargeError(f"the answer has more than {MOST_BODY >> 20} MB")
+        pieces.append(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _bare(url: URL) -> str:
+    return str(url.with_user(None).with_query(None).with_fragment(None))
+
+
+def _ssl_context() -> ssl.SSLContext:
+    """Return a context that trusts the CAs that the environment names, else those of the system and of certifi.
+
+    Raises:
+        EndpointError: the file or folder that the environment names cannot be used.
+    """
+    named = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_DIR")
+    for variable in named:
+        if path := os.environ.get(variable):
+            try:
+                if os.path.isdir(path):
+                    return ssl.create_default_context(capath=path)
+                return ssl.create_default_context(cafile=path)
+            except OSError as error:  # ssl.SSLError included
+                raise EndpointError(
+                    f"{variable} names {path}, which holds no certificates that can be read: {error.strerror}",
+                    "Give a PEM file with the certificates of the CAs to trust, or unset it.",
+                ) from None
+    import certifi
+
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    return context
 
 
 def _allow_open_files() -> None:

@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from tagllm_cli.engines.http.addresses import base_urls, redirected_base, without_secrets
-from tagllm_cli.engines.http.bodies import BadResponseError
-from tagllm_cli.engines.http.client import Client, RetryableError
-from tagllm_cli.engines.http.pool import Server
-from tagllm_cli.engines.http.protocol import read_models, read_version
+from tagllm_cli.engines.http.api_base import base_urls, deployed_model, redirected_base, without_secrets
+from tagllm_cli.engines.http.attempts import key_refusal
+from tagllm_cli.engines.http.bodies import BadResponseError, read_error
+from tagllm_cli.engines.http.client import HttpResponse, RetryableError, TooLargeError
+from tagllm_cli.engines.http.protocol import is_retryable, read_models, read_version, retry_after
+from tagllm_cli.engines.http.server import Server
 from tagllm_cli.errors import EndpointError
 
 
-async def find_api(client: Client, server: Server, model: str | None) -> frozenset[str]:
+class KeyRefusedError(Exception):
+    """The server refuses the API key, or wants one."""
+
+
+async def find_api(server: Server, model: str | None, timeout_s: float) -> frozenset[str]:
     """Set a server's `base` and `is_vllm` by probing the addresses that its URL may mean; return its served names.
 
     Args:
-        client: sends the probes.
         server: the server.
-        model: served name that the user gave; it stands for the list of models of a server that has none.
+        model: served name that the user gave; it stands for the list of models of a server that has none, as does the
+            one that an address names.
+        timeout_s: of one probe, in seconds.
 
     Raises:
         RetryableError: the server is not reached for the moment.
+        KeyRefusedError: it refuses the key.
         EndpointError: no address is an API that lists models, or it is redirected to another host.
     """
     likeliest = ""
-    for base in base_urls(server.url):
-        response = await client.send(server, "GET", f"{base}/models")
+    for base in base_urls(server.address.url):
+        response = await _get(server, f"{base}/models", timeout_s)
         try:
             models = read_models(response.body) if response.status == 200 else None
         except BadResponseError as error:
@@ -45,7 +53,7 @@ async def find_api(client: Client, server: Server, model: str | None) -> frozens
             server.base, server.is_vllm = final, models.is_vllm
             return models.names
         likeliest = likeliest or final or base
-    if model:
+    if model := model or deployed_model(likeliest):
         server.base = likeliest
         return frozenset({model})
     raise EndpointError(
@@ -91,11 +99,25 @@ def choose_model(
     return chosen
 
 
-async def find_version(client: Client, server: Server) -> str | None:
+async def find_version(server: Server, timeout_s: float) -> str | None:
     """Return `vllm` and the version that a vLLM server tells; None where it is another server or does not tell."""
     if server.is_vllm:
-        with suppress(RetryableError, EndpointError):
-            response = await client.send(server, "GET", re.sub(r"/v\d+\w*$", "", server.base) + "/version")
+        with suppress(RetryableError, KeyRefusedError, EndpointError):
+            response = await _get(server, re.sub(r"/v\d+\w*$", "", server.base) + "/version", timeout_s)
             version = read_version(response.body) if response.status == 200 else None
             return f"vllm {version}" if version else None
     return None
+
+
+async def _get(server: Server, url: str, timeout_s: float) -> HttpResponse:
+    try:
+        response = await server.client.send("GET", url, timeout_s=timeout_s)
+    except TooLargeError as error:
+        raise EndpointError(f"{server.name} is not an OpenAI-compatible API: {error}", "Check the address.") from None
+    if response.status in (401, 403):
+        raise KeyRefusedError(key_refusal(server, response.status))
+    if is_retryable(response.status):
+        message = server.client.scrub(read_error(response.body))
+        wait = retry_after({"retry-after": response.headers.get("Retry-After", "")}, time.time())
+        raise RetryableError(f"HTTP {response.status}: {message}", wait)
+    return response

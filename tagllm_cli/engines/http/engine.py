@@ -1,33 +1,38 @@
-"""Engine over OpenAI-compatible servers: requests of one image go to one server, transient failures are retried."""
+"""Engine over OpenAI-compatible servers: requests of one image go to one server; where it has no answer, to others."""
 
 from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tagllm_cli.engines.base import Usage, as_answered, check_decoded_image, failure_kind
-from tagllm_cli.engines.http.addresses import without_secrets
-from tagllm_cli.engines.http.bodies import BadResponseError, read_error
+from tagllm_cli.engines.base import Usage, as_answered, check_decoded_image
+from tagllm_cli.engines.http.address import parse_address
+from tagllm_cli.engines.http.asker import Asker, Patience
+from tagllm_cli.engines.http.attempts import key_error
 from tagllm_cli.engines.http.client import Client, RetryableError
-from tagllm_cli.engines.http.completion import read_response
-from tagllm_cli.engines.http.discovery import choose_model, find_api, find_version
-from tagllm_cli.engines.http.pool import Affinity, Pool, Server
-from tagllm_cli.engines.http.protocol import encode_image, request_body
+from tagllm_cli.engines.http.discovery import KeyRefusedError, choose_model, find_api, find_version
+from tagllm_cli.engines.http.images import SharedImage, share_image
+from tagllm_cli.engines.http.pool import Affinity, Limits, Pool
+from tagllm_cli.engines.http.server import Server
 from tagllm_cli.engines.identity import ModelIdentity, served_identity
 from tagllm_cli.engines.options import ModelOptions
 from tagllm_cli.errors import EndpointError
-from tagllm_cli.records import DecodedImage, Failure, Request, Response
+from tagllm_cli.records import DecodedImage, Request, Response
 
 _START_TRIES = 4
+_START_S = 60.0  # no further try to reach a server after so many seconds
+_PROBE_S = 30.0  # timeout of a question other than about an image
+_LONGEST_PROBE_PAUSE_S = 30.0
+_LONGEST_BACKOFF_S = 10.0
 # vLLM tells its limit (`max_num_seqs`) only in development mode; its own default is 256, on large GPUs 1,024.
 _VLLM_CONCURRENCY = 256
 _OTHER_CONCURRENCY = 32
-_GET_LOGPROBS = "Yes or no is decided from them; a vLLM server gives up to 20 (`vllm serve MODEL --max-logprobs 20`)."
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +47,11 @@ class EndpointSettings:
         timeout_s: timeout of one response in seconds, the server's queue included.
         retries: attempts after the first one at a request that fails for the moment.
         concurrency: requests in flight per server; None: 256 for vLLM, 32 for another one.
-        backoff_s: pause before the second attempt in seconds; it doubles each time, with jitter.
+        backoff_s: pause before the second attempt in seconds; it doubles each time up to 10 s, with jitter.
         max_wait_s: longest pause, whatever Retry-After says.
-        pause_s: pause before an unhealthy server is probed, in seconds; doubles up to 30 s.
-        give_up_s: the run ends when no server was healthy for so many seconds.
+        pause_s: how long a server whose attempts fail is left out, in seconds; doubles up to 30 s.
+        give_up_s: the run ends when no server has given a usable answer for so many seconds.
+        hedge_s: a request without an answer is asked of another server, too, after no less than so many seconds.
     """
 
     urls: tuple[str, ...]
@@ -58,7 +64,8 @@ class EndpointSettings:
     backoff_s: float = 0.5
     max_wait_s: float = 60.0
     pause_s: float = 1.0
-    give_up_s: float = 300.0
+    give_up_s: float = 100.0
+    hedge_s: float = 5.0
 
 
 def identify_endpoints(options: ModelOptions) -> ModelIdentity | None:
@@ -122,16 +129,26 @@ class EndpointEngine:
         jitter: a number in [0, 1) for each pause.
 
     Raises:
-        EndpointError: the API key cannot be sent.
+        EndpointError: an address is none, or the API key cannot be sent.
     """
 
     def __init__(self, settings: EndpointSettings, jitter: Callable[[], float] = random.random) -> None:
         self.settings = settings
         self.model = settings.model or ""
         self._jitter = jitter
-        servers = [Server(url, without_secrets(url)) for url in dict.fromkeys(settings.urls)]
-        self._pool = Pool(servers, settings.pause_s, settings.give_up_s, self._probe)
-        self._client = Client(self._pool, settings.api_key, settings.timeout_s, settings.max_wait_s)
+        addresses = dict.fromkeys(parse_address(url) for url in settings.urls)
+        servers = [
+            Server(address, Client(address, settings.api_key, settings.timeout_s), pause_s=settings.pause_s)
+            for address in addresses
+        ]
+        self._pool = Pool(
+            servers,
+            Limits(settings.pause_s, settings.give_up_s, settings.max_wait_s, settings.hedge_s, settings.timeout_s),
+        )
+        longest = min(_LONGEST_BACKOFF_S, settings.max_wait_s)
+        patience = Patience(settings.retries, settings.timeout_s, settings.backoff_s, longest)
+        self._asker = Asker(self._pool, patience, jitter)
+        self._searches: list[asyncio.Task[None]] = []
         self._version = "endpoint"
         self._usage = Usage()
 
@@ -142,9 +159,17 @@ class EndpointEngine:
 
     @property
     def capacity(self) -> int:
-        """Requests to keep in flight over all servers; one that is down is taken to be like the others."""
+        """Twice the requests in flight over all servers, as an image's requests wait for its first one.
+
+        A server that is down is taken to be like the others.
+        """
         known = [self._concurrency(server) for server in self._pool.servers if server.base] or [1]
-        return sum(known) + max(known) * (len(self._pool.servers) - len(known))
+        return 2 * (sum(known) + max(known) * (len(self._pool.servers) - len(known)))
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps requests from being answered, such as a server that is left out, in one line; None: nothing."""
+        return self._pool.trouble
 
     def _concurrency(self, server: Server) -> int:
         return self.settings.concurrency or (_VLLM_CONCURRENCY if server.is_vllm else _OTHER_CONCURRENCY)
@@ -153,115 +178,108 @@ class EndpointEngine:
         """Find each server's API and the model's name; `model` is known afterwards. One reachable server suffices.
 
         Raises:
-            EndpointError: no server responds, the key is refused, or the model's name is missing or ambiguous.
+            EndpointError: no server responds, all refuse the key, or the model's name is missing or ambiguous.
         """
-        self._client.open()
         servers = self._pool.servers
         try:
+            for server in servers:
+                server.client.open()
             found = dict(zip(servers, await asyncio.gather(*map(self._find, servers)), strict=True))
             served = {server: names for server, names in found.items() if not isinstance(names, str)}
-            errors = [error for error in found.values() if isinstance(error, str)]
-            self.model = choose_model(served, errors, self.settings.model, self.settings.pinned)
-            versions = await asyncio.gather(*(find_version(self._client, server) for server in served))
+            if all(server.key_refusals for server in servers):
+                raise key_error(servers[0], servers[0].reason)
+            errors = [f"{server.name}: {server.reason}" for server in servers if server not in served]
+            self.model = self._asker.model = choose_model(served, errors, self.settings.model, self.settings.pinned)
+            versions = await asyncio.gather(*(find_version(server, _PROBE_S) for server in served))
         except BaseException:
             await self.close()
             raise
         self._version = ", ".join(sorted({version for version in versions if version})) or "endpoint"
         for server in servers:
             if server in served:
-                self._admit(server)
+                self._pool.admit(server, self._concurrency(server))
             else:
-                self._pool.mark_unhealthy(server)
+                self._searches.append(asyncio.create_task(self._find_later(server)))
 
     async def _find(self, server: Server) -> frozenset[str] | str:
-        """Return a server's models, after several attempts the last error's message."""
+        """Return a server's models, after several attempts why there are none; `server.reason` says so, too."""
+        began = time.monotonic()
         attempt = 0
         while True:
             try:
-                return await find_api(self._client, server, self.settings.model)
+                return await find_api(server, self.settings.model, min(self.settings.timeout_s, _PROBE_S))
             except RetryableError as error:
-                attempt += 1
-                if attempt == _START_TRIES:
-                    return f"{server.name}: {error}"
-                await asyncio.sleep(self._pause(attempt, error.wait_s))
+                server.reason = str(error)
+                pause = max(self._asker.pause(attempt), min(error.wait_s or 0.0, self.settings.max_wait_s))
+            except KeyRefusedError as error:
+                server.reason = str(error)
+                server.key_refusals += 1
+                return server.reason
+            attempt += 1
+            if attempt == _START_TRIES or time.monotonic() + pause - began > _START_S:
+                return server.reason
+            await asyncio.sleep(pause)
 
-    def _admit(self, server: Server) -> None:
-        server.slots = server.slots or asyncio.Semaphore(self._concurrency(server))
-        self._pool.record_success(server)
-
-    async def _probe(self, server: Server) -> bool:
-        try:
-            names = await find_api(self._client, server, self.settings.model)
-        except (RetryableError, EndpointError):
-            return False
-        if self.model not in names and server.is_vllm:
-            return False
-        self._admit(server)
-        return True
+    async def _find_later(self, server: Server) -> None:
+        """Look again and again for a server that was not there at the start, and let it join."""
+        pause = self.settings.pause_s
+        while True:
+            server.retry_at = time.monotonic() + pause
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PROBE_PAUSE_S)
+            try:
+                names = await find_api(server, self.settings.model, min(self.settings.timeout_s, _PROBE_S))
+            except (RetryableError, KeyRefusedError) as error:
+                server.reason = str(error)
+            except EndpointError as error:
+                server.reason = error.message.removeprefix(f"{server.name} ")
+            else:
+                if self.model in names or not server.is_vllm:
+                    server.key_refusals = 0
+                    self._pool.admit(server, self._concurrency(server))
+                    return
+                server.base = ""
+                server.reason = f"does not serve {self.model}"
 
     async def ask(
         self, decoded_image: DecodedImage | None, requests: Sequence[Request]
     ) -> AsyncGenerator[tuple[Request, Response]]:
-        """Yield each request with its response as it arrives; see `Engine.ask`."""
+        """Yield each request with its response as it arrives; see `Engine.ask`.
+
+        Where a server is vLLM, one request of an image goes ahead: its prefix is in the cache for the others, and they
+        need not carry the image again.
+        """
         check_decoded_image(decoded_image, requests)
-        image = None
-        if decoded_image is not None and any(request.with_image for request in requests):
-            image = await asyncio.to_thread(encode_image, decoded_image)
         affinity = Affinity()
-        answers = [(request, self._respond(affinity, image, request)) for request in requests]
+        image, lead = None, -1
+        about_image = [number for number, request in enumerate(requests) if request.with_image]
+        if decoded_image is not None and about_image:
+            image = await share_image(decoded_image)
+            if len(about_image) > 1 and self._pool.has_vllm:
+                lead = about_image[0]
+        answers = [
+            (request, self._lead(affinity, image, request))
+            if number == lead and image is not None
+            else (request, self._respond(affinity, image, request, after_lead=lead >= 0))
+            for number, request in enumerate(requests)
+        ]
         async with aclosing(as_answered(answers)) as answered:
             async for request, response in answered:
                 self._usage = self._usage.plus(response)
                 yield request, response
 
-    async def _respond(self, affinity: Affinity, image: bytes | None, request: Request) -> Response:
-        """Ask until there is a response, a refusal, or no attempt left."""
-        attempt = 0
-        while True:
-            server = await self._pool.choose(affinity)
-            assert server.slots is not None
-            server.in_flight += 1
-            try:
-                async with server.slots:
-                    return await self._attempt(server, image if request.with_image else None, request)
-            except RetryableError as error:
-                if attempt == self.settings.retries:
-                    return Response(failure=Failure("endpoint_failed", f"{server.name}: {error}"))
-                pause = self._pause(attempt, error.wait_s)
-            finally:
-                server.in_flight -= 1
-            attempt += 1
-            await asyncio.sleep(pause)
+    async def _lead(self, affinity: Affinity, image: SharedImage, request: Request) -> Response:
+        try:
+            return await self._asker.respond(affinity, image, request)
+        finally:
+            image.lead_ended.set()
 
-    async def _attempt(self, server: Server, image: bytes | None, request: Request) -> Response:
-        loop = asyncio.get_running_loop()
-        while (wait := server.not_before - loop.time()) > 0:
-            await asyncio.sleep(wait)
-        body = request_body(self.model, request, image, is_vllm=server.is_vllm)
-        answer = await self._client.send(server, "POST", f"{server.base}/chat/completions", body)
-        if answer.status == 200:
-            try:
-                response = read_response(answer.body, request)
-            except BadResponseError as error:
-                raise RetryableError(self._client.scrub(str(error))) from None
-            server.gives_logprobs |= bool(response.first_logprobs)
-            return self._scrubbed(response)
-        message = self._client.scrub(read_error(answer.body))
-        if request.top_logprobs and "logprob" in message.lower():
-            if not server.gives_logprobs:
-                raise EndpointError(f"{server.name} gives no log-probabilities: {message}", _GET_LOGPROBS)
-            return Response(failure=Failure("no_logprobs", f"HTTP {answer.status}: {message}"))
-        return Response(failure=Failure(failure_kind(message), f"HTTP {answer.status}: {message}"))
-
-    def _scrubbed(self, response: Response) -> Response:
-        if response.failure is None:
-            return response
-        return Response(failure=Failure(response.failure.kind, self._client.scrub(response.failure.message)))
-
-    def _pause(self, attempt: int, wait_s: float | None) -> float:
-        """Return the seconds before the next attempt: doubling, jittered by half, and at least `wait_s`."""
-        backoff = self.settings.backoff_s * 2.0**attempt * (0.5 + self._jitter() / 2)
-        return min(self.settings.max_wait_s, max(backoff, wait_s or 0.0))
+    async def _respond(
+        self, affinity: Affinity, image: SharedImage | None, request: Request, *, after_lead: bool
+    ) -> Response:
+        if after_lead and image is not None and request.with_image:
+            await image.lead_ended.wait()
+        return await self._asker.respond(affinity, image, request)
 
     def usage(self) -> Usage:
         """Return tokens and requests since `start` from the responses' `usage`; cached tokens where a server tells."""
@@ -269,5 +287,8 @@ class EndpointEngine:
 
     async def close(self) -> None:
         """Close the connections; requests in flight are cancelled."""
-        await self._pool.close()
-        await self._client.close()
+        for search in self._searches:
+            search.cancel()
+        await asyncio.gather(*self._searches, return_exceptions=True)
+        self._searches.clear()
+        await asyncio.gather(*(server.client.close() for server in self._pool.servers))

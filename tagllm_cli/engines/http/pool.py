@@ -1,141 +1,359 @@
-"""Server selection: the least busy healthy server; an unhealthy one gets no requests until a probe succeeds.
+"""Server selection: the least busy healthy server; one whose attempts fail is left out and tried again later.
 
-No network here: how a server is probed is given as a function.
+No network here. A server that is left out gets one real question after a pause (`Lease.is_trial`); a usable answer
+brings it back, anything else leaves it out for twice as long. A run ends when no server has given a usable answer for a
+while although they were asked.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+import time
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from tagllm_cli.engines.http.server import Server
 from tagllm_cli.errors import EndpointError
 
-_FAILURES = 3  # consecutive ones make a server unhealthy; a single reset connection does not
+_FAILURES = 3  # in a row leave a server out; a single reset connection does not
+_KEY_REFUSALS = 3  # in a row, of a server that has answered before
+_WITHOUT_LOGPROBS = 2
 _LONGEST_PAUSE_S = 30.0
+_FIRST_SLOTS = 8  # of a server that is back; each answer adds one
+_LEAST_TIMES = 20  # answers until it is known what is usual
+_HEDGED_SHARE = 0.1  # of the requests in flight
+_LEAST_HEDGED = 4
+_SILENT_S = 10.0  # without an answer: worth telling
+_SERVERS_TOLD = 3
 
 
 @dataclass(slots=True, eq=False)
-class Server:
-    """State of one server.
-
-    Args:
-        url: as the user gave it.
-        name: for messages, without secrets.
-        base: address of its API; empty until it was found.
-        is_vllm: whether its list of models says that it is vLLM.
-        is_healthy: whether it gets requests.
-        gives_logprobs: whether a response of it had log-probabilities.
-        in_flight: requests assigned to it and not answered.
-        consecutive_failures: attempts since it was last reached.
-        not_before: loop time before which it gets no request (Retry-After).
-        slots: bounds its concurrent requests; set with `base`.
-    """
-
-    url: str
-    name: str
-    base: str = ""
-    is_vllm: bool = False
-    is_healthy: bool = False
-    gives_logprobs: bool = False
-    in_flight: int = 0
-    consecutive_failures: int = 0
-    not_before: float = 0.0
-    slots: asyncio.Semaphore | None = None
-
-
-@dataclass(slots=True)
 class Affinity:
     """The server of one image: its requests share a prefix, which only one server's cache then holds."""
 
     server: Server | None = None
 
 
-class Pool:
-    """The servers of a run.
+@dataclass(frozen=True, slots=True, eq=False)
+class Lease:
+    """A slot of a server for one attempt; `is_trial`: the one question to a server that is left out."""
+
+    server: Server
+    is_trial: bool = False
+
+
+class NoServerError(Exception):
+    """No server gives a usable answer to this image's requests; nothing is known about other images'."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Durations in seconds.
 
     Args:
-        servers: all of them.
-        pause_s: pause before the first probe of an unhealthy server, in seconds; doubles up to 30 s.
-        give_up_s: `choose` raises when no server was healthy for so many seconds.
-        probe: returns whether a server responds again.
+        pause_s: how long a server is left out first; doubles up to 30 s.
+        give_up_s: the run ends when no server gave a usable answer for so long.
+        max_wait_s: longest pause of any kind, Retry-After included.
+        hedge_s: a request is asked elsewhere, too, after no less.
+        timeout_s: of one response.
     """
 
-    def __init__(
-        self,
-        servers: Sequence[Server],
-        pause_s: float,
-        give_up_s: float,
-        probe: Callable[[Server], Awaitable[bool]],
-    ) -> None:
-        self.servers = tuple(servers)
-        self._pause_s = pause_s
-        self._give_up_s = give_up_s
-        self._probe = probe
-        self._any_healthy = asyncio.Event()
-        self._unhealthy_since = 0.0
-        self._probes: dict[Server, asyncio.Task[None]] = {}
+    pause_s: float
+    give_up_s: float
+    max_wait_s: float
+    hedge_s: float
+    timeout_s: float
 
-    async def choose(self, affinity: Affinity) -> Server:
-        """Return the image's server, or another one where that is unhealthy; waits while all are.
+
+class Pool:
+    """The servers of a run, which server gets the next request, and whether there is still hope."""
+
+    def __init__(self, servers: Sequence[Server], limits: Limits) -> None:
+        self.servers = tuple(servers)
+        self._limits = limits
+        self._changed = asyncio.Event()
+        self._waiting = 0
+        self._hedges = 0
+        self._times = 0
+        self._usual_s = self._deviation_s = 0.0
+        # Since the last usable answer: when the first attempt that failed began, the images, the reasons.
+        self._failing_since: float | None = None
+        self._failing: set[Affinity] = set()
+        self._reasons: Counter[str] = Counter()
+        self._silent_since = 0.0
+
+    def admit(self, server: Server, concurrency: int) -> None:
+        """Let a server whose API was found get requests."""
+        server.concurrency = concurrency
+        server.slots.set_limit(concurrency)
+        server.is_healthy = True
+        server.pause_s = self._limits.pause_s
+        self._notify()
+
+    @property
+    def has_vllm(self) -> bool:
+        """Whether some server that gets requests is vLLM."""
+        return any(server.is_vllm and server.is_healthy for server in self.servers)
+
+    async def acquire(self, affinity: Affinity, tried: Collection[Server], *, needs_logprobs: bool) -> Lease | None:
+        """Return a slot of the image's server, or of another one where that is not healthy or was tried.
+
+        Waits for a slot and, where nothing was tried, for a server. None: all servers that may be asked were tried.
 
         Raises:
-            EndpointError: no server has been healthy for `give_up_s` seconds.
+            EndpointError: no server gave a usable answer for `give_up_s` seconds.
+            NoServerError: the same, and only this image was asked about.
         """
-        while affinity.server is None or not affinity.server.is_healthy:
-            healthy = [server for server in self.servers if server.is_healthy]
-            if healthy:
-                affinity.server = min(healthy, key=lambda server: server.in_flight)
-                break
-            timeout = self._unhealthy_since + self._give_up_s - asyncio.get_running_loop().time()
-            try:
-                await asyncio.wait_for(self._any_healthy.wait(), max(0.0, timeout))
-            except TimeoutError:
-                names = ", ".join(server.name for server in self.servers)
-                raise EndpointError(
-                    f"no endpoint has responded for {self._give_up_s:.0f} s ({names})",
-                    "See the server's log.",
-                ) from None
-        return affinity.server
-
-    def record_success(self, server: Server) -> None:
-        """Count a response of any status: the server is healthy."""
-        server.consecutive_failures = 0
-        server.is_healthy = True
-        self._any_healthy.set()
-
-    def record_failure(self, server: Server) -> None:
-        """Count an attempt that did not reach the server; several in a row make it unhealthy."""
-        server.consecutive_failures += 1
-        if server.consecutive_failures >= _FAILURES and server.is_healthy:
-            self.mark_unhealthy(server)
-
-    def mark_unhealthy(self, server: Server) -> None:
-        """Send nothing more to a server until a probe succeeds."""
-        server.is_healthy = False
-        if not any(other.is_healthy for other in self.servers):
-            self._any_healthy.clear()
-            self._unhealthy_since = asyncio.get_running_loop().time()
-        if server not in self._probes:
-            self._probes[server] = asyncio.create_task(self._probe_until_healthy(server))
-
-    async def _probe_until_healthy(self, server: Server) -> None:
-        pause = self._pause_s
         while True:
-            await asyncio.sleep(pause)
-            if await self._probe(server):
-                break
-            pause = min(2 * pause, _LONGEST_PAUSE_S)
-        del self._probes[server]
-        self.record_success(server)
+            lease = self._choose(affinity, tried, needs_logprobs=needs_logprobs)
+            if lease is None:
+                if tried:
+                    return None
+                await self._wait(affinity)
+                continue
+            server = lease.server
+            if not any(each.in_flight for each in self.servers):
+                self._silent_since = time.monotonic()
+            server.in_flight += 1
+            if lease.is_trial:
+                server.slots.take()
+                return lease
+            try:
+                has_slot = server.slots.has_room
+                if has_slot:
+                    server.slots.take()
+                    return lease
+                has_slot = await server.slots.acquire()
+            except BaseException:
+                server.in_flight -= 1
+                raise
+            if has_slot and server.is_healthy and server.not_before <= time.monotonic():
+                return lease
+            server.in_flight -= 1
+            if has_slot:
+                server.slots.release()
 
-    async def close(self) -> None:
-        """Cancel the probes."""
-        probes = list(self._probes.values())
-        self._probes.clear()
-        for task in probes:
-            task.cancel()
-        for task in probes:
-            with suppress(asyncio.CancelledError):
-                await task
+    def spare(self, slow: Server, tried: Collection[Server], *, needs_logprobs: bool) -> Lease | None:
+        """Return a free slot for a request that `slow` has not answered for long; None: there is no room for it.
+
+        No more than a tenth of the requests in flight are asked twice, except those of a server that is left out.
+        """
+        in_flight = sum(server.in_flight for server in self.servers)
+        if slow.is_healthy and self._hedges >= max(_LEAST_HEDGED, _HEDGED_SHARE * in_flight):
+            return None
+        now = time.monotonic()
+        free = [
+            server
+            for server in self.servers
+            if server.is_healthy
+            and server.slots.has_room
+            and server.not_before <= now
+            and server is not slow
+            and server not in tried
+            and not (needs_logprobs and server.lacks_logprobs)
+        ]
+        if not free:
+            return None
+        server = min(free, key=lambda each: each.load)
+        server.in_flight += 1
+        server.slots.take()
+        self._hedges += 1
+        return Lease(server)
+
+    def end_hedge(self) -> None:
+        """A request is no longer asked twice."""
+        self._hedges -= 1
+
+    def release(self, lease: Lease) -> None:
+        """Give back a slot: the attempt has ended."""
+        lease.server.in_flight -= 1
+        lease.server.slots.release()
+
+    @property
+    def patience_s(self) -> float | None:
+        """After how many seconds a response takes much longer than usual; None: too few are known."""
+        if self._times < _LEAST_TIMES:
+            return None
+        return max(self._limits.hedge_s, 4 * (self._usual_s + 4 * self._deviation_s))
+
+    def answered(self, lease: Lease, seconds: float | None = None) -> None:
+        """Count a usable answer, after so many seconds; without them a refusal that is the request's own fault."""
+        server = lease.server
+        server.failures = server.key_refusals = 0
+        server.failing.clear()
+        server.failed_share *= 0.9
+        if not server.is_healthy:
+            server.is_healthy, server.trial = True, None
+            server.lacks_logprobs, server.without_logprobs = False, 0
+            server.pause_s = self._limits.pause_s
+            server.slots.set_limit(min(_FIRST_SLOTS, server.concurrency))
+            self._notify()
+        elif server.slots.limit < server.concurrency:
+            server.slots.set_limit(server.slots.limit + 1)
+        if self._failing_since is not None:
+            self._failing_since = None
+            self._failing.clear()
+            self._reasons.clear()
+        self._silent_since = time.monotonic()
+        if seconds is not None:
+            server.has_answered = True
+            self._times += 1
+            difference = seconds - self._usual_s if self._times > 1 else seconds
+            self._usual_s += difference / 8 if self._times > 1 else seconds
+            self._deviation_s += (abs(difference) - self._deviation_s) / 4
+
+    def failed(self, lease: Lease, affinity: Affinity, reason: str, began: float, *, is_away: bool = False) -> None:
+        """Count an attempt without a usable answer; several in a row leave the server out.
+
+        Args:
+            lease: of the attempt.
+            affinity: of the image that it was about: one image alone may be what the server dislikes.
+            reason: for messages.
+            began: when it was sent.
+            is_away: the server was not reached at all, which one image is enough to tell.
+        """
+        server = lease.server
+        server.failures += 1
+        server.failing.add(affinity)
+        server.failed_share += 0.1 * (1 - server.failed_share)
+        server.reason = reason
+        self._note_failure(server, affinity, began)
+        enough = server.failures >= _FAILURES and (is_away or len(server.failing) > 1)
+        if lease.is_trial or (server.is_healthy and enough):
+            self._leave_out(server)
+
+    def key_refused(self, lease: Lease, affinity: Affinity, reason: str, began: float, error: EndpointError) -> None:
+        """Leave out a server that refuses the key. Raises `error` where all of them do."""
+        server = lease.server
+        server.key_refusals += 1
+        server.failures += 1
+        server.reason = reason
+        self._note_failure(server, affinity, began)
+        if all(each.key_refusals >= (_KEY_REFUSALS if each.has_answered else 1) for each in self.servers):
+            raise error
+        if server.is_healthy or lease.is_trial:
+            self._leave_out(server)
+
+    def pause(self, server: Server, seconds: float | None) -> None:
+        """Send nothing to a server for so many seconds, as it asks (Retry-After)."""
+        if seconds is not None and 0 < seconds < float("inf"):
+            until = time.monotonic() + min(seconds, self._limits.max_wait_s)
+            server.not_before = max(server.not_before, until)
+
+    def gave_no_logprobs(self, lease: Lease) -> None:
+        """Count a request to which a server gave no log-probabilities, and another one did."""
+        server = lease.server
+        server.without_logprobs += 1
+        server.lacks_logprobs = server.without_logprobs >= _WITHOUT_LOGPROBS and not server.gives_logprobs
+
+    def settle(self, lease: Lease) -> None:
+        """End a trial that was given up without a verdict: the next request may be the trial."""
+        if lease.server.trial is lease:
+            lease.server.trial = None
+            self._notify()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait before another attempt; told by `trouble`."""
+        self._waiting += 1
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self._waiting -= 1
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps requests from being answered, in one line; None: nothing."""
+        now = time.monotonic()
+        told = [text for server in self.servers if (text := self._trouble_of(server, now))]
+        in_flight = sum(server.in_flight for server in self.servers)
+        if in_flight and not told and now - self._silent_since > _SILENT_S:
+            silent = f"no answer for {now - self._silent_since:.0f} s ({in_flight} requests in flight"
+            told.append(f"{silent}, each may take {self._limits.timeout_s:g} s)")
+        if len(told) > _SERVERS_TOLD:
+            told[_SERVERS_TOLD:] = [f"and {len(told) - _SERVERS_TOLD} more servers"]
+        if self._waiting:
+            told.append(f"{self._waiting} request{'s wait' if self._waiting > 1 else ' waits'} for a retry")
+        return "; ".join(told) or None
+
+    def _trouble_of(self, server: Server, now: float) -> str | None:
+        row = f" ({server.failures} in a row)" if server.failures > 1 else ""
+        if not server.is_healthy:
+            wait = server.retry_at - now
+            then = f"next try in {wait:.0f} s" if wait > 0 else "being tried again"
+            return f"{server.name} left out: {server.reason}{row}, {then}"
+        if server.not_before > now:
+            return f"{server.name} asks to wait {server.not_before - now:.0f} s: {server.reason}"
+        if server.failures and self._waiting:
+            return f"{server.name}: {server.reason}{row}"
+        return None
+
+    def _choose(self, affinity: Affinity, tried: Collection[Server], *, needs_logprobs: bool) -> Lease | None:
+        now = time.monotonic()
+        healthy = []
+        for server in self.servers:
+            if server in tried or server.not_before > now:
+                continue
+            if server.is_healthy:
+                healthy.append(server)
+            elif server.base and server.trial is None and server.retry_at <= now:
+                server.trial = lease = Lease(server, is_trial=True)
+                return lease
+        if needs_logprobs:
+            healthy = [server for server in healthy if not server.lacks_logprobs] or healthy
+        if affinity.server not in healthy:
+            if not healthy:
+                return None
+            affinity.server = min(healthy, key=lambda server: server.load)
+        assert affinity.server is not None
+        return Lease(affinity.server)
+
+    async def _wait(self, affinity: Affinity) -> None:
+        """Wait until a server may be asked again, or raise where none gave a usable answer for too long."""
+        now = time.monotonic()
+        until = now + _LONGEST_PAUSE_S
+        if self._failing_since is not None:
+            until = self._failing_since + self._limits.give_up_s
+            if until <= now:
+                self._give_up(affinity, now - self._failing_since)
+        for server in self.servers:
+            if server.is_healthy:
+                until = min(until, server.not_before)
+            elif server.base and server.trial is None:
+                until = min(until, max(server.retry_at, server.not_before))
+        changed = self._changed
+        self._waiting += 1
+        try:
+            await asyncio.wait_for(changed.wait(), max(0.0, until - now))
+        except TimeoutError:
+            pass
+        finally:
+            self._waiting -= 1
+
+    def _give_up(self, affinity: Affinity, seconds: float) -> None:
+        (reason, times), *_ = self._reasons.most_common(1)
+        if self._failing <= {affinity}:
+            raise NoServerError(reason)
+        raise EndpointError(
+            f"no endpoint has given a usable answer for {seconds:.0f} s, most often: {reason} ({times} times)",
+            "See the server's log.",
+        )
+
+    def _note_failure(self, server: Server, affinity: Affinity, began: float) -> None:
+        if self._failing_since is None:
+            self._failing_since = began
+        self._failing.add(affinity)
+        self._reasons[f"{server.name}: {server.reason}"] += 1
+        self._silent_since = time.monotonic()
+
+    def _leave_out(self, server: Server) -> None:
+        server.is_healthy, server.trial = False, None
+        server.retry_at = time.monotonic() + server.pause_s
+        server.pause_s = min(2 * server.pause_s, _LONGEST_PAUSE_S, self._limits.max_wait_s)
+        server.slots.flush()
+        self._notify()
+
+    def _notify(self) -> None:
+        """Wake all that wait for a server."""
+        self._changed.set()
+        self._changed = asyncio.Event()

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from tagllm_cli.engines.factory import ModelIdentity, ModelOptions, identify, identify_served, make_engine
-from tagllm_cli.engines.http.addresses import without_secrets
+from tagllm_cli.engines.http.address import parse_address
 from tagllm_cli.errors import TableError, UsageError
 from tagllm_cli.labeling.binary import Binary
 from tagllm_cli.labeling.candidates import Candidates
@@ -123,7 +123,7 @@ def _disambiguation(out: Path, model: ModelOptions) -> str:
     labels = out.with_name("labels.parquet" if out.stem == "candidates" else f"labels-{out.stem}.parquet")
     words = ["tagllm", "disambiguate", str(out), "--out", str(labels)]
     words += ["--model", model.model] if model.model else []
-    words += [word for url in model.endpoints for word in ("--endpoint", without_secrets(url))]
+    words += [word for url in model.endpoints for word in ("--endpoint", parse_address(url).shown)]
     return shlex.join(words)
 
 

@@ -93,7 +93,7 @@ def test_an_image_is_encoded_once_for_all_of_its_requests(monkeypatch: pytest.Mo
         encoded.append(shown.uuid)
         return encode_image(shown)
 
-    monkeypatch.setattr("tagllm_cli.engines.http.engine.encode_image", counted)
+    monkeypatch.setattr("tagllm_cli.engines.http.images.encode_image", counted)
     with FaultyProxy() as server:
         ask(settings(server), [LIST] * 5)
     assert encoded == ["picture-0"]
@@ -159,9 +159,8 @@ def test_retry_after_is_not_obeyed_beyond_reason():
 
 
 def test_pauses_double_up_to_the_longest():
-    engine = EndpointEngine(EndpointSettings(("x",), backoff_s=0.5, max_wait_s=3.0), jitter=lambda: 1.0)
-    assert [engine._pause(attempt, None) for attempt in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
-    assert engine._pause(0, 2.0) == 2.0
+    engine = EndpointEngine(EndpointSettings(("x",), backoff_s=0.5), jitter=lambda: 1.0)
+    assert [engine._asker.pause(failed) for failed in range(6)] == [0.5, 1.0, 2.0, 4.0, 8.0, 10.0]
 
 
 @pytest.mark.parametrize(
@@ -259,7 +258,8 @@ def test_an_address_that_serves_something_else_is_told():
 def test_no_server_at_all_is_told_with_the_address_but_not_the_password():
     with FaultyProxy() as server:
         port = server.port
-    with pytest.raises(EndpointError, match=f"no endpoint answers: http://127.0.0.1:{port}: ConnectError") as caught:
+    says = f"no endpoint answers: http://127.0.0.1:{port}: no connection: connection refused"
+    with pytest.raises(EndpointError, match=says) as caught:
         ask(settings(f"http://me:pass@127.0.0.1:{port}"))
     assert "pass" not in caught.value.message
 
@@ -276,7 +276,7 @@ NO_LOGPROBS = refuse(400, "logprobs are not available on this server")
 def test_a_server_that_refuses_logprobs_ends_the_run_with_advice():
     with (
         FaultyProxy(lambda number, path: NO_LOGPROBS if number else None) as server,
-        pytest.raises(EndpointError, match="gives no log-probabilities: logprobs are not") as caught,
+        pytest.raises(EndpointError, match="gives no log-probabilities: HTTP 400: logprobs are not") as caught,
     ):
         ask(settings(server), [CAT])
     assert "--max-logprobs" in caught.value.hint
@@ -379,12 +379,12 @@ def test_a_vllm_server_tells_its_version_and_gets_more_requests_than_another_one
         return asyncio.sleep(0, (engine.version, engine.capacity))
 
     with FaultyProxy() as vllm, FaultyProxy(owned_by="somebody") as other:
-        assert run(settings(vllm), facts) == ("vllm 0.32.0", 256)
-        assert run(settings(other), facts) == ("endpoint", 32)
-        assert run(settings(vllm, other), facts) == ("vllm 0.32.0", 256 + 32)
-        assert run(settings(vllm, other, concurrency=8), facts) == ("vllm 0.32.0", 16)
+        assert run(settings(vllm), facts) == ("vllm 0.32.0", 512)
+        assert run(settings(other), facts) == ("endpoint", 64)
+        assert run(settings(vllm, other), facts) == ("vllm 0.32.0", 512 + 64)
+        assert run(settings(vllm, other, concurrency=8), facts) == ("vllm 0.32.0", 32)
         other.down()
-        assert run(settings(vllm, other), facts) == ("vllm 0.32.0", 2 * 256)
+        assert run(settings(vllm, other), facts) == ("vllm 0.32.0", 4 * 256)
 
 
 @pytest.mark.parametrize("fault", [refuse(404), refuse(500), refuse(401), Fault(200, (), b"<html>"), reset()])

@@ -144,7 +144,7 @@ def test_the_table_is_that_of_sound_servers(name: str, world: World, tmp_path: P
 
 @pytest.mark.parametrize("name", [*faults.REFUSALS, *faults.OF_LISTS, *faults.OF_YES_AND_NO])
 def test_what_a_server_refuses_another_one_answers(name: str, world: World, tmp_path: Path) -> None:
-    fault, reason = (faults.REFUSALS | faults.OF_LISTS | faults.OF_YES_AND_NO)[name]
+    fault, reason = {**faults.REFUSALS, **faults.OF_LISTS, **faults.OF_YES_AND_NO}[name]
     stages = [
         stage
         for stage, others in (("candidates", faults.OF_YES_AND_NO), ("labels", faults.OF_LISTS))

@@ -1,4 +1,4 @@
-"""Addresses of OpenAI-compatible APIs: what a user's URL may mean, what is sent there, and what of it may be shown."""
+"""Where the API of an address is, and how a key is sent there."""
 
 from __future__ import annotations
 
@@ -16,39 +16,28 @@ _TOKEN = "eyJ"  # begins a JSON Web Token, `{"` in base64
 
 
 def base_urls(url: str) -> tuple[str, ...]:
-    """Return the API addresses that `url` may mean, likeliest first, without a trailing slash; its query is kept.
+    """Return where the API of an address (`Address.url`) may be, likeliest first, without a trailing slash.
 
-    The address of a request (`/chat/completions`, `/models`) and of an Azure deployment tell the API's exactly.
+    The address of a request (`/chat/completions`, `/models`) and of an Azure deployment tell it exactly.
 
-    >>> base_urls("localhost:8000/")
+    >>> base_urls("http://localhost:8000")
     ('http://localhost:8000/v1', 'http://localhost:8000')
-    >>> base_urls("https://host/v1/chat/completions?api-version=1")
-    ('https://host/v1?api-version=1',)
+    >>> base_urls("https://host/v1/chat/completions")
+    ('https://host/v1',)
     """
-    parts = urlsplit(url.strip() if "://" in url else f"http://{url.strip()}")
+    parts = urlsplit(url)
     path = _OLLAMA.sub("", parts.path.rstrip("/"))
+    base = _REQUEST.sub("", path)
+    paths: tuple[str, ...] = (f"{base}/v1", base)
     if _is_azure(parts) and path in ("", "/openai"):
-        paths: tuple[str, ...] = ("/openai/v1",)
+        paths = ("/openai/v1",)
     elif _is_azure(parts) and path.startswith("/models"):
         paths = ("/models",)
-    else:
-        base = _REQUEST.sub("", path)
-        paths = (base,) if base != path else (f"{base}/v1", base)
-        if _VERSION.search(base) or _DEPLOYMENT.search(base):
-            paths = (base,)
-        elif base != path:
-            paths = (base, f"{base}/v1")
-    return tuple(urlunsplit(parts._replace(path=path, fragment="")) for path in paths)
-
-
-def api_url(base: str, request: str) -> str:
-    """Return the address of a request below an API address, whose query stays at the end.
-
-    >>> api_url("https://host/openai/deployments/gpt?api-version=1", "chat/completions")
-    'https://host/openai/deployments/gpt/chat/completions?api-version=1'
-    """
-    parts = urlsplit(base)
-    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{request}"))
+    elif _VERSION.search(base) or _DEPLOYMENT.search(base):
+        paths = (base,)
+    elif base != path:
+        paths = (base, f"{base}/v1")
+    return tuple(urlunsplit(parts._replace(path=path)) for path in paths)
 
 
 def deployed_model(base: str) -> str | None:
@@ -105,7 +94,7 @@ def redirected_base(base: str, final: str) -> str | None:
         return None
     user, at, _ = asked.netloc.rpartition("@")
     netloc = user + at + found.netloc.rpartition("@")[2]
-    return urlunsplit((found.scheme, netloc, found.path.removesuffix("/models"), asked.query, ""))
+    return urlunsplit((found.scheme, netloc, found.path.removesuffix("/models"), "", ""))
 
 
 def clean_api_key(key: str | None) -> str | None:
