@@ -3,7 +3,8 @@
     with FaultyProxy(lambda number, path: reset() if number == 2 else None) as proxy:
         ...  # proxy.url; proxy.questions; proxy.images (those that a made-up vLLM keeps; may be cleared)
 
-It runs in its own thread, so that it serves this process and others. HTTP/1.1, one request per connection.
+It runs in its own thread, so that it serves this process and others. HTTP/1.1; a connection is kept
+until a fault ends it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Fault:
         wait_s: seconds before the response.
         drip_s: seconds over which it is sent, in small pieces.
         edit: what is sent in place of the real response, head and body, for which `keep` must be 1.
-        then: what follows it: the connection is closed, reset, or left open in silence.
+        then: what follows it: the connection goes on, is closed or reset, or stays open in silence.
     """
 
     status: int = 0
@@ -46,7 +47,10 @@ class Fault:
     wait_s: float = 0.0
     drip_s: float = 0.0
     edit: Callable[[bytes], bytes] | None = None
-    then: Literal["close", "reset", "hang"] = "close"
+    then: Literal["go on", "close", "reset", "hang"] = "go on"
+
+
+WHOLE = Fault(keep=1.0)
 
 
 def refuse(status: int, message: str = "no", **headers: str) -> Fault:
@@ -212,9 +216,11 @@ class FaultyProxy:
     async def _close(self) -> None:
         if self._server is not None:
             self._server.close()
-        for connection in list(self._connections):
-            connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        for _ in range(3):  # a connection that is just being accepted is there a turn later
+            await asyncio.sleep(0)
+            for connection in list(self._connections):
+                connection.cancel()
+            await asyncio.gather(*self._connections, return_exceptions=True)
         if self._client is not None:
             await self._client.close()
 
@@ -223,26 +229,28 @@ class FaultyProxy:
         assert task is not None
         self._connections.add(task)
         try:
-            await self._converse(reader, writer)
+            while await self._converse(reader, writer):
+                pass
         except (asyncio.CancelledError, asyncio.IncompleteReadError, ConnectionError):
             _abort(writer)
         finally:
             self._connections.discard(task)
             writer.close()
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Answer one request; return whether the connection goes on."""
         method, path, headers, body = await _read_request(reader)
         received = Received(next(self._numbers) if method == "POST" else 0, method, path, headers, body)
         self.received.append(received)
         fault = self._fault(received.number, path)
         await self._running.wait()
         if fault is None:
-            fault = Fault(keep=1.0)
+            fault = WHOLE
         await asyncio.sleep(fault.wait_s)
         await self._running.wait()
         if fault.keep is None and fault.status == 0:
             _abort(writer)
-            return
+            return False
         if fault.keep is None:
             response, then = http_response(fault.status, fault.headers, fault.body), fault.then
         else:
@@ -257,6 +265,7 @@ class FaultyProxy:
             _abort(writer)
         elif then == "hang":
             await reader.read()
+        return then == "go on"
 
     async def _real(self, received: Received) -> tuple[int, tuple[tuple[str, str], ...], bytes]:
         if self._upstream is not None and self._client is not None:
@@ -307,7 +316,7 @@ async def _read_request(reader: asyncio.StreamReader) -> tuple[str, str, dict[st
 
 def http_response(status: int, headers: tuple[tuple[str, str], ...], body: bytes) -> bytes:
     lines = [f"HTTP/1.1 {status} Status", *(f"{name}: {value}" for name, value in headers)]
-    lines += [f"Content-Length: {len(body)}", "Connection: close", "", ""]
+    lines += [f"Content-Length: {len(body)}", "", ""]
     return "\r\n".join(lines).encode() + body
 
 
@@ -323,6 +332,6 @@ async def _send(writer: asyncio.StreamWriter, response: bytes, drip_s: float) ->
 def _abort(writer: asyncio.StreamWriter) -> None:
     """End a connection with RST."""
     connection = writer.get_extra_info("socket")
-    if connection is not None:
+    if connection is not None and connection.fileno() >= 0:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
     writer.transport.abort()

@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
-from typing import Any
+from typing import Any, Literal
 
 from tests.support.faulty_proxy import (
     Fault,
@@ -35,9 +35,9 @@ def drip(seconds: float) -> Fault:
     return Fault(keep=1.0, drip_s=seconds)
 
 
-def bytewise(edit: Callable[[bytes], bytes], **fault: Any) -> Fault:
+def bytewise(edit: Callable[[bytes], bytes], then: Literal["go on", "close", "reset", "hang"] = "close") -> Fault:
     """The real response, its head and body changed."""
-    return Fault(keep=1.0, edit=edit, **fault)
+    return Fault(keep=1.0, edit=edit, then=then)
 
 
 def edited(edit: Callable[[dict[str, Any]], Any]) -> Fault:
@@ -48,7 +48,7 @@ def edited(edit: Callable[[dict[str, Any]], Any]) -> Fault:
         replaced = edit(content)
         return http_response(200, (), json.dumps(content if replaced is None else replaced).encode())
 
-    return bytewise(change)
+    return bytewise(change, "go on")
 
 
 def in_choice(**fields: Any) -> Fault:
@@ -110,6 +110,7 @@ HTML = Fault(200, (("Content-Type", "text/html"),), b"<html>Welcome to the gatew
 
 # Another attempt at the same server gets the answer.
 PASSING: Mapping[str, Fault] = {
+    "401": refuse(401, "Incorrect API key"),
     "408": refuse(408),
     "429": refuse(429),
     "429 retry after seconds": refuse(429, retry_after="0.1"),
@@ -134,10 +135,11 @@ PASSING: Mapping[str, Fault] = {
     "error 503 under 200": error_in_200("The model is overloaded.", 503),
     "broken gzip": Fault(200, (("Content-Encoding", "gzip"),), b"\x1f\x8b\x08 no gzip"),
     "hang, then drop": hang(0.3),
-    "longer than a timeout": slow(2.0),
+    "longer than a timeout": slow(4.0),
     "head without end": bytewise(_endless_head, then="hang"),
     "content length too large": bytewise(_head(_longer)),
     "content length too small": bytewise(_head(_shorter)),
+    "cut off at max_tokens": in_choice(finish_reason="length"),  # `CUT_OFF`
     "chunk cut off": bytewise(_chunk_cut, then="reset"),
 }
 
@@ -148,8 +150,8 @@ HARMLESS: Mapping[str, Fault] = {
     "redirect": redirect("/v1/chat/completions", 307),
     "another model": edited(lambda content: content.__setitem__("model", "another")),
     "content in parts": edited(_in_parts),
-    "events": bytewise(_events),
-    "UTF-16": bytewise(_in_utf_16),
+    "events": bytewise(_events, "go on"),
+    "UTF-16": bytewise(_in_utf_16, "go on"),
     "usage missing": edited(lambda content: content.pop("usage") and None),
     "usage odd": edited(lambda content: content.__setitem__("usage", {"prompt_tokens": math.nan})),
     "finish reason null": in_choice(finish_reason=None),
@@ -158,6 +160,7 @@ HARMLESS: Mapping[str, Fault] = {
 # The server means it: asked again, it would say the same. Text of the reason that a row must show.
 REFUSALS: Mapping[str, tuple[Fault, str]] = {
     "400": (refuse(400, "At most 1 image(s) may be provided."), "At most 1 image"),
+    "403": (refuse(403, "Forbidden by the filter"), "Forbidden by the filter"),
     "404": (refuse(404, "The model `stub` does not exist."), "does not exist"),
     "413": (refuse(413, "Payload Too Large"), "Payload Too Large"),
     "422": (refuse(422, "Unprocessable"), "Unprocessable"),
@@ -184,5 +187,31 @@ OF_YES_AND_NO: Mapping[str, tuple[Fault, str]] = {
 
 # Faults after which a question is asked again.
 ASKED_AGAIN = frozenset({*PASSING, "redirect"})
-# Faults that last as long as a timeout: fewer of them, or they are all that a run does.
-SLOW = frozenset({"longer than a timeout", "head without end", "hang, then drop"})
+# Few of these are enough: each lasts as long as a timeout, or is asked again at most twice.
+CUT_OFF = "cut off at max_tokens"
+FEW = frozenset({"longer than a timeout", "head without end", "hang, then drop", CUT_OFF})
+
+# What every answer may be from some moment on, and what a run says of it at its end.
+PERMANENT: Mapping[str, tuple[Fault, str]] = {
+    "400": (refuse(400, "At most 1 image(s) may be provided."), "At most 1 image"),
+    "401": (refuse(401, "Incorrect API key"), "API key"),
+    "403": (refuse(403, "Not allowed"), "HTTP 403"),
+    "404": (refuse(404, "The model `stub` does not exist."), "does not exist"),
+    "429": (refuse(429, "Too many requests"), "Too many requests"),
+    "429 quota": (refuse(429, "The budget of this key is used up."), "used up"),
+    "429 retry after inf": (refuse(429, "Slow down", retry_after="inf"), "Slow down"),
+    "429 retry after hours": (refuse(429, "Slow down", retry_after="7200"), "Slow down"),
+    "500": (refuse(500, "CUDA error"), "CUDA error"),
+    "503": (refuse(503, "overloaded"), "overloaded"),
+    "HTML": (HTML, "not a chat completion"),
+    "truncated JSON": (half_json(), "not a chat completion"),
+    "no choices": (PASSING["no choices"], "not a chat completion"),
+    "reset": (reset(), "connection"),
+    "broken gzip": (PASSING["broken gzip"], "127.0.0.1"),
+    "hang": (hang(), "no answer"),
+    "hang, then drop": (hang(0.3), "connection"),
+    "filtered": (complete(None, finish="content_filter"), "content filter"),
+    "very long answer": (complete("cat, " * 100_000), "too_long_answer"),
+    "redirect that loses the question": (redirect("/other", 302), "redirects"),
+    "redirect without end": (redirect("/v1/chat/completions", 307), "redirects"),
+}

@@ -22,6 +22,7 @@ _CHARACTERS_PER_TOKEN = 12
 _LEAST_CHARACTERS = 1_000
 _HIGHEST_LOGPROB = 0.01  # above 0 by no more than rounding
 
+_LACKING = ("empty_answer", "no_logprobs")  # kinds of failures that say what there is not, and not why
 # Finish reasons of other servers, in OpenAI's words.
 _FINISH: Mapping[str, str] = {
     "eos": "stop",
@@ -70,7 +71,7 @@ def read_response(body: bytes, request: Request) -> Response:
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise BadResponseError(f"not a chat completion ({type(error).__name__})") from None
     response = check_response(request, response)
-    if response.failure is not None and response.failure.kind == "empty_answer":
+    if response.failure is not None and response.failure.kind in _LACKING and not text.strip():
         return Response(failure=_why_empty(message) or response.failure)
     return response
 

@@ -130,6 +130,16 @@ def test_a_yes_or_no_may_have_any_text(text: str | None):
     assert (response.failure, response.first_logprobs) == (None, {"yes": -0.1})
 
 
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [({"refusal": "I cannot help."}, "refused"), ({"reasoning": "Well."}, "reasoning_only"), ({}, "no_logprobs")],
+)
+def test_a_yes_or_no_without_content_says_why(message: dict[str, str], kind: str):
+    failure = read_response(body(None, **message), CAT).failure
+    assert failure is not None
+    assert failure.kind == kind
+
+
 def test_a_filtered_yes_or_no_is_filtered():
     failure = read_response(body("", {"yes": -0.1}, finish="content_filter"), CAT).failure
     assert failure is not None
