@@ -68,6 +68,11 @@ class Engine(Protocol):
         """Number of requests to keep in flight; known after `start`."""
         ...
 
+    @property
+    def trouble(self) -> str | None:
+        """What keeps requests from being answered at the moment, in one line; None: nothing. Also during `start`."""
+        ...
+
     async def start(self) -> None:
         """Load the model or reach the servers. Raises ModelError or EndpointError."""
         ...

@@ -26,13 +26,16 @@ from tagllm_cli.errors import EndpointError
 from tagllm_cli.records import DecodedImage, Request, Response
 
 _START_TRIES = 4
-_START_S = 60.0  # no further try to reach a server after so many seconds
-_PROBE_S = 30.0  # timeout of a question other than about an image
+_START_S = 45.0  # no further try to reach a server after so many seconds
+_PROBE_S = 15.0  # timeout of a question other than about an image
 _LONGEST_PROBE_PAUSE_S = 30.0
 _LONGEST_BACKOFF_S = 10.0
 # vLLM tells its limit (`max_num_seqs`) only in development mode; its own default is 256, on large GPUs 1,024.
 _VLLM_CONCURRENCY = 256
 _OTHER_CONCURRENCY = 32
+# Times the requests in flight: four servers are kept busy to 98% with 3, to 78% with 2 (4 requests per image).
+_VLLM_ADMITTED = 3
+_OTHER_ADMITTED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class EndpointSettings:
     backoff_s: float = 0.5
     max_wait_s: float = 60.0
     pause_s: float = 1.0
-    give_up_s: float = 100.0
+    give_up_s: float = 90.0
     hedge_s: float = 5.0
 
 
@@ -159,12 +162,17 @@ class EndpointEngine:
 
     @property
     def capacity(self) -> int:
-        """Twice the requests in flight over all servers, as an image's requests wait for its first one.
+        """Requests to admit: some multiple of those in flight over all servers, as many of them wait for something.
 
-        A server that is down is taken to be like the others.
+        An image's requests wait for its first one where the server is vLLM. A server that is down is taken to be like
+        the others.
         """
-        known = [self._concurrency(server) for server in self._pool.servers if server.base] or [1]
-        return 2 * (sum(known) + max(known) * (len(self._pool.servers) - len(known)))
+        admitted = [
+            self._concurrency(server) * (_VLLM_ADMITTED if server.is_vllm else _OTHER_ADMITTED)
+            for server in self._pool.servers
+            if server.base
+        ] or [1]
+        return sum(admitted) + max(admitted) * (len(self._pool.servers) - len(admitted))
 
     @property
     def trouble(self) -> str | None:
@@ -257,16 +265,20 @@ class EndpointEngine:
             image = await share_image(decoded_image)
             if len(about_image) > 1 and self._pool.has_vllm:
                 lead = about_image[0]
+                affinity.followers = len(about_image) - 1
         answers = [
             (request, self._lead(affinity, image, request))
             if number == lead and image is not None
             else (request, self._respond(affinity, image, request, after_lead=lead >= 0))
             for number, request in enumerate(requests)
         ]
-        async with aclosing(as_answered(answers)) as answered:
-            async for request, response in answered:
-                self._usage = self._usage.plus(response)
-                yield request, response
+        try:
+            async with aclosing(as_answered(answers)) as answered:
+                async for request, response in answered:
+                    self._usage = self._usage.plus(response)
+                    yield request, response
+        finally:
+            affinity.stop_waiting(affinity.followers)
 
     async def _lead(self, affinity: Affinity, image: SharedImage, request: Request) -> Response:
         try:
@@ -279,6 +291,7 @@ class EndpointEngine:
     ) -> Response:
         if after_lead and image is not None and request.with_image:
             await image.lead_ended.wait()
+            affinity.stop_waiting(1)
         return await self._asker.respond(affinity, image, request)
 
     def usage(self) -> Usage:

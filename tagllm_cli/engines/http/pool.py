@@ -30,9 +30,26 @@ _SERVERS_TOLD = 3
 
 @dataclass(slots=True, eq=False)
 class Affinity:
-    """The server of one image: its requests share a prefix, which only one server's cache then holds."""
+    """The server of one image: its requests share a prefix, which only one server's cache then holds.
+
+    `followers` are requests that wait for the image's first one, and will go to the same server.
+    """
 
     server: Server | None = None
+    followers: int = 0
+
+    def move(self, server: Server) -> None:
+        """Send the image's requests to a server from now on."""
+        if self.server is not None:
+            self.server.expected -= self.followers
+        self.server = server
+        server.expected += self.followers
+
+    def stop_waiting(self, followers: int) -> None:
+        """So many of the followers wait no longer."""
+        self.followers -= followers
+        if self.server is not None:
+            self.server.expected -= followers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,11 +188,16 @@ class Pool:
         lease.server.slots.release()
 
     @property
+    def is_down(self) -> bool:
+        """Whether no server answers, whatever the image: a failed attempt says nothing about its request then."""
+        return len(self._failing) > 1 and not any(server.is_healthy for server in self.servers)
+
+    @property
     def patience_s(self) -> float | None:
         """After how many seconds a response takes much longer than usual; None: too few are known."""
         if self._times < _LEAST_TIMES:
             return None
-        return max(self._limits.hedge_s, 4 * (self._usual_s + 4 * self._deviation_s))
+        return max(self._limits.hedge_s, 2 * (self._usual_s + 4 * self._deviation_s))
 
     def answered(self, lease: Lease, seconds: float | None = None) -> None:
         """Count a usable answer, after so many seconds; without them a refusal that is the request's own fault."""
@@ -279,6 +301,8 @@ class Pool:
     def _trouble_of(self, server: Server, now: float) -> str | None:
         row = f" ({server.failures} in a row)" if server.failures > 1 else ""
         if not server.is_healthy:
+            if not server.reason:
+                return None
             wait = server.retry_at - now
             then = f"next try in {wait:.0f} s" if wait > 0 else "being tried again"
             return f"{server.name} left out: {server.reason}{row}, {then}"
@@ -304,7 +328,7 @@ class Pool:
         if affinity.server not in healthy:
             if not healthy:
                 return None
-            affinity.server = min(healthy, key=lambda server: server.load)
+            affinity.move(min(healthy, key=lambda server: server.load))
         assert affinity.server is not None
         return Lease(affinity.server)
 

@@ -83,6 +83,7 @@ class Server:
         is_healthy: whether it gets requests.
         has_answered: whether a question was answered.
         in_flight: requests assigned to it and not answered, those that wait for a slot included.
+        expected: requests that will come to it when the first one about their image is answered.
         failures: attempts in a row that did not end with a usable answer.
         failing: the images that these were about; two are enough to tell.
         failed_share: of the last attempts, in [0, 1].
@@ -108,6 +109,7 @@ class Server:
     is_healthy: bool = False
     has_answered: bool = False
     in_flight: int = 0
+    expected: int = 0
     failures: int = 0
     failing: set[object] = field(default_factory=set)
     failed_share: float = 0.0
@@ -137,4 +139,4 @@ class Server:
     @property
     def load(self) -> float:
         """How busy it is; one that fails is taken to be busier, or it would get the most: failing is quick."""
-        return (self.in_flight + 1) / self.concurrency / (1.02 - self.failed_share)
+        return (self.in_flight + self.expected + 1) / self.concurrency / (1.02 - self.failed_share)

@@ -96,6 +96,11 @@ class InProcessEngine:
         """Requests to keep in flight: one batch that runs and one that waits; known after `start`."""
         return self._capacity
 
+    @property
+    def trouble(self) -> str | None:
+        """None: vLLM in this process either answers or dies."""
+        return None
+
     async def start(self) -> None:
         """Load the model; takes about a minute. Cancelling ends the processes that were started.
 

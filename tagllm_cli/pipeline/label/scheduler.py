@@ -35,8 +35,10 @@ from tagllm_cli.sources.base import ReadFailure, Source
 from tagllm_cli.sources.decode import decode
 from tagllm_cli.store.evidence import Evidence
 
-# After the first signal, answers that are already under way get this long to arrive.
-DRAIN_SECONDS = 10.0
+# After the first signal, answers that are already under way get this long to arrive: `docker stop` kills after 10 s,
+# and the table must be written by then.
+DRAIN_SECONDS = 5.0
+TROUBLE_SECONDS = 1.0
 DECODE_THREADS = min(16, max(2, os.cpu_count() or 1))
 MOST_BYTES = 1 << 30
 _BYTES_PER_PIXEL = 3
@@ -152,9 +154,11 @@ class Scheduler:
         Raises TagllmError only where nothing was recorded, so that nothing has changed: the engine cannot start, say.
         """
         with signals(self._stop.set):
+            watching = asyncio.create_task(self._watch())
             try:
                 await self._admit(listed_only)
             finally:
+                watching.cancel()
                 await self._finish()
         if self._error is not None:
             if not isinstance(self._error, TagllmError) or not self._recorder.has_committed:
@@ -166,6 +170,12 @@ class Scheduler:
             self.stats.warning = self._check.finish()
         logger.info("run ended: %s", self.stats)
         return self.stats
+
+    async def _watch(self) -> None:
+        """Tell again and again what keeps the engine from answering."""
+        while True:
+            await asyncio.sleep(TROUBLE_SECONDS)
+            self._progress.trouble(self._engine.trouble)
 
     async def _admit(self, listed_only: bool) -> None:
         """Start a task for every image that lacks responses, as room permits, and wait for all of them."""
