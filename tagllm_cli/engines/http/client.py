@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from tagllm_cli.engines.http.address import Address, scrub
-from tagllm_cli.engines.http.api_base import clean_api_key, key_headers
+from tagllm_cli.engines.http.api_base import base_urls, clean_api_key, key_headers
 from tagllm_cli.engines.http.proxies import Proxy, find_proxy
 from tagllm_cli.errors import EndpointError
 
@@ -72,7 +72,7 @@ class Client:
             )
         self._address = address
         self.has_key = bool(key or address.authorization)
-        self._credentials = key_headers(address.url, key)
+        self._credentials = key_headers(base_urls(address.url)[0], key)
         if address.authorization:
             self._credentials = {"Authorization": address.authorization}
         self._secrets = (*((key,) if key else ()), *address.secrets)

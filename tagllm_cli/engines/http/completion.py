@@ -16,10 +16,12 @@ from tagllm_cli.engines.base import check_response, failure_kind, merge_logprobs
 from tagllm_cli.engines.http.bodies import MOST_BYTES, BadResponseError, error_message, parse_json, storable
 from tagllm_cli.engines.http.protocol import is_retryable
 from tagllm_cli.records import Failure, Request, Response
+from tagllm_cli.text import one_line
 
 # An English word is one to three tokens. Longer than this, the server did not keep to `max_tokens`.
 _CHARACTERS_PER_TOKEN = 12
 _LEAST_CHARACTERS = 1_000
+_SHOWN_BYTES = 500  # of a body that is no answer
 _HIGHEST_LOGPROB = 0.01  # above 0 by no more than rounding
 
 _LACKING = ("empty_answer", "no_logprobs")  # kinds of failures that say what there is not, and not why
@@ -69,7 +71,8 @@ def read_response(body: bytes, request: Request) -> Response:
             output_tokens=output_tokens,
         )
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise BadResponseError(f"not a chat completion ({type(error).__name__})") from None
+        begins = one_line(body[:_SHOWN_BYTES].decode("utf-8", "replace"), 80)
+        raise BadResponseError(f"not a chat completion ({type(error).__name__}): {begins}") from None
     response = check_response(request, response)
     if response.failure is not None and response.failure.kind in _LACKING and not text.strip():
         return Response(failure=_why_empty(message) or response.failure)

@@ -168,6 +168,12 @@ def test_what_is_no_completion_is_retryable(response: str):
         read_response(response.encode(), LIST)
 
 
+def test_a_page_instead_of_an_answer_is_shown_by_its_first_words():
+    with pytest.raises(BadResponseError, match=r": <html> Welcome to the gateway ") as raised:
+        read_response(b"<html>\n Welcome to the gateway " + b"x" * 1000, LIST)
+    assert len(str(raised.value)) < 150
+
+
 @pytest.mark.parametrize("content", [5, {"text": "cat"}, [{"type": "text"}], ["cat"]])
 def test_content_of_an_unknown_form_is_retryable(content: Any):
     with pytest.raises(BadResponseError):

@@ -31,6 +31,8 @@ from tests.support.faulty_proxy import Fault, FaultyProxy
 from tests.support.stub_server import Faulty, stub_server
 from tests.support.workspace import MODEL, Workspace
 
+pytestmark = pytest.mark.slow
+
 IMAGES = 40
 EVERY = 5
 STAGES = ("candidates", "labels")
