@@ -14,6 +14,7 @@ import io
 import itertools
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -143,6 +144,7 @@ class FaultyProxy:
         models: the made-up server's models.
         owned_by: what its list of models says about them; `vllm`: it has vLLM's `/version` too.
         upstream: address of a real server (without /v1) that responds instead.
+        tls: speak https with this context.
     """
 
     def __init__(
@@ -153,6 +155,7 @@ class FaultyProxy:
         models: tuple[str, ...] = ("demo",),
         owned_by: str = "vllm",
         upstream: str | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.received: list[Received] = []
         self.images: dict[str, Any] = {}
@@ -161,6 +164,7 @@ class FaultyProxy:
         self._models = models
         self._owned_by = owned_by
         self._upstream = upstream
+        self._tls = tls
         self._numbers = itertools.count(1)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -210,7 +214,7 @@ class FaultyProxy:
 
     async def _listen(self) -> None:
         self._client = aiohttp.ClientSession() if self._upstream else None
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _close(self) -> None:
@@ -276,12 +280,13 @@ class FaultyProxy:
                 received.method, self._upstream + received.path, data=io.BytesIO(received.body), headers=kept
             ) as answer:
                 return answer.status, (("Content-Type", "application/json"),), await answer.read()
-        if received.path == "/v1/models":
+        path = received.path.partition("?")[0]
+        if path == "/v1/models":
             models = [{"id": name, "object": "model", "owned_by": self._owned_by} for name in self._models]
             return 200, (), json.dumps({"object": "list", "data": models}).encode()
-        if received.path == "/version" and self._owned_by == "vllm":
+        if path == "/version" and self._owned_by == "vllm":
             return 200, (), b'{"version": "0.32.0"}'
-        if received.path == "/v1/chat/completions" and received.method == "POST":
+        if path == "/v1/chat/completions" and received.method == "POST":
             question = received.json
             if self._owned_by == "vllm" and not self._recall(question):
                 return 400, (), json.dumps({"error": {"message": IMAGE_MISSED, "code": 400}}).encode()

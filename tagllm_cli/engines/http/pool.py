@@ -20,6 +20,7 @@ _FAILURES = 3  # in a row leave a server out; a single reset connection does not
 _KEY_REFUSALS = 3  # in a row, of a server that has answered before
 _WITHOUT_LOGPROBS = 2
 _LONGEST_PAUSE_S = 30.0
+_LONGEST_PAUSE_ALONE_S = 8.0  # while no server is healthy, all wait for it
 _FIRST_SLOTS = 8  # of a server that is back; each answer adds one
 _LEAST_TIMES = 20  # answers until it is known what is usual
 _HEDGED_SHARE = 0.1  # of the requests in flight
@@ -373,7 +374,8 @@ class Pool:
     def _leave_out(self, server: Server) -> None:
         server.is_healthy, server.trial = False, None
         server.retry_at = time.monotonic() + server.pause_s
-        server.pause_s = min(2 * server.pause_s, _LONGEST_PAUSE_S, self._limits.max_wait_s)
+        longest = _LONGEST_PAUSE_S if any(other.is_healthy for other in self.servers) else _LONGEST_PAUSE_ALONE_S
+        server.pause_s = min(2 * server.pause_s, longest, self._limits.max_wait_s)
         server.slots.flush()
         self._notify()
 

@@ -37,7 +37,7 @@ from tagllm_cli.store.evidence import Evidence
 
 # After the first signal, answers that are already under way get this long to arrive: `docker stop` kills after 10 s,
 # and the table must be written by then.
-DRAIN_SECONDS = 5.0
+DRAIN_SECONDS = 3.0
 TROUBLE_SECONDS = 1.0
 DECODE_THREADS = min(16, max(2, os.cpu_count() or 1))
 MOST_BYTES = 1 << 30

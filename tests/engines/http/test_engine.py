@@ -380,12 +380,12 @@ def test_a_vllm_server_tells_its_version_and_gets_more_requests_than_another_one
         return asyncio.sleep(0, (engine.version, engine.capacity))
 
     with FaultyProxy() as vllm, FaultyProxy(owned_by="somebody") as other:
-        assert run(settings(vllm), facts) == ("vllm 0.32.0", 512)
-        assert run(settings(other), facts) == ("endpoint", 64)
-        assert run(settings(vllm, other), facts) == ("vllm 0.32.0", 512 + 64)
-        assert run(settings(vllm, other, concurrency=8), facts) == ("vllm 0.32.0", 32)
+        assert run(settings(vllm), facts) == ("vllm 0.32.0", 3 * 256)
+        assert run(settings(other), facts) == ("endpoint", 2 * 32)
+        assert run(settings(vllm, other), facts) == ("vllm 0.32.0", 3 * 256 + 2 * 32)
+        assert run(settings(vllm, other, concurrency=8), facts) == ("vllm 0.32.0", 3 * 8 + 2 * 8)
         other.down()
-        assert run(settings(vllm, other), facts) == ("vllm 0.32.0", 4 * 256)
+        assert run(settings(vllm, other), facts) == ("vllm 0.32.0", 2 * 3 * 256)
 
 
 @pytest.mark.parametrize("fault", [refuse(404), refuse(500), refuse(401), Fault(200, (), b"<html>"), reset()])
