@@ -46,7 +46,7 @@ class EngineSettings:
     Args:
         model: folder, hub name or URL of the model.
         engine_args: vLLM's engine arguments as typed, `key -> value`; they replace the defaults here.
-        chat_template_kwargs: variables for the chat template, beside CHAT_TEMPLATE_KWARGS.
+        chat_template_kwargs: the user's variables for the chat template.
         max_pixels: what no image exceeds (width x height); None: unknown.
         log_file: where vLLM's log goes; None: stderr.
         verbose: send the log to stderr even so.
