@@ -220,7 +220,7 @@ class Evidence:
         self._revised |= self._file.changes != before
         query(
             """UPDATE image SET version = (SELECT version FROM listed WHERE listed.id = image.id)
-               WHERE id = ? AND id IN (SELECT id FROM listed WHERE unverified)""",
+               WHERE id = ? AND EXISTS (SELECT 1 FROM listed WHERE listed.id = image.id AND unverified)""",
             (image_id,),
         )
         query("UPDATE listed SET unverified = 0 WHERE id = ? AND unverified", (image_id,))
