@@ -6,13 +6,15 @@ ENGINE ?= $(if $(shell nvidia-smi -L 2>/dev/null),gpu,cpu)
 # Where the CPU build of torch comes from when the configured package indexes do not have it.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
+KILLS ?= 100
+
 LOCK := .ci/cpu.lock
 READY := .venv/.ready
 RUN := .venv/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install-cpu install-gpu demo test coverage quick check format bench ablation demo-model scorecard lock wheel clean
+.PHONY: help setup install-cpu install-gpu demo test coverage quick check format kills bench ablation demo-model scorecard lock wheel clean
 
 help: ## explain every target (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +42,9 @@ check: $(READY) ## lint, formatting, imports between packages, types
 format: $(READY) ## rewrite the sources as `make check` wants them
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
+
+kills: $(READY) ## kill each labeling command 100 times, and report what is asked again (KILLS=100)
+	TAGLLM_KILLS=$(KILLS) $(RUN) -m pytest -q tests/cli/test_kills.py
 
 bench: $(READY) ## measure speed, memory and start-up against their goals
 	$(RUN) -m tests.bench

@@ -281,8 +281,8 @@ class Evidence:
         """Record an answer (the first one wins) or a failure (kept until an answer comes)."""
         self._revised = True
         if response.failure is not None:
-            values = (key, *failure_values(response.failure), self._run)
-            self._file.query(insert("failed_request", "REPLACE"), values)
+            failed = (key, *failure_values(response.failure), self._run)
+            self._file.query(insert("failed_request", "REPLACE"), failed)
             return
         logprobs = {token: round(value, 4) for token, value in response.first_logprobs.items()}
         encoded = json.dumps(logprobs, separators=(",", ":")) if logprobs else None
