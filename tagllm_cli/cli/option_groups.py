@@ -6,11 +6,12 @@ package below that the options describe.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
@@ -18,6 +19,7 @@ from tagllm_cli.cli.options import (
     AllowGone,
     Arms,
     BinaryThreshold,
+    ChatTemplateKwargs,
     Concurrency,
     Cooccurrence,
     DryRun,
@@ -114,6 +116,7 @@ class EngineGroup:
     """How the model is loaded, or its servers are asked."""
 
     engine_arg: EngineArg = None
+    chat_template_kwargs: ChatTemplateKwargs = None
     model_id: ModelId = None
     concurrency: Concurrency = None
     timeout: Timeout = None
@@ -131,7 +134,7 @@ class EngineGroup:
     ) -> ModelOptions:
         """Return the model that answers; say so on `console` where it keeps endpoints from being asked.
 
-        Raises UsageError for an --engine-arg that is not KEY=VALUE.
+        Raises UsageError for an --engine-arg that is not KEY=VALUE, and --chat-template-kwargs that are no object.
         """
         from tagllm_cli.engines.factory import ModelOptions
 
@@ -146,6 +149,7 @@ class EngineGroup:
             model_id=self.model_id,
             api_key=os.environ.get("TAGLLM_API_KEY"),  # never a flag: other users can read a process's arguments
             engine_args=_pairs(self.engine_arg),
+            chat_template_kwargs=_json_object("--chat-template-kwargs", self.chat_template_kwargs),
             prompts=prompts,
             max_pixels=max_pixels,
             replay=recording.replay,
@@ -275,6 +279,18 @@ def names(given: str | None, option: str, example: str) -> tuple[str, ...] | Non
     if not found:
         raise UsageError(f"{option} names nothing", f"For example {option} {example}.")
     return found
+
+
+def _json_object(option: str, given: str | None) -> dict[str, Any]:
+    try:
+        value = json.loads(given or "{}")
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise UsageError(
+            f"{option} takes a JSON object, not {given!r}", f"For example {option} '{{\"thinking\": false}}'."
+        )
+    return value
 
 
 def _pairs(given: Sequence[str] | None) -> dict[str, str]:

@@ -129,6 +129,10 @@ EngineArg = Annotated[
     list[str] | None,
     _model("--engine-arg", metavar="KEY=VALUE", help="Any other argument of vLLM's engine; repeatable."),
 ]
+ChatTemplateKwargs = Annotated[
+    str | None,
+    _model("--chat-template-kwargs", metavar="JSON", help="Variables for the model's chat template."),
+]
 ModelId = Annotated[
     str | None,
     _model("--model-id", metavar="NAME", help="Identity of the model, where its name or files do not determine it."),

@@ -23,6 +23,9 @@ CHAT_TEMPLATE_KWARGS: Mapping[str, Any] = {"enable_thinking": False}
 _TOO_LONG = re.compile(r"max\w*.{0,20}(context|model|length|len)|context (length|window)|too long", re.IGNORECASE)
 _LEAST_LOGPROB = -9999.0  # for minus infinity, which JSON lacks; vLLM's server does the same
 
+# What `failure_kind` returns: the request was refused, and nothing was asked.
+REFUSED_KINDS = ("too_long", "rejected")
+
 _NO_LOGPROBS = Failure("no_logprobs", "the answer has no log-probabilities, from which yes or no is decided")
 # Finish reasons that leave no answer, with the failure's kind and message.
 _NO_ANSWER: Mapping[str, tuple[str, str]] = {
@@ -98,6 +101,11 @@ class Engine(Protocol):
     async def close(self) -> None:
         """Release everything; safe to call twice, and after a failed `start`."""
         ...
+
+
+def template_kwargs(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the variables for a chat template: reasoning is off unless `given` says otherwise."""
+    return {**CHAT_TEMPLATE_KWARGS, **given}
 
 
 async def ask_all(engine: Engine, decoded_image: DecodedImage | None, requests: Sequence[Request]) -> list[Response]:

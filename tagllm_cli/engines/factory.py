@@ -13,11 +13,21 @@ from tagllm_cli.engines.base import Engine
 from tagllm_cli.engines.http.engine import identify_endpoints, identify_served, make_endpoint_engine
 from tagllm_cli.engines.identity import ModelIdentity
 from tagllm_cli.engines.local.engine import identify_local, make_local_engine
+from tagllm_cli.engines.local.image_tokens import TokenCounter, local_counter
 from tagllm_cli.engines.options import ModelOptions
 from tagllm_cli.engines.replay import RecordingEngine, identify_recording, make_replay_engine
 from tagllm_cli.errors import ModelError
 
-__all__ = ["ENGINES", "ModelIdentity", "ModelOptions", "identify", "identify_served", "make_engine", "resolve"]
+__all__ = [
+    "ENGINES",
+    "ModelIdentity",
+    "ModelOptions",
+    "identify",
+    "identify_served",
+    "make_engine",
+    "resolve",
+    "token_counter",
+]
 
 Origin = Literal["flag", "environment", "config", "default"]
 _PRECEDENCE: Sequence[Origin] = ("flag", "environment", "config", "default")
@@ -92,6 +102,21 @@ def make_engine(options: ModelOptions, log_file: Path, pinned: ModelIdentity | N
         )
     engine = kind.make(options, log_file, pinned)
     return engine if options.record is None else RecordingEngine(engine, options.record)
+
+
+def token_counter(options: ModelOptions) -> TokenCounter:
+    """Return what counts the tokens of prompts for the model that the options name, without loading it.
+
+    Raises:
+        ModelError: they cannot be known here; the message says why.
+    """
+    if options.replay is not None:
+        raise ModelError("the answers come from a recording")
+    if options.endpoints:
+        raise ModelError("only the server knows what an image costs its model")
+    if options.model is None:
+        raise ModelError("no model is named: give --model")
+    return local_counter(options)
 
 
 def _kind(options: ModelOptions) -> EngineKind | None:

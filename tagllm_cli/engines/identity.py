@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tagllm_cli.engines.hub import commit_of
@@ -36,6 +37,7 @@ _DECISIVE = (
     "generation_config",
     "override_generation_config",
 )
+_NONE: Mapping[str, Any] = MappingProxyType({})
 _UNSET: tuple[Any, ...] = (None, "auto", {}, "")
 _NOT_READ = ("readme", "license", "licence", "notice", "changelog", "use_policy")
 _NOT_READ_SUFFIXES = (".md", ".png", ".jpg", ".jpeg", ".gif", ".pdf", ".lock", ".incomplete")
@@ -51,13 +53,19 @@ class ModelIdentity:
     digest: bytes
 
 
-def served_identity(name: str) -> ModelIdentity:
+def served_identity(name: str, chat_template_kwargs: Mapping[str, Any] = _NONE) -> ModelIdentity:
     """Return the identity of a model known by a name alone: a served id, or the user's `--model-id`."""
-    return ModelIdentity(name, _digest("name", name))
+    more = (dict(chat_template_kwargs),) if chat_template_kwargs else ()
+    return ModelIdentity(name, _digest("name", name, *more))
 
 
 def model_identity(
-    model: str, engine_args: Mapping[str, str], *, model_id: str | None = None, cache_dir: Path | None = None
+    model: str,
+    engine_args: Mapping[str, str],
+    *,
+    model_id: str | None = None,
+    chat_template_kwargs: Mapping[str, Any] = _NONE,
+    cache_dir: Path | None = None,
 ) -> ModelIdentity:
     """Return the identity of what `--model` names.
 
@@ -65,17 +73,20 @@ def model_identity(
         model: folder, GGUF file, hub name, or URL (which needs `model_id`).
         engine_args: as for `EngineSettings`.
         model_id: the user's own name for it; no file is read then, and a server of the same name is the same model.
+        chat_template_kwargs: variables that the user gave for the chat template; they count like options.
         cache_dir: where digests of files are cached by size and mtime; None: the user's cache folder.
 
     Raises:
         ModelError: there is no such model, or a hub name cannot be looked up.
     """
     if model_id:
-        return served_identity(model_id)
+        return served_identity(model_id, chat_template_kwargs)
     if is_remote(model):
         raise ModelError(f"cannot tell which model is at {model}", "Name it: --model-id NAME-AND-VERSION.")
     parsed = parse_engine_args(engine_args)
     options = {key: parsed[key] for key in _DECISIVE if key in parsed and parsed[key] not in _UNSET}
+    if chat_template_kwargs:
+        options["chat_template_kwargs"] = dict(chat_template_kwargs)
     if parsed.get("load_format") == "dummy":
         options["weights"] = f"random, seed {parsed.get('seed', 0)}"
     path = local_model(model)

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, JpegImagePlugin
 
-from tagllm_cli.records import DecodedImage, Failure, ImageInfo
+from tagllm_cli.records import MOST_ASPECT, DecodedImage, Failure, ImageInfo
 from tagllm_cli.sources.formats import MAX_DECLARED_PIXELS, Format, diagnose, recognize, refuse_raw
 from tagllm_cli.sources.memory import ByteBudget, decoding_bytes
 
-# Goes into every request's identity: raise it when the same bytes come out as other pixels.
+# Goes into every request's identity: raise it when the same bytes come out as other pixels. (It was not raised when
+# images thinner than 1 : MOST_ASPECT were widened: what was answered about one before is an answer all the same.)
 IMAGING_VERSION = 1
 
 # All threads of the process together. An image that would take more than this by itself is not decoded.
@@ -73,22 +74,42 @@ def decode(data: bytes, max_pixels: int) -> tuple[ImageInfo, DecodedImage | None
     return info, DecodedImage(decoded.pixels, uuid, data, decoded.mime)
 
 
+def measure(data: bytes) -> tuple[int, int] | None:
+    """Return the upright (width, height) in pixels that a file's header declares; None where it declares none.
+
+    No pixels are decoded: a file that is damaged behind its header has a size.
+    """
+    form = recognize(data)
+    if isinstance(form, Failure):
+        return None
+    try:
+        with form.open(data) as image:
+            width, height = image.size
+            is_turned = form.plugin != "TIFF" and _orientation(image) in _SIDEWAYS  # a TIFF says its upright size
+            return (height, width) if is_turned else (width, height)
+    except Exception:  # as for `decode`
+        return None
+
+
 def fit(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
     """Return the largest (width, height) in pixels with the aspect of `size`, its area at most `max_pixels`.
 
-    Never larger than `size`, and no side below 1.
+    Never larger than `size`, and no side below 1; but what is thinner than 1 : MOST_ASPECT is made as wide as that.
 
     >>> fit((4000, 3000), 1_000_000)
     (1154, 866)
     >>> fit((640, 480), 1_000_000)
     (640, 480)
+    >>> fit((1000, 1), 1_000_000)
+    (1000, 5)
     """
-    width, height = size
+    least = math.ceil(max(size) / MOST_ASPECT)
+    width, height = (max(side, least) for side in size)
     if width * height <= max_pixels:
-        return size
+        return width, height
     scale = math.sqrt(max_pixels / (width * height))
     low, high = sorted((max(1, int(width * scale)), max(1, int(height * scale))))
-    high = min(high, max_pixels // low)  # where the short side was rounded up to 1
+    high = min(high, MOST_ASPECT * low, max_pixels // low)  # the short side was rounded
     return (low, high) if width < height else (high, low)
 
 

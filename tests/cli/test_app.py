@@ -100,6 +100,8 @@ ERRORS = {
     f"{RUN} --prompts own-prompts": "own-prompts/group.yaml",
     f"{RUN} --prompts nowhere": "nowhere cannot be read",
     f"{RUN} --engine-arg foo": "takes KEY=VALUE, not 'foo'",
+    f"{RUN} --chat-template-kwargs thinking=false": "takes a JSON object, not 'thinking=false'",
+    f"{RUN} --chat-template-kwargs [1]": "takes a JSON object, not '[1]'",
     f"{RUN} --arms ,": "--arms names nothing",
     f"{RUN} --arms nope": "no arm named 'nope'",
     f"{RUN} --limit 0": "--limit",

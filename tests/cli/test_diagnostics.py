@@ -201,6 +201,22 @@ def test_the_packages_for_a_cpu(install: Callable[..., None], cpu_set: None, nvi
     assert "share their files" in checks()["vLLM"].detail
 
 
+def test_a_torchvision_that_cannot_be_imported(
+    install: Callable[..., None], cpu_set: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "torchvision_operators", raising=False)
+    install("torchvision", "0.28.0", **{"torchvision/version.py": "__version__ = '0.28.0+cu130'\n"})
+    vllm = checks()["vLLM"]
+    assert (vllm.state, "torchvision is built for CUDA" in vllm.detail, examine().ready) == ("missing", True, False)
+    version = tmp_path / "site" / "torchvision" / "version.py"
+    version.write_text("__version__ = '0.28.0+cpu'\n")
+    assert checks()["vLLM"].state == "ok"
+    version.write_text("__version__ = '0.28.0+cu130'\n")
+    (tmp_path / "site" / "torchvision_operators.py").touch()  # as `make setup` does
+    importlib.invalidate_caches()
+    assert checks()["vLLM"].state == "ok"
+
+
 def test_the_packages_for_a_gpu(install: Callable[..., None], nvidia_smi: Callable[[str], None]) -> None:
     nvidia_smi(f"echo '{TWO_GPUS}'")
     install("vllm", "0.32.0", **{"vllm/__init__.py": ""})

@@ -159,6 +159,16 @@ def test_the_users_own_name_reads_nothing_and_meets_a_server_of_that_name(model:
     assert reads == []
 
 
+def test_variables_of_the_chat_template_make_another_model(model: Path, cache: Path):
+    def of(**variables: object) -> bytes:
+        return model_identity(str(model), {}, chat_template_kwargs=variables, cache_dir=cache).digest
+
+    assert of() == digest(model, cache)
+    assert len({of(), of(thinking=False), of(thinking=True), of(thinking=True, language="en")}) == 4
+    assert served_identity("mine", {}) == served_identity("mine")
+    assert served_identity("mine", {"thinking": True}) != served_identity("mine")
+
+
 def test_a_url_needs_a_name(cache: Path):
     with pytest.raises(ModelError) as caught:
         digest("s3://bucket/model", cache)

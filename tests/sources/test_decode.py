@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from tagllm_cli.records import DecodedImage
-from tagllm_cli.sources.decode import decode, fit
+from tagllm_cli.records import MOST_ASPECT, DecodedImage
+from tagllm_cli.sources.decode import decode, fit, measure
 from tests.support.image_files import encode, encode_heic, photo, png
 
 LARGE = 1_000_000
@@ -123,6 +123,7 @@ def test_orientations(form: str, orientation: int) -> None:
     stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](np.asarray(upright))))
     options = {"lossless": True} if form == "WEBP" else {"quality": 95} if form == "JPEG" else {}
     data = encode(stored, form, exif=exif(orientation), **options)
+    assert measure(data) == (96, 64)
     for budget, size in ((LARGE, (96, 64)), (96 * 64 // 4, (48, 32))):
         info, result = decode(data, budget)
         assert result is not None
@@ -141,6 +142,7 @@ def test_heic_and_avif_are_read_upright(form: str, orientation: int) -> None:
     data = encode_heic(stored) if form == "HEIC" else encode(stored, form, exif=stored.getexif())
     info, result = decode(data, LARGE)
     assert result is not None
+    assert measure(data) == (96, 64)
     assert ((info.width, info.height), result.pixels.size, result.encoded) == ((96, 64), (96, 64), None)
     assert np.abs(array(result).astype(int) - np.asarray(upright)).mean() < 4
 
@@ -230,19 +232,44 @@ sides = st.integers(1, 100_000)
 @given(width=sides, height=sides, max_pixels=st.integers(1, 4_000_000))
 def test_fit(width: int, height: int, max_pixels: int) -> None:
     new_width, new_height = fit((width, height), max_pixels)
-    assert 1 <= new_width <= width
-    assert 1 <= new_height <= height
+    assert min(new_width, new_height) >= 1
+    assert max(new_width, new_height) <= MOST_ASPECT * min(new_width, new_height)
     assert new_width * new_height <= max_pixels
+    if max(width, height) <= MOST_ASPECT * min(width, height):
+        assert (new_width <= width) & (new_height <= height)
+    else:  # widened first
+        width, height = (max(side, -(-max(width, height) // MOST_ASPECT)) for side in (width, height))
     if width * height <= max_pixels:
         assert (new_width, new_height) == (width, height)
-    elif min(new_width, new_height) > 1:
+    elif min(new_width, new_height) > 1 and max(new_width, new_height) < MOST_ASPECT * min(new_width, new_height):
         # Each side is at most one pixel short of the exact scale.
         scale = (max_pixels / (width * height)) ** 0.5
         assert width * scale - new_width < 1.001
         assert height * scale - new_height < 1.001
 
 
+def test_the_header_alone_tells_the_size() -> None:
+    whole = encode(photo(96, 64), "JPEG")
+    assert measure(whole[: len(whole) // 2]) == (96, 64)
+    assert [measure(data) for data in (b"", b"no picture", whole[:4])] == [None, None, None]
+
+
 def test_extreme_aspects() -> None:
     assert decoded(encode(Image.new("RGB", (5000, 1)), "PNG"), 100).pixels.size == (100, 1)
     assert decoded(encode(Image.new("RGB", (1, 5000)), "JPEG"), 100).pixels.size == (1, 100)
     assert decoded(encode(photo(), "JPEG"), 1).pixels.size == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((300, 1), (300, 2)), ((1, 10_000), (50, 10_000)), ((400, 2), (400, 2))]
+)
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF"])
+def test_what_is_thinner_than_any_processor_takes_is_widened(
+    size: tuple[int, int], expected: tuple[int, int], form: str
+) -> None:
+    info, result = decode(encode(Image.new("RGB", size, (10, 200, 30)), form), LARGE)
+    assert (info.width, info.height) == size
+    assert result is not None
+    assert result.pixels.size == expected
+    assert np.abs(array(result).astype(int) - (10, 200, 30)).max() <= 8
+    assert (result.encoded is None) == (size != expected or form == "GIF")

@@ -36,8 +36,14 @@ MODEL = Path(__file__).parents[1] / "demo" / "model"
 IMAGES = Path(__file__).parents[1] / "demo" / "images"
 CACHE_BYTES = 1 << 30
 START_S = 600
-# Compiling takes longer than a test's few thousand requests gain from it.
-QUICK_START = {"enforce_eager": "true", "kv_cache_memory_bytes": str(CACHE_BYTES)}
+# Compiling takes longer than a test's few thousand requests gain from it. The worker in the engine's own process spares
+# the start of another one, which imports vLLM again; on a CPU vLLM wants this variable for it.
+QUICK_START = {
+    "enforce_eager": "true",
+    "kv_cache_memory_bytes": str(CACHE_BYTES),
+    "distributed_executor_backend": "uni",
+}
+ONE_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 
 
 @dataclass(frozen=True)
@@ -81,8 +87,12 @@ class Live:
         """Return the demo model in this process."""
         if not isinstance(self._running, LiveEngine):
             self.close()
-            self._running = self._stack.enter_context(_engine(self._folder / "vllm.log"))
+            self._running = self._stack.enter_context(running(self._demo_settings()))
         return self._running
+
+    def _demo_settings(self) -> EngineSettings:
+        arguments = {**QUICK_START, "max_num_seqs": "64"}
+        return EngineSettings(str(MODEL), arguments, log_file=self._folder / "vllm.log")
 
     def server(self) -> LiveServer:
         """Return the demo model behind vLLM's own server."""
@@ -139,12 +149,17 @@ def no_engine(live: Live) -> None:
 
 
 @contextmanager
-def _engine(log_file: Path) -> Iterator[LiveEngine]:
-    engine = InProcessEngine(EngineSettings(str(MODEL), {**QUICK_START, "max_num_seqs": "64"}, log_file=log_file))
+def running(settings: EngineSettings) -> Iterator[LiveEngine]:
+    """Run the engine of these settings, which name a log file."""
+    assert settings.log_file is not None
+    engine = InProcessEngine(settings)
     shared = SharedEngine(engine)
     try:
-        shared.run(shared.prepare())
-        yield LiveEngine(engine, shared, log_file)
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in ONE_PROCESS.items():
+                patch.setenv(name, value)
+            shared.run(shared.prepare())
+        yield LiveEngine(engine, shared, settings.log_file)
     finally:
         shared.close()
 

@@ -21,11 +21,17 @@ from tests.support import rule_engine as rules
 from tests.support.faulty_proxy import Fault, FaultyProxy, completion, refuse
 
 Answer = Callable[[DecodedImage | None, Request], Response]
+Faulty = Callable[[int, str], Fault | None]
 
 
-def stub_server(model: str = "stub", answer: Answer = rules.answer) -> FaultyProxy:
-    """A server, a context manager, that serves one model under this name; `answer` is the model's response."""
-    return FaultyProxy(answer=lambda question: _response(question, answer), models=(model,))
+def stub_server(
+    model: str = "stub", answer: Answer = rules.answer, fault: Faulty = lambda number, path: None
+) -> FaultyProxy:
+    """A server, a context manager, that serves one model under this name; `answer` is the model's response.
+
+    `fault` is that of `FaultyProxy`.
+    """
+    return FaultyProxy(fault, answer=lambda question: _response(question, answer), models=(model,))
 
 
 def picture_of(url: str) -> DecodedImage:

@@ -36,17 +36,31 @@ def vllm(has_gpu: bool) -> Check:
         return Check("vLLM", "warning", f"{detail}: both are installed and share their files", again)
     if has_gpu and not cuda:
         return Check("vLLM", "warning", f"{detail}: the GPU is not used", again)
+    if not cuda and _is_broken_torchvision():
+        hint = "pip uninstall torchvision, or install the CPU build of it; most models need one"
+        return Check("vLLM", "missing", f"{detail}; torchvision is built for CUDA: no model can be loaded", hint)
     return Check("vLLM", "ok", detail)
 
 
 def _cuda() -> str:
     """Return the CUDA version that the installed torch was built for, "" for none."""
+    found = re.search(r"^cuda\b.*= *'([\d.]+)'", _build_of("torch"), re.MULTILINE)
+    return found[1] if found else ""
+
+
+def _is_broken_torchvision() -> bool:
+    """Return whether torchvision is PyPI's build for CUDA, without what lets it be imported beside another torch."""
+    is_for_cuda = re.search(r"^__version__\b.*\+cu\d", _build_of("torchvision"), re.MULTILINE) is not None
+    return is_for_cuda and importlib.util.find_spec("torchvision_operators") is None
+
+
+def _build_of(package: str) -> str:
+    """Return the text of a package's version.py, "" where there is none."""
     try:
-        path = Path(str(metadata.distribution("torch").locate_file("torch/version.py")))
-        found = re.search(r"^cuda\b.*= *'([\d.]+)'", path.read_text(encoding="utf-8"), re.MULTILINE)
+        path = Path(str(metadata.distribution(package).locate_file(f"{package}/version.py")))
+        return path.read_text(encoding="utf-8")
     except (metadata.PackageNotFoundError, OSError):
         return ""
-    return found[1] if found else ""
 
 
 def _version(name: str) -> str | None:

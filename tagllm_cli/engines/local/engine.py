@@ -1,43 +1,41 @@
-"""Engine over vLLM in this process: loaded once, asked asynchronously.
-
-Token counts come from vLLM's figures for each finished request: `RequestOutput.prompt_token_ids`, and
-`num_cached_tokens`, which vLLM's scheduler sets from the prefix cache.
-"""
+"""Engine over vLLM in this process: loaded once, asked asynchronously (`asker.py`)."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import itertools
+import re
 import warnings
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tagllm_cli.engines.base import (
-    EngineDiedError,
-    Usage,
-    as_answered,
-    check_decoded_image,
-    check_response,
-    failure_kind,
-    merge_logprobs,
-)
+import PIL.Image
+
+from tagllm_cli.engines.base import EngineDiedError, Usage, as_answered, check_decoded_image, template_kwargs
 from tagllm_cli.engines.hub import commit_of
 from tagllm_cli.engines.identity import ModelIdentity, model_identity
 from tagllm_cli.engines.local.arguments import check_engine_args, parse_engine_args
+from tagllm_cli.engines.local.asker import Asker, SharedImage, read_outputs
 from tagllm_cli.engines.local.cpu import cpu_defaults
 from tagllm_cli.engines.local.errors import explain, message_of
 from tagllm_cli.engines.local.model_files import check_model, is_remote, local_model
+from tagllm_cli.engines.local.pixel_bound import pixel_bound
 from tagllm_cli.engines.local.process import Launch, in_daemon_thread
 from tagllm_cli.engines.local.rendering import PromptRenderer
 from tagllm_cli.engines.options import ModelOptions
 from tagllm_cli.errors import ModelError
 from tagllm_cli.records import DecodedImage, Failure, Request, Response
 
-_SHUTDOWN_S = 20.0  # an engine core takes about five to stop; after that it is killed
+# Then vLLM's processes are killed. Nothing is lost: what they were asked is answered, or has been given up.
+_SHUTDOWN_S = 3.0
+# One request of an image goes ahead where fewer images than this fill a step (see `asker.py`).
+_IMAGES_PER_STEP = 16
+_TRIAL_SIZE = (64, 64)
+_THINKS_ALOUD = re.compile(r"<\|?(think|thinking|reasoning)\|?>\s*$")
 _SEED = 0  # sampling is greedy; a model with randomness of its own follows it
 
 
@@ -48,12 +46,16 @@ class EngineSettings:
     Args:
         model: folder, hub name or URL of the model.
         engine_args: vLLM's engine arguments as typed, `key -> value`; they replace the defaults here.
+        chat_template_kwargs: variables for the chat template, beside CHAT_TEMPLATE_KWARGS.
+        max_pixels: what no image exceeds (width x height); None: unknown.
         log_file: where vLLM's log goes; None: stderr.
         verbose: send the log to stderr even so.
     """
 
     model: str
     engine_args: Mapping[str, str] = field(default_factory=dict)
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    max_pixels: int | None = None
     log_file: Path | None = None
     verbose: bool = False
 
@@ -61,14 +63,27 @@ class EngineSettings:
 def identify_local(options: ModelOptions) -> ModelIdentity:
     """Return the identity of the model that is loaded here. Raises ModelError where there is none."""
     assert options.model is not None
-    return model_identity(options.model, options.engine_args, model_id=options.model_id)
+    return model_identity(
+        options.model,
+        options.engine_args,
+        model_id=options.model_id,
+        chat_template_kwargs=options.chat_template_kwargs,
+    )
 
 
 def make_local_engine(options: ModelOptions, log_file: Path, pinned: ModelIdentity | None) -> InProcessEngine:
     """Return the engine that loads `options.model` here, not started."""
     assert options.model is not None
-    settings = EngineSettings(options.model, options.engine_args, log_file=log_file, verbose=options.verbose)
-    return InProcessEngine(settings)
+    return InProcessEngine(
+        EngineSettings(
+            options.model,
+            options.engine_args,
+            options.chat_template_kwargs,
+            options.max_pixels,
+            log_file=log_file,
+            verbose=options.verbose,
+        )
+    )
 
 
 class InProcessEngine:
@@ -78,7 +93,7 @@ class InProcessEngine:
         self.settings = settings
         self._launch = Launch(None if settings.verbose else settings.log_file)
         self._llm: Any = None
-        self._prompts: PromptRenderer | None = None
+        self._asker: Asker | None = None
         self._version = "vllm"
         self._capacity = 1
         self._usage = Usage()
@@ -113,11 +128,13 @@ class InProcessEngine:
         try:
             self._llm = await in_daemon_thread(lambda: self._load(parsed))
             await self._llm.get_supported_tasks()  # starts the task that receives from the engine core
-            self._prompts = PromptRenderer(self._llm.renderer)
+            prompts = PromptRenderer(self._llm.renderer, template_kwargs(self.settings.chat_template_kwargs))
+            await self._try_out(prompts)
             config = self._llm.vllm_config
             self._ranks = config.parallel_config.data_parallel_size
             self._capacity = 2 * config.scheduler_config.max_num_seqs * self._ranks
-            await self._try_template()
+            long_image = config.scheduler_config.max_num_batched_tokens // _IMAGES_PER_STEP
+            self._asker = Asker(prompts, self._generate, long_image)
         except asyncio.CancelledError:
             self._launch.abandon()
             raise
@@ -157,19 +174,35 @@ class InProcessEngine:
         }
         if not is_remote(model) and local_model(model) is None:
             defaults["revision"] = commit_of(model, parsed)  # the one in the model's identity
+        if bound := pixel_bound(model, parsed, self.settings.max_pixels):
+            defaults["mm_processor_kwargs"] = bound
         if current_platform.is_cpu():
             defaults |= cpu_defaults(model, parsed)
         return defaults
 
-    async def _try_template(self) -> None:
-        """Render one text, so that a model without a usable chat template fails at the start."""
-        assert self._prompts is not None
+    async def _try_out(self, prompts: PromptRenderer) -> None:
+        """Render a text, and one with a small picture: what cannot work fails here, and not once per image."""
+        model = self.settings.model
+        text = Request(system="", text="yes or no?", with_image=False)
         try:
-            await self._prompts.render(None, Request(system="", text="yes or no?", with_image=False))
+            tail = await prompts.tail(text)
         except Exception as error:
             raise ModelError(
-                f"{self.settings.model}: its chat template cannot be used: {message_of(error)}",
+                f"{model}: its chat template cannot be used: {message_of(error)}",
                 "Use the instruction-tuned variant of the model; a base model has no chat template.",
+            ) from error
+        if _THINKS_ALOUD.search(tail):
+            raise ModelError(
+                f"{model} answers only after reasoning: its prompt ends in {tail.split()[-1]}",
+                "Use the Instruct variant, or the template's own switch, if it has one: --chat-template-kwargs JSON.",
+            )
+        picture = DecodedImage(PIL.Image.new("RGB", _TRIAL_SIZE, "gray"), f"trial-{id(self)}")
+        try:
+            await prompts.render(picture, replace(text, with_image=True))
+        except Exception as error:
+            raise ModelError(
+                f"{model} cannot take an image: {message_of(error)}",
+                "Install what it asks for, or update vLLM and Transformers.",
             ) from error
 
     async def ask(
@@ -179,37 +212,41 @@ class InProcessEngine:
         check_decoded_image(decoded_image, requests)
         # All requests of an image go to one copy of the model, whose cache then holds the prefix.
         rank = next(self._turns) % self._ranks if self._ranks > 1 else None
-        answers = [(request, self._respond(decoded_image, request, rank)) for request in requests]
+        image = None if decoded_image is None else SharedImage(decoded_image)
+        if self._asker is None:
+            raise RuntimeError("the engine was not started")
+        answers = [
+            (request, self._asker.respond(image if request.with_image else None, request, rank)) for request in requests
+        ]
         async with aclosing(as_answered(answers)) as answered:
             async for request, response in answered:
                 self._usage = self._usage.plus(response)
                 yield request, response
 
-    async def _respond(self, decoded_image: DecodedImage | None, request: Request, rank: int | None) -> Response:
+    async def _generate(self, prompt: Any, request: Request, rank: int | None) -> Response:
         from vllm.sampling_params import RequestOutputKind, SamplingParams
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-        if self._llm is None or self._prompts is None:
-            raise RuntimeError("the engine was not started")
         sampling = SamplingParams(
             temperature=0.0,
             max_tokens=request.max_tokens,
             logprobs=request.top_logprobs or None,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
+        llm = self._llm
+        if llm is None:
+            raise RuntimeError("the engine was closed")
         try:
-            prompt = await self._prompts.render(decoded_image, request)
-            stream = self._llm.generate(prompt, sampling, f"tagllm-{next(self._ids)}", data_parallel_rank=rank)
-            outputs = [output async for output in stream]
+            stream = llm.generate(prompt, sampling, f"tagllm-{next(self._ids)}", data_parallel_rank=rank)
+            return read_outputs(request, [output async for output in stream])
         except EngineDeadError:
             raise self._death() from None
         except EngineGenerateError as error:
-            return Response(failure=Failure("engine_error", message_of(error.__cause__ or error)))
-        except Exception as error:  # refused by vLLM, Transformers or the model's processor: this request only
-            if self._llm.errored:
+            return Response(failure=Failure("engine_error", message_of(error)))
+        except Exception as error:
+            if llm.errored:
                 raise self._death() from error
-            return Response(failure=Failure(failure_kind(str(error)), message_of(error)))
-        return read_outputs(request, outputs)
+            raise
 
     def _death(self) -> EngineDiedError:
         log = self._launch.log_file
@@ -222,7 +259,7 @@ class InProcessEngine:
 
     async def close(self) -> None:
         """Stop vLLM and end its processes, also after a crash or a failed start."""
-        llm, self._llm, self._prompts = self._llm, None, None
+        llm, self._llm, self._asker = self._llm, None, None
         if llm is not None:
             await asyncio.to_thread(llm.shutdown, _SHUTDOWN_S)
             # Cancelled requests leave reference cycles, and its finalizer must not run when the interpreter exits.
@@ -232,20 +269,3 @@ class InProcessEngine:
                 gc.collect()
         await asyncio.to_thread(self._launch.end_processes)
         self._launch.close_log()
-
-
-def read_outputs(request: Request, outputs: Sequence[Any]) -> Response:
-    """Return the response in vLLM's `RequestOutput`s of a request; a failed one where they hold no answer."""
-    if not outputs:
-        return Response(failure=Failure("engine_error", "vLLM ended the request without an output"))
-    output, completion = outputs[-1], outputs[-1].outputs[0]
-    first = (completion.logprobs or [{}])[0]
-    response = Response(
-        text=completion.text,
-        finish=completion.finish_reason or "abort",
-        first_logprobs=merge_logprobs((entry.decoded_token or "", entry.logprob) for entry in first.values()),
-        prompt_tokens=len(output.prompt_token_ids or ()),
-        cached_tokens=output.num_cached_tokens or 0,
-        output_tokens=len(completion.token_ids),
-    )
-    return check_response(request, response)

@@ -12,6 +12,7 @@ from tagllm_cli.text import one_line
 _TAIL_BYTES = 200_000
 _WORKER = re.compile(r"Worker failed with error '(.*)', please check")
 _RAISED = re.compile(r"(?:^|\] |\s)((?:\w+\.)*\w+(?:Error|Exception)): (.+)$")
+_ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 # pydantic's frame around a message; its second line names the field, if there is one
 _FRAME = re.compile(
     r"^\d+ validation errors? for \w+\n(?:(\w+)\S*\n)?\s*(?:Value error, )?(.*?)(?:\[type=.*)?$", re.DOTALL
@@ -19,8 +20,14 @@ _FRAME = re.compile(
 
 
 def message_of(error: BaseException) -> str:
-    """Return an exception's message as one line, without pydantic's frame; its type's name if it has none."""
-    text = str(error)
+    """Return the message of an exception's first cause as one line, without addresses in memory and pydantic's frame.
+
+    >>> message_of(KeyError("shape"))
+    "KeyError: 'shape'"
+    """
+    while error.__cause__ is not None:  # vLLM wraps what a processor says into a description of its arguments
+        error = error.__cause__
+    text = _ADDRESS.sub("", f"KeyError: {error}" if isinstance(error, KeyError) else str(error))
     if framed := _FRAME.match(text):
         text = ": ".join(part for part in framed.groups() if part)
     return one_line(text) or type(error).__name__

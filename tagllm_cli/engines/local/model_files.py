@@ -20,6 +20,8 @@ from tagllm_cli.errors import ModelError
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 _TOKENIZERS = ("tokenizer*", "tekken.json", "vocab.json", "vocab.txt", "*.tiktoken", "*.model", "*.gguf")
+# Packages that a processor needs and vLLM does not install, by the beginning of the architecture's name.
+_NEEDED = {"SmolVLM": "num2words"}
 _FINISH = "Finish the download: hf download NAME --local-dir FOLDER."
 
 
@@ -101,6 +103,11 @@ def _check_architecture(folder: Path) -> None:
             f"{folder}: the installed vLLM does not support {', '.join(map(str, architectures))}",
             "Use another model, or a vLLM release that supports this one.",
         )
+    for beginning, package in _NEEDED.items():
+        is_needed = any(str(name).startswith(beginning) for name in architectures)
+        if is_needed and importlib.util.find_spec(package) is None:
+            missing = f"{folder} needs the package {package}, which is not installed"
+            raise ModelError(missing, f"Run pip install {package}.")
 
 
 def _is_known(architecture: str) -> bool:
@@ -146,7 +153,7 @@ def _check_safetensors(path: Path) -> None:
 
 def weight_bytes(model: str, parsed: Mapping[str, Any]) -> int:
     """Return the size of a model's weights on disk in bytes, 0 where they are not here."""
-    path = _local_files(model, parsed)
+    path = local_files(model, parsed)
     if path is None or not path.is_dir():
         return 0 if path is None else path.stat().st_size
     return sum(file.stat().st_size for file in path.iterdir() if file.name.endswith(_WEIGHTS) and file.is_file())
@@ -154,14 +161,15 @@ def weight_bytes(model: str, parsed: Mapping[str, Any]) -> int:
 
 def is_quantized(model: str, parsed: Mapping[str, Any]) -> bool:
     """Return whether a model is quantized, by its files or the engine arguments; such models need a data type."""
-    path = _local_files(model, parsed)
+    path = local_files(model, parsed)
     if parsed.get("quantization") or path is None or path.suffix == ".gguf":
         return True
     config = path / "config.json"
     return config.is_file() and "quantization_config" in config.read_text(encoding="utf-8", errors="replace")
 
 
-def _local_files(model: str, parsed: Mapping[str, Any]) -> Path | None:
+def local_files(model: str, parsed: Mapping[str, Any]) -> Path | None:
+    """Return the folder or file of a model where it is on this machine, None where it is not."""
     return None if is_remote(model) else local_model(model) or find_snapshot(model, parsed)
 
 

@@ -14,8 +14,13 @@ SAMPLE_IMAGES = 32
 # A sample smaller than this proves nothing about the next million images.
 ENOUGH_ANSWERS = 12
 REASONING = re.compile(
-    r"^\W*(<think|<\|?(thinking|reasoning)|okay, (so|let)|let me (think|look|see)|first, )", re.IGNORECASE
+    r"^\W*(<think|<\|?(thinking|reasoning)|(okay|alright|so), (so|let)|let('s| me) (think|look|see|start|analy[sz]e)"
+    r"|got it, |the user (wants|asks|is asking)|first, )",
+    re.IGNORECASE,
 )
+# What an answer that has no yes or no in it begins with, where the model reasons first.
+_REASONING_TOKEN = re.compile(r"<\|?think(ing)?\|?>|okay|ok|alright|so|let|got|first|hmm|wait", re.IGNORECASE)
+_DO_NOT_REASON = "take the Instruct variant of the model, or switch reasoning off (--chat-template-kwargs)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +74,15 @@ def complain_about_yes_no(
     middle = statistics.median(masses)
     if middle >= 0.5:
         return None
-    likeliest = Counter(
-        max(tokens, key=lambda token: tokens[token]) for tokens in first_logprobs if tokens
-    ).most_common(3)
-    tokens = ", ".join(repr(token) for token, _ in likeliest) or "no log-probabilities at all"
+    likeliest = Counter(max(tokens, key=lambda token: tokens[token]) for tokens in first_logprobs if tokens)
+    tokens = ", ".join(repr(token) for token, _ in likeliest.most_common(3)) or "no log-probabilities at all"
+    reasoned = sum(count for token, count in likeliest.items() if _REASONING_TOKEN.fullmatch(token.strip()))
+    advice = "add the model's own words for yes and no to the template, or ask in its language"
+    if reasoned > len(masses) / 2:
+        advice = f"these begin to reason; {_DO_NOT_REASON}"
     return (
         f"half of the answers put less than {middle:.0%} of their probability on yes and no "
-        f"(most likely first tokens: {tokens}); "
-        "add the model's own words for yes and no to the template, or ask in its language"
+        f"(most likely first tokens: {tokens}); {advice}"
     )
 
 
@@ -87,8 +93,7 @@ def _complain_about_style(texts: Sequence[str]) -> str | None:
         return f"{len(refused)} of {len(texts)} answers are refusals ({_shorten(refused)}); {advice}"
     reasoned = [text for text in texts if REASONING.search(text)]
     if len(reasoned) > len(texts) / 5:
-        advice = "switch it off or take an instruct model"
-        return f"{len(reasoned)} of {len(texts)} answers start with reasoning ({_shorten(reasoned)}); {advice}"
+        return f"{len(reasoned)} of {len(texts)} answers start with reasoning ({_shorten(reasoned)}); {_DO_NOT_REASON}"
     return None
 
 

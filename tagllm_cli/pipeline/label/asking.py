@@ -6,13 +6,12 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from tagllm_cli.engines.base import Engine
+from tagllm_cli.engines.base import REFUSED_KINDS, Engine
 from tagllm_cli.records import DecodedImage, Failure, Request, Response
 
 # `max_tokens` of one attempt after the other, as multiples of what the request says.
 ROOM = (1, 2, 4)
 TRUNCATED = "truncated"
-_REFUSED = ("too_long", "rejected")
 
 
 async def ask_until_complete(
@@ -49,7 +48,7 @@ def is_truncated(request: Request, response: Response) -> bool:
 
 def _within(request: Request, factor: int, response: Response) -> Response:
     """Say of a request that is refused only with more room that its answer was cut off."""
-    if factor == 1 or response.failure is None or response.failure.kind not in _REFUSED:
+    if factor == 1 or response.failure is None or response.failure.kind not in REFUSED_KINDS:
         return response
     cut = f"the answer was cut off after {request.max_tokens * factor // 2:,} tokens, and more were refused"
     return replace(response, failure=Failure(TRUNCATED, f"{cut}: {response.failure.message}"))

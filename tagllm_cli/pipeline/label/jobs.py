@@ -9,7 +9,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from tagllm_cli.engines.factory import ModelIdentity, ModelOptions, identify, identify_served, make_engine
+from tagllm_cli.engines.base import Engine
+from tagllm_cli.engines.factory import (
+    ModelIdentity,
+    ModelOptions,
+    identify,
+    identify_served,
+    make_engine,
+    token_counter,
+)
 from tagllm_cli.engines.http.address import parse_address
 from tagllm_cli.errors import TableError, UsageError
 from tagllm_cli.labeling.binary import Binary
@@ -63,8 +71,9 @@ def candidates_job(
         source=images,
         items=lambda: map(Item, images.images()),
         stage=lambda plan: _candidate_stage(plan, min_votes, threshold),
-        engine=lambda plan: make_engine(model, out.with_suffix(".vllm.log"), _pinned(plan)),
+        engine=lambda plan: _engine(plan, model, out),
         served=lambda: identify_served(model),
+        counter=lambda: token_counter(model),
         next_command=_disambiguation(out, model),
         derivation={"min_votes": min_votes, "threshold": threshold},
     )
@@ -110,12 +119,18 @@ def disambiguate_job(
         source=images,
         items=lambda: _items(candidates),
         stage=lambda plan: Disambiguate(plan, cards, thresholds),
-        engine=lambda plan: make_engine(model, out.with_suffix(".vllm.log"), _pinned(plan)),
+        engine=lambda plan: _engine(plan, model, out),
         served=lambda: identify_served(model),
+        counter=lambda: token_counter(model),
         next_command=f"tagllm evaluate {shlex.quote(str(out))} --truth TRUTH",
         derivation={**asdict(thresholds), "cards": _digest(cards)},
         expects_same_bytes=True,
     )
+
+
+def _engine(plan: Plan, model: ModelOptions, out: Path) -> Engine:
+    options = replace(model, max_pixels=plan.max_pixels)
+    return make_engine(options, out.with_suffix(".vllm.log"), _pinned(plan))
 
 
 def _disambiguation(out: Path, model: ModelOptions) -> str:

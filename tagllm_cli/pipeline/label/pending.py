@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tagllm_cli.labeling.stage import Stage
@@ -107,8 +107,15 @@ def missing_requests(item: Item, requests: Sequence[Request], evidence: Evidence
     return [request for request, key in zip(requests, request_keys, strict=True) if key not in answered]
 
 
-def count_pending(stage: Stage, evidence: Evidence, keys: RequestKeys, *, listed_only: bool = False) -> PendingCounts:
-    """Count what is missing, by the responses on record.
+def count_pending(
+    stage: Stage,
+    evidence: Evidence,
+    keys: RequestKeys,
+    *,
+    listed_only: bool = False,
+    observe: Callable[[Item, Sequence[Request]], None] | None = None,
+) -> PendingCounts:
+    """Count what is missing, by the responses on record; `observe` gets each image with the requests that it lacks.
 
     An image that failed counts as a reason only: nobody knows yet whether it still does.
     """
@@ -119,12 +126,14 @@ def count_pending(stage: Stage, evidence: Evidence, keys: RequestKeys, *, listed
         if item.info is not None and item.info.failure is not None:
             found.reasons["failed earlier and could not be looked at"] += 1
             continue
-        missing = len(missing_requests(item, requests, evidence, keys))
-        found.known += len(requests) - missing
+        missing = missing_requests(item, requests, evidence, keys)
+        found.known += len(requests) - len(missing)
         if missing:
-            found.requests += missing
+            found.requests += len(missing)
             found.images += 1
             found.reasons[_reason(item, completed, keys.requests_hash(requests))] += 1
+            if observe is not None:
+                observe(item, missing)
     return found
 
 

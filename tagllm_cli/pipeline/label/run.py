@@ -22,6 +22,7 @@ from typing import Any
 import tagllm_cli
 from tagllm_cli.engines.base import Engine, Usage
 from tagllm_cli.engines.identity import ModelIdentity
+from tagllm_cli.engines.local.image_tokens import TokenCounter
 from tagllm_cli.errors import (
     InterruptedRunError,
     OfflineError,
@@ -44,6 +45,7 @@ from tagllm_cli.pipeline.label.pending import (
 )
 from tagllm_cli.pipeline.label.scheduler import RunStats, Scheduler, Settings
 from tagllm_cli.pipeline.label.summary import DryRun, RowCounts, Summary
+from tagllm_cli.pipeline.label.token_estimate import PendingPrompts, estimate_tokens
 from tagllm_cli.pipeline.progress import Reporter
 from tagllm_cli.records import Item
 from tagllm_cli.sources.base import Source, summarize_left_out
@@ -63,8 +65,8 @@ class Job:
     """What one command labels: the images, what to ask about them, and how a plan becomes a stage.
 
     `served` asks the endpoints for the model that they serve; it is called only where neither the user nor the pinned
-    plan names the model. `derivation` holds the settings that change the table without a new request (votes,
-    thresholds).
+    plan names the model. `counter` returns what counts tokens for --dry-run, and raises ModelError where nothing can.
+    `derivation` holds the settings that change the table without a new request (votes, thresholds).
     """
 
     command: str
@@ -75,6 +77,7 @@ class Job:
     stage: Callable[[Plan], Stage]
     engine: Callable[[Plan], Engine]
     served: Callable[[], ModelIdentity | None]
+    counter: Callable[[], TokenCounter]
     next_command: str
     derivation: Mapping[str, Any]
     expects_same_bytes: bool = False
@@ -126,12 +129,19 @@ def run_job(job: Job, options: RunOptions, reporter: Reporter) -> Summary | DryR
             notes.append(f"left out: {left_out}")
         stage, keys = job.stage(plan), RequestKeys(plan.context())
         if options.dry_run or options.offline or options.replan:
-            found = count_pending(stage, evidence, keys, listed_only=not (options.complete or options.offline))
-            if options.dry_run:
+            prompts = PendingPrompts() if options.dry_run else None
+            found = count_pending(
+                stage,
+                evidence,
+                keys,
+                listed_only=not (options.complete or options.offline),
+                observe=None if prompts is None else prompts.add,
+            )
+            if prompts is not None:
                 evidence.rollback()
                 for note in notes:
                     reporter.note(note)
-                return DryRun(listing, found)
+                return DryRun(listing, found, estimate_tokens(prompts, job.counter, job.source, plan.max_pixels))
             if options.replan:
                 notes.append(f"--replan: {found.requests:,} requests about {found.images:,} images are to be asked")
             if options.offline and not options.missing_unknown:

@@ -28,7 +28,7 @@ from tagllm_cli.pipeline.label.concurrency import RequestLimiter, first, signals
 from tagllm_cli.pipeline.label.lazy_engine import LazyEngine
 from tagllm_cli.pipeline.label.pending import PendingImage, RequestKeys, missing_requests, pending_images
 from tagllm_cli.pipeline.label.recorder import Recorder
-from tagllm_cli.pipeline.label.sanity_check import SanityCheck
+from tagllm_cli.pipeline.label.sanity_check import Sample, SanityCheck
 from tagllm_cli.pipeline.progress import RunProgress
 from tagllm_cli.records import DecodedImage, Failure, Image, ImageInfo, Item, Request, Response
 from tagllm_cli.sources.base import ReadFailure, Source
@@ -81,7 +81,7 @@ class FailureCounts:
 class RunStats:
     """What the run did so far: counts of images and requests, and seconds since the engine was ready.
 
-    `error` ended the run early, `warning` did not.
+    `error` ended the run early, `warning` did not. `engine` is the version of what answered, "" where nothing did.
     """
 
     images: int = 0
@@ -94,6 +94,7 @@ class RunStats:
     interrupted: bool = False
     warning: str | None = None
     error: StoppedRunError | None = None
+    engine: str = ""
 
     @property
     def is_complete(self) -> bool:
@@ -110,6 +111,7 @@ class RunStats:
             asked=self.asked + later.asked,
             failed_requests=self.failed_requests + later.failed_requests,
             seconds=self.seconds + later.seconds,
+            engine=later.engine or self.engine,
             failures=FailureCounts(
                 self.failures.counts + later.failures.counts, {**later.failures.examples, **self.failures.examples}
             ),
@@ -139,6 +141,8 @@ class Scheduler:
         self._limiter = RequestLimiter(max_bytes=settings.max_bytes or _default_max_bytes())
         self._threads = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
         self._in_progress: dict[bytes, asyncio.Event] = {}  # by fingerprint
+        self._may_ask = asyncio.Event()
+        self._may_ask.set()
         self.stats = RunStats()
 
     @property
@@ -211,6 +215,7 @@ class Scheduler:
     def _engine_ready(self, engine: Engine) -> None:
         self._limiter.set_limit(engine.capacity)
         self._recorder.engine(engine.version)
+        self.stats.engine = engine.version
 
     async def _work(self, image: PendingImage, requests: int, held: int) -> None:
         """Process one image within what was acquired for it: so many requests, and so many bytes until it is open."""
@@ -302,15 +307,26 @@ class Scheduler:
         """Ask, record each response as it arrives, and return whether all are answers."""
         keys = dict(zip(requests, self._keys.keys(requests, fingerprint), strict=True))
         engine = await self._engine.started()
+        await self._may_ask.wait()
         responses: list[tuple[Request, Response]] = []
         async with aclosing(ask_until_complete(engine, decoded_image, requests)) as answered:
             async for request, response in answered:
                 self._recorder.response(keys[request], response)
                 responses.append((request, response))
                 self._count(fingerprint, response.failure)
-        if self._settings.checks and (complaint := self._check.add(responses)):
-            raise StoppedRunError(f"the first answers look wrong: {complaint}", _GO_ON_ANYWAY)
+        if self._settings.checks and (sample := self._check.add(responses)):
+            await self._judge(sample)
         return all(response.failure is None for _, response in responses)
+
+    async def _judge(self, sample: Sample) -> None:
+        """Check the first answers in a thread: others arrive and signals are heeded, nothing more is asked."""
+        self._may_ask.clear()
+        try:
+            complaint = await asyncio.to_thread(self._check.judge, sample)
+        finally:
+            self._may_ask.set()
+        if complaint:
+            raise StoppedRunError(f"the first answers look wrong: {complaint}", _GO_ON_ANYWAY)
 
     def _count(self, fingerprint: bytes, failure: Failure | None) -> None:
         """Count a response that is recorded; raises StoppedRunError where nearly all requests fail."""

@@ -10,6 +10,7 @@ from tagllm_cli.engines.base import Usage
 from tagllm_cli.errors import TagllmError
 from tagllm_cli.pipeline.label.pending import PendingCounts
 from tagllm_cli.pipeline.label.scheduler import RunStats
+from tagllm_cli.pipeline.label.token_estimate import TokenEstimate
 from tagllm_cli.records import Decision, Row, Status
 from tagllm_cli.store.evidence import SourceChanges
 
@@ -92,6 +93,7 @@ class Summary:
             "asked": asked,
             "failures": failures,
             "tokens": tokens,
+            "engine": stats.engine or None,
             "seconds": round(self.seconds, 3),
             "seconds_asking": round(stats.seconds, 3),
             "next": self.next_command,
@@ -140,15 +142,18 @@ class Summary:
         cached = self.usage.cached_tokens / max(1, self.usage.prompt_tokens)
         failed = f", {stats.failed_requests:,} failed" if stats.failed_requests else ""
         tokens = f"{self.usage.prompt_tokens:,} prompt tokens ({cached:.0%} from the cache)"
-        return f"{stats.asked:,} requests about {stats.images:,} images{failed}, {tokens}, {self.seconds:.1f} s"
+        engine = f", {stats.engine}" if stats.engine else ""
+        asked = f"{stats.asked:,} requests about {stats.images:,} images{failed}"
+        return f"{asked}, {tokens}, {self.seconds:.1f} s{engine}"
 
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What a run would ask, and one rendered request."""
+    """What a run would ask, what it costs (or in a sentence why that is unknown), and one rendered request."""
 
     listing: SourceChanges
     pending: PendingCounts
+    tokens: TokenEstimate | str | None = None
     error: None = None
     warnings: tuple[str, ...] = ()
 
@@ -161,6 +166,8 @@ class DryRun:
             "requests": found.requests,
             "known": found.known,
             "reasons": dict(found.reasons),
+            "tokens": self.tokens.to_json() if isinstance(self.tokens, TokenEstimate) else None,
+            "tokens_note": self.tokens if isinstance(self.tokens, str) else None,
             "example": None if example is None else {"system": example.system, "text": example.text},
         }
 
@@ -172,6 +179,7 @@ class DryRun:
             f"{self.listing.total:,} images in the source ({change})",
             f"{found.requests:,} requests about {found.images:,} images would be asked; {found.known:,} are on record",
             *(f"  {count:,} images: {reason}" for reason, count in found.reasons.items()),
+            *([self.tokens] if isinstance(self.tokens, str) else [] if self.tokens is None else self.tokens.lines()),
         ]
         if example is not None:
             lines += ["one question:", *(f"  | {line}" for line in f"{example.system}\n{example.text}".split("\n"))]

@@ -26,12 +26,13 @@ def test_no_more_requests_are_in_flight_than_allowed():
         return completion("cat")
 
     class Counting(FaultyProxy):
-        async def _converse(self, *streams: Any) -> None:
+        async def _converse(self, *streams: Any) -> bool:
             nonlocal running
             running += 1
             try:
                 await asyncio.sleep(0.01)
                 await super()._converse(*streams)
+                return False
             finally:
                 running -= 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from tagllm_cli.engines.local.arguments import check_engine_args, parse_engine_a
 from tagllm_cli.engines.local.engine import EngineSettings, InProcessEngine
 from tagllm_cli.engines.local.errors import explain, message_of
 from tagllm_cli.engines.local.memory import GIB, cpu_cache_bytes, free_memory
-from tagllm_cli.engines.local.model_files import check_model, weight_bytes
+from tagllm_cli.engines.local.model_files import check_folder, check_model, weight_bytes
 from tagllm_cli.errors import ModelError
+from tests.families.registry import built
 
 
 def safetensors(path: Path, size: int = 64) -> None:
@@ -108,6 +110,17 @@ def test_a_folder_without_weights_tokenizer_or_configuration_is_told(model: Path
 def test_a_damaged_configuration_is_told(model: Path, content: str):
     (model / "config.json").write_text(content)
     assert "config.json" in refusal(model)
+
+
+def test_a_package_that_the_processor_needs_is_told(model: Path, monkeypatch: pytest.MonkeyPatch):
+    smolvlm = built("smolvlm2")
+    check_folder(smolvlm, {"load_format": "dummy"})
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "num2words" else find(name))
+    with pytest.raises(ModelError, match="needs the package num2words, which is not installed") as caught:
+        check_folder(smolvlm, {"load_format": "dummy"})
+    assert caught.value.hint == "Run pip install num2words."
+    check_folder(built("idefics3"), {"load_format": "dummy"})
 
 
 def test_an_unknown_architecture_is_told(model: Path):

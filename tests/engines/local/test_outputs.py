@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tagllm_cli.engines.local.engine import read_outputs
+from tagllm_cli.engines.local.asker import read_outputs
 from tests.support.asking import CAT, LIST
 
 

@@ -35,6 +35,10 @@ def test_sound_answers_pass() -> None:
         ("As an AI, I cannot see images", "refusals"),
         ("<think>The picture shows", "reasoning"),
         ("Okay, so I need to look", "reasoning"),
+        ("Got it, let's look at the image", "reasoning"),
+        ("So, let's analyze the picture", "reasoning"),
+        ("The user wants me to list", "reasoning"),
+        ("Alright, let me see", "reasoning"),
     ],
 )
 def test_a_fifth_of_odd_answers_is_too_many(text: str, word: str) -> None:
@@ -73,6 +77,14 @@ def test_probability_that_falls_elsewhere() -> None:
     assert found is not None
     assert found.startswith("half of the answers put less than 10% of their probability on yes and no")
     assert "most likely first tokens: 'Ja'" in found
+    assert "add the model's own words" in found
+
+
+@pytest.mark.parametrize("token", ["Got", " So", "<think>", "Okay"])
+def test_probability_that_falls_on_the_beginning_of_reasoning(token: str) -> None:
+    found = yes_no([0.1] * 30, token=token)
+    assert found is not None
+    assert found.endswith("take the Instruct variant of the model, or switch reasoning off (--chat-template-kwargs)")
 
 
 def test_an_engine_without_log_probabilities_is_named_as_such() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,11 +65,11 @@ def test_rows_are_counted_by_what_they_say() -> None:
 
 
 def test_four_lines_for_people() -> None:
-    stats = RunStats(images=3, asked=12, failed_requests=1)
+    stats = RunStats(images=3, asked=12, failed_requests=1, engine="vllm 0.32.0")
     assert summary(stats, Usage(1200, 900, 60, 12)).lines() == [
         "c.parquet: 4 images (2 ok, 1 partial, 1 pending)",
         "2 candidates, 0.67 per image, 1 unknown, 1 answers outside the vocabulary",
-        "12 requests about 3 images, 1 failed, 1,200 prompt tokens (75% from the cache), 1.2 s",
+        "12 requests about 3 images, 1 failed, 1,200 prompt tokens (75% from the cache), 1.2 s, vllm 0.32.0",
         "next: tagllm next",
     ]
 
@@ -108,7 +109,8 @@ def test_a_run_that_did_not_come_to_its_end_names_no_next_command() -> None:
 
 
 def test_the_counts_of_two_passes_are_added() -> None:
-    both = failing().plus(RunStats(images=2, asked=8, warning="odd"))
+    both = replace(failing(), engine="vllm 1").plus(RunStats(images=2, asked=8, warning="odd"))
+    assert (both.engine, both.plus(RunStats(engine="vllm 2")).engine) == ("vllm 1", "vllm 2")
     assert (both.images, both.asked, both.failed_requests, both.warning) == (402, 1608, 90, "odd")
     assert both.failures == failing().failures
 
@@ -117,11 +119,17 @@ def test_the_same_for_programs() -> None:
     error = InterruptedRunError("interrupted", "Go on.")
     value = summary(RunStats(images=3, asked=12, seconds=0.5), Usage(1200, 900, 60, 12), error).to_json()
     assert value["rows"]["pending"] == 1
+    assert value["engine"] is None
     assert value["failures"] == []
     assert value["asked"] == {"images": 3, "opened": 0, "requests": 12, "failed_requests": 0}
     assert value["tokens"] == {"prompt": 1200, "cached": 900, "output": 60}
     assert (value["seconds"], value["seconds_asking"]) == (1.25, 0.5)
     assert value["error"] == {"kind": "InterruptedRunError", "message": "interrupted", "hint": "Go on."}
+
+
+def test_the_engine_that_answered_is_named(workspace: Workspace) -> None:
+    assert workspace.candidates().to_json()["engine"] == workspace.engine.version
+    assert workspace.candidates().to_json()["engine"] is None  # every answer was on record
 
 
 def test_a_dry_run_writes_nothing_and_says_what_the_run_then_asks(workspace: Workspace) -> None:

@@ -1,0 +1,148 @@
+"""Requests about images to a running `AsyncLLM`: one of an image's requests goes ahead, lost ones are asked again.
+
+vLLM looks a request's prefix up once, when it is first admitted. An image that does not fit into the rest of a step's
+encoder budget makes all its waiting requests be admitted just before it, and each then computes the image again: ten
+times the work for models with many tokens per image (vLLM 0.24 to 0.33). So where an image is long, its first request
+is answered before the others are sent; other images fill the engine meanwhile.
+
+vLLM keeps pixels twice, in this process and in the engine's; a request that was prepared here and never got there
+leaves the two apart, and later requests about that image arrive without pixels. They are asked again under another
+key, under which the pixels travel again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from tagllm_cli.engines.base import REFUSED_KINDS, EngineDiedError, check_response, failure_kind, merge_logprobs
+from tagllm_cli.engines.local.errors import message_of
+from tagllm_cli.engines.local.rendering import PromptRenderer
+from tagllm_cli.records import DecodedImage, Failure, Request, Response
+
+_TRIES = 3
+_NO_PIXELS = "Expected a cached item"  # how vLLM's message about it begins
+
+
+Generate = Callable[[Any, Request, int | None], Awaitable[Response]]
+
+
+class SharedImage:
+    """An image while requests about it are in flight.
+
+    Args:
+        decoded: the image.
+
+    Attributes:
+        uuid: its key in vLLM's cache.
+        lead: held while a request goes ahead of the others.
+        is_computed: no request has to go ahead any more.
+    """
+
+    def __init__(self, decoded: DecodedImage) -> None:
+        self.decoded = decoded
+        self.uuid = decoded.uuid
+        self.lead = asyncio.Lock()
+        self.is_computed = False
+        self._arrived = ""  # the key under which the engine has answered
+        self._keys = itertools.count(1)
+
+    def answered(self, uuid: str, response: Response) -> None:
+        """Take another key where the engine may lack the pixels of `uuid`, under which a request got this response.
+
+        A request that is refused before it reaches the engine does not take the pixels there; one that is lost did not
+        find them.
+        """
+        was_refused = response.failure is not None and response.failure.kind in REFUSED_KINDS
+        if not is_lost(response) and not was_refused:
+            self._arrived = uuid
+        elif uuid == self.uuid and (is_lost(response) or uuid != self._arrived):
+            self.uuid = f"{self.decoded.uuid}-{next(self._keys)}"
+
+
+class Asker:
+    """Asks single requests.
+
+    Args:
+        prompts: the renderer of the model.
+        generate: returns vLLM's response to a rendered request from one copy of the model; raises EngineDiedError, and
+            any other exception for a request that is refused.
+        long_image: number of image tokens from which on one request of an image goes ahead.
+    """
+
+    def __init__(self, prompts: PromptRenderer, generate: Generate, long_image: int) -> None:
+        self._prompts, self._generate = prompts, generate
+        self._long_image = long_image
+
+    async def respond(self, image: SharedImage | None, request: Request, rank: int | None) -> Response:
+        """Return the response; a request that vLLM loses is asked again, under another key.
+
+        Args:
+            image: what the request is about; None for a request without an image.
+            request: the request.
+            rank: the copy of the model to ask (data parallelism); None: any.
+
+        Raises:
+            EngineDiedError: the engine's process is gone.
+        """
+        for _ in range(_TRIES):
+            uuid = "" if image is None else image.uuid
+            try:
+                if image is None:
+                    response = await self._generate(await self._prompts.render(None, request), request, rank)
+                else:
+                    response = await self._about(image, request, rank)
+            except EngineDiedError:
+                raise
+            except Exception as error:  # by vLLM, Transformers or the model's processor: this request only
+                response = Response(failure=Failure(failure_kind(str(error)), message_of(error)))
+            if image is not None:
+                image.answered(uuid, response)
+            if not is_lost(response):
+                break
+        return response
+
+    async def _about(self, image: SharedImage, request: Request, rank: int | None) -> Response:
+        async with image.lead:
+            prompt = await self._prompts.render(image.decoded, request, image.uuid)
+            if not image.is_computed and image_tokens(prompt) >= self._long_image:
+                response = await self._generate(prompt, request, rank)
+                image.is_computed = not is_lost(response)
+                return response
+            image.is_computed = True
+        return await self._generate(prompt, request, rank)
+
+
+def image_tokens(prompt: Mapping[str, Any]) -> int:
+    """Return how many tokens the images of an engine's input take; 0 where it does not say."""
+    placeholders = prompt.get("mm_placeholders") or {}
+    return sum(each.length for of_kind in placeholders.values() for each in of_kind)
+
+
+def is_lost(response: Response) -> bool:
+    """Return whether the engine ended a request without looking at it, so that it may succeed when asked again."""
+    failure = response.failure
+    return failure is not None and (failure.kind == "engine_error" or _NO_PIXELS in failure.message)
+
+
+def read_outputs(request: Request, outputs: Sequence[Any]) -> Response:
+    """Return the response in vLLM's `RequestOutput`s of a request; a failed one where they hold no answer.
+
+    Token counts are vLLM's figures: `prompt_token_ids`, and `num_cached_tokens`, which its scheduler sets from the
+    prefix cache.
+    """
+    if not outputs:
+        return Response(failure=Failure("engine_error", "vLLM ended the request without an output"))
+    output, completion = outputs[-1], outputs[-1].outputs[0]
+    first = (completion.logprobs or [{}])[0]
+    response = Response(
+        text=completion.text,
+        finish=completion.finish_reason or "abort",
+        first_logprobs=merge_logprobs((entry.decoded_token or "", entry.logprob) for entry in first.values()),
+        prompt_tokens=len(output.prompt_token_ids or ()),
+        cached_tokens=output.num_cached_tokens or 0,
+        output_tokens=len(completion.token_ids),
+    )
+    return check_response(request, response)

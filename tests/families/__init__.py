@@ -1,0 +1,1 @@
+"""Small models of the families that people load, in the hub's own layout; `registry.build` writes one."""
