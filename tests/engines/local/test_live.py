@@ -13,7 +13,7 @@ from tagllm_cli.engines.base import ask_all
 from tagllm_cli.engines.http.attempts import Attempt, Verdict, attempt
 from tagllm_cli.engines.http.engine import EndpointEngine
 from tagllm_cli.engines.http.images import share_image
-from tagllm_cli.engines.http.pool import Affinity
+from tagllm_cli.engines.http.server import Affinity
 from tagllm_cli.engines.local.engine import EngineSettings, InProcessEngine
 from tagllm_cli.errors import ModelError
 from tagllm_cli.labeling.templates import load_templates
