@@ -159,7 +159,7 @@ def test_an_error_is_two_lines_and_touches_nothing(workspace: Path, server: Faul
 def test_a_model_that_cannot_answer_is_told(
     workspace: Path, options: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tagllm_cli.engines.http.engine._START_TRIES", 1)  # a user waits for a few seconds
+    monkeypatch.setattr("tagllm_cli.engines.http.search.START_TRIES", 1)  # a user waits for a few seconds
     with stub_server() as gone:
         closed = gone.port
     check_error(f"{RUN} {options.format(closed=closed)}", message, None)

@@ -273,7 +273,7 @@ def test_a_server(server: FaultyProxy, install: object) -> None:
 
 
 def test_a_server_that_cannot_be_used_is_named_by_the_engines_own_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tagllm_cli.engines.http.engine._START_TRIES", 1)  # a user waits for a few seconds
+    monkeypatch.setattr("tagllm_cli.engines.http.search.START_TRIES", 1)  # a user waits for a few seconds
     with stub_server("vlm") as gone:
         url = gone.url
     state, detail = found(None, url)
@@ -282,7 +282,7 @@ def test_a_server_that_cannot_be_used_is_named_by_the_engines_own_error(monkeypa
 
 
 def test_one_server_of_two_is_enough(server: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tagllm_cli.engines.http.engine._START_TRIES", 1)
+    monkeypatch.setattr("tagllm_cli.engines.http.search.START_TRIES", 1)
     report = examine(None, [server.url, "http://127.0.0.1:9", server.url])
     assert [check.state for check in report.checks if check.name.startswith("endpoint")] == ["ok", "missing"]
     assert report.ready

@@ -49,6 +49,11 @@ def ask(chosen: EndpointSettings, requests: Sequence[Request] = (LIST,), shade: 
     return responses
 
 
+async def one_by_one(engine: EndpointEngine, requests: Sequence[Request]) -> list[Response]:
+    """Ask each request when the one before is answered."""
+    return [(await ask_all(engine, picture(), [request]))[0] for request in requests]
+
+
 def echo(question: Any) -> dict[str, Any]:
     """Respond with the question's own text, and log-probabilities where they are asked for."""
     content = question["messages"][-1]["content"]

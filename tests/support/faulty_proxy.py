@@ -96,6 +96,11 @@ def slow(seconds: float) -> Fault:
     return Fault(keep=1.0, wait_s=seconds)
 
 
+def first(fault: Fault, times: int = 1) -> Callable[[int, str], Fault | None]:
+    """Let the first `times` questions fail."""
+    return lambda number, path: fault if 1 <= number <= times else None
+
+
 @dataclass(frozen=True)
 class Received:
     """One request: number from 1 among the questions (0: not a question), monotonic time of arrival."""

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from tagllm_cli.engines.http.attempts import NO_LOGPROBS, Attempt, Verdict, attempt, key_error
 from tagllm_cli.engines.http.images import SharedImage
-from tagllm_cli.engines.http.pool import Affinity, Lease, NoServerError, Pool
-from tagllm_cli.engines.http.server import Server
+from tagllm_cli.engines.http.pool import NoServerError, Pool
+from tagllm_cli.engines.http.server import Affinity, Lease, Server
 from tagllm_cli.errors import EndpointError
 from tagllm_cli.records import Failure, Request, Response
 

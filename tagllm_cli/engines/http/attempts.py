@@ -14,9 +14,8 @@ from tagllm_cli.engines.http.client import HttpResponse, RetryableError, TooLarg
 from tagllm_cli.engines.http.completion import read_response
 from tagllm_cli.engines.http.dialect import learned
 from tagllm_cli.engines.http.images import SharedImage
-from tagllm_cli.engines.http.pool import Lease
 from tagllm_cli.engines.http.protocol import is_retryable, parameters, request_body, retry_after
-from tagllm_cli.engines.http.server import Server
+from tagllm_cli.engines.http.server import Lease, Server
 from tagllm_cli.errors import EndpointError
 from tagllm_cli.records import Failure, Request, Response
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -15,20 +14,17 @@ from tagllm_cli.engines.base import Usage, as_answered, check_decoded_image
 from tagllm_cli.engines.http.address import parse_address
 from tagllm_cli.engines.http.asker import Asker, Patience
 from tagllm_cli.engines.http.attempts import key_error
-from tagllm_cli.engines.http.client import Client, RetryableError
-from tagllm_cli.engines.http.discovery import KeyRefusedError, choose_model, find_api, find_version
+from tagllm_cli.engines.http.client import Client
+from tagllm_cli.engines.http.discovery import choose_model, find_version
 from tagllm_cli.engines.http.images import SharedImage, share_image
-from tagllm_cli.engines.http.pool import Affinity, Limits, Pool
-from tagllm_cli.engines.http.server import Server
+from tagllm_cli.engines.http.pool import Limits, Pool
+from tagllm_cli.engines.http.search import PROBE_S, Search
+from tagllm_cli.engines.http.server import Affinity, Server
 from tagllm_cli.engines.identity import ModelIdentity, served_identity
 from tagllm_cli.engines.options import ModelOptions
 from tagllm_cli.errors import EndpointError
 from tagllm_cli.records import DecodedImage, Request, Response
 
-_START_TRIES = 4
-_START_S = 45.0  # no further try to reach a server after so many seconds
-_PROBE_S = 15.0  # timeout of a question other than about an image
-_LONGEST_PROBE_PAUSE_S = 30.0
 _LONGEST_BACKOFF_S = 10.0
 # vLLM tells its limit (`max_num_seqs`) only in development mode; its own default is 256, on large GPUs 1,024.
 _VLLM_CONCURRENCY = 256
@@ -138,7 +134,6 @@ class EndpointEngine:
     def __init__(self, settings: EndpointSettings, jitter: Callable[[], float] = random.random) -> None:
         self.settings = settings
         self.model = settings.model or ""
-        self._jitter = jitter
         addresses = dict.fromkeys(parse_address(url) for url in settings.urls)
         servers = [
             Server(address, Client(address, settings.api_key, settings.timeout_s), pause_s=settings.pause_s)
@@ -151,6 +146,7 @@ class EndpointEngine:
         longest = min(_LONGEST_BACKOFF_S, settings.max_wait_s)
         patience = Patience(settings.retries, settings.timeout_s, settings.backoff_s, longest)
         self._asker = Asker(self._pool, patience, jitter)
+        self._search = Search(settings.model, settings.timeout_s, self._asker.pause, settings.pause_s)
         self._searches: list[asyncio.Task[None]] = []
         self._version = "endpoint"
         self._usage = Usage()
@@ -192,13 +188,13 @@ class EndpointEngine:
         try:
             for server in servers:
                 server.client.open()
-            found = dict(zip(servers, await asyncio.gather(*map(self._find, servers)), strict=True))
+            found = dict(zip(servers, await asyncio.gather(*map(self._search.find, servers)), strict=True))
             served = {server: names for server, names in found.items() if not isinstance(names, str)}
             if all(server.key_refusals for server in servers):
                 raise key_error(servers[0], servers[0].reason)
             errors = [f"{server.name}: {server.reason}" for server in servers if server not in served]
             self.model = self._asker.model = choose_model(served, errors, self.settings.model, self.settings.pinned)
-            versions = await asyncio.gather(*(find_version(server, _PROBE_S) for server in served))
+            versions = await asyncio.gather(*(find_version(server, PROBE_S) for server in served))
         except BaseException:
             await self.close()
             raise
@@ -207,47 +203,11 @@ class EndpointEngine:
             if server in served:
                 self._pool.admit(server, self._concurrency(server))
             else:
-                self._searches.append(asyncio.create_task(self._find_later(server)))
+                self._searches.append(asyncio.create_task(self._join_later(server)))
 
-    async def _find(self, server: Server) -> frozenset[str] | str:
-        """Return a server's models, after several attempts why there are none; `server.reason` says so, too."""
-        began = time.monotonic()
-        attempt = 0
-        while True:
-            try:
-                return await find_api(server, self.settings.model, min(self.settings.timeout_s, _PROBE_S))
-            except RetryableError as error:
-                server.reason = str(error)
-                pause = max(self._asker.pause(attempt), min(error.wait_s or 0.0, self.settings.max_wait_s))
-            except KeyRefusedError as error:
-                server.reason = str(error)
-                server.key_refusals += 1
-                return server.reason
-            attempt += 1
-            if attempt == _START_TRIES or time.monotonic() + pause - began > _START_S:
-                return server.reason
-            await asyncio.sleep(pause)
-
-    async def _find_later(self, server: Server) -> None:
-        """Look again and again for a server that was not there at the start, and let it join."""
-        pause = self.settings.pause_s
-        while True:
-            server.retry_at = time.monotonic() + pause
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PROBE_PAUSE_S)
-            try:
-                names = await find_api(server, self.settings.model, min(self.settings.timeout_s, _PROBE_S))
-            except (RetryableError, KeyRefusedError) as error:
-                server.reason = str(error)
-            except EndpointError as error:
-                server.reason = error.message.removeprefix(f"{server.name} ")
-            else:
-                if self.model in names or not server.is_vllm:
-                    server.key_refusals = 0
-                    self._pool.admit(server, self._concurrency(server))
-                    return
-                server.base = ""
-                server.reason = f"does not serve {self.model}"
+    async def _join_later(self, server: Server) -> None:
+        await self._search.find_later(server, self.model)
+        self._pool.admit(server, self._concurrency(server))
 
     async def ask(
         self, decoded_image: DecodedImage | None, requests: Sequence[Request]

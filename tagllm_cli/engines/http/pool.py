@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from tagllm_cli.engines.http.server import Server
+from tagllm_cli.engines.http.outage import Outage, UsualTime
+from tagllm_cli.engines.http.server import Affinity, Lease, Server
+from tagllm_cli.engines.http.trouble import describe
 from tagllm_cli.errors import EndpointError
 
 _FAILURES = 3  # in a row leave a server out; a single reset connection does not
@@ -22,43 +23,8 @@ _WITHOUT_LOGPROBS = 2
 _LONGEST_PAUSE_S = 30.0
 _LONGEST_PAUSE_ALONE_S = 8.0  # while no server is healthy, all wait for it
 _FIRST_SLOTS = 8  # of a server that is back; each answer adds one
-_LEAST_TIMES = 20  # answers until it is known what is usual
 _HEDGED_SHARE = 0.1  # of the requests in flight
 _LEAST_HEDGED = 4
-_SILENT_S = 10.0  # without an answer: worth telling
-_SERVERS_TOLD = 3
-
-
-@dataclass(slots=True, eq=False)
-class Affinity:
-    """The server of one image: its requests share a prefix, which only one server's cache then holds.
-
-    `followers` are requests that wait for the image's first one, and will go to the same server.
-    """
-
-    server: Server | None = None
-    followers: int = 0
-
-    def move(self, server: Server) -> None:
-        """Send the image's requests to a server from now on."""
-        if self.server is not None:
-            self.server.expected -= self.followers
-        self.server = server
-        server.expected += self.followers
-
-    def stop_waiting(self, followers: int) -> None:
-        """So many of the followers wait no longer."""
-        self.followers -= followers
-        if self.server is not None:
-            self.server.expected -= followers
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Lease:
-    """A slot of a server for one attempt; `is_trial`: the one question to a server that is left out."""
-
-    server: Server
-    is_trial: bool = False
 
 
 class NoServerError(Exception):
@@ -93,13 +59,8 @@ class Pool:
         self._changed = asyncio.Event()
         self._waiting = 0
         self._hedges = 0
-        self._times = 0
-        self._usual_s = self._deviation_s = 0.0
-        # Since the last usable answer: when the first attempt that failed began, the images, the reasons.
-        self._failing_since: float | None = None
-        self._failing: set[Affinity] = set()
-        self._reasons: Counter[str] = Counter()
-        self._silent_since = 0.0
+        self._usual = UsualTime()
+        self._outage = Outage()
 
     def admit(self, server: Server, concurrency: int) -> None:
         """Let a server whose API was found get requests."""
@@ -132,7 +93,7 @@ class Pool:
                 continue
             server = lease.server
             if not any(each.in_flight for each in self.servers):
-                self._silent_since = time.monotonic()
+                self._outage.silent_since = time.monotonic()
             server.in_flight += 1
             if lease.is_trial:
                 server.slots.take()
@@ -191,14 +152,13 @@ class Pool:
     @property
     def is_down(self) -> bool:
         """Whether no server answers, whatever the image: a failed attempt says nothing about its request then."""
-        return len(self._failing) > 1 and not any(server.is_healthy for server in self.servers)
+        return len(self._outage.images) > 1 and not any(server.is_healthy for server in self.servers)
 
     @property
     def patience_s(self) -> float | None:
         """After how many seconds a response takes much longer than usual; None: too few are known."""
-        if self._times < _LEAST_TIMES:
-            return None
-        return max(self._limits.hedge_s, 2 * (self._usual_s + 4 * self._deviation_s))
+        much_longer = self._usual.much_longer
+        return None if much_longer is None else max(self._limits.hedge_s, much_longer)
 
     def answered(self, lease: Lease, seconds: float | None = None) -> None:
         """Count a usable answer, after so many seconds; without them a refusal that is the request's own fault."""
@@ -214,17 +174,10 @@ class Pool:
             self._notify()
         elif server.slots.limit < server.concurrency:
             server.slots.set_limit(server.slots.limit + 1)
-        if self._failing_since is not None:
-            self._failing_since = None
-            self._failing.clear()
-            self._reasons.clear()
-        self._silent_since = time.monotonic()
+        self._outage.end()
         if seconds is not None:
             server.has_answered = True
-            self._times += 1
-            difference = seconds - self._usual_s if self._times > 1 else seconds
-            self._usual_s += difference / 8 if self._times > 1 else seconds
-            self._deviation_s += (abs(difference) - self._deviation_s) / 4
+            self._usual.add(seconds)
 
     def failed(self, lease: Lease, affinity: Affinity, reason: str, began: float, *, is_away: bool = False) -> None:
         """Count an attempt without a usable answer; several in a row leave the server out.
@@ -241,7 +194,7 @@ class Pool:
         server.failing.add(affinity)
         server.failed_share += 0.1 * (1 - server.failed_share)
         server.reason = reason
-        self._note_failure(server, affinity, began)
+        self._outage.add(server.name, reason, affinity, began)
         enough = server.failures >= _FAILURES and (is_away or len(server.failing) > 1)
         if lease.is_trial or (server.is_healthy and enough):
             self._leave_out(server)
@@ -252,7 +205,7 @@ class Pool:
         server.key_refusals += 1
         server.failures += 1
         server.reason = reason
-        self._note_failure(server, affinity, began)
+        self._outage.add(server.name, reason, affinity, began)
         if all(each.key_refusals >= (_KEY_REFUSALS if each.has_answered else 1) for each in self.servers):
             raise error
         if server.is_healthy or lease.is_trial:
@@ -287,31 +240,9 @@ class Pool:
     @property
     def trouble(self) -> str | None:
         """What keeps requests from being answered, in one line; None: nothing."""
+        silent_since, timeout_s = self._outage.silent_since, self._limits.timeout_s
         now = time.monotonic()
-        told = [text for server in self.servers if (text := self._trouble_of(server, now))]
-        in_flight = sum(server.in_flight for server in self.servers)
-        if in_flight and not told and now - self._silent_since > _SILENT_S:
-            silent = f"no answer for {now - self._silent_since:.0f} s"
-            told.append(f"{silent} ({in_flight:,} in flight, timeout {self._limits.timeout_s:g} s)")
-        if len(told) > _SERVERS_TOLD:
-            told[_SERVERS_TOLD:] = [f"and {len(told) - _SERVERS_TOLD} more servers"]
-        if self._waiting:
-            told.append(f"{self._waiting:,} request{'s wait' if self._waiting > 1 else ' waits'} for a retry")
-        return "; ".join(told) or None
-
-    def _trouble_of(self, server: Server, now: float) -> str | None:
-        row = f" ({server.failures} in a row)" if server.failures > 1 else ""
-        if not server.is_healthy:
-            if not server.reason:
-                return None
-            wait = server.retry_at - now
-            then = f"next try in {wait:.0f} s" if wait > 0 else "being tried again"
-            return f"{server.name} left out: {server.reason}{row}, {then}"
-        if server.not_before > now:
-            return f"{server.name} asks to wait {server.not_before - now:.0f} s: {server.reason}"
-        if server.failures and self._waiting:
-            return f"{server.name}: {server.reason}{row}"
-        return None
+        return describe(self.servers, now, waiting=self._waiting, silent_since=silent_since, timeout_s=timeout_s)
 
     def _choose(self, affinity: Affinity, tried: Collection[Server], *, needs_logprobs: bool) -> Lease | None:
         now = time.monotonic()
@@ -337,10 +268,10 @@ class Pool:
         """Wait until a server may be asked again, or raise where none gave a usable answer for too long."""
         now = time.monotonic()
         until = now + _LONGEST_PAUSE_S
-        if self._failing_since is not None:
-            until = self._failing_since + self._limits.give_up_s
+        if self._outage.since is not None:
+            until = self._outage.since + self._limits.give_up_s
             if until <= now:
-                self._give_up(affinity, now - self._failing_since)
+                self._give_up(affinity, now - self._outage.since)
         for server in self.servers:
             if server.is_healthy:
                 until = min(until, server.not_before)
@@ -356,20 +287,13 @@ class Pool:
             self._waiting -= 1
 
     def _give_up(self, affinity: Affinity, seconds: float) -> None:
-        (reason, times), *_ = self._reasons.most_common(1)
-        if self._failing <= {affinity}:
+        reason, times = self._outage.most_frequent
+        if self._outage.images <= {affinity}:
             raise NoServerError(reason)
         raise EndpointError(
             f"no endpoint has given a usable answer for {seconds:.0f} s, most often: {reason} ({times} times)",
             "See the server's log.",
         )
-
-    def _note_failure(self, server: Server, affinity: Affinity, began: float) -> None:
-        if self._failing_since is None:
-            self._failing_since = began
-        self._failing.add(affinity)
-        self._reasons[f"{server.name}: {server.reason}"] += 1
-        self._silent_since = time.monotonic()
 
     def _leave_out(self, server: Server) -> None:
         server.is_healthy, server.trial = False, None

@@ -1,4 +1,4 @@
-"""One server of a run: what it is, how it does, and how many requests it gets at a time."""
+"""One server of a run: what it is, how it does, how many requests it gets at a time, and which ones."""
 
 from __future__ import annotations
 
@@ -140,3 +140,35 @@ class Server:
     def load(self) -> float:
         """How busy it is; one that fails is taken to be busier, or it would get the most: failing is quick."""
         return (self.in_flight + self.expected + 1) / self.concurrency / (1.02 - self.failed_share)
+
+
+@dataclass(slots=True, eq=False)
+class Affinity:
+    """The server of one image: its requests share a prefix, which only one server's cache then holds.
+
+    `followers` are requests that wait for the image's first one, and will go to the same server.
+    """
+
+    server: Server | None = None
+    followers: int = 0
+
+    def move(self, server: Server) -> None:
+        """Send the image's requests to a server from now on."""
+        if self.server is not None:
+            self.server.expected -= self.followers
+        self.server = server
+        server.expected += self.followers
+
+    def stop_waiting(self, followers: int) -> None:
+        """So many of the followers wait no longer."""
+        self.followers -= followers
+        if self.server is not None:
+            self.server.expected -= followers
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lease:
+    """A slot of a server for one attempt; `is_trial`: the one question to a server that is left out."""
+
+    server: Server
+    is_trial: bool = False

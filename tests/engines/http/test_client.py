@@ -98,7 +98,7 @@ def refuse_one(listening: socket.socket) -> None:
 
 
 def start_fails(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr("tagllm_cli.engines.http.engine._START_TRIES", 1)
+    monkeypatch.setattr("tagllm_cli.engines.http.search.START_TRIES", 1)
     with pytest.raises(EndpointError, match="no endpoint answers") as caught:
         ask(settings(url))
     return caught.value.message

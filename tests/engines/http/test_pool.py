@@ -230,7 +230,7 @@ def test_waiting_is_told_with_its_reason_and_no_longer_than_it_lasts():
 
 
 def test_silence_is_told(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tagllm_cli.engines.http.pool._SILENT_S", 0.1)
+    monkeypatch.setattr("tagllm_cli.engines.http.trouble._SILENT_S", 0.1)
     with FaultyProxy(lambda number, path: slow(0.5) if number else None) as server:
 
         async def work(engine: EndpointEngine) -> str | None:
