@@ -7,7 +7,8 @@ import re
 
 _KEYS = ("TAGLLM_API_KEY", "TAGLLM_LLM_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _SHORTEST = 8  # a shorter value is a placeholder such as EMPTY, and may be an ordinary word
-_USER = re.compile(r"(?<=://)[^/@\s\"']+(?=@)")
+_USER = re.compile(r"(?<=://)[^/\s\"']+(?=@)")  # up to the last @: a password may hold one
+_WITH_PASSWORD = re.compile(r"(?<![\w/@.:-])[^\s/@:=\"']+:[^\s/\"']+(?=@[\w\[])")  # of an address without http://
 _QUERY = re.compile(r"(?i)([?&][\w.-]*(?:key|token|secret|password|signature|sig|credential)[\w.-]*=)[^&#\s\"']+")
 
 
@@ -16,11 +17,13 @@ def redact(text: str) -> str:
 
     >>> redact("http://me:s3cret@host/v1?api_key=s3cret&api-version=2")
     'http://…@host/v1?api_key=…&api-version=2'
+    >>> redact("--endpoint me:s3cret@host:8000 --out a.parquet")
+    '--endpoint …@host:8000 --out a.parquet'
     """
     for name in _KEYS:
         key = os.environ.get(name, "").strip()
         if len(key) >= _SHORTEST:
             text = text.replace(key, "…")
-    if "://" in text:
-        text = _QUERY.sub(r"\1…", _USER.sub("…", text))
-    return text
+    if "@" in text:
+        text = _WITH_PASSWORD.sub("…", _USER.sub("…", text))
+    return _QUERY.sub(r"\1…", text) if "=" in text else text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,17 +39,21 @@ def test_what_touches_nothing_leaves_no_log(tmp_path: Path, words: list[str]) ->
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
-def test_secrets_are_not_logged(tmp_path: Path, words: list[str]) -> None:
+@pytest.mark.parametrize(
+    "form", ["http://me:pa55w0rd@{}", "me:pa55w0rd@{}", "http://me:pa55@w0rd@{}", "{}/v1?key=w0rd"]
+)
+def test_secrets_are_not_logged(form: str, tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with stub_server() as server:
-        url = server.url.replace("http://", "http://me:s3cret@")
-        key = {"TAGLLM_API_KEY": "sk-example-1"}
-        assert tagllm([*words, "--endpoint", url, "--verbose"], environment=key).exit_code == 0
+        command = [*words, "--endpoint", form.format(server.url.removeprefix("http://")), "--verbose"]
+        monkeypatch.setattr(sys, "argv", ["tagllm", *command])
+        assert tagllm(command).exit_code == 0
+        monkeypatch.setenv("TAGLLM_API_KEY", "sk-example-1")
         logs.start(tmp_path / "x.parquet", verbose=True)
         logging.getLogger("tagllm_cli.engines").debug("%s", {"Authorization": "Bearer " + "s" * 9})
         logs.stop()
     text = (tmp_path / "c.log").read_text()
-    assert "--endpoint http" in text
-    assert "s3cret" not in text
+    assert "--endpoint" in text
+    assert "w0rd" not in text
     assert "sk-example" not in text
     assert not (tmp_path / "x.log").exists()
 

@@ -225,11 +225,11 @@ class FaultyProxy:
     async def _close(self) -> None:
         if self._server is not None:
             self._server.close()
-        for _ in range(3):  # a connection that is just being accepted is there a turn later
-            await asyncio.sleep(0)
+        for _ in range(5):  # a connection that is just being accepted is there some turns later
             for connection in list(self._connections):
                 connection.cancel()
             await asyncio.gather(*self._connections, return_exceptions=True)
+            await asyncio.sleep(0.002)
         if self._client is not None:
             await self._client.close()
 

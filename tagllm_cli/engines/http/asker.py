@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tagllm_cli.engines.http.attempts import NO_LOGPROBS, Attempt, Verdict, attempt, key_error
+from tagllm_cli.engines.http.attempts import NO_LOGPROBS, Attempt, Verdict, attempt, failed, key_error
 from tagllm_cli.engines.http.images import SharedImage
 from tagllm_cli.engines.http.pool import NoServerError, Pool
 from tagllm_cli.engines.http.server import Affinity, Lease, Server
@@ -38,12 +38,14 @@ class Patience:
         timeout_s: of one response.
         backoff_s: first pause between attempts; it doubles each time.
         longest_s: longest pause.
+        watch_s: how often it is looked whether all servers hang.
     """
 
     retries: int
     timeout_s: float
     backoff_s: float
     longest_s: float
+    watch_s: float
 
 
 class Asker:
@@ -148,9 +150,22 @@ class Asker:
                 await asyncio.gather(*under_way, return_exceptions=True)
 
     async def _once(self, lease: Lease, image: SharedImage | None, request: Request) -> Attempt:
+        """Return the end of one attempt: at its timeout, or before where nothing at all is answered any more."""
+        sent = time.monotonic()
+        about = image if request.with_image else None
+        asked = asyncio.create_task(attempt(lease, self.model, about, request))
         try:
-            return await attempt(lease, self.model, image if request.with_image else None, request)
+            while not asked.done():
+                await asyncio.wait([asked], timeout=self._patience.watch_s)
+                if not asked.done() and self._pool.hangs_since(sent):
+                    return failed(
+                        lease, f"no answer to anything for {time.monotonic() - sent:.0f} s", sent, is_away=True
+                    )
+            return asked.result()
         finally:
+            if not asked.done():
+                asked.cancel()
+                await asyncio.gather(asked, return_exceptions=True)
             self._pool.release(lease)
 
     def _answered(self, end: Attempt, affinity: Affinity, tried: Tried) -> None:

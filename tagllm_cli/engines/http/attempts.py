@@ -86,7 +86,7 @@ async def attempt(lease: Lease, model: str, image: SharedImage | None, request: 
                 server.misses += answer.status == 200
         end = await _judge(lease, answer, request, began)
     except RetryableError as error:
-        return _failed(lease, str(error), began, is_away=True)
+        return failed(lease, str(error), began, is_away=True)
     except TooLargeError as error:
         response = Response(failure=Failure("too_long_answer", str(error)))
         return Attempt(lease, Verdict.REFUSED, response, began, is_agreeable=True)
@@ -123,7 +123,7 @@ async def _judge(lease: Lease, answer: HttpResponse, request: Request, began: fl
             else:
                 response = read_response(answer.body, request)
         except BadResponseError as error:
-            return _failed(lease, client.scrub(str(error)), began)
+            return failed(lease, client.scrub(str(error)), began)
         if response.failure is None:
             return Attempt(lease, Verdict.ANSWERED, response, began)
         failure = Failure(response.failure.kind, client.scrub(response.failure.message))
@@ -135,7 +135,7 @@ async def _judge(lease: Lease, answer: HttpResponse, request: Request, began: fl
         failure = Failure("endpoint_failed", f"{lease.server.name}: {key_refusal(lease.server, status)}")
         return Attempt(lease, Verdict.KEY_REFUSED, Response(failure=failure), began)
     if is_retryable(status):
-        return _failed(
+        return failed(
             lease,
             f"HTTP {status}: {message}",
             began,
@@ -150,7 +150,8 @@ async def _judge(lease: Lease, answer: HttpResponse, request: Request, began: fl
     return Attempt(lease, Verdict.REFUSED, Response(failure=failure), began, is_agreeable=is_agreeable)
 
 
-def _failed(lease: Lease, reason: str, began: float, *, wait_s: float | None = None, is_away: bool = False) -> Attempt:
+def failed(lease: Lease, reason: str, began: float, *, wait_s: float | None = None, is_away: bool = False) -> Attempt:
+    """Return an attempt that failed for the moment; `is_away`: the server was not reached."""
     failure = Failure("endpoint_failed", f"{lease.server.name}: {reason}")
     return Attempt(lease, Verdict.FAILED, Response(failure=failure), began, wait_s=wait_s, is_away=is_away)
 

@@ -30,6 +30,7 @@ _LONGEST_BACKOFF_S = 10.0
 # vLLM tells its limit (`max_num_seqs`) only in development mode; its own default is 256, on large GPUs 1,024.
 _VLLM_CONCURRENCY = 256
 _OTHER_CONCURRENCY = 32
+_WATCHES = 12  # looks at what is in flight before silence is long
 # Times the requests in flight: four servers are kept busy to 98% with 3, to 78% with 2 (4 requests per image).
 _VLLM_ADMITTED = 3
 _OTHER_ADMITTED = 2
@@ -53,6 +54,7 @@ class EndpointSettings:
         give_up_s: the run ends when no server has given a usable answer for so many seconds.
         hedge_s: a request without an answer is asked of another server, too, after no less than so many seconds.
         chat_template_kwargs: the user's variables for the chat template.
+        silence_s: servers that answered before, and then nothing of all that they were asked for so long, hang.
     """
 
     urls: tuple[str, ...]
@@ -68,6 +70,7 @@ class EndpointSettings:
     give_up_s: float = 90.0
     hedge_s: float = 5.0
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    silence_s: float = 60.0
 
 
 def identify_endpoints(options: ModelOptions) -> ModelIdentity | None:
@@ -150,10 +153,19 @@ class EndpointEngine:
         ]
         self._pool = Pool(
             servers,
-            Limits(settings.pause_s, settings.give_up_s, settings.max_wait_s, settings.hedge_s, settings.timeout_s),
+            Limits(
+                settings.pause_s,
+                settings.give_up_s,
+                settings.max_wait_s,
+                settings.hedge_s,
+                settings.timeout_s,
+                settings.silence_s,
+            ),
         )
         longest = min(_LONGEST_BACKOFF_S, settings.max_wait_s)
-        patience = Patience(settings.retries, settings.timeout_s, settings.backoff_s, longest)
+        patience = Patience(
+            settings.retries, settings.timeout_s, settings.backoff_s, longest, settings.silence_s / _WATCHES
+        )
         self._asker = Asker(self._pool, patience, jitter)
         self._search = Search(settings.model, settings.timeout_s, self._asker.pause, settings.pause_s)
         self._searches: list[asyncio.Task[None]] = []

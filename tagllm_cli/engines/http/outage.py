@@ -42,12 +42,14 @@ class Outage:
         images: the images that they were about.
         reasons: how often each server failed for each reason.
         silent_since: when something last came back, or the first request was sent.
+        answered_at: when the last usable answer came.
     """
 
     since: float | None = None
     images: set[object] = field(default_factory=set)
     reasons: Counter[str] = field(default_factory=Counter)
     silent_since: float = 0.0
+    answered_at: float = 0.0
 
     def add(self, server: str, reason: str, image: object, began: float) -> None:
         """Count a failed attempt."""
@@ -59,7 +61,7 @@ class Outage:
 
     def end(self) -> None:
         """Forget them: a server has answered."""
-        self.silent_since = time.monotonic()
+        self.silent_since = self.answered_at = time.monotonic()
         if self.since is not None:
             self.since = None
             self.images.clear()

@@ -25,6 +25,8 @@ _LONGEST_PAUSE_ALONE_S = 8.0  # while no server is healthy, all wait for it
 _FIRST_SLOTS = 8  # of a server that is back; each answer adds one
 _HEDGED_SHARE = 0.1  # of the requests in flight
 _LEAST_HEDGED = 4
+_MANY = 8  # requests in flight: that none of them is answered is about the servers
+_FAR_LONGER = 10  # times much longer than usual
 
 
 class NoServerError(Exception):
@@ -41,6 +43,7 @@ class Limits:
         max_wait_s: longest pause of any kind, Retry-After included.
         hedge_s: a request is asked elsewhere, too, after no less.
         timeout_s: of one response.
+        silence_s: servers that answered before, and then nothing of all that they were asked for so long, hang.
     """
 
     pause_s: float
@@ -48,6 +51,7 @@ class Limits:
     max_wait_s: float
     hedge_s: float
     timeout_s: float
+    silence_s: float
 
 
 class Pool:
@@ -118,8 +122,7 @@ class Pool:
 
         No more than a tenth of the requests in flight are asked twice, except those of a server that is left out.
         """
-        in_flight = sum(server.in_flight for server in self.servers)
-        if slow.is_healthy and self._hedges >= max(_LEAST_HEDGED, _HEDGED_SHARE * in_flight):
+        if slow.is_healthy and self._hedges >= max(_LEAST_HEDGED, _HEDGED_SHARE * self._in_flight):
             return None
         now = time.monotonic()
         free = [
@@ -159,6 +162,17 @@ class Pool:
         """After how many seconds a response takes much longer than usual; None: too few are known."""
         much_longer = self._usual.much_longer
         return None if much_longer is None else max(self._limits.hedge_s, much_longer)
+
+    def hangs_since(self, sent: float) -> bool:
+        """Whether no server answered any of many requests for long, since one that was sent at `sent`."""
+        usual = self._usual.much_longer
+        if usual is None or self._outage.answered_at >= sent or self._in_flight < _MANY:
+            return False
+        return time.monotonic() - sent > max(self._limits.silence_s, _FAR_LONGER * usual)
+
+    @property
+    def _in_flight(self) -> int:
+        return sum(server.in_flight for server in self.servers)
 
     def answered(self, lease: Lease, seconds: float | None = None) -> None:
         """Count a usable answer, after so many seconds; without them a refusal that is the request's own fault."""

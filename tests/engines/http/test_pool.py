@@ -241,3 +241,28 @@ def test_silence_is_told(monkeypatch: pytest.MonkeyPatch):
             return trouble
 
         assert run(settings(server), work) == "no answer for 0 s (1 in flight, timeout 5 s)"
+
+
+def test_servers_that_answer_nothing_any_more_hang_long_before_a_timeout():
+    began = time.monotonic()
+    with (
+        FaultyProxy(lambda number, path: slow(30) if number > 30 else None) as server,
+        pytest.raises(EndpointError, match="no answer to anything for"),
+    ):
+        run(settings(server, timeout_s=20.0, silence_s=0.3, give_up_s=0.6, concurrency=16), forty)
+    assert time.monotonic() - began < 10
+
+
+def test_one_request_that_takes_long_is_waited_for():
+    def fault(number: int, path: str) -> Fault | None:
+        return slow(1.5) if number > 30 else None
+
+    with FaultyProxy(fault) as server:
+
+        async def work(engine: EndpointEngine) -> list[Response]:
+            await asyncio.gather(*(ask_all(engine, picture(shade), [LIST]) for shade in range(30)))
+            return await ask_all(engine, picture(40), [LIST])
+
+        (response,) = run(settings(server, silence_s=0.3), work)
+    assert response.failure is None
+    assert len(server.questions) == 31
