@@ -49,7 +49,7 @@ from tagllm_cli.pipeline.label.token_estimate import PendingPrompts, estimate_to
 from tagllm_cli.pipeline.progress import Reporter
 from tagllm_cli.records import Item
 from tagllm_cli.sources.base import Source, summarize_left_out
-from tagllm_cli.store.atomic import check_writable_path
+from tagllm_cli.store.atomic import check_room, check_writable_path
 from tagllm_cli.store.damage import damage_as_table_error
 from tagllm_cli.store.evidence import Evidence, SourceChanges
 from tagllm_cli.store.table import open_table
@@ -277,12 +277,13 @@ def _ask(
     options: RunOptions,
     reporter: Reporter,
 ) -> tuple[RunStats, Usage]:
-    """Ask what is missing, if anything is."""
+    """Ask what is missing, if anything is. Raises TableError before an engine starts where no answer could be kept."""
     listed_only = not options.complete
     pending = pending_images(stage, evidence, keys, listed_only=listed_only)
     images = sum(image is not None for image in pending)
     if not images:
         return RunStats(), Usage()
+    check_room(job.evidence.absolute().parent)
     settings = Settings(plan.context(), plan.max_pixels, job.expects_same_bytes, options.preflight)
     evidence.start_run(job.command, tagllm_cli.__version__)
     with reporter.watching(job.command, images) as progress:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -359,6 +360,23 @@ def test_a_finished_table_on_a_disk_that_cannot_be_written_has_nothing_to_do(
     with pytest.raises(TableError, match=r"c\.evidence cannot be written, and there is something to record"):
         done.candidates()
     assert (done.engine.started, snapshot(done.out.parent)) == (0, before)
+
+
+def test_on_a_full_disk_no_engine_is_started(done: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each retry would ask for answers and throw them away."""
+    before = snapshot(done.out.parent)
+    full: list[Path] = []
+
+    def on_a_full_disk(dir: Path) -> IO[bytes]:
+        full.append(dir)
+        return Path("/dev/full").open("wb")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", on_a_full_disk)
+    assert (done.candidates().rows.ok, full) == (IMAGES, [])  # nothing to ask, nothing to write
+    done.paint(100, "new.png")
+    with pytest.raises(TableError, match="has no room for 4 MiB: No space left on device"):
+        done.candidates()
+    assert (full, done.engine.started, snapshot(done.out.parent)) == ([done.out.parent], 0, before)
 
 
 @pytest.mark.parametrize("is_ours", [False, True])
