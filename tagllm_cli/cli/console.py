@@ -134,7 +134,7 @@ class Console:
     @contextmanager
     def watching(self, verb: str, images: int) -> Iterator[ProgressDisplay]:
         """Show the progress of a run over `images` images until the context ends."""
-        display = ProgressDisplay(self._err, verb, images, quiet=self._quiet)
+        display = ProgressDisplay(self._err, verb, images, quiet=self._quiet, printable=_text)
         try:
             yield display
         finally:

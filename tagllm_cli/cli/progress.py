@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from rich.console import Console as RichConsole
@@ -22,13 +23,21 @@ _log = logging.getLogger(__name__)
 
 PLAIN_SECONDS = 10.0  # between two lines without a terminal
 LOG_SECONDS = 60.0  # between two lines in the log
+TROUBLE_SECONDS = 5.0  # between two lines about what keeps requests from being answered
 
 
 class ProgressDisplay:
-    """Implements `pipeline.progress.RunProgress` for a terminal; `quiet` leaves the log alone."""
+    """Implements `pipeline.progress.RunProgress` for a terminal; `quiet` leaves the log alone.
 
-    def __init__(self, console: RichConsole, verb: str, images: int, *, quiet: bool) -> None:
+    `printable` returns what may be printed of a text that a server wrote.
+    """
+
+    def __init__(
+        self, console: RichConsole, verb: str, images: int, *, quiet: bool, printable: Callable[[str], Text]
+    ) -> None:
         self._console, self._verb, self._images, self._quiet = console, verb, images, quiet
+        self._printable = printable
+        self._trouble = _TroubleLines()
         self._began = self._printed = self._logged = time.monotonic()
         self._tokens_before = 0
         self._bar: _Bar | None = None
@@ -67,6 +76,15 @@ class ProgressDisplay:
             self._printed = now
             self._console.print(line)
 
+    def trouble(self, trouble: str | None) -> None:
+        """Show what keeps requests from being answered: under the bar, or as a line when it has changed."""
+        if line := self._trouble.next_line(trouble, time.monotonic()):
+            _log.warning("%s: %s", self._verb, line)
+            if not self._quiet and self._bar is None:
+                self._console.print(self._printable(f"{self._verb}: {line}"))
+        if self._bar:
+            self._bar.show_trouble(None if trouble is None else self._printable(trouble))
+
     def finish(self) -> None:
         """Leave the terminal as it was."""
         if self._bar:
@@ -88,6 +106,25 @@ class ProgressDisplay:
         return "  ".join(parts)
 
 
+class _TroubleLines:
+    """Chooses what of a trouble is worth a line: what is new, after 5 s; where only numbers change, less and less."""
+
+    def __init__(self) -> None:
+        self._told = ""
+        self._told_at = -TROUBLE_SECONDS
+        self._pause = TROUBLE_SECONDS
+
+    def next_line(self, trouble: str | None, now: float) -> str | None:
+        """Return a line to print; None: none now."""
+        kind = re.sub(r"\d+", "0", trouble or "")
+        is_new = kind != self._told
+        if now - self._told_at < (TROUBLE_SECONDS if is_new else self._pause) or not (trouble or is_new):
+            return None
+        self._pause = 2 * TROUBLE_SECONDS if is_new else min(2 * self._pause, LOG_SECONDS)
+        self._told, self._told_at = kind, now
+        return trouble or "requests are answered again"
+
+
 class _Bar(Progress):
     """A bar with the facts on a line of their own, so that both fit into 80 columns."""
 
@@ -101,6 +138,7 @@ class _Bar(Progress):
             console=console,
         )
         self._facts = ""
+        self._trouble: Text | None = None
         self._task = self.add_task(verb, total=images)
 
     def show(self, verb: str, images: int, facts: str) -> None:
@@ -108,10 +146,17 @@ class _Bar(Progress):
         self._facts = facts
         self.update(self._task, description=verb, completed=images)
 
+    def show_trouble(self, trouble: Text | None) -> None:
+        """Show a line of trouble, as long as there is some."""
+        self._trouble = trouble
+        self.refresh()
+
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()
         if self.tasks and self._facts:
             yield Text(f"  {self._facts}", style="dim", no_wrap=True, overflow="ellipsis")
+        if self.tasks and self._trouble:
+            yield Text.assemble("  ", self._trouble, style="yellow", overflow="fold")
 
 
 def _clock(seconds: float) -> str:

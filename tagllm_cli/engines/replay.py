@@ -75,6 +75,7 @@ class ReplayEngine:
 
     version = "replay"
     capacity = _CAPACITY
+    trouble: str | None = None
 
     def __init__(self, responses: Mapping[bytes, Response], delay_s: float = 0.0) -> None:
         self._responses = responses
@@ -127,6 +128,11 @@ class RecordingEngine:
     def capacity(self) -> int:
         """The capacity of the other engine."""
         return self._engine.capacity
+
+    @property
+    def trouble(self) -> str | None:
+        """The trouble of the other engine."""
+        return self._engine.trouble
 
     async def start(self) -> None:
         """Open the recording and start the other engine. Raises UsageError where the file cannot be written."""

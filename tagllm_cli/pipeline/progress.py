@@ -26,6 +26,10 @@ class RunProgress(Protocol):
         """An image is finished."""
         ...
 
+    def trouble(self, trouble: str | None) -> None:
+        """What keeps requests from being answered; None: nothing. Called once a second."""
+        ...
+
 
 class Reporter(Protocol):
     """Where a job sends messages and progress."""
@@ -82,4 +86,7 @@ class Silent:
         """Show nothing."""
 
     def update(self, stats: RunStats, usage: Usage) -> None:
+        """Show nothing."""
+
+    def trouble(self, trouble: str | None) -> None:
         """Show nothing."""

@@ -132,6 +132,7 @@ def test_quiet_leaves_errors_warnings_and_json(capsys: pytest.CaptureFixture[str
     with console.watching("candidates", 3) as watcher:
         watcher.starting()
         watcher.update(RunStats(images=1), Usage())
+        watcher.trouble("http://a left out")
     assert capsys.readouterr() == ("", "")
     console.warn("careful")
     console.explain(UsageError("wrong"))
@@ -170,6 +171,35 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(
         "candidates: 81/5,001  8.0 images/s  324 requests  8,000 tokens/s  25% cached  ETA 10:15",
         "candidates: 161/5,001  8.0 images/s  644 requests  8,000 tokens/s  25% cached  1 failed  ETA 10:05",
         "candidates: 241/5,001  8.0 images/s  964 requests  8,000 tokens/s  25% cached  2 failed  ETA 9:55",
+    ]
+
+
+def test_without_a_terminal_trouble_is_a_line_when_it_changes_and_numbers_are_told_ever_less(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("tagllm_cli.cli.progress.time.monotonic", lambda: now)
+    with Console().watching("candidates", 40) as watcher:  # the first image need not be finished
+        watcher.trouble(None)
+        for second in range(60):
+            now = float(second)
+            watcher.trouble(None if second == 30 else f"http://a left out: \x1b[2J no, next try in {60 - second} s")
+        now = 61.0
+        watcher.trouble("http://b left out")
+        watcher.trouble(None)
+        now = 63.0
+        watcher.trouble(None)
+        now = 70.0
+        watcher.trouble(None)
+        watcher.trouble(None)
+    assert capsys.readouterr().err.splitlines() == [
+        "candidates: http://a left out: \\x1b[2J no, next try in 60 s",
+        "candidates: http://a left out: \\x1b[2J no, next try in 50 s",
+        "candidates: requests are answered again",
+        "candidates: http://a left out: \\x1b[2J no, next try in 25 s",
+        "candidates: http://a left out: \\x1b[2J no, next try in 15 s",
+        "candidates: http://b left out",
+        "candidates: requests are answered again",
     ]
 
 

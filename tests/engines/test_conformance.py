@@ -109,6 +109,12 @@ def test_it_tells_its_version_and_its_capacity(any_engine: tuple[Engine, Run, De
     assert engine.capacity >= 1
 
 
+def test_it_has_no_trouble_to_tell(any_engine: tuple[Engine, Run, DecodedImage]):
+    engine, run, image = any_engine
+    run(ask_all(engine, image, [CAT, LIST]))
+    assert engine.trouble is None
+
+
 def test_every_request_gets_one_response(any_engine: tuple[Engine, Run, DecodedImage]):
     engine, run, image = any_engine
     requests = [CAT, LIST, PLAIN, DOG, CAT]

@@ -29,7 +29,7 @@ ANSWER = Response("cat,\n「dog」", "stop", {" yes": -0.25, "no": -9999.0}, 100
 class Scripted:
     """An engine whose responses repeat the request; requests with "fail" in them fail."""
 
-    version, capacity = "scripted 1", 7
+    version, capacity, trouble = "scripted 1", 7, "one server left out"
 
     def __init__(self) -> None:
         self.state = "new"
@@ -187,6 +187,7 @@ def test_a_recording_engine_is_the_engine_that_it_records():
     inner = Scripted()
     engine = RecordingEngine(inner, Path("unused"))
     assert (engine.version, engine.capacity, engine.usage().requests) == ("scripted 1", 7, 3)
+    assert engine.trouble == "one server left out"
     asyncio.run(engine.close())
     assert inner.state == "closed"
 

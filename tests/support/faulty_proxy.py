@@ -3,7 +3,8 @@
     with FaultyProxy(lambda number, path: reset() if number == 2 else None) as proxy:
         ...  # proxy.url; proxy.questions; proxy.images (those that a made-up vLLM keeps; may be cleared)
 
-It runs in its own thread, so that it serves this process and others. HTTP/1.1, one request per connection.
+It runs in its own thread, so that it serves this process and others. HTTP/1.1; a connection is kept
+until a fault ends it.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import io
 import itertools
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 
@@ -26,14 +28,17 @@ IMAGE_MISSED = "Cache miss for image at index 0 but data is not provided."  # vL
 
 @dataclass(frozen=True)
 class Fault:
-    """What is sent instead of the real response.
+    """What is sent instead of the real response, or what becomes of that.
 
     Args:
         status: HTTP status; 0: none is sent.
         headers: sent with the status.
         body: sent with the status.
         keep: share of the real response's body that is sent before the connection ends; None: no real response.
-        wait_s: seconds before the real response.
+        wait_s: seconds before the response.
+        drip_s: seconds over which it is sent, in small pieces.
+        edit: what is sent in place of the real response, head and body, for which `keep` must be 1.
+        then: what follows it: the connection goes on, is closed or reset, or stays open in silence.
     """
 
     status: int = 0
@@ -41,6 +46,12 @@ class Fault:
     body: bytes = b""
     keep: float | None = None
     wait_s: float = 0.0
+    drip_s: float = 0.0
+    edit: Callable[[bytes], bytes] | None = None
+    then: Literal["go on", "close", "reset", "hang"] = "go on"
+
+
+WHOLE = Fault(keep=1.0)
 
 
 def refuse(status: int, message: str = "no", **headers: str) -> Fault:
@@ -133,6 +144,7 @@ class FaultyProxy:
         models: the made-up server's models.
         owned_by: what its list of models says about them; `vllm`: it has vLLM's `/version` too.
         upstream: address of a real server (without /v1) that responds instead.
+        tls: speak https with this context.
     """
 
     def __init__(
@@ -143,6 +155,7 @@ class FaultyProxy:
         models: tuple[str, ...] = ("demo",),
         owned_by: str = "vllm",
         upstream: str | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.received: list[Received] = []
         self.images: dict[str, Any] = {}
@@ -151,12 +164,15 @@ class FaultyProxy:
         self._models = models
         self._owned_by = owned_by
         self._upstream = upstream
+        self._tls = tls
         self._numbers = itertools.count(1)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._server: asyncio.Server | None = None
         self._client: aiohttp.ClientSession | None = None
         self._connections: set[asyncio.Task[None]] = set()
+        self._running = asyncio.Event()
+        self._running.set()
         self.port = 0
 
     @property
@@ -188,17 +204,27 @@ class FaultyProxy:
         """Reset every connection and stop listening."""
         asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
 
+    def stop(self) -> None:
+        """Accept connections and say nothing, as a stopped process."""
+        self._loop.call_soon_threadsafe(self._running.clear)
+
+    def go_on(self) -> None:
+        """End what `stop` began."""
+        self._loop.call_soon_threadsafe(self._running.set)
+
     async def _listen(self) -> None:
         self._client = aiohttp.ClientSession() if self._upstream else None
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _close(self) -> None:
         if self._server is not None:
             self._server.close()
-        for connection in list(self._connections):
-            connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        for _ in range(3):  # a connection that is just being accepted is there a turn later
+            await asyncio.sleep(0)
+            for connection in list(self._connections):
+                connection.cancel()
+            await asyncio.gather(*self._connections, return_exceptions=True)
         if self._client is not None:
             await self._client.close()
 
@@ -207,36 +233,43 @@ class FaultyProxy:
         assert task is not None
         self._connections.add(task)
         try:
-            await self._converse(reader, writer)
+            while await self._converse(reader, writer):
+                pass
         except (asyncio.CancelledError, asyncio.IncompleteReadError, ConnectionError):
             _abort(writer)
         finally:
             self._connections.discard(task)
             writer.close()
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Answer one request; return whether the connection goes on."""
         method, path, headers, body = await _read_request(reader)
         received = Received(next(self._numbers) if method == "POST" else 0, method, path, headers, body)
         self.received.append(received)
         fault = self._fault(received.number, path)
-        if fault is not None and fault.keep is None:
-            if fault.status == 0:
-                _abort(writer)
-                return
-            writer.write(_response(fault.status, fault.headers, fault.body))
-            await writer.drain()
-            return
-        if fault is not None:
-            await asyncio.sleep(fault.wait_s)
-        response = _response(*await self._real(received))
-        if fault is not None and fault.keep is not None and fault.keep < 1:
-            head, _, rest = response.partition(b"\r\n\r\n")
-            writer.write(head + b"\r\n\r\n" + rest[: int(len(rest) * fault.keep)])
-            await writer.drain()
+        await self._running.wait()
+        if fault is None:
+            fault = WHOLE
+        await asyncio.sleep(fault.wait_s)
+        await self._running.wait()
+        if fault.keep is None and fault.status == 0:
             _abort(writer)
-            return
-        writer.write(response)
-        await writer.drain()
+            return False
+        if fault.keep is None:
+            response, then = http_response(fault.status, fault.headers, fault.body), fault.then
+        else:
+            response, then = http_response(*await self._real(received)), fault.then
+            if fault.edit is not None:
+                response = fault.edit(response)
+            if fault.keep < 1:
+                head, end, rest = response.partition(b"\r\n\r\n")
+                response, then = head + end + rest[: int(len(rest) * fault.keep)], "reset"
+        await _send(writer, response, fault.drip_s)
+        if then == "reset":
+            _abort(writer)
+        elif then == "hang":
+            await reader.read()
+        return then == "go on"
 
     async def _real(self, received: Received) -> tuple[int, tuple[tuple[str, str], ...], bytes]:
         if self._upstream is not None and self._client is not None:
@@ -247,12 +280,13 @@ class FaultyProxy:
                 received.method, self._upstream + received.path, data=io.BytesIO(received.body), headers=kept
             ) as answer:
                 return answer.status, (("Content-Type", "application/json"),), await answer.read()
-        if received.path == "/v1/models":
+        path = received.path.partition("?")[0]
+        if path == "/v1/models":
             models = [{"id": name, "object": "model", "owned_by": self._owned_by} for name in self._models]
             return 200, (), json.dumps({"object": "list", "data": models}).encode()
-        if received.path == "/version" and self._owned_by == "vllm":
+        if path == "/version" and self._owned_by == "vllm":
             return 200, (), b'{"version": "0.32.0"}'
-        if received.path == "/v1/chat/completions" and received.method == "POST":
+        if path == "/v1/chat/completions" and received.method == "POST":
             question = received.json
             if self._owned_by == "vllm" and not self._recall(question):
                 return 400, (), json.dumps({"error": {"message": IMAGE_MISSED, "code": 400}}).encode()
@@ -285,15 +319,24 @@ async def _read_request(reader: asyncio.StreamReader) -> tuple[str, str, dict[st
     return method, path, headers, await reader.readexactly(int(headers.get("content-length", 0)))
 
 
-def _response(status: int, headers: tuple[tuple[str, str], ...], body: bytes) -> bytes:
+def http_response(status: int, headers: tuple[tuple[str, str], ...], body: bytes) -> bytes:
     lines = [f"HTTP/1.1 {status} Status", *(f"{name}: {value}" for name, value in headers)]
-    lines += [f"Content-Length: {len(body)}", "Connection: close", "", ""]
+    lines += [f"Content-Length: {len(body)}", "", ""]
     return "\r\n".join(lines).encode() + body
+
+
+async def _send(writer: asyncio.StreamWriter, response: bytes, drip_s: float) -> None:
+    pieces = 20 if drip_s else 1
+    size = max(1, -(-len(response) // pieces))
+    for start in range(0, len(response), size):
+        writer.write(response[start : start + size])
+        await writer.drain()
+        await asyncio.sleep(drip_s / pieces)
 
 
 def _abort(writer: asyncio.StreamWriter) -> None:
     """End a connection with RST."""
     connection = writer.get_extra_info("socket")
-    if connection is not None:
+    if connection is not None and connection.fileno() >= 0:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
     writer.transport.abort()

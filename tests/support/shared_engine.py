@@ -85,6 +85,11 @@ class EngineHandle:
         """Requests that the shared engine wants in flight."""
         return self._host.engine.capacity
 
+    @property
+    def trouble(self) -> str | None:
+        """The shared engine's trouble."""
+        return self._host.engine.trouble
+
     async def start(self) -> None:
         """Start the shared engine if necessary and empty its caches."""
         await self._host.prepare()

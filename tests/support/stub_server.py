@@ -21,11 +21,17 @@ from tests.support import rule_engine as rules
 from tests.support.faulty_proxy import Fault, FaultyProxy, completion, refuse
 
 Answer = Callable[[DecodedImage | None, Request], Response]
+Faulty = Callable[[int, str], Fault | None]
 
 
-def stub_server(model: str = "stub", answer: Answer = rules.answer) -> FaultyProxy:
-    """A server, a context manager, that serves one model under this name; `answer` is the model's response."""
-    return FaultyProxy(answer=lambda question: _response(question, answer), models=(model,))
+def stub_server(
+    model: str = "stub", answer: Answer = rules.answer, fault: Faulty = lambda number, path: None
+) -> FaultyProxy:
+    """A server, a context manager, that serves one model under this name; `answer` is the model's response.
+
+    `fault` is that of `FaultyProxy`.
+    """
+    return FaultyProxy(fault, answer=lambda question: respond(question, answer), models=(model,))
 
 
 def picture_of(url: str) -> DecodedImage:
@@ -34,7 +40,8 @@ def picture_of(url: str) -> DecodedImage:
     return DecodedImage(pixels, hashlib.blake2b(url.encode(), digest_size=16).hexdigest())
 
 
-def _response(question: Any, answer: Answer) -> dict[str, Any] | Fault:
+def respond(question: Any, answer: Answer = rules.answer) -> dict[str, Any] | Fault:
+    """The completion for a question's JSON."""
     content = question["messages"][-1]["content"]
     parts: list[Any] = [{"type": "text", "text": content}] if isinstance(content, str) else content
     shown = [picture_of(part["image_url"]["url"]) for part in parts if part["type"] == "image_url"]

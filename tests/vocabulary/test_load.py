@@ -342,11 +342,19 @@ def test_label_lists_of_other_tools_are_read_with_a_note(
         ("x.txt", "3 piece suit\n"),
         ("x.txt", '"cat"\ndog\n'),
         ("x.txt", "hot dog\n"),
+        ("x.txt", f"{'9' * 5000} cat\n1 dog\n"),
+        ("x.txt", f"cat, {'x' * 200_000}\n"),
     ],
 )
 def test_what_may_be_meant_as_it_is_stays(tmp_path: Path, name: str, text: str) -> None:
     vocabulary = load_vocabulary(written(tmp_path, text, name))
     assert (list(vocabulary.names), vocabulary.notes) == (text.splitlines(), ())
+
+
+@pytest.mark.parametrize(("name", "text"), [("x.csv", "{0},cat\n1,dog\n"), ("x.yaml", "{0}: {0}\nx: 2\n")])
+def test_numbers_that_python_refuses_to_convert_are_one_clear_line(tmp_path: Path, name: str, text: str) -> None:
+    with pytest.raises(VocabularyError):
+        load_vocabulary(written(tmp_path, text.format("9" * 5000), name))
 
 
 def test_a_yolo_file_whose_count_is_wrong_says_so(tmp_path: Path) -> None:

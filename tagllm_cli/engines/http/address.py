@@ -66,7 +66,8 @@ def parse_address(text: str) -> Address:
         host, port, parts = "", None, None
     if parts is None or parts.scheme not in ("http", "https") or not host or _NO_HOST.search(host):
         shown = re.split(r"[?#]", text.rpartition("@")[2])[0]
-        raise EndpointError(f"{shown} is not an address", "Give it as http://HOST:PORT/v1.")
+        encode = " A password's own / ? # @ are written %2F %3F %23 %40." if "@" in text else ""
+        raise EndpointError(f"{shown or 'an empty text'} is not an address", f"Give it as http://HOST:PORT/v1.{encode}")
     netloc = f"[{host}]" if ":" in host else host
     netloc += f":{port}" if port is not None else ""
     secrets: list[str] = []

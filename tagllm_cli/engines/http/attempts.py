@@ -9,17 +9,13 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from tagllm_cli.engines.base import failure_kind
+from tagllm_cli.engines.http.bodies import BadResponseError, read_error
 from tagllm_cli.engines.http.client import HttpResponse, RetryableError, TooLargeError
+from tagllm_cli.engines.http.completion import read_response
+from tagllm_cli.engines.http.dialect import learned
 from tagllm_cli.engines.http.images import SharedImage
 from tagllm_cli.engines.http.pool import Lease
-from tagllm_cli.engines.http.protocol import (
-    BadResponseError,
-    is_retryable,
-    read_error,
-    read_response,
-    request_body,
-    retry_after,
-)
+from tagllm_cli.engines.http.protocol import is_retryable, parameters, request_body, retry_after
 from tagllm_cli.engines.http.server import Server
 from tagllm_cli.errors import EndpointError
 from tagllm_cli.records import Failure, Request, Response
@@ -28,6 +24,7 @@ NO_LOGPROBS = "no_logprobs"
 GATEWAY = (502, 503, 504)  # sent by what stands in front of a server that is down
 _ABOUT_THE_REQUEST = (400, 413, 422)
 _IMAGE_MISSED = (400, 422, 500)  # how a server may say that it does not have the image; vLLM: 400
+_MAY_TEACH = (400, 404, 422, 500, 501)  # of a parameter that the server does not take
 _LARGE_ANSWER = 1 << 18  # bytes; parsed in a thread
 
 
@@ -92,7 +89,7 @@ async def attempt(lease: Lease, model: str, image: SharedImage | None, request: 
     except RetryableError as error:
         return _failed(lease, str(error), began, is_away=True)
     except TooLargeError as error:
-        response = Response(failure=Failure("too_large", str(error)))
+        response = Response(failure=Failure("too_long_answer", str(error)))
         return Attempt(lease, Verdict.REFUSED, response, began, is_agreeable=True)
     if end.verdict is Verdict.ANSWERED:
         server.gives_logprobs |= bool(end.response.first_logprobs)
@@ -104,9 +101,18 @@ async def attempt(lease: Lease, model: str, image: SharedImage | None, request: 
 async def _send(
     server: Server, model: str, image: SharedImage | None, request: Request, *, with_pixels: bool
 ) -> HttpResponse:
+    """Send a request in the server's dialect, and again where its refusal teaches another one."""
     part = None if image is None else image.part_for(server, with_pixels=with_pixels)
-    body = request_body(model, request, part, is_vllm=server.is_vllm)
-    return await server.client.send("POST", f"{server.base}/chat/completions", body)
+    while True:
+        dialect, is_vllm = server.dialect, server.is_vllm
+        body = request_body(model, request, part, is_vllm=is_vllm, dialect=dialect)
+        answer = await server.client.send("POST", f"{server.base}/chat/completions", body)
+        if answer.status not in _MAY_TEACH:
+            return answer
+        if server.dialect == dialect:  # else another request has learned it meanwhile
+            server.dialect = learned(dialect, answer.body, parameters(request, is_vllm=is_vllm, dialect=dialect))
+        if server.dialect == dialect:
+            return answer
 
 
 async def _judge(lease: Lease, answer: HttpResponse, request: Request, began: float) -> Attempt:

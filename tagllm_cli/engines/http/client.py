@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from tagllm_cli.engines.http.address import Address, scrub
-from tagllm_cli.engines.http.protocol import clean_api_key
+from tagllm_cli.engines.http.api_base import base_urls, clean_api_key, key_headers
 from tagllm_cli.engines.http.proxies import Proxy, find_proxy
 from tagllm_cli.errors import EndpointError
 
@@ -55,7 +55,7 @@ class Client:
 
     Args:
         address: of the server.
-        api_key: sent as a bearer token; never logged, printed or put into an error.
+        api_key: sent with every request; never logged, printed or put into an error.
         timeout_s: timeout of one response in seconds, the server's queue included.
 
     Raises:
@@ -72,7 +72,9 @@ class Client:
             )
         self._address = address
         self.has_key = bool(key or address.authorization)
-        self._authorization = f"Bearer {key}" if key else address.authorization
+        self._credentials = key_headers(base_urls(address.url)[0], key)
+        if address.authorization:
+            self._credentials = {"Authorization": address.authorization}
         self._secrets = (*((key,) if key else ()), *address.secrets)
         self._timeout_s = timeout_s
         self._proxy: Proxy | None = None
@@ -147,8 +149,7 @@ class Client:
         from yarl import URL
 
         headers = {"Content-Type": "application/json"} if body else {}
-        if self._authorization:
-            headers["Authorization"] = self._authorization
+        headers |= self._credentials
         asked = url
         for _ in range(_MOST_REDIRECTS):
             data = io.BytesIO(body) if body and len(body) > _LARGE_BODY else body
@@ -173,7 +174,7 @@ class Client:
                     "Give the address of the API itself with --endpoint, https included where it is meant.",
                 )
             if target.host != asked.host or (asked.scheme, target.scheme) == ("https", "http"):
-                headers.pop("Authorization", None)
+                headers = {name: value for name, value in headers.items() if name not in self._credentials}
             url = target
         raise RetryableError("too many redirects")
 

@@ -7,19 +7,11 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+from tagllm_cli.engines.http.api_base import base_urls, deployed_model, redirected_base, without_secrets
 from tagllm_cli.engines.http.attempts import key_refusal
+from tagllm_cli.engines.http.bodies import BadResponseError, read_error
 from tagllm_cli.engines.http.client import HttpResponse, RetryableError, TooLargeError
-from tagllm_cli.engines.http.protocol import (
-    BadResponseError,
-    base_urls,
-    is_retryable,
-    read_error,
-    read_models,
-    read_version,
-    redirected_base,
-    retry_after,
-    without_secrets,
-)
+from tagllm_cli.engines.http.protocol import is_retryable, read_models, read_version, retry_after
 from tagllm_cli.engines.http.server import Server
 from tagllm_cli.errors import EndpointError
 
@@ -33,7 +25,8 @@ async def find_api(server: Server, model: str | None, timeout_s: float) -> froze
 
     Args:
         server: the server.
-        model: served name that the user gave; it stands for the list of models of a server that has none.
+        model: served name that the user gave; it stands for the list of models of a server that has none, as does the
+            one that an address names.
         timeout_s: of one probe, in seconds.
 
     Raises:
@@ -60,7 +53,7 @@ async def find_api(server: Server, model: str | None, timeout_s: float) -> froze
             server.base, server.is_vllm = final, models.is_vllm
             return models.names
         likeliest = likeliest or final or base
-    if model:
+    if model := model or deployed_model(likeliest):
         server.base = likeliest
         return frozenset({model})
     raise EndpointError(

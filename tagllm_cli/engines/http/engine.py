@@ -16,6 +16,7 @@ from tagllm_cli.engines.http.address import parse_address
 from tagllm_cli.engines.http.asker import Asker, Patience
 from tagllm_cli.engines.http.attempts import key_error
 from tagllm_cli.engines.http.client import Client, RetryableError
+from tagllm_cli.engines.http.dialect import Dialect
 from tagllm_cli.engines.http.discovery import KeyRefusedError, choose_model, find_api, find_version
 from tagllm_cli.engines.http.images import SharedImage, share_image
 from tagllm_cli.engines.http.pool import Affinity, Limits, Pool
@@ -26,8 +27,8 @@ from tagllm_cli.errors import EndpointError
 from tagllm_cli.records import DecodedImage, Request, Response
 
 _START_TRIES = 4
-_START_S = 60.0  # no further try to reach a server after so many seconds
-_PROBE_S = 30.0  # timeout of a question other than about an image
+_START_S = 45.0  # no further try to reach a server after so many seconds
+_PROBE_S = 15.0  # timeout of a question other than about an image
 _LONGEST_PROBE_PAUSE_S = 30.0
 _LONGEST_BACKOFF_S = 10.0
 # vLLM tells its limit (`max_num_seqs`) only in development mode; its own default is 256, on large GPUs 1,024.
@@ -55,6 +56,7 @@ class EndpointSettings:
         pause_s: how long a server whose attempts fail is left out, in seconds; doubles up to 30 s.
         give_up_s: the run ends when no server has given a usable answer for so many seconds.
         hedge_s: a request without an answer is asked of another server, too, after no less than so many seconds.
+        chat_template_kwargs: the user's variables for the chat template.
     """
 
     urls: tuple[str, ...]
@@ -67,14 +69,15 @@ class EndpointSettings:
     backoff_s: float = 0.5
     max_wait_s: float = 60.0
     pause_s: float = 1.0
-    give_up_s: float = 100.0
+    give_up_s: float = 90.0
     hedge_s: float = 5.0
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 def identify_endpoints(options: ModelOptions) -> ModelIdentity | None:
     """Return the identity of the served model where the user names it, else None: `identify_served` asks the server."""
     name = options.model_id or options.model
-    return None if name is None else served_identity(name)
+    return None if name is None else served_identity(name, options.chat_template_kwargs)
 
 
 def identify_served(options: ModelOptions) -> ModelIdentity | None:
@@ -90,7 +93,7 @@ def identify_served(options: ModelOptions) -> ModelIdentity | None:
         engine = EndpointEngine(_settings(options))
         try:
             await engine.start()
-            return served_identity(engine.model)
+            return served_identity(engine.model, options.chat_template_kwargs)
         finally:
             await engine.close()
 
@@ -106,7 +109,7 @@ def make_endpoint_engine(options: ModelOptions, log_file: Path, pinned: ModelIde
     is_named = options.model is not None or options.model_id is not None
     if pinned is None or is_named:
         return EndpointEngine(_settings(options))
-    if pinned != served_identity(pinned.name):
+    if pinned != served_identity(pinned.name, options.chat_template_kwargs):
         raise EndpointError(
             f"this table is pinned to the model {pinned.name}, read from its files; --endpoint names a server",
             "Give --model, or --model-id with the name that both share from the first run on; or --replan.",
@@ -116,6 +119,7 @@ def make_endpoint_engine(options: ModelOptions, log_file: Path, pinned: ModelIde
 
 def _settings(options: ModelOptions, pinned: str | None = None) -> EndpointSettings:
     limits: Mapping[str, Any] = {
+        "chat_template_kwargs": options.chat_template_kwargs,
         "timeout_s": options.timeout_s,
         "retries": options.retries,
         "concurrency": options.concurrency,
@@ -141,7 +145,12 @@ class EndpointEngine:
         self._jitter = jitter
         addresses = dict.fromkeys(parse_address(url) for url in settings.urls)
         servers = [
-            Server(address, Client(address, settings.api_key, settings.timeout_s), pause_s=settings.pause_s)
+            Server(
+                address,
+                Client(address, settings.api_key, settings.timeout_s),
+                dialect=Dialect(template_kwargs=settings.chat_template_kwargs),
+                pause_s=settings.pause_s,
+            )
             for address in addresses
         ]
         self._pool = Pool(

@@ -20,6 +20,7 @@ _FAILURES = 3  # in a row leave a server out; a single reset connection does not
 _KEY_REFUSALS = 3  # in a row, of a server that has answered before
 _WITHOUT_LOGPROBS = 2
 _LONGEST_PAUSE_S = 30.0
+_LONGEST_PAUSE_ALONE_S = 8.0  # while no server is healthy, all wait for it
 _FIRST_SLOTS = 8  # of a server that is back; each answer adds one
 _LEAST_TIMES = 20  # answers until it is known what is usual
 _HEDGED_SHARE = 0.1  # of the requests in flight
@@ -188,11 +189,16 @@ class Pool:
         lease.server.slots.release()
 
     @property
+    def is_down(self) -> bool:
+        """Whether no server answers, whatever the image: a failed attempt says nothing about its request then."""
+        return len(self._failing) > 1 and not any(server.is_healthy for server in self.servers)
+
+    @property
     def patience_s(self) -> float | None:
         """After how many seconds a response takes much longer than usual; None: too few are known."""
         if self._times < _LEAST_TIMES:
             return None
-        return max(self._limits.hedge_s, 4 * (self._usual_s + 4 * self._deviation_s))
+        return max(self._limits.hedge_s, 2 * (self._usual_s + 4 * self._deviation_s))
 
     def answered(self, lease: Lease, seconds: float | None = None) -> None:
         """Count a usable answer, after so many seconds; without them a refusal that is the request's own fault."""
@@ -285,17 +291,19 @@ class Pool:
         told = [text for server in self.servers if (text := self._trouble_of(server, now))]
         in_flight = sum(server.in_flight for server in self.servers)
         if in_flight and not told and now - self._silent_since > _SILENT_S:
-            silent = f"no answer for {now - self._silent_since:.0f} s ({in_flight} requests in flight"
-            told.append(f"{silent}, each may take {self._limits.timeout_s:g} s)")
+            silent = f"no answer for {now - self._silent_since:.0f} s"
+            told.append(f"{silent} ({in_flight:,} in flight, timeout {self._limits.timeout_s:g} s)")
         if len(told) > _SERVERS_TOLD:
             told[_SERVERS_TOLD:] = [f"and {len(told) - _SERVERS_TOLD} more servers"]
         if self._waiting:
-            told.append(f"{self._waiting} request{'s wait' if self._waiting > 1 else ' waits'} for a retry")
+            told.append(f"{self._waiting:,} request{'s wait' if self._waiting > 1 else ' waits'} for a retry")
         return "; ".join(told) or None
 
     def _trouble_of(self, server: Server, now: float) -> str | None:
         row = f" ({server.failures} in a row)" if server.failures > 1 else ""
         if not server.is_healthy:
+            if not server.reason:
+                return None
             wait = server.retry_at - now
             then = f"next try in {wait:.0f} s" if wait > 0 else "being tried again"
             return f"{server.name} left out: {server.reason}{row}, {then}"
@@ -366,7 +374,8 @@ class Pool:
     def _leave_out(self, server: Server) -> None:
         server.is_healthy, server.trial = False, None
         server.retry_at = time.monotonic() + server.pause_s
-        server.pause_s = min(2 * server.pause_s, _LONGEST_PAUSE_S, self._limits.max_wait_s)
+        longest = _LONGEST_PAUSE_S if any(other.is_healthy for other in self.servers) else _LONGEST_PAUSE_ALONE_S
+        server.pause_s = min(2 * server.pause_s, longest, self._limits.max_wait_s)
         server.slots.flush()
         self._notify()
 

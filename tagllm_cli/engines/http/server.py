@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from tagllm_cli.engines.http.address import Address
 from tagllm_cli.engines.http.client import Client
+from tagllm_cli.engines.http.dialect import PLAIN, Dialect
 
 _MISSES = 3  # so many, and a tenth of the requests without pixels: a server gets pixels with every request
 
@@ -77,6 +78,7 @@ class Server:
         client: sends requests to it.
         base: address of its API; empty until it was found.
         is_vllm: whether its list of models says that it is vLLM.
+        dialect: how it wants to be asked, learned from what it refuses.
         concurrency: requests in flight that it gets when all is well; set with `base`.
         is_healthy: whether it gets requests.
         has_answered: whether a question was answered.
@@ -102,6 +104,7 @@ class Server:
     client: Client
     base: str = ""
     is_vllm: bool = False
+    dialect: Dialect = PLAIN
     concurrency: int = 1
     is_healthy: bool = False
     has_answered: bool = False

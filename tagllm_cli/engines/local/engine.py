@@ -46,7 +46,7 @@ class EngineSettings:
     Args:
         model: folder, hub name or URL of the model.
         engine_args: vLLM's engine arguments as typed, `key -> value`; they replace the defaults here.
-        chat_template_kwargs: variables for the chat template, beside CHAT_TEMPLATE_KWARGS.
+        chat_template_kwargs: the user's variables for the chat template.
         max_pixels: what no image exceeds (width x height); None: unknown.
         log_file: where vLLM's log goes; None: stderr.
         verbose: send the log to stderr even so.
@@ -110,6 +110,11 @@ class InProcessEngine:
     def capacity(self) -> int:
         """Requests to keep in flight: one batch that runs and one that waits; known after `start`."""
         return self._capacity
+
+    @property
+    def trouble(self) -> str | None:
+        """None: vLLM in this process either answers or dies."""
+        return None
 
     async def start(self) -> None:
         """Load the model; takes about a minute. Cancelling ends the processes that were started.

@@ -33,6 +33,7 @@ class LazyEngine:
         self._make, self._stop, self._starting, self._ready = make, stop, starting, ready
         self._lock = asyncio.Lock()
         self._engine: Engine | None = None
+        self._being_started: Engine | None = None
         self._since = 0.0
 
     @property
@@ -44,6 +45,12 @@ class LazyEngine:
     def usage(self) -> Usage:
         """Tokens and requests so far, zeros while the engine was never started."""
         return Usage() if self._engine is None else self._engine.usage()
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps the engine from answering, also while it starts."""
+        engine = self._engine or self._being_started
+        return None if engine is None else engine.trouble
 
     async def started(self) -> Engine:
         """Return the engine, ready to be asked. Raises TagllmError where it cannot start."""
@@ -60,7 +67,7 @@ class LazyEngine:
     async def _start(self) -> Engine:
         logger.info("engine starting")
         self._starting()
-        engine = self._make()
+        self._being_started = engine = self._make()
         starting = asyncio.ensure_future(engine.start())
         try:
             await first(starting, self._stop.wait())

@@ -38,7 +38,7 @@ def materialize(
     info = TableInfo(job.plan_options.stage, job.source.describe(), plan.vocabulary, says)
     evidence.commit()
     revision, settings = evidence.revision, _settings(info, options)
-    last = evidence.meta("table") or {}
+    last = evidence.meta("table", derived=True) or {}
     is_comparable = (last.get("settings"), last.get("file")) == (settings, file_state(job.out))
     if is_comparable and last["revision"] == revision and not options.offline:
         return RowCounts(**last["counts"])

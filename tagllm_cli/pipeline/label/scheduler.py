@@ -28,15 +28,17 @@ from tagllm_cli.pipeline.label.concurrency import RequestLimiter, first, signals
 from tagllm_cli.pipeline.label.lazy_engine import LazyEngine
 from tagllm_cli.pipeline.label.pending import PendingImage, RequestKeys, missing_requests, pending_images
 from tagllm_cli.pipeline.label.recorder import Recorder
-from tagllm_cli.pipeline.label.sanity_check import SanityCheck
+from tagllm_cli.pipeline.label.sanity_check import Sample, SanityCheck
 from tagllm_cli.pipeline.progress import RunProgress
 from tagllm_cli.records import DecodedImage, Failure, Image, ImageInfo, Item, Request, Response
 from tagllm_cli.sources.base import ReadFailure, Source
 from tagllm_cli.sources.decode import decode
 from tagllm_cli.store.evidence import Evidence
 
-# After the first signal, answers that are already under way get this long to arrive.
-DRAIN_SECONDS = 10.0
+# After the first signal, answers that are already under way get this long to arrive: `docker stop` kills after 10 s,
+# and the table must be written by then.
+DRAIN_SECONDS = 3.0
+TROUBLE_SECONDS = 1.0
 DECODE_THREADS = min(16, max(2, os.cpu_count() or 1))
 MOST_BYTES = 1 << 30
 _BYTES_PER_PIXEL = 3
@@ -139,6 +141,8 @@ class Scheduler:
         self._limiter = RequestLimiter(max_bytes=settings.max_bytes or _default_max_bytes())
         self._threads = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
         self._in_progress: dict[bytes, asyncio.Event] = {}  # by fingerprint
+        self._may_ask = asyncio.Event()
+        self._may_ask.set()
         self.stats = RunStats()
 
     @property
@@ -152,9 +156,11 @@ class Scheduler:
         Raises TagllmError only where nothing was recorded, so that nothing has changed: the engine cannot start, say.
         """
         with signals(self._stop.set):
+            watching = asyncio.create_task(self._watch())
             try:
                 await self._admit(listed_only)
             finally:
+                watching.cancel()
                 await self._finish()
         if self._error is not None:
             if not isinstance(self._error, TagllmError) or not self._recorder.has_committed:
@@ -166,6 +172,12 @@ class Scheduler:
             self.stats.warning = self._check.finish()
         logger.info("run ended: %s", self.stats)
         return self.stats
+
+    async def _watch(self) -> None:
+        """Tell again and again what keeps the engine from answering."""
+        while True:
+            await asyncio.sleep(TROUBLE_SECONDS)
+            self._progress.trouble(self._engine.trouble)
 
     async def _admit(self, listed_only: bool) -> None:
         """Start a task for every image that lacks responses, as room permits, and wait for all of them."""
@@ -295,15 +307,26 @@ class Scheduler:
         """Ask, record each response as it arrives, and return whether all are answers."""
         keys = dict(zip(requests, self._keys.keys(requests, fingerprint), strict=True))
         engine = await self._engine.started()
+        await self._may_ask.wait()
         responses: list[tuple[Request, Response]] = []
         async with aclosing(ask_until_complete(engine, decoded_image, requests)) as answered:
             async for request, response in answered:
                 self._recorder.response(keys[request], response)
                 responses.append((request, response))
                 self._count(fingerprint, response.failure)
-        if self._settings.checks and (complaint := self._check.add(responses)):
-            raise StoppedRunError(f"the first answers look wrong: {complaint}", _GO_ON_ANYWAY)
+        if self._settings.checks and (sample := self._check.add(responses)):
+            await self._judge(sample)
         return all(response.failure is None for _, response in responses)
+
+    async def _judge(self, sample: Sample) -> None:
+        """Check the first answers in a thread: others arrive and signals are heeded, nothing more is asked."""
+        self._may_ask.clear()
+        try:
+            complaint = await asyncio.to_thread(self._check.judge, sample)
+        finally:
+            self._may_ask.set()
+        if complaint:
+            raise StoppedRunError(f"the first answers look wrong: {complaint}", _GO_ON_ANYWAY)
 
     def _count(self, fingerprint: bytes, failure: Failure | None) -> None:
         """Count a response that is recorded; raises StoppedRunError where nearly all requests fail."""

@@ -7,6 +7,7 @@ import base64
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from email.utils import formatdate
 from typing import Any
 
@@ -15,9 +16,8 @@ import pytest
 
 from tagllm_cli.engines.base import ask_all
 from tagllm_cli.engines.http.engine import EndpointEngine, EndpointSettings
-from tagllm_cli.engines.http.protocol import encode_image
 from tagllm_cli.errors import EndpointError
-from tagllm_cli.records import DecodedImage, Request, Response
+from tagllm_cli.records import Request, Response
 from tests.support.asking import CAT, LIST, ask, echo, picture, run, settings
 from tests.support.faulty_proxy import (
     Fault,
@@ -84,20 +84,6 @@ def test_the_files_own_bytes_travel_and_pixels_become_a_png():
     head, _, data = urls[1].partition(",")
     assert head == "data:image/png;base64"
     assert PIL.Image.open(io.BytesIO(base64.b64decode(data))).tobytes() == picture(9).pixels.tobytes()
-
-
-def test_an_image_is_encoded_once_for_all_of_its_requests(monkeypatch: pytest.MonkeyPatch):
-    encoded: list[str] = []
-
-    def counted(shown: DecodedImage) -> bytes:
-        encoded.append(shown.uuid)
-        return encode_image(shown)
-
-    monkeypatch.setattr("tagllm_cli.engines.http.images.encode_image", counted)
-    with FaultyProxy() as server:
-        ask(settings(server), [LIST] * 5)
-    assert encoded == ["picture-0"]
-    assert len(server.questions) == 5
 
 
 def test_a_question_without_an_image_and_without_a_system_text_is_one_message():
@@ -379,12 +365,12 @@ def test_a_vllm_server_tells_its_version_and_gets_more_requests_than_another_one
         return asyncio.sleep(0, (engine.version, engine.capacity))
 
     with FaultyProxy() as vllm, FaultyProxy(owned_by="somebody") as other:
-        assert run(settings(vllm), facts) == ("vllm 0.32.0", 512)
-        assert run(settings(other), facts) == ("endpoint", 64)
-        assert run(settings(vllm, other), facts) == ("vllm 0.32.0", 512 + 64)
-        assert run(settings(vllm, other, concurrency=8), facts) == ("vllm 0.32.0", 32)
+        assert run(settings(vllm), facts) == ("vllm 0.32.0", 3 * 256)
+        assert run(settings(other), facts) == ("endpoint", 2 * 32)
+        assert run(settings(vllm, other), facts) == ("vllm 0.32.0", 3 * 256 + 2 * 32)
+        assert run(settings(vllm, other, concurrency=8), facts) == ("vllm 0.32.0", 3 * 8 + 2 * 8)
         other.down()
-        assert run(settings(vllm, other), facts) == ("vllm 0.32.0", 4 * 256)
+        assert run(settings(vllm, other), facts) == ("vllm 0.32.0", 2 * 3 * 256)
 
 
 @pytest.mark.parametrize("fault", [refuse(404), refuse(500), refuse(401), Fault(200, (), b"<html>"), reset()])
@@ -422,3 +408,88 @@ def test_many_faults_lose_nothing_and_mix_nothing_up():
     assert [[response.text for response in responses] for responses in answers] == [
         [f"echo {i} {k}" for k in range(4)] for i in range(20)
     ]
+
+
+def picky(question: Any) -> dict[str, Any] | Fault:
+    """Refuse what OpenAI's newest models, an old limit on log-probabilities, and a template without a system refuse."""
+    if "max_tokens" in question:
+        return refuse(400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
+    if question.get("top_logprobs", 0) > 5:
+        return refuse(400, "Invalid value for 'top_logprobs': must be less than or equal to 5.")
+    if question["messages"][0]["role"] == "system":
+        return refuse(500, "System role not supported")
+    if "temperature" in question:
+        return refuse(400, "Unsupported value: 'temperature' does not support 0.0 with this model.")
+    return echo(question)
+
+
+def test_what_a_server_does_not_take_is_learned_once_from_what_it_refuses():
+    with FaultyProxy(answer=picky, owned_by="somebody") as server:
+
+        async def work(engine: EndpointEngine) -> list[Response]:
+            return [(await ask_all(engine, picture(shade), [CAT]))[0] for shade in range(5)]
+
+        responses = run(settings(server), work)
+    assert {response.failure for response in responses} == {None}
+    assert [response.text for response in responses] == [f"echo {CAT.system}\n\n{CAT.text}"] * 5
+    assert len(server.questions) == 4 + 5
+
+
+def test_many_requests_at_once_learn_together():
+    with FaultyProxy(answer=picky, owned_by="somebody") as server:
+        responses = ask(settings(server, concurrency=4), [replace(CAT, text=f"{number}?") for number in range(40)])
+        again = len(server.questions)
+    assert {response.failure for response in responses} == {None}
+    assert again <= 40 + 4 * 4
+
+
+def test_each_server_is_asked_in_its_own_way():
+    with FaultyProxy(answer=picky, owned_by="somebody") as one, FaultyProxy(answer=echo) as other:
+        responses = run(
+            settings(one, other), lambda engine: _one_by_one(engine, [replace(CAT, text=f"{n}?") for n in range(8)])
+        )
+    assert {response.failure for response in responses} == {None}
+    assert {question.json.get("max_tokens") for question in other.questions} == {1}
+    assert {question.json.get("system", None) for question in other.questions} == {None}
+
+
+def test_a_server_that_gives_no_log_probabilities_is_not_asked_for_fewer():
+    refusal = refuse(400, "logprobs is not supported with this model")
+    with (
+        FaultyProxy(lambda number, path: refusal if number else None, owned_by="somebody") as server,
+        pytest.raises(EndpointError, match="gives no log-probabilities"),
+    ):
+        ask(settings(server), [CAT])
+    assert len(server.questions) == 1
+
+
+DEPLOYMENT = "/azure/openai/deployments/gpt"
+VERSION = "api-version=2024-06-01"
+
+
+def deployment(number: int, path: str) -> Fault | None:
+    """One deployment, which lists no models and must be told the version of its API."""
+    if path == f"{DEPLOYMENT}/chat/completions?{VERSION}":
+        return Fault(200, (), json.dumps(completion("cat")).encode())
+    return refuse(404, "Resource not found")
+
+
+@pytest.mark.parametrize("model", ["gpt", None])
+@pytest.mark.parametrize("form", [DEPLOYMENT, f"{DEPLOYMENT}/", f"{DEPLOYMENT}/chat/completions"])
+def test_a_deployment_of_azure_is_asked_with_its_version_and_its_key(form: str, model: str | None):
+    with FaultyProxy(deployment) as server:
+        chosen = settings(f"{server.url}{form}?{VERSION}", model=model, api_key=KEY)
+        responses = ask(chosen)
+        name = run(chosen, lambda engine: asyncio.sleep(0, engine.model))
+    assert (responses[0].text, name) == ("cat", "gpt")
+    assert {each.headers["api-key"] for each in server.received} == {KEY}
+
+
+def test_a_key_in_its_own_header_goes_to_no_other_host():
+    with FaultyProxy(deployment) as target:
+        elsewhere = target.url.replace("127.0.0.1", "localhost")
+        moved = lambda number, path: redirect(elsewhere + path, 307)  # noqa: E731
+        with FaultyProxy(moved) as server:
+            ask(settings(f"{server.url}{DEPLOYMENT}?{VERSION}", model="gpt", api_key=KEY))
+    assert target.questions
+    assert all("api-key" not in each.headers and "authorization" not in each.headers for each in target.received)

@@ -1,7 +1,8 @@
-"""The chat-completions protocol: any text survives it, and a response without an answer is a failed one."""
+"""Requests as bytes: any text survives, and a server's dialect decides what is sent; lists of models and pauses in."""
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 from typing import Any
@@ -10,208 +11,117 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagllm_cli.engines.http.protocol import (
-    BadResponseError,
-    clean_api_key,
-    read_error,
-    read_response,
-    redirected_base,
-    request_body,
-    without_secrets,
-)
-from tagllm_cli.errors import EndpointError
+from tagllm_cli.engines.http.bodies import BadResponseError
+from tagllm_cli.engines.http.dialect import PLAIN, Dialect, learned
+from tagllm_cli.engines.http.protocol import parameters, read_models, read_version, request_body, retry_after
 from tagllm_cli.records import Request
 from tests.support.asking import CAT, LIST
-from tests.support.faulty_proxy import completion, error_in_200
+
+PART = b'{"type":"image_url"}'
+
+
+def sent(request: Request, dialect: Dialect = PLAIN, *, is_vllm: bool = False) -> Any:
+    return json.loads(request_body("m", request, PART, is_vllm=is_vllm, dialect=dialect))
 
 
 @given(st.text(), st.text(min_size=1))
 def test_any_text_survives_the_wire(system: str, text: str):
-    body = json.loads(request_body("m", Request(system, text), b'{"type":"image_url"}', is_vllm=False))
+    body = sent(Request(system, text))
     assert body["messages"][-1]["content"] == [{"type": "image_url"}, {"type": "text", "text": text}]
     assert [message["content"] for message in body["messages"][:-1]] == ([system] if system else [])
     assert "repetition_penalty" not in body
 
 
-def test_logprobs_of_equal_texts_are_summed():
-    response = read_response(
-        json.dumps(
-            completion("y")
-            | {
-                "choices": [
-                    {
-                        "message": {"content": "y"},
-                        "finish_reason": "length",
-                        "logprobs": {
-                            "content": [{"top_logprobs": [{"token": "y", "logprob": -1.0986122886681098}] * 2}]
-                        },
-                    }
-                ]
-            }
-        ).encode(),
-        CAT,
-    )
-    assert response.first_logprobs == {"y": pytest.approx(-0.4054651081081645)}
-    assert response.finish == "length"
+def test_a_dialect_changes_what_it_is_about_and_nothing_else():
+    plain = sent(CAT)
+    for dialect, changes in [
+        (Dialect(max_tokens="max_completion_tokens"), {"max_completion_tokens": 1, "max_tokens": None}),
+        (Dialect(most_logprobs=5), {"top_logprobs": 5}),
+        (Dialect(temperature=0.01), {"temperature": 0.01}),
+        (Dialect(without=frozenset({"stream", "temperature"})), {"stream": None, "temperature": None}),
+        (Dialect(), {}),
+    ]:
+        body = sent(CAT, dialect)
+        assert {name: body.get(name) for name in {*body, *plain} if body.get(name) != plain.get(name)} == changes
 
 
-def body(content: Any, logprobs: Any = None, **choice: Any) -> bytes:
-    return json.dumps(completion(content, logprobs, **choice)).encode()
+def test_fewer_log_probabilities_are_asked_for_only_where_there_is_a_limit():
+    assert "top_logprobs" not in sent(LIST, Dialect(most_logprobs=5))
+    assert sent(CAT, Dialect(most_logprobs=50))["top_logprobs"] == CAT.top_logprobs
 
 
-@pytest.mark.parametrize(
-    ("response", "kind", "says"),
-    [
-        (body(None), "empty_answer", "finish reason stop"),
-        (body(""), "empty_answer", "is empty"),
-        (body(" \n\t"), "empty_answer", "is empty"),
-        (body([]), "empty_answer", "is empty"),
-        (body([{"type": "thinking", "thinking": []}]), "empty_answer", "is empty"),
-        (body(None, finish="length"), "empty_answer", "finish reason length"),
-        (body(None, finish="content_filter"), "filtered", "content filter"),
-        (body("cat, d", finish="content_filter"), "filtered", "content filter"),
-        (body(None, finish="tool_calls", tool_calls=[{}]), "tool_call", "tool"),
-        (body(None, finish="function_call"), "tool_call", "function"),
-        (body("cat", finish="error"), "engine_error", "error"),
-        (body(None, finish="abort"), "engine_error", "aborted"),
-        (body(None, reasoning="Well, a cat"), "reasoning_only", "switch thinking off"),
-        (body(None, reasoning_content="Well, a cat", finish="length"), "reasoning_only", "switch thinking off"),
-        (body(None, refusal="I can't\nhelp."), "refused", "I can't help."),
-    ],
-)
-def test_a_response_without_text_is_failed_and_says_why(response: bytes, kind: str, says: str):
-    failure = read_response(response, LIST).failure
-    assert failure is not None
-    assert (failure.kind, says in failure.message) == (kind, True)
+def test_without_a_system_role_its_text_begins_the_users():
+    messages = sent(CAT, Dialect(has_system=False))["messages"]
+    assert [message["role"] for message in messages] == ["user"]
+    assert messages[0]["content"][0]["type"] == "image_url"
+    assert messages[0]["content"][1]["text"] == f"{CAT.system}\n\n{CAT.text}"
+    assert sent(Request("", "a"), Dialect(has_system=False))["messages"][0]["content"][1]["text"] == "a"
 
 
-@pytest.mark.parametrize("content", [[{"type": "text", "text": "cat, "}, {"type": "text", "text": "dog"}], "cat, dog"])
-def test_content_may_be_a_list_of_parts(content: Any):
-    assert read_response(body(content), LIST).text == "cat, dog"
+def test_the_users_variables_for_the_template_are_sent_to_any_server_and_never_left_out():
+    assert "chat_template_kwargs" not in parameters(LIST, is_vllm=False)
+    assert parameters(LIST, is_vllm=True)["chat_template_kwargs"] == {"enable_thinking": False}
+    asked = Dialect(template_kwargs={"thinking": False})
+    for is_vllm in (False, True):
+        body = sent(LIST, asked, is_vllm=is_vllm)
+        assert body["chat_template_kwargs"] == {"enable_thinking": False, "thinking": False}
+    refusal = b'{"error": {"message": "Unrecognized request argument supplied: chat_template_kwargs"}}'
+    assert learned(asked, refusal, parameters(LIST, is_vllm=True, dialect=asked)) == asked
+    assert learned(PLAIN, refusal, parameters(LIST, is_vllm=True)).without == {"chat_template_kwargs"}
 
 
-def test_reasoning_beside_an_answer_is_no_fault():
-    assert read_response(body("cat", reasoning="A cat sits there."), LIST).text == "cat"
+def test_what_vllm_alone_knows_may_be_left_out_of_it_too():
+    assert "chat_template_kwargs" in sent(LIST, is_vllm=True)
+    body = sent(LIST, Dialect(without=frozenset({"chat_template_kwargs"})), is_vllm=True)
+    assert "chat_template_kwargs" not in body
+    assert body["repetition_penalty"] == 1.0
 
 
-def choice(**fields: Any) -> bytes:
-    return json.dumps({"choices": [{"message": {"content": "yes"}, "finish_reason": "stop", **fields}]}).encode()
+LISTED = b'{"data": [{"id": "a", "owned_by": "vllm"}, {"id": "b"}]}'
+
+
+@pytest.mark.parametrize("body", [LISTED, codecs.BOM_UTF8 + LISTED, LISTED.decode().encode("utf-16")])
+def test_a_list_of_models_is_read_in_any_encoding(body: bytes):
+    models = read_models(body)
+    assert models is not None
+    assert (models.names, models.is_vllm) == ({"a", "b"}, True)
 
 
 @pytest.mark.parametrize(
-    "response",
-    [
-        choice(),
-        choice(logprobs=None),
-        choice(logprobs={}),
-        choice(logprobs={"content": None}),
-        choice(logprobs={"content": []}),
-        choice(logprobs={"content": [None]}),
-        choice(logprobs={"content": [{"token": "yes", "logprob": -0.1}]}),
-        choice(logprobs={"content": [{"token": "yes", "logprob": -0.1, "top_logprobs": []}]}),
-        choice(logprobs={"content": [{"top_logprobs": [{"token": "yes", "logprob": None}]}]}),
-        choice(logprobs={"content": [{"top_logprobs": [{"token": "yes", "logprob": math.nan}]}]}),
-        choice(
-            logprobs={
-                "content": [{"top_logprobs": [{"token": t, "logprob": v} for t, v in (("a", -1), ("a", math.nan))]}]
-            }
-        ),
-        choice(logprobs={"tokens": ["yes"], "top_logprobs": [{"yes": -0.1}]}),
-    ],
+    "body", [b"", b"<html>", b"[]", b"1", b'{"data": null}', b'{"data": [1]}', b'{"models": []}', b"[" * 100_000]
 )
-def test_a_yes_or_no_without_log_probabilities_is_failed(response: bytes):
-    failure = read_response(response, CAT).failure
-    assert failure is not None
-    assert failure.kind == "no_logprobs"
+def test_what_lists_no_models_is_no_list(body: bytes):
+    assert read_models(body) is None
 
 
-@pytest.mark.parametrize("text", ["", None, " ", "anything"])
-def test_a_yes_or_no_may_have_any_text(text: str | None):
-    response = read_response(body(text, {"yes": -0.1}, reasoning="yes"), CAT)
-    assert (response.failure, response.first_logprobs) == (None, {"yes": -0.1})
-
-
-def test_a_filtered_yes_or_no_is_filtered():
-    failure = read_response(body("", {"yes": -0.1}, finish="content_filter"), CAT).failure
-    assert failure is not None
-    assert failure.kind == "filtered"
-
-
-def test_an_error_in_a_success_shows_the_servers_message():
-    failure = read_response(error_in_200("This key may not send images.", 403).body, LIST).failure
-    assert failure is not None
-    assert (failure.kind, failure.message) == ("rejected", "error 403: This key may not send images.")
-    for code in (None, 429, "502", "server_overloaded"):
-        with pytest.raises(BadResponseError, match="Try again"):
-            read_response(error_in_200("Try again.", code).body, LIST)
-    inner = json.dumps(
-        {"choices": [{"error": {"message": "Upstream\nis gone.", "code": 502}, "finish_reason": "error"}]}
-    )
-    with pytest.raises(BadResponseError, match="Upstream is gone"):
-        read_response(inner.encode(), LIST)
-
-
-@pytest.mark.parametrize(
-    "response", ["", "{}", "[]", "1", '{"choices": []}', '{"choices": [{}]}', '{"choices": [null]}']
-)
-def test_what_is_no_completion_is_retryable(response: str):
-    with pytest.raises(BadResponseError, match="not a chat completion"):
-        read_response(response.encode(), LIST)
-
-
-@pytest.mark.parametrize("content", [5, {"text": "cat"}, [{"type": "text"}], ["cat"]])
-def test_content_of_an_unknown_form_is_retryable(content: Any):
+@pytest.mark.parametrize("body", [b'{"data": [', b'\n {"data'])
+def test_half_a_list_of_models_is_retryable(body: bytes):
     with pytest.raises(BadResponseError):
-        read_response(body(content), LIST)
+        read_models(body)
 
 
 @pytest.mark.parametrize(
-    ("response", "message"),
-    [
-        ('{"error": {"message": "no\\nimages"}}', "no images"),
-        ('{"error": "no images"}', "no images"),
-        ('{"detail": "Not Found"}', "Not Found"),
-        ("<html>\n<b>Bad</b></html>", "<html> <b>Bad</b></html>"),
-        ("", ""),
-    ],
+    ("body", "version"), [(b'{"version": "0.32.0"}', "0.32.0"), (b'{"version": 3}', None), (b"[1]", None), (b"x", None)]
 )
-def test_errors_of_every_form_are_one_line(response: str, message: str):
-    assert read_error(response.encode()) == message
-
-
-@pytest.mark.parametrize("key", ["sk-example\r", " sk-example\n", "sk-example\t"])
-def test_white_space_around_a_key_is_stripped(key: str):
-    assert clean_api_key(key) == "sk-example"
-
-
-@pytest.mark.parametrize("key", ["“sk-example”", "sk-exa\nmple", "sk-\x7fexample", "sk-example…", "\ufeffsk-example"])
-def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(key: str):
-    with pytest.raises(EndpointError, match="characters that cannot be sent") as caught:
-        clean_api_key(key)
-    assert "example" not in caught.value.message + caught.value.hint
-    assert caught.value.exit_code == 2
-
-
-@pytest.mark.parametrize("key", [None, "", " \n"])
-def test_an_empty_key_is_none(key: str | None):
-    assert clean_api_key(key) is None
+def test_a_version_is_read_where_there_is_one(body: bytes, version: str | None):
+    assert read_version(body) == version
 
 
 @pytest.mark.parametrize(
-    ("base", "final", "new"),
+    ("header", "seconds"),
     [
-        ("http://h/v1", "https://h/v1/models", "https://h/v1"),
-        ("http://h:8000/v1", "https://h/api/v1/models", "https://h/api/v1"),
-        ("http://u:p@h/v1", "https://h/v1/models", "https://u:p@h/v1"),
-        ("http://h/v1", "http://h:9000/v1/models?x=1", "http://h:9000/v1"),
-        ("https://h/v1", "http://h/v1/models", None),
-        ("http://h/v1", "http://other/v1/models", None),
-        ("http://h/v1", "https://h/login", None),
+        ("2", 2.0),
+        (" 0.5 ", 0.5),
+        ("-5", 0.0),
+        ("nan", 0.0),
+        ("inf", math.inf),
+        ("soon", None),
+        ("", None),
+        ("Wed, 21 Oct 2015 07:28:30 GMT", 30.0),
+        ("Wed, 21 Oct 2015 07:27:00 GMT", 0.0),
+        ("Wed, 41 Oct 2015 07:28:30 GMT", None),
+        ("Wed, 21 Oct 99999999999 07:28:30 GMT", None),
     ],
 )
-def test_a_redirect_moves_the_api_but_not_to_another_host(base: str, final: str, new: str | None):
-    assert redirected_base(base, final) == new
-
-
-def test_messages_show_no_secret_of_an_address():
-    assert without_secrets("http://me:s3cret@h:1/v1?key=s3cret") == "http://h:1/v1"
+def test_a_pause_is_read_from_seconds_and_dates_and_nothing_else(header: str, seconds: float | None):
+    assert retry_after({"retry-after": header}, 1445412480.0) == seconds

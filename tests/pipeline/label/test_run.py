@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import sqlite3
 import time
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -378,8 +376,7 @@ def test_a_table_whose_evidence_is_empty_is_not_paid_for_again(done: Workspace, 
 
 
 def test_a_pinned_plan_that_makes_no_sense_is_damage_and_no_traceback(done: Workspace) -> None:
-    with closing(sqlite3.connect(done.out.with_suffix(".evidence"))) as database:
-        database.execute("UPDATE meta SET value = '{}' WHERE key = 'plan'")
-        database.commit()
+    with Evidence(done.out.with_suffix(".evidence")) as evidence:
+        evidence.set_meta("plan", {})
     with pytest.raises(TableError, match=r"c\.evidence is damaged: 'stage' is missing"):
         done.candidates()

@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import signal
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,6 +18,7 @@ import pytest
 
 from tagllm_cli.errors import EndpointError, EngineDiedError, InterruptedRunError, StoppedRunError, TableError
 from tagllm_cli.labeling.binary import Binary
+from tagllm_cli.labeling.candidates import Candidates
 from tagllm_cli.pipeline.label import recorder, sanity_check, scheduler
 from tagllm_cli.pipeline.label.run import RunOptions, run_job
 from tagllm_cli.pipeline.label.summary import Summary
@@ -375,6 +377,44 @@ def test_the_sanity_check_keeps_a_bounded_sample_of_every_image(
     (texts,) = samples
     shown = [[name for name in LABELS if name in text] for text in texts]
     assert shown == [["cat"], ["sheep"], ["spoon"]] * 2  # of two images, evenly over the eight labels
+
+
+class Beating(RuleEngine):
+    """Counts turns of the event loop from `start` to `close`."""
+
+    beats = 0
+
+    async def start(self) -> None:
+        await super().start()
+        self._beating = asyncio.create_task(self._beat())
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(0.001)
+            self.beats += 1
+
+    async def close(self) -> None:
+        self._beating.cancel()
+        await super().close()
+
+
+def test_the_event_loop_goes_on_while_the_first_answers_are_judged(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hundreds of answers are read then: in the loop, nothing would be recorded and no signal heeded for as long."""
+    engine = workspace.engine = Beating(capacity=8 * EACH)
+    judged = Candidates.complaint
+
+    def judge(stage: Candidates, answers: Sequence[tuple[Request, Response]]) -> str | None:
+        before, end = engine.beats, time.monotonic() + 10
+        while engine.beats < before + 3:
+            assert time.monotonic() < end, "the event loop stands still"
+            time.sleep(0.001)
+        return judged(stage, answers)
+
+    monkeypatch.setattr(Candidates, "complaint", judge)
+    summary = workspace.candidates()
+    assert (summary.error, summary.rows.ok) == (None, IMAGES)
 
 
 def test_failed_images_do_not_hide_the_sanity_check(workspace: Workspace) -> None:

@@ -18,7 +18,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-HERE = Path(__file__).parent
+from tests.bench.client import client
+from tests.bench.tiling import tiles, tiling
+
+HERE = Path(__file__).parents[1]
 MODEL = HERE / "demo" / "model"
 FEW, MANY = 1_000, 100_000
 FIRST_SEED = 5_000_000  # scenes that neither training nor scoring uses
@@ -228,8 +231,14 @@ def _timed(command: Sequence[str]) -> tuple[float, str]:
     return time.monotonic() - began, done.stdout
 
 
-MEASUREMENTS: dict[str, Callable[[argparse.Namespace], None]] = {"speed": speed, "help": start_up, "memory": memory}
-CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {"raw": raw, "label": label}
+MEASUREMENTS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "speed": speed,
+    "tiles": lambda chosen: tiling(chosen.out, _child, say),
+    "help": start_up,
+    "memory": memory,
+    "client": lambda chosen: client(chosen, say),
+}
+CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {"raw": raw, "tiles": tiles, "label": label}
 
 if __name__ == "__main__":
     if sys.argv[1:2] and sys.argv[1].startswith("--child="):
