@@ -88,6 +88,7 @@ class ProgressDisplay:
     def finish(self) -> None:
         """Leave the terminal as it was."""
         if self._bar:
+            self._bar.show_trouble(None)
             self._bar.stop()
             self._bar = None
 
@@ -156,7 +157,7 @@ class _Bar(Progress):
         if self.tasks and self._facts:
             yield Text(f"  {self._facts}", style="dim", no_wrap=True, overflow="ellipsis")
         if self.tasks and self._trouble:
-            yield Text.assemble("  ", self._trouble, style="yellow", overflow="fold")
+            yield Text.assemble("  ", self._trouble, style="yellow", no_wrap=False, overflow="fold")
 
 
 def _clock(seconds: float) -> str:
