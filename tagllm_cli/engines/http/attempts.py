@@ -101,9 +101,9 @@ async def _send(
     server: Server, model: str, image: SharedImage | None, request: Request, *, with_pixels: bool
 ) -> HttpResponse:
     """Send a request in the server's dialect, and again where its refusal teaches another one."""
-    part = None if image is None else image.part_for(server, with_pixels=with_pixels)
     while True:
         dialect, is_vllm = server.dialect, server.is_vllm
+        part = None if image is None else image.part_for(server, with_pixels=with_pixels)
         body = request_body(model, request, part, is_vllm=is_vllm, dialect=dialect)
         answer = await server.client.send("POST", f"{server.base}/chat/completions", body)
         if answer.status not in _MAY_TEACH:

@@ -35,7 +35,7 @@ class SharedImage:
 
     def part_for(self, server: Server, *, with_pixels: bool) -> bytes:
         """Return the part for a server."""
-        if not server.is_vllm:
+        if not server.takes_uuids:
             return self.part
         uuid = json.dumps(self.uuid).encode()
         if not with_pixels:

@@ -13,7 +13,7 @@ from tagllm_cli.errors import EndpointError
 
 PROBE_S = 15.0  # timeout of a question other than about an image
 START_TRIES = 4
-_START_S = 45.0  # no further try after so many seconds
+_START_S = 30.0  # no further try after so many seconds
 _LONGEST_WAIT_S = 60.0  # whatever Retry-After says
 _LONGEST_PAUSE_S = 30.0
 

@@ -132,9 +132,14 @@ class Server:
         return self.address.url
 
     @property
+    def takes_uuids(self) -> bool:
+        """Whether an image may be sent with a uuid: gateways in front of vLLM may refuse it."""
+        return self.is_vllm and "uuid" not in self.dialect.without
+
+    @property
     def keeps_images(self) -> bool:
         """Whether an image that it was sent may be named by its uuid afterwards."""
-        return self.is_vllm and (self.misses < _MISSES or 10 * self.misses < self.without_pixels)
+        return self.takes_uuids and (self.misses < _MISSES or 10 * self.misses < self.without_pixels)
 
     @property
     def load(self) -> float:

@@ -13,7 +13,7 @@ from tagllm_cli.engines.base import ask_all
 from tagllm_cli.engines.http.engine import EndpointEngine
 from tagllm_cli.errors import EndpointError
 from tagllm_cli.records import Response
-from tests.support.asking import CAT, ask, echo, one_by_one, picture, run, settings
+from tests.support.asking import CAT, LIST, ask, echo, one_by_one, picture, run, settings
 from tests.support.faulty_proxy import (
     Fault,
     FaultyProxy,
@@ -56,6 +56,20 @@ def test_many_requests_at_once_learn_together():
         again = len(server.questions)
     assert {response.failure for response in responses} == {None}
     assert again <= 40 + 4 * 4
+
+
+def test_a_gateway_in_front_of_vllm_may_refuse_what_only_vllm_knows():
+    def strict(question: Any) -> dict[str, Any] | Fault:
+        parts = question["messages"][-1]["content"]
+        unknown = [name for name in ("repetition_penalty", "chat_template_kwargs") if name in question]
+        unknown += ["uuid"] if any("uuid" in part for part in parts) else []
+        problems = [{"loc": ["body", name], "msg": "Extra inputs are not permitted"} for name in unknown]
+        return Fault(422, (), json.dumps({"detail": problems}).encode()) if problems else echo(question)
+
+    with FaultyProxy(answer=strict) as server:
+        responses = run(settings(server), lambda engine: one_by_one(engine, [LIST, CAT, LIST]))
+    assert {response.failure for response in responses} == {None}
+    assert len(server.questions) == 1 + 3
 
 
 def test_each_server_is_asked_in_its_own_way():

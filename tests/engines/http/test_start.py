@@ -18,6 +18,7 @@ from tests.support.faulty_proxy import (
     half_json,
     refuse,
     reset,
+    slow,
 )
 
 KEY = "sk-very-secret"
@@ -123,3 +124,24 @@ def test_a_key_with_a_line_end_works_and_a_key_in_curly_quotes_is_refused_at_onc
         with pytest.raises(EndpointError, match="characters that cannot be sent"):
             ask(settings(server, api_key=f"“{KEY}”"))
     assert {each.headers["authorization"] for each in server.received} == {f"Bearer {KEY}"}
+
+
+def test_a_server_that_never_answers_is_told_after_a_while(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tagllm_cli.engines.http.search._START_S", 0.3)
+    with FaultyProxy(lambda number, path: slow(30)) as server, pytest.raises(EndpointError, match=r"within 0\.2 s"):
+        ask(settings(server, timeout_s=0.2))
+    assert len(server.received) == 2
+
+
+def test_a_server_that_refuses_the_key_or_is_gone_at_the_start_joins_when_it_is_right():
+    refuses = True
+    with FaultyProxy(lambda number, path: refuse(401) if refuses else None) as one, FaultyProxy() as two:
+
+        async def work(engine: EndpointEngine) -> str | None:
+            nonlocal refuses
+            refuses = False
+            while not engine._pool.servers[0].is_healthy:
+                await asyncio.sleep(0.01)
+            return engine.trouble
+
+        assert run(settings(one, two), work) is None
