@@ -31,7 +31,7 @@ from tagllm_cli.errors import ModelError
 from tagllm_cli.records import DecodedImage, Failure, Request, Response
 
 # Then vLLM's processes are killed. Nothing is lost: what they were asked is answered, or has been given up.
-_SHUTDOWN_S = 3.0
+_SHUTDOWN_S = 1.0
 # One request of an image goes ahead where fewer images than this fill a step (see `asker.py`).
 _IMAGES_PER_STEP = 16
 _TRIAL_SIZE = (64, 64)

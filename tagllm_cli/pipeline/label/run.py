@@ -57,6 +57,8 @@ from tagllm_cli.store.write_ahead_log import loses_commits
 
 logger = logging.getLogger(__name__)
 
+# After a signal, the table gets this long; a process that goes on is killed 10 s after it (`docker stop`).
+TABLE_SECONDS = 2.5
 # More than this share of the images gone at once looks like a disk that is not mounted.
 GONE_SHARE = 0.1
 
@@ -305,7 +307,8 @@ def _materialize_after(
 ) -> RowCounts:
     """`materialize`; where it fails after something was recorded, StoppedRunError is raised with the first cause."""
     try:
-        return materialize(job, plan, stage, evidence, keys, options)
+        seconds = TABLE_SECONDS if stats.interrupted else None
+        return materialize(job, plan, stage, evidence, keys, options, seconds)
     except TableError as error:
         if stats.asked:
             raise stats.error or StoppedRunError.after(error) from error

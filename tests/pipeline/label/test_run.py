@@ -16,7 +16,7 @@ import pytest
 import tagllm_cli
 from tagllm_cli.cli.console import Console
 from tagllm_cli.errors import InterruptedRunError, SourceError, TableError, TooManyFailedError
-from tagllm_cli.pipeline.label import scheduler
+from tagllm_cli.pipeline.label import run, scheduler
 from tagllm_cli.pipeline.label.run import RunOptions, run_job
 from tagllm_cli.records import DecodedImage, Failure, Image, Request
 from tagllm_cli.sources.base import ReadFailure
@@ -144,6 +144,24 @@ def test_verifying_by_hash_interrupted_leaves_every_row_as_it_was(
     summary = done.candidates(by_hash=True)
     assert (summary.stats.opened, summary.stats.asked, summary.rows.ok) == (IMAGES, 0, IMAGES)
     assert done.out.read_bytes() == before
+
+
+def test_after_a_signal_a_table_that_takes_too_long_stays_as_it_was(
+    done: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "DECODE_THREADS", 1)
+    before = done.out.read_bytes()
+    for number in range(3):
+        done.paint(300 + number, f"{number:03}.png")
+    monkeypatch.setattr(run, "TABLE_SECONDS", -1.0)
+    with pytest.raises(InterruptedRunError, match="and not in the table yet"):
+        interrupt(done, after=2)
+    assert done.out.read_bytes() == before
+    monkeypatch.undo()
+    summary = done.candidates()
+    assert summary.stats.asked < 3 * EACH  # what was answered is on record
+    assert summary.rows.ok == IMAGES
+    assert done.out.read_bytes() != before
 
 
 def test_touched_images_keep_their_rows_until_they_were_read(done: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
