@@ -224,6 +224,10 @@ class FaultyProxy:
 
     async def _close(self) -> None:
         if self._server is not None:
+            # A connection that was accepted, and finds the server closed, would never be closed itself (CPython 3.11).
+            for listening in self._server.sockets:
+                self._loop.remove_reader(listening.fileno())
+            await asyncio.sleep(0.002)
             self._server.close()
         for _ in range(5):  # a connection that is just being accepted is there some turns later
             for connection in list(self._connections):

@@ -88,13 +88,12 @@ class Asker:
                 if refused := [end for end in tried.values() if end.verdict is Verdict.REFUSED]:
                     return self._refused(refused)
                 assert began is not None
-                if not self._pool.is_down:
-                    failed += 1
-                    is_late = time.monotonic() - began > self._patience.timeout_s + _LATE_S
-                    if failed > self._patience.retries or is_late:
-                        return next(reversed(tried.values())).response
+                failed += 1
+                is_late = time.monotonic() - began > self._patience.timeout_s + _LATE_S
+                if failed > self._patience.retries or (is_late and not self._pool.is_down):
+                    return next(reversed(tried.values())).response
                 tried.clear()
-                await self._pool.sleep(self.pause(max(0, failed - 1)))
+                await self._pool.sleep(self.pause(failed - 1))
         except NoServerError as error:
             return Response(failure=Failure("endpoint_failed", str(error)))
         finally:
