@@ -10,6 +10,9 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 VLLM ?= 0.27.0
 TESTS ?= tests/engines
 
+# How often `make kills` kills each command.
+KILLS ?= 100
+
 VENV := .venv
 LOCK := .ci/cpu.lock
 OPERATORS := .ci/torchvision_operators.py
@@ -18,7 +21,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install-cpu install-gpu demo test test-vllm coverage quick check format bench families ablation demo-model scorecard lock wheel clean
+.PHONY: help setup install-cpu install-gpu demo test test-vllm coverage quick check format kills bench families ablation demo-model scorecard lock wheel clean
 
 help: ## explain every target (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +58,9 @@ check: $(READY) ## lint, formatting, imports between packages, types
 format: $(READY) ## rewrite the sources as `make check` wants them
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
+
+kills: $(READY) ## kill each labeling command 100 times, and report what is asked again (KILLS=100)
+	TAGLLM_KILLS=$(KILLS) $(RUN) -m pytest -q -o faulthandler_timeout=0 tests/cli/test_kills.py
 
 bench: $(READY) ## measure speed, memory and start-up against their goals
 	$(RUN) -m tests.bench

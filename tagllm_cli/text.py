@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 def shortened(names: Sequence[str], limit: int = 5) -> str:
@@ -23,3 +26,17 @@ def one_line(text: object, limit: int = 300) -> str:
     """
     line = " ".join(str(text).split())
     return line if len(line) <= limit else f"{line[: limit - 3]}..."
+
+
+def defused(cell: str) -> str:
+    """Return a cell of CSV that no spreadsheet takes for a formula: with an apostrophe before it where one would.
+
+    >>> defused("=1+1.jpg"), defused("a=b"), defused("'tis"), defused("'=1")
+    ("'=1+1.jpg", 'a=b', "'tis", "''=1")
+    """
+    return f"'{cell}" if _FORMULA.match(cell) else cell
+
+
+def undefused(cell: str) -> str:
+    """Return the text that `defused` was given."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

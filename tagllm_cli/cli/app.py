@@ -66,7 +66,10 @@ class _Group(TyperGroup):
         from tagllm_cli.cli.console import Console
 
         as_json = (self._json or JSON_KEY in meta) and not isinstance(error, OutputError)
-        Console(json_output=as_json).error(error)
+        try:
+            Console(json_output=as_json).error(error)
+        except streams.StdoutError:  # the object cannot be written: at least stderr tells
+            Console().explain(error)
 
 
 def _check_text(args: Sequence[str]) -> None:

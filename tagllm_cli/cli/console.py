@@ -142,6 +142,7 @@ class Console:
 
     def _dump(self, value: Mapping[str, Any]) -> None:
         text = redact(json.dumps(value, ensure_ascii=False, indent=2))
+        text = _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)  # the same to every reader of JSON
         try:
             text.encode(self._out.encoding)
         except UnicodeEncodeError:

@@ -18,7 +18,7 @@ from tagllm_cli.errors import EngineDiedError as EngineDiedError  # what `ask` r
 from tagllm_cli.records import DecodedImage, Failure, Request, Response
 
 # Hybrid models would otherwise spend the tokens of an answer on reasoning; other templates ignore this.
-CHAT_TEMPLATE_KWARGS: Mapping[str, Any] = {"enable_thinking": False}
+_CHAT_TEMPLATE_KWARGS: Mapping[str, Any] = {"enable_thinking": False}
 
 _TOO_LONG = re.compile(r"max\w*.{0,20}(context|model|length|len)|context (length|window)|too long", re.IGNORECASE)
 _LEAST_LOGPROB = -9999.0  # for minus infinity, which JSON lacks; vLLM's server does the same
@@ -105,7 +105,7 @@ class Engine(Protocol):
 
 def template_kwargs(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the variables for a chat template: reasoning is off unless `given` says otherwise."""
-    return {**CHAT_TEMPLATE_KWARGS, **given}
+    return {**_CHAT_TEMPLATE_KWARGS, **given}
 
 
 async def ask_all(engine: Engine, decoded_image: DecodedImage | None, requests: Sequence[Request]) -> list[Response]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tagllm_cli.errors import TableError, UsageError
 from tagllm_cli.labeling.answers.parse_yes_no import is_yes
 from tagllm_cli.records import Decision, LabelEntry, Row
+from tagllm_cli.sources.folder import is_below
 from tagllm_cli.vocabulary.model import Label
 
 if TYPE_CHECKING:
@@ -125,6 +126,10 @@ class Examples:
         for row in self._table.rows():
             if row.labels is None:
                 self._left_out[row.status.value] += 1
+                continue
+            if self._table.info.source.kind == "folder" and not is_below(row.uri):
+                # No listing has such a path: whoever reads the export would be led out of the images' folder.
+                self._left_out["bad_name"] += 1
                 continue
             entries = {self._place(entry): entry for entry in row.labels}
             unknown = {place for place, entry in entries.items() if entry.decision == Decision.UNKNOWN}

@@ -2,6 +2,9 @@
 
 One line per image, because a line per label would lose the images without labels, and a column per label grows with
 the vocabulary. fastai reads it with `label_delim="|"`, pandas with `labels.str.get_dummies("|")`, which is one-hot.
+
+A cell that a spreadsheet would take for a formula (`=`, `+`, `-`, `@`, tab or line break first) gets an apostrophe in
+front, and so does one that begins like that after apostrophes; `evaluate --truth` takes one off.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from typing import TYPE_CHECKING
 from tagllm_cli.errors import UsageError
 from tagllm_cli.export.base import Examples, ExportSettings, ExportSummary, Format
 from tagllm_cli.store.atomic import replacing, starts_with
+from tagllm_cli.text import defused
 
 if TYPE_CHECKING:
     from tagllm_cli.store.table import Table
@@ -29,13 +33,17 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
     if divided := [name for name in names if SEPARATOR in name]:
         message = f"the label {divided[0]!r} holds {SEPARATOR!r}, which divides labels in this format"
         raise UsageError(message, "Use --format jsonl.")
-    signature = ",".join(_HEADER).encode() + b"\n"
-    with replacing(out, is_ours=starts_with(signature)) as new, new.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_HEADER)
+    header = ",".join(_HEADER) + "\n"
+    with (
+        replacing(out, is_ours=starts_with(header.encode())) as new,
+        new.open("w", encoding="utf-8", newline="") as file,
+    ):
+        file.write(header)
+        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)  # so that \\r stays in its cell
         for example in examples:
             labels = SEPARATOR.join(names[label] for label in example.labels)
-            writer.writerow((example.row.image_id, labels, SEPARATOR.join(map(str, example.scores))))
+            scores = SEPARATOR.join(map(str, example.scores))
+            writer.writerow((defused(example.row.image_id), defused(labels), scores))
     return examples.summary([out])
 
 

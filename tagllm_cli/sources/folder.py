@@ -113,9 +113,7 @@ class Folder:
 
     def locate(self, image: Image) -> str | None:
         """Return the file's absolute path, None where no file below the root can have this uri."""
-        uri = image.uri
-        is_listed = not uri.startswith(_BAD_NAME) and "\0" not in uri and ".." not in uri.split("/")
-        return f"{self.root}/{uri}" if is_listed else None
+        return f"{self.root}/{image.uri}" if is_below(image.uri) else None
 
     def _top(self) -> tuple[tuple[int, int], Iterator[os.DirEntry[str]]]:
         try:
@@ -162,6 +160,17 @@ class Folder:
                 ) from error
             counts[f"{path if _is_utf8(path) else _escaped(path)}/ (unreadable)"] += 1
             return iter(())
+
+
+def is_below(uri: str) -> bool:
+    """Tell whether a uri is a path below a root; a table from elsewhere may hold any text.
+
+    Links below the root are followed, wherever they lead: whoever lays them decides what belongs to the folder.
+
+    >>> is_below("a/b.jpg"), is_below("a/../../b.jpg"), is_below("/b.jpg")
+    (True, False, False)
+    """
+    return not uri.startswith("/") and "\0" not in uri and ".." not in uri.split("/")
 
 
 def is_match(path: str, pattern: str) -> bool:

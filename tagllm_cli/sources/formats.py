@@ -145,6 +145,21 @@ _NOT_READ = {
     "SVG": _pattern(rb"\s*(<\?xml[^>]*>\s*)?<svg"),
     "Netpbm": _pattern(rb"P[1-6]\s"),
 }
+
+# What else is found under an image's name. A row says which of these, and never shows the bytes: a link may lead to a
+# file that is nobody's business.
+_NO_IMAGES = {
+    "a Git LFS pointer: the file itself was not fetched": _pattern(rb"version https://git-lfs"),
+    "a web page": _pattern(rb"(?i)\s*(<!doctype html|<html|<head)"),
+    "JSON": _pattern(rb"\s*[{\[]\s*[\"{\[]"),
+    "a zip archive": _pattern(rb"PK[\x03\x05]"),
+    "a gzip archive": _pattern(rb"\x1f\x8b"),
+    "a video": _pattern(rb".{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI |\0\0\x01[\xba\xb3]"),
+    "the AppleDouble half of a macOS file": _pattern(rb"\0\x05\x16\x07"),
+    "zeros, as an interrupted copy leaves them": _pattern(rb"\0{16}"),
+    "text": _pattern(rb"[\t\r\n\x20-\x7e\x80-\xff]{64}|[\t\r\n\x20-\x7e\x80-\xff]{1,63}\Z"),
+    "bytes of no format that is known here": _pattern(rb""),
+}
 _CONVERT = "is not read; convert it to JPEG, PNG or WebP"
 
 # TIFF tags of the first image of a file: "a smaller version of another one", and the mark of a DNG.
@@ -164,7 +179,7 @@ def recognize(data: bytes) -> Format | Failure:
     for name, starts in _NOT_READ.items():
         if starts.match(data):
             return Failure("unsupported_format", f"{name} {_CONVERT}")
-    return Failure("not_an_image", f"starts with {data[:16]!r}")
+    return Failure("not_an_image", next(name for name, starts in _NO_IMAGES.items() if starts.match(data)))
 
 
 def refuse_raw(image: Image.Image) -> Failure | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import threading
 from collections.abc import Iterator
 
@@ -19,6 +20,10 @@ _PROGRESSIVE = 6
 
 # Per pixel of the image that is handed on: scaling, turning, the last conversion.
 _TARGET = 24
+
+
+# From so many bytes on, what was held is given back to the system at once.
+_LARGE = 64 << 20
 
 
 class ByteBudget:
@@ -43,9 +48,17 @@ class ByteBudget:
         try:
             yield
         finally:
+            if size >= _LARGE:
+                _trim()
             with self._freed:
                 self.held -= size
                 self._freed.notify()
+
+
+def _trim() -> None:
+    """Let glibc return what is free: it keeps blocks of Pillow's size for each thread, all together many images."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def decoding_bytes(image: Image.Image, declared: tuple[int, int], target: tuple[int, int]) -> int:

@@ -24,7 +24,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tagllm_cli.errors import UsageError
+from tagllm_cli.errors import TableError, UsageError
+
+# What SQLite's log takes before it is written into the file for the first time.
+LEAST_ROOM = 4 << 20
 
 # `Path` makes one slash of two: `s3://bucket/key` arrives as `s3:/bucket/key`.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
@@ -58,6 +61,17 @@ def check_writable_path(path: Path, kind: type[UsageError] = UsageError, *, may_
         return
     except OSError as error:  # a name that is too long, links in a circle
         raise kind(f"cannot write {path}: {error.strerror}", "Choose another --out.") from error
+
+
+def check_room(folder: Path) -> None:
+    """Raise TableError where a folder has no room for LEAST_ROOM bytes, or takes none. Leaves nothing behind."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(LEAST_ROOM))
+    except OSError as error:
+        raise TableError(
+            f"{folder} has no room for {LEAST_ROOM >> 20} MiB: {error.strerror}", "Free some space; nothing was asked."
+        ) from error
 
 
 def file_state(path: Path) -> list[int] | None:

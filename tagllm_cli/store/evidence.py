@@ -20,7 +20,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from tagllm_cli.records import Failure, ImageInfo, Item, Response
-from tagllm_cli.store.damage import damage_as_table_error
+from tagllm_cli.store.checksums import insert, is_intact
+from tagllm_cli.store.damage import damage_as_table_error, damaged
 from tagllm_cli.store.evidence_layout import (
     IMAGE_COLUMNS,
     LAYOUT,
@@ -107,16 +108,21 @@ class Evidence:
                 self._revision = int(self.meta("revision") or 0)
         return self._revision
 
-    def meta(self, key: str) -> Any:
-        """Return the JSON value under `key`, None where there is none."""
-        found = self._file.query("SELECT value FROM meta WHERE key = ?", (key,))
+    def meta(self, key: str, *, derived: bool = False) -> Any:
+        """Return the JSON value under `key`, None where there is none.
+
+        A damaged one raises TableError; with `derived`, where it can be found out again, it counts as none.
+        """
+        found = self._file.query(f"SELECT value FROM meta WHERE key = ? AND {is_intact('meta')}", (key,))
+        if not found and not derived and self._file.query("SELECT 1 FROM meta WHERE key = ?", (key,)):
+            raise damaged(self._file.path, ValueError(f"the entry {key!r} is not what was written"))
         with damage_as_table_error(self._file.path):
             return json.loads(found[0][0]) if found else None
 
     def set_meta(self, key: str, value: Any, *, revises: bool = True) -> None:
         """Keep a JSON value under `key`; `revises` says whether a table could show the difference."""
         self._revised |= revises
-        self._file.query("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value, sort_keys=True)))
+        self._file.query(insert("meta", "REPLACE"), (key, json.dumps(value, sort_keys=True)))
 
     # -- images ---------------------------------------------------------------------------------------------------
 
@@ -127,6 +133,18 @@ class Evidence:
         statement = f"INSERT OR IGNORE INTO listed ({IMAGE_COLUMNS}) VALUES ({', '.join('?' * 10)})"
         while chunk := list(islice(stream, PAGE)):
             self._file.insert(statement, [image_values(position, item) for position, item in chunk])
+
+    def check_images(self, *, complete: bool) -> int:
+        """Forget images whose rows are damaged and come anew with the listing; return how many there are.
+
+        Raises TableError for one that is not listed, where the listing is not `complete` (so that it may be there).
+        """
+        broken = f"image WHERE NOT {is_intact('image')}"
+        if count := self._count(broken):
+            if not complete and self._count(f"{broken} AND id NOT IN (SELECT id FROM listed)"):
+                raise damaged(self._file.path, ValueError("the row of an image is not what was written"))
+            self._change(broken, f"DELETE FROM {broken}")
+        return count
 
     def compare(self, *, complete: bool) -> SourceChanges:
         """Count how the listed images differ from the record. Only a complete listing knows what is gone."""
@@ -220,7 +238,7 @@ class Evidence:
         self._revised |= self._file.changes != before
         query(
             """UPDATE image SET version = (SELECT version FROM listed WHERE listed.id = image.id)
-               WHERE id = ? AND id IN (SELECT id FROM listed WHERE unverified)""",
+               WHERE id = ? AND EXISTS (SELECT 1 FROM listed WHERE listed.id = image.id AND unverified)""",
             (image_id,),
         )
         query("UPDATE listed SET unverified = 0 WHERE id = ? AND unverified", (image_id,))
@@ -240,37 +258,41 @@ class Evidence:
 
     def answered(self, keys: Sequence[bytes]) -> frozenset[bytes]:
         """Return those of the requests that have an answer."""
-        return frozenset(found[0] for found in self._by_key("SELECT key FROM response", keys))
+        return frozenset(found[0] for found in self._by_key("key", "response", keys))
 
     def responses(self, keys: Sequence[bytes]) -> list[Response | None]:
         """Return what is on record for each request: a response, a failure, or None where it was not asked yet."""
-        answers = "SELECT key, text, finish, logprobs, prompt_tokens, cached_tokens, output_tokens FROM response"
+        columns = "key, text, finish, logprobs, prompt_tokens, cached_tokens, output_tokens"
         with damage_as_table_error(self._file.path):
-            found = {key: response_of(values) for key, *values in self._by_key(answers, keys)}
+            found = {key: response_of(values) for key, *values in self._by_key(columns, "response", keys)}
         if lacking := [key for key in keys if key not in found]:
-            failures = self._by_key("SELECT key, kind, message FROM failed_request", lacking)
+            failures = self._by_key("key, kind, message", "failed_request", lacking)
             found.update({key: Response(failure=Failure(kind, message)) for key, kind, message in failures})
         return [found.get(key) for key in keys]
 
-    def _by_key(self, select: str, keys: Sequence[bytes]) -> Iterator[Any]:
+    def _by_key(self, columns: str, table: str, keys: Sequence[bytes]) -> Iterator[Any]:
+        """Yield the intact rows; one that is damaged counts as not on record."""
         for start in range(0, len(keys), KEYS):
             some = keys[start : start + KEYS]
-            yield from self._file.query(f"{select} WHERE key IN ({', '.join('?' * len(some))})", some)
+            found = f"key IN ({', '.join('?' * len(some))}) AND {is_intact(table)}"
+            yield from self._file.query(f"SELECT {columns} FROM {table} WHERE {found}", some)
 
     def record(self, key: bytes, response: Response) -> None:
         """Record an answer (the first one wins) or a failure (kept until an answer comes)."""
         self._revised = True
         if response.failure is not None:
-            values = (key, *failure_values(response.failure), self._run)
-            self._file.query("INSERT OR REPLACE INTO failed_request VALUES (?, ?, ?, ?)", values)
+            failed = (key, *failure_values(response.failure), self._run)
+            self._file.query(insert("failed_request", "REPLACE"), failed)
             return
         logprobs = {token: round(value, 4) for token, value in response.first_logprobs.items()}
         encoded = json.dumps(logprobs, separators=(",", ":")) if logprobs else None
         tokens = (response.prompt_tokens, response.cached_tokens, response.output_tokens)
-        self._file.query(
-            "INSERT OR IGNORE INTO response VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (key, storable(response.text), response.finish, encoded, *tokens, self._run),
-        )
+        values = (key, storable(response.text), response.finish, encoded, *tokens, self._run)
+        before = self._file.changes
+        self._file.query(insert("response", "IGNORE"), values)
+        if self._file.changes == before:  # there is one, which stays unless it is damaged
+            self._file.query(f"DELETE FROM response WHERE key = ? AND NOT {is_intact('response')}", (key,))
+            self._file.query(insert("response", "IGNORE"), values)
         self._file.query("DELETE FROM failed_request WHERE key = ?", (key,))
 
     # -- runs -----------------------------------------------------------------------------------------------------

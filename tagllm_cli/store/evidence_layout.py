@@ -9,22 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from tagllm_cli.records import Failure, Image, ImageInfo, Item, LabelEntry, Response
+from tagllm_cli.store.checksums import IMAGE_TRIGGERS, checksum
 from tagllm_cli.store.damage import damage_as_table_error
-from tagllm_cli.store.migrations import IMAGE_2, MIGRATIONS
+from tagllm_cli.store.migrations import MIGRATIONS
 from tagllm_cli.store.sqlite import Layout
 
 IMAGE_COLUMNS = "id, position, uri, version, fingerprint, width, height, error_kind, error, proposed"
 LAYOUT = Layout(
     application_id=0x7461676C,  # "tagl"
     tables=(
-        "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
-        IMAGE_2.format(name="image"),
+        "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum BLOB) WITHOUT ROWID",
+        """CREATE TABLE image (id TEXT PRIMARY KEY, position INTEGER NOT NULL, uri TEXT NOT NULL, version TEXT NOT NULL,
+           fingerprint BLOB, width INTEGER, height INTEGER, error_kind TEXT, error TEXT, proposed TEXT, completed BLOB,
+           revision INTEGER NOT NULL, checksum BLOB) WITHOUT ROWID""",
         "CREATE INDEX image_position ON image (position, id)",
         """CREATE TABLE response (key BLOB PRIMARY KEY, text TEXT NOT NULL, finish TEXT NOT NULL, logprobs TEXT,
            prompt_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
-           run INTEGER NOT NULL) WITHOUT ROWID""",
+           run INTEGER NOT NULL, checksum BLOB) WITHOUT ROWID""",
         """CREATE TABLE failed_request (key BLOB PRIMARY KEY, kind TEXT NOT NULL, message TEXT NOT NULL,
-           run INTEGER NOT NULL) WITHOUT ROWID""",
+           run INTEGER NOT NULL, checksum BLOB) WITHOUT ROWID""",
         """CREATE TABLE run (id INTEGER PRIMARY KEY, command TEXT NOT NULL, version TEXT NOT NULL,
            started REAL NOT NULL, ended REAL, report TEXT, engine TEXT)""",
     ),
@@ -34,7 +37,9 @@ LAYOUT = Layout(
             id TEXT PRIMARY KEY, position INTEGER NOT NULL, uri TEXT NOT NULL, version TEXT NOT NULL,
             fingerprint BLOB, width INTEGER, height INTEGER, error_kind TEXT, error TEXT, proposed TEXT,
             unverified INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID""",
+        *IMAGE_TRIGGERS,
     ),
+    functions={"checksum": checksum},
     migrations=MIGRATIONS,
 )
 

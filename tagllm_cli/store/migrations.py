@@ -9,7 +9,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 
-IMAGE_2 = """CREATE TABLE {name} (
+from tagllm_cli.store.checksums import COLUMNS, set_checksums
+
+_IMAGE_2 = """CREATE TABLE image_2 (
     id TEXT PRIMARY KEY, position INTEGER NOT NULL, uri TEXT NOT NULL, version TEXT NOT NULL,
     fingerprint BLOB, width INTEGER, height INTEGER, error_kind TEXT, error TEXT, proposed TEXT,
     completed BLOB, revision INTEGER NOT NULL) WITHOUT ROWID"""
@@ -26,7 +28,7 @@ _MOVED = f"SELECT * FROM ({_NO_ANSWER}) WHERE kind NOTNULL"
 def to_format_2(db: sqlite3.Connection) -> None:
     """Release 0.1.0 to format 2: opaque image versions, the engine of a run, and no answers without content."""
     execute = db.execute
-    execute(IMAGE_2.format(name="image_2"))
+    execute(_IMAGE_2)
     execute(
         """INSERT INTO image_2 SELECT id, position, uri,
                CASE WHEN size = 0 AND mtime_ns = 0 THEN '' ELSE size || '-' || mtime_ns END,
@@ -44,4 +46,11 @@ def to_format_2(db: sqlite3.Connection) -> None:
     execute("DELETE FROM meta WHERE key = 'table'")  # the table is written anew, in its new version
 
 
-MIGRATIONS: Sequence[Callable[[sqlite3.Connection], None]] = (to_format_2,)
+def to_format_3(db: sqlite3.Connection) -> None:
+    """Format 2 to format 3: a checksum in every row that a table is made from."""
+    for table in COLUMNS:
+        db.execute(f"ALTER TABLE {table} ADD COLUMN checksum BLOB")
+        db.execute(set_checksums(table))
+
+
+MIGRATIONS: Sequence[Callable[[sqlite3.Connection], None]] = (to_format_2, to_format_3)

@@ -10,8 +10,8 @@ import contextlib
 import os
 import sqlite3
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -31,14 +31,16 @@ _APPLICATION_ID = slice(68, 72)  # of an SQLite file's header: https://www.sqlit
 class Layout:
     """What a file holds: `application_id` (32 bits) tells our files from others.
 
-    `tables` are the statements that make an empty file, `temporary` those for tables that end with the process.
-    `migrations[n - 1]` turns format n into n + 1; the format is one more than there are.
+    `tables` are the statements that make an empty file, `temporary` those for what ends with the process.
+    `migrations[n - 1]` turns format n into n + 1; the format is one more than there are. `functions` take one value and
+    are known to all statements by their name.
     """
 
     application_id: int
     tables: Sequence[str]
     temporary: Sequence[str] = ()
     migrations: Sequence[Callable[[sqlite3.Connection], None]] = ()
+    functions: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
 
     @property
     def format(self) -> int:
@@ -95,6 +97,8 @@ class SQLiteFile:
         execute("PRAGMA locking_mode = EXCLUSIVE")
         execute("PRAGMA synchronous = NORMAL")
         execute("PRAGMA temp_store = FILE")
+        for name, function in layout.functions.items():
+            self._db.create_function(name, 1, function, deterministic=True)
         execute("BEGIN" if self._reads_only else "BEGIN IMMEDIATE")
         if not execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             self._keep = False
@@ -103,6 +107,8 @@ class SQLiteFile:
             execute(f"PRAGMA user_version = {layout.format}")
             for statement in layout.tables:
                 execute(statement)
+        elif (found := execute("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
+            raise damaged(self._path, ValueError(found))
         self._migrate(layout)
         execute("COMMIT")
         if not self._reads_only:

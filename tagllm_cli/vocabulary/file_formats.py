@@ -25,6 +25,7 @@ SUFFIXES = (".yaml", ".yml", ".json", ".txt", ".csv", ".tsv", ".names")
 
 _BULLET = re.compile(r"[-*+\u2022\u2013]\s+(.*)")
 _QUOTED = re.compile(r"([\"'])(.*)\1")
+_MOST_DIGITS = 6  # of a label's number; Python refuses to convert thousands
 _NUMBERED = re.compile(r"(\d{1,6})\s*[.):,;\s]\s*(\S.*)")
 _NAME_COLUMNS = ("name", "names", "label", "labels", "label_name", "class", "classes", "class_name", "category",
                  "categories", "display_name", "displayname")  # fmt: skip
@@ -96,7 +97,9 @@ def _names_in(value: object) -> list[Any] | None:
 
 
 def _is_number(value: object) -> bool:
-    return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, str) and value.isdecimal())
+    if isinstance(value, str):
+        return value.isdecimal() and len(value) <= _MOST_DIGITS
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _count_up(numbers: Sequence[int]) -> bool:
@@ -144,7 +147,10 @@ def _of_lines(path: Path) -> tuple[object, list[str]]:
 def _divided(line: str) -> list[str]:
     """Return the names in a line that is divided by commas, semicolons, tabs or bars; none where it is one name."""
     mark = next((mark for mark in "\t;|," if mark in line), None)
-    cells = next(csv.reader([line], delimiter=mark, skipinitialspace=True)) if mark else []
+    try:
+        cells = next(csv.reader([line], delimiter=mark, skipinitialspace=True)) if mark else []
+    except csv.Error:  # a cell of more than 128 KiB
+        return []
     names = [cell.strip() for cell in cells if cell.strip()]
     return names if len(names) > 1 else []
 
@@ -169,7 +175,7 @@ def _of_columns(path: Path, delimiter: str) -> tuple[object, list[str]]:
         names, where = rows[0], "its one line"
     elif (
         max(map(len, rows)) == 2
-        and all(row[0].isdecimal() for row in rows)
+        and all(_is_number(row[0]) for row in rows)
         and _count_up([int(row[0]) for row in rows])
     ):
         names, where = _column(rows, 1), "the second column"

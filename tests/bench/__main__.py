@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from tests.bench.client import client
+from tests.bench.tiling import tiles, tiling
 
 HERE = Path(__file__).parents[1]
 MODEL = HERE / "demo" / "model"
@@ -232,11 +233,12 @@ def _timed(command: Sequence[str]) -> tuple[float, str]:
 
 MEASUREMENTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "speed": speed,
+    "tiles": lambda chosen: tiling(chosen.out, _child, say),
     "help": start_up,
     "memory": memory,
     "client": lambda chosen: client(chosen, say),
 }
-CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {"raw": raw, "label": label}
+CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {"raw": raw, "tiles": tiles, "label": label}
 
 if __name__ == "__main__":
     if sys.argv[1:2] and sys.argv[1].startswith("--child="):

@@ -96,6 +96,15 @@ def test_what_hides_or_reorders_text_is_shown_as_an_escape(capsys: pytest.Captur
     assert capsys.readouterr().out.split("\n") == [*shown, ""]
 
 
+def test_in_json_they_are_escaped_and_mean_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"gpj.\u202ephoto": ["a\u200bb", "x\u2028y", "\x9b31m", "\ufeffz", "é 👍\n"]}
+    Console(json_output=True).result(value, [])
+    shown = capsys.readouterr().out
+    assert json.loads(shown) == value
+    assert not set(shown) & set("\u202e\u200b\u2028\x9b\ufeff")
+    assert "é 👍" in shown
+
+
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("TAGLLM_API_KEY", "sk-example-1")
     line = "next: tagllm x --endpoint http://me:s3cret@host/v1?api-version=2&key=s3cret sk-example-1"

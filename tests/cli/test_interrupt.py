@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
 
+from tagllm_cli.pipeline.label import scheduler
 from tests.support.label_process import command, processes
 from tests.support.workspace import Workspace
 
@@ -64,6 +66,19 @@ def test_a_signal_ends_the_run_with_a_table_whose_rest_is_pending(
         path.unlink()
     workspace.candidates()
     assert workspace.out.read_bytes() == interrupted
+
+
+def test_a_container_that_is_stopped_has_time_for_it(tmp_path: Path) -> None:
+    many = Workspace(tmp_path, 300)
+    process, reached = start(many, "ask", drain_s=scheduler.DRAIN_SECONDS)
+    assert reached.wait(60)
+    began = time.monotonic()
+    process.terminate()
+    process.join(60)
+    assert process.exitcode == 130
+    # `docker stop` kills after 10 s. What takes longer, a table of a million rows, say, is bounded (TABLE_SECONDS).
+    assert time.monotonic() - began < 8.0
+    assert len(many.statuses()) == 300
 
 
 def test_who_does_not_want_to_wait_signals_again(workspace: Workspace) -> None:

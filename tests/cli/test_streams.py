@@ -33,6 +33,17 @@ def test_a_full_disk_behind_stdout_is_one_error(line: str) -> None:
     assert hint
 
 
+@pytest.mark.parametrize("line", ["vocab show nothing", "vocab show nothing --json", "vocab show --nonsense --json"])
+def test_an_error_is_told_though_stdout_is_full(line: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = run(line, full.fileno())
+    assert done.returncode == 2
+    what, hint = done.stderr.splitlines()
+    assert what.startswith("error: ")
+    assert "stdout" not in what
+    assert hint
+
+
 @pytest.mark.parametrize("line", ["vocab show coco", "vocab show coco --json", "candidates --help"])
 def test_a_reader_that_is_gone_ends_the_command_quietly(line: str) -> None:
     reader, writer = os.pipe()

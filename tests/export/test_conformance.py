@@ -20,6 +20,7 @@ from tagllm_cli.export.base import ExportSettings
 from tagllm_cli.export.registry import FORMATS, export_table
 from tagllm_cli.records import Row
 from tagllm_cli.store.table import open_table, write_table
+from tagllm_cli.text import undefused
 from tagllm_cli.vocabulary.model import Label, Vocabulary
 from tests.export.test_formats import LABELS, content, export, lines, rows, said, written
 
@@ -39,7 +40,7 @@ def read_coco(out: Path) -> Export:
 
 def read_csv(out: Path) -> Export:
     with out.open(encoding="utf-8", newline="") as file:
-        found = {row["image_id"]: row["labels"] for row in csv.DictReader(file)}
+        found = {undefused(row["image_id"]): undefused(row["labels"]) for row in csv.DictReader(file)}
     return {image: labels.split("|") if labels else [] for image, labels in found.items()}, {}
 
 
@@ -71,6 +72,11 @@ HOSTILE = (
     "a\\b",
     "a/b",
     "=1+1",
+    "'=1+1",
+    "-1",
+    "@sum(a)",
+    "\tcat",
+    " cat ",
     "x" * 200,
 )
 

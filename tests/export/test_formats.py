@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from tagllm_cli.errors import TableError, UsageError
 from tagllm_cli.evaluation.truth import load_truth
 from tagllm_cli.export import hf
 from tagllm_cli.export.base import ExportSettings
-from tagllm_cli.export.registry import export_table
+from tagllm_cli.export.registry import FORMATS, export_table
 from tagllm_cli.records import Decision, LabelEntry, Row, SourceInfo, Status
-from tagllm_cli.store.table import TableInfo, write_table
+from tagllm_cli.store.table import TableInfo, open_table, write_table
 from tagllm_cli.vocabulary.model import Label, Vocabulary
 
 SALT = 'salt, "pepper"\n'
@@ -114,10 +115,49 @@ def test_csv_is_one_line_per_image_for_pandas(table: Path) -> None:
 @pytest.mark.parametrize("format_", ["coco", "csv"])
 def test_an_export_is_a_truth(table: Path, format_: str) -> None:
     found = load_truth(export(table, format_)).labels
-    # A CSV list is read with the space around its names removed.
-    assert {image: {name.strip() for name in names} for image, names in found.items()} == {
-        image: {name.strip() for name in names} for image, names in LABELS.items()
-    }
+    assert found == {image: frozenset(names) for image, names in LABELS.items()}
+
+
+ODD_IDS = (
+    " lead.jpg",
+    "trail.jpg ",
+    "cr\r.jpg",
+    "lf\n.jpg",
+    "=1+1.jpg",
+    "+x",
+    "-x",
+    "@x",
+    "'=x",
+    "'tis.jpg",
+    "\tx",
+    '"x",y.jpg',
+)
+
+
+@pytest.mark.parametrize("format_", ["coco", "csv"])
+def test_odd_names_of_images_come_back_as_truth(table: Path, root: Path, format_: str) -> None:
+    (first, *_) = rows(root)
+    odd = [replace(first, image_id=name, uri=name, labels=(said("=dog", "yes", 0.5),)) for name in ODD_IDS]
+    info = replace(open_table(table).info, vocabulary=Vocabulary("v", (Label("=dog"),)), plan={})
+    write_table(table, info, odd)
+    assert load_truth(export(table, format_)).labels == dict.fromkeys(ODD_IDS, frozenset({"=dog"}))
+
+
+def test_no_cell_of_csv_is_a_formula(table: Path, root: Path) -> None:
+    (first, *_) = rows(root)
+    names = [name for name in ODD_IDS if name[0] in "=+-@\t"]
+    write_table(table, open_table(table).info, [replace(first, image_id=name, uri=name) for name in names])
+    written_lines = export(table, "csv").read_text(encoding="utf-8").splitlines()
+    assert [line.split('",')[0] for line in written_lines[1:]] == [f"\"'{name}" for name in names]
+
+
+@pytest.mark.parametrize("uri", ["../secret.jpg", "/etc/passwd", "a/../../b.jpg"])
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_path_out_of_the_images_folder_is_left_out(table: Path, root: Path, format_: str, uri: str) -> None:
+    first, second, *_ = rows(root)
+    write_table(table, open_table(table).info, [first, replace(second, image_id="x", uri=uri, labels=())])
+    summary = export_table(table, format_, table.with_name("out"), ExportSettings())
+    assert (summary.images, dict(summary.left_out)) == (1, {"bad_name": 1})
 
 
 def test_jsonl_says_all_that_is_known(table: Path) -> None:

@@ -90,6 +90,29 @@ def test_files_that_cannot_be_decoded(data: bytes, kind: str) -> None:
     assert kind_of(data) == kind
 
 
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "a Git LFS pointer: the file itself"),
+        (b"\n<HTML><head>404", "a web page"),
+        (b'{"error": "no"}', "JSON"),
+        (b"PK\x03\x04\x14\0", "a zip archive"),
+        (b"\0\0\0\x20ftypisom\0\0", "a video"),
+        (b"\0\x05\x16\x07\0\x02\0\0Mac OS X", "the AppleDouble half of a macOS file"),
+        (bytes(1000), "zeros, as an interrupted copy leaves them"),
+        (b"root:*:20228:0:99999:7:::\n", "text"),
+        ("пароль: s3cret".encode(), "text"),
+        (b"s3cret\0" * 20, "bytes of no format that is known here"),
+    ],
+)
+def test_what_is_no_image_is_named_without_showing_its_bytes(data: bytes, said: str) -> None:
+    info, _ = decode(data, 100)
+    assert info.failure is not None
+    assert info.failure.kind == "not_an_image"
+    assert info.failure.message.startswith(said)
+    assert not any(hidden in info.failure.message for hidden in ("root", "s3cret", "sha256", "20228"))
+
+
 def test_a_jpeg_that_declares_no_height() -> None:
     data = encode(photo(), "JPEG")
     start = data.index(b"\xff\xc0") + 5

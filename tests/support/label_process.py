@@ -144,3 +144,9 @@ def command(arguments: Sequence[str], reached: Event, step: str, answered: int, 
     vars(jobs)["make_engine"] = lambda model, log_file, earlier: Hanging(reached, step, answered)
     sys.argv[1:] = arguments
     cli.main()
+
+
+def plain_command(arguments: Sequence[str]) -> None:
+    """Run a `tagllm` command line; this process ends with its exit code."""
+    sys.argv[1:] = arguments
+    cli.main()

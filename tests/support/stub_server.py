@@ -31,7 +31,7 @@ def stub_server(
 
     `fault` is that of `FaultyProxy`.
     """
-    return FaultyProxy(fault, answer=lambda question: _response(question, answer), models=(model,))
+    return FaultyProxy(fault, answer=lambda question: respond(question, answer), models=(model,))
 
 
 def picture_of(url: str) -> DecodedImage:
@@ -40,7 +40,8 @@ def picture_of(url: str) -> DecodedImage:
     return DecodedImage(pixels, hashlib.blake2b(url.encode(), digest_size=16).hexdigest())
 
 
-def _response(question: Any, answer: Answer) -> dict[str, Any] | Fault:
+def respond(question: Any, answer: Answer = rules.answer) -> dict[str, Any] | Fault:
+    """The completion for a question's JSON."""
     content = question["messages"][-1]["content"]
     parts: list[Any] = [{"type": "text", "text": content}] if isinstance(content, str) else content
     shown = [picture_of(part["image_url"]["url"]) for part in parts if part["type"] == "image_url"]

@@ -349,6 +349,21 @@ def test_what_may_be_meant_as_it_is_stays(tmp_path: Path, name: str, text: str) 
     assert (list(vocabulary.names), vocabulary.notes) == (text.splitlines(), ())
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("x.csv", f"{'9' * 5000},cat\n1,dog\n"),
+        ("x.yaml", f"{'9' * 5000}: {'9' * 5000}\nx: 2\n"),
+        ("x.txt", f"{'9' * 5000} cat\n1 dog\n"),
+        ("x.txt", f"cat, {'x' * 200_000}\n"),
+    ],
+)
+def test_numbers_and_cells_that_python_refuses_are_one_clear_line(tmp_path: Path, name: str, text: str) -> None:
+    with pytest.raises(VocabularyError) as raised:
+        load_vocabulary(written(tmp_path, text, name))
+    assert "\n" not in raised.value.message
+
+
 def test_a_yolo_file_whose_count_is_wrong_says_so(tmp_path: Path) -> None:
     notes = load_vocabulary(written(tmp_path, "nc: 3\nnames: [cat, dog]\n")).notes
     assert notes[1] == "`nc` says 3 classes, and `names` has 2"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tagllm_cli.engines.base import failure_kind
@@ -54,6 +54,8 @@ class Dialect:
         temperature: 0, or the lowest one that is taken.
         without: names of parameters that are refused.
         has_system: whether a system message is taken; if not, its text begins the user's.
+        template_kwargs: the user's variables for the chat template. They are never left out: a server that refuses them
+            would answer as another model.
     """
 
     max_tokens: str = "max_tokens"
@@ -61,6 +63,7 @@ class Dialect:
     temperature: float = 0.0
     without: frozenset[str] = frozenset()
     has_system: bool = True
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 PLAIN = Dialect()  # as vLLM and OpenAI's older models want it
@@ -93,7 +96,8 @@ def _after(dialect: Dialect, parameter: str, message: str, sent: Mapping[str, An
     if "temperature" in named and sent.get("temperature") == 0 and _POSITIVE.search(message):
         return replace(dialect, temperature=_COLDEST)
     if parameter or _REFUSED.search(message):
-        return replace(dialect, without=dialect.without | (named & _OPTIONAL))
+        optional = _OPTIONAL - {"chat_template_kwargs"} if dialect.template_kwargs else _OPTIONAL
+        return replace(dialect, without=dialect.without | (named & optional))
     return dialect
 
 

@@ -15,6 +15,7 @@ from tagllm_cli.engines.http.address import parse_address
 from tagllm_cli.engines.http.asker import Asker, Patience
 from tagllm_cli.engines.http.attempts import key_error
 from tagllm_cli.engines.http.client import Client
+from tagllm_cli.engines.http.dialect import Dialect
 from tagllm_cli.engines.http.discovery import choose_model, find_version
 from tagllm_cli.engines.http.images import SharedImage, share_image
 from tagllm_cli.engines.http.pool import Limits, Pool
@@ -52,6 +53,7 @@ class EndpointSettings:
         pause_s: how long a server whose attempts fail is left out, in seconds; doubles up to 30 s.
         give_up_s: the run ends when no server has given a usable answer for so many seconds.
         hedge_s: a request without an answer is asked of another server, too, after no less than so many seconds.
+        chat_template_kwargs: the user's variables for the chat template.
         silence_s: servers that answered before, and then nothing of all that they were asked for so long, hang.
     """
 
@@ -67,13 +69,14 @@ class EndpointSettings:
     pause_s: float = 1.0
     give_up_s: float = 90.0
     hedge_s: float = 5.0
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     silence_s: float = 60.0
 
 
 def identify_endpoints(options: ModelOptions) -> ModelIdentity | None:
     """Return the identity of the served model where the user names it, else None: `identify_served` asks the server."""
     name = options.model_id or options.model
-    return None if name is None else served_identity(name)
+    return None if name is None else served_identity(name, options.chat_template_kwargs)
 
 
 def identify_served(options: ModelOptions) -> ModelIdentity | None:
@@ -89,7 +92,7 @@ def identify_served(options: ModelOptions) -> ModelIdentity | None:
         engine = EndpointEngine(_settings(options))
         try:
             await engine.start()
-            return served_identity(engine.model)
+            return served_identity(engine.model, options.chat_template_kwargs)
         finally:
             await engine.close()
 
@@ -105,7 +108,7 @@ def make_endpoint_engine(options: ModelOptions, log_file: Path, pinned: ModelIde
     is_named = options.model is not None or options.model_id is not None
     if pinned is None or is_named:
         return EndpointEngine(_settings(options))
-    if pinned != served_identity(pinned.name):
+    if pinned != served_identity(pinned.name, options.chat_template_kwargs):
         raise EndpointError(
             f"this table is pinned to the model {pinned.name}, read from its files; --endpoint names a server",
             "Give --model, or --model-id with the name that both share from the first run on; or --replan.",
@@ -115,6 +118,7 @@ def make_endpoint_engine(options: ModelOptions, log_file: Path, pinned: ModelIde
 
 def _settings(options: ModelOptions, pinned: str | None = None) -> EndpointSettings:
     limits: Mapping[str, Any] = {
+        "chat_template_kwargs": options.chat_template_kwargs,
         "timeout_s": options.timeout_s,
         "retries": options.retries,
         "concurrency": options.concurrency,
@@ -139,7 +143,12 @@ class EndpointEngine:
         self.model = settings.model or ""
         addresses = dict.fromkeys(parse_address(url) for url in settings.urls)
         servers = [
-            Server(address, Client(address, settings.api_key, settings.timeout_s), pause_s=settings.pause_s)
+            Server(
+                address,
+                Client(address, settings.api_key, settings.timeout_s),
+                dialect=Dialect(template_kwargs=settings.chat_template_kwargs),
+                pause_s=settings.pause_s,
+            )
             for address in addresses
         ]
         self._pool = Pool(

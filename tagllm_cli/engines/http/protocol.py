@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
-from tagllm_cli.engines.base import CHAT_TEMPLATE_KWARGS
+from tagllm_cli.engines.base import template_kwargs
 from tagllm_cli.engines.http.bodies import BadResponseError, parse_json
 from tagllm_cli.engines.http.dialect import PLAIN, Dialect
 from tagllm_cli.records import DecodedImage, Request
@@ -59,7 +59,9 @@ def parameters(request: Request, *, is_vllm: bool, dialect: Dialect = PLAIN) -> 
     if request.top_logprobs:
         options |= {"logprobs": True, "top_logprobs": min(request.top_logprobs, dialect.most_logprobs)}
     if is_vllm:
-        options |= {"repetition_penalty": 1.0, "chat_template_kwargs": dict(CHAT_TEMPLATE_KWARGS)}
+        options["repetition_penalty"] = 1.0
+    if is_vllm or dialect.template_kwargs:
+        options["chat_template_kwargs"] = template_kwargs(dialect.template_kwargs)
     return {name: value for name, value in options.items() if name not in dialect.without}
 
 

@@ -31,7 +31,7 @@ from tagllm_cli.errors import ModelError
 from tagllm_cli.records import DecodedImage, Failure, Request, Response
 
 # Then vLLM's processes are killed. Nothing is lost: what they were asked is answered, or has been given up.
-_SHUTDOWN_S = 3.0
+_SHUTDOWN_S = 1.0
 # One request of an image goes ahead where fewer images than this fill a step (see `asker.py`).
 _IMAGES_PER_STEP = 16
 _TRIAL_SIZE = (64, 64)
@@ -46,7 +46,7 @@ class EngineSettings:
     Args:
         model: folder, hub name or URL of the model.
         engine_args: vLLM's engine arguments as typed, `key -> value`; they replace the defaults here.
-        chat_template_kwargs: variables for the chat template, beside CHAT_TEMPLATE_KWARGS.
+        chat_template_kwargs: the user's variables for the chat template.
         max_pixels: what no image exceeds (width x height); None: unknown.
         log_file: where vLLM's log goes; None: stderr.
         verbose: send the log to stderr even so.

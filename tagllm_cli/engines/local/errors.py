@@ -51,6 +51,9 @@ def explain(error: Exception, model: str, log_file: Path | None) -> Exception:
     if "failed to be inspected" in lower and importlib.util.find_spec("torchvision") is None:
         cause = "this architecture needs torchvision, which is not installed"
         hint = "Install the torchvision that belongs to the installed torch, or use a model that does without."
+    elif "torchvision::" in cause:
+        cause = "the installed torchvision belongs to another build of torch"
+        hint = "pip uninstall torchvision, or install the build of it that belongs to the installed torch."
     elif re.search(r"architectures?.* not supported|does not recognize this architecture", lower):
         hint = "Use another model, or a vLLM release that supports this one."
     elif "out of memory" in lower or "available memory" in lower:

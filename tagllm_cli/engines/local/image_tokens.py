@@ -67,8 +67,7 @@ def load_counter(
     Raises:
         ModelError: the tokens cannot be counted; the message says why.
 
-    >>> load_counter("Qwen/Qwen2.5-VL-7B-Instruct", {}).image((640, 480))  # doctest: +SKIP
-    391
+    `load_counter("Qwen/Qwen2.5-VL-7B-Instruct", {}).image((640, 480))` is 391.
     """
     parsed = parse_engine_args(engine_args)
     if is_remote(model):

@@ -22,8 +22,6 @@ _ABOUT_BOXES = frozenset(
     for prefix in ("", "is")
     for word in ("occluded", "truncated", "groupof", "depiction", "inside", "crowd", "iscrowd", "difficult")
 )
-# What `export --format csv` writes: the separator is known, whatever the names hold.
-_OUR_EXPORT = ("image_id", "labels", "scores")
 
 
 @dataclass(slots=True)
@@ -58,7 +56,7 @@ def read(file: TruthFile) -> Truth:
     survey = _survey(file, image, label, presence)
     several = squashed(header[label]) in LIST_COLUMNS or file.options.label_column is not None
     cut: Callable[[str], list[str]]
-    if tuple(header) == _OUR_EXPORT and file.options.separator is None:
+    if sheet.is_our_export and file.options.separator is None:
         cut = _cut_at_bars
     else:
         spaces = several and not survey.repeats and presence is None
@@ -80,7 +78,7 @@ def read(file: TruthFile) -> Truth:
 
 
 def _cut_at_bars(cell: str) -> list[str]:
-    return [name.strip() for name in cell.split("|") if name.strip()]
+    return [name for name in cell.split("|") if name]
 
 
 def _survey(file: TruthFile, image: int, label: int, presence: int | None) -> _Survey:

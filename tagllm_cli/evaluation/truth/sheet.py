@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import TextIO
 
 from tagllm_cli.evaluation.truth.base import TruthFile
 from tagllm_cli.evaluation.truth.columns import IMAGE_COLUMNS, squashed
+from tagllm_cli.text import undefused
 
 SAMPLE_LINES = 500
 _DELIMITERS = (",", "\t", ";", "|")
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*$', re.IGNORECASE)
+# What `export --format csv` writes.
+_OUR_EXPORT = ["image_id", "labels", "scores"]
 _NAMES = {",": "CSV", "\t": "TSV", ";": "CSV with ;", "|": "CSV with |"}
 
 
@@ -31,23 +34,27 @@ class Sheet:
             self._named = _SEPARATOR_LINE.match(first)
             self.delimiter = self._named[1] if self._named else _delimiter(first, file.options.image_column)
         with self._opened() as text:
-            self.header: Sequence[str] = [
-                cell.strip("\ufeff ") for _, cells in islice(self._cells(text), 1) for cell in cells
-            ]
+            self.header = [cell.strip("\ufeff ") for _, cells in islice(self._cells(text), 1) for cell in cells]
 
     @property
     def name(self) -> str:
         """What kind of sheet this is."""
         return _NAMES.get(self.delimiter, f"CSV with {self.delimiter}")
 
+    @property
+    def is_our_export(self) -> bool:
+        """Whether `export --format csv` wrote it: its cells hold exactly what they say."""
+        return self.header == _OUR_EXPORT
+
     def lines(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield line number and stripped cells; lines without any content are left out."""
+        """Yield line number and cells, stripped but for our own export; lines without any content are left out."""
+        clean = undefused if self.is_our_export else str.strip
         width = len(self.header)
         with self._opened() as text:
             numbered = self._cells(text)
             next(numbered, None)
             for number, cells in numbered:
-                stripped = [cell.strip() for cell in cells]
+                stripped = [clean(cell) for cell in cells]
                 if len(stripped) > width and not any(stripped[width:]):
                     stripped = stripped[:width]  # spreadsheets end lines with empty cells
                 if not any(stripped):

@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import tagllm_cli
+from tagllm_cli.errors import InterruptedRunError
 from tagllm_cli.labeling.plan import Plan
 from tagllm_cli.labeling.stage import Stage
 from tagllm_cli.pipeline.label.pending import RequestKeys
@@ -28,17 +30,28 @@ if TYPE_CHECKING:
     from tagllm_cli.pipeline.label.run import Job, RunOptions
 
 _IDS_PER_BATCH = 8192
+_ROWS_PER_LOOK = 64  # at the clock
 
 
 def materialize(
-    job: Job, plan: Plan, stage: Stage, evidence: Evidence, keys: RequestKeys, options: RunOptions
+    job: Job,
+    plan: Plan,
+    stage: Stage,
+    evidence: Evidence,
+    keys: RequestKeys,
+    options: RunOptions,
+    seconds: float | None = None,
 ) -> RowCounts:
-    """Commit the evidence and bring the job's table up to it; return what the table holds. No change, no write."""
+    """Commit the evidence and bring the job's table up to it; return what the table holds. No change, no write.
+
+    Raises InterruptedRunError where it would take more than `seconds`: the table stays as it was.
+    """
+    until = None if seconds is None else time.monotonic() + seconds
     says = {**plan.to_json(), **job.derivation}
     info = TableInfo(job.plan_options.stage, job.source.describe(), plan.vocabulary, says)
     evidence.commit()
     revision, settings = evidence.revision, _settings(info, options)
-    last = evidence.meta("table") or {}
+    last = evidence.meta("table", derived=True) or {}
     is_comparable = (last.get("settings"), last.get("file")) == (settings, file_state(job.out))
     if is_comparable and last["revision"] == revision and not options.offline:
         return RowCounts(**last["counts"])
@@ -50,7 +63,7 @@ def materialize(
             earlier = stack.enter_context(_EarlierTable(table, evidence, last["revision"], RowCounts(**last["counts"])))
             counts = earlier.counts
         unasked = Response(failure=Failure("missing", "not on record")) if options.missing_unknown else None
-        rows = _rows(stage, evidence, keys, unasked, earlier, counts)
+        rows = _until(until, _rows(stage, evidence, keys, unasked, earlier, counts))
         write_table(job.out, info, rows, None if earlier is None else earlier.reader)
     state = {"revision": revision, "settings": settings, "file": file_state(job.out), "counts": counts.to_json()}
     evidence.set_meta("table", state, revises=False)
@@ -61,6 +74,16 @@ def _settings(info: TableInfo, options: RunOptions) -> str:
     """Return a hash of what decides all rows at once; another version of the tool may read the same responses anew."""
     settings = [tagllm_cli.__version__, table_metadata(info), options.missing_unknown]
     return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _until(until: float | None, rows: Iterator[Row | int]) -> Iterator[Row | int]:
+    for number, row in enumerate(rows):
+        if until is not None and number % _ROWS_PER_LOOK == 0 and time.monotonic() > until:
+            raise InterruptedRunError(
+                "interrupted; what was answered is kept, and not in the table yet",
+                "The same command goes on from here.",
+            )
+        yield row
 
 
 def _rows(
@@ -82,7 +105,9 @@ def _rows(
             continue
         item = image.item()
         fingerprint = item.info.fingerprint if item.info else b""
-        responses = evidence.responses(keys.keys(stage.requests(item), fingerprint))
+        requests = stage.requests(item)
+        # What was never read has no responses: after an early signal, thousands of look-ups would delay the end.
+        responses = evidence.responses(keys.keys(requests, fingerprint)) if fingerprint else [None] * len(requests)
         row = stage.row(item, [unasked if response is None else response for response in responses])
         counts.add(row)
         yield row

@@ -9,9 +9,10 @@ from tagllm_cli.errors import TagllmError
 from tagllm_cli.records import ImageInfo, Response
 from tagllm_cli.store.evidence import Evidence
 
-# A commit follows a record by this much at most; a killed process loses no more than that.
-COMMIT_SECONDS = 0.2
-COMMIT_RESPONSES = 64
+# A commit follows a record by this much at most: a killed process loses no more than that, and the responses that had
+# reached it unread. A commit costs about as much as recording two responses.
+COMMIT_SECONDS = 0.1
+COMMIT_RESPONSES = 32
 # Images opened before the first response: nothing was paid for them, and a run whose engine cannot start should leave
 # no trace, unless the opening of images alone takes long.
 COMMIT_IMAGES = 1000

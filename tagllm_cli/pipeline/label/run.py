@@ -49,13 +49,16 @@ from tagllm_cli.pipeline.label.token_estimate import PendingPrompts, estimate_to
 from tagllm_cli.pipeline.progress import Reporter
 from tagllm_cli.records import Item
 from tagllm_cli.sources.base import Source, summarize_left_out
-from tagllm_cli.store.atomic import check_writable_path
+from tagllm_cli.store.atomic import check_room, check_writable_path
 from tagllm_cli.store.damage import damage_as_table_error
 from tagllm_cli.store.evidence import Evidence, SourceChanges
 from tagllm_cli.store.table import open_table
+from tagllm_cli.store.write_ahead_log import loses_commits
 
 logger = logging.getLogger(__name__)
 
+# After a signal, the table gets this long; a process that goes on is killed 10 s after it (`docker stop`).
+TABLE_SECONDS = 2.5
 # More than this share of the images gone at once looks like a disk that is not mounted.
 GONE_SHARE = 0.1
 
@@ -124,7 +127,7 @@ def run_job(job: Job, options: RunOptions, reporter: Reporter) -> Summary | DryR
     _check_out(job)
     with Evidence(_evidence_path(job, options)) as evidence:
         plan, notes = _pin(job, evidence, options)
-        listing = _list(job, evidence, options)
+        listing = _list(job, evidence, options, notes)
         if left_out := summarize_left_out(job.source.left_out):
             notes.append(f"left out: {left_out}")
         stage, keys = job.stage(plan), RequestKeys(plan.context())
@@ -154,6 +157,7 @@ def run_job(job: Job, options: RunOptions, reporter: Reporter) -> Summary | DryR
         counts = _materialize_after(stats, job, plan, stage, evidence, keys, options)
         if counts.pending and not options.offline and stats.is_complete and reopen_incomplete(stage, evidence, keys):
             # The table shows that images that were complete lack answers now: they are asked about in a second pass.
+            reporter.note("answers that were on record are gone: they are asked for again")
             try:
                 more, more_usage = _ask(job, plan, stage, evidence, keys, options, reporter)
             except TagllmError as error:
@@ -174,6 +178,10 @@ def _evidence_path(job: Job, options: RunOptions) -> Path | None:
         return None
     if options.offline and not job.evidence.exists():
         raise OfflineError(f"there is no evidence at {job.evidence}", "Run once without --offline.")
+    if options.offline and loses_commits(job.evidence):
+        raise OfflineError(
+            f"the log {job.evidence.name}-wal is damaged: what was recorded last is lost", "Run once without --offline."
+        )
     return job.evidence
 
 
@@ -225,12 +233,15 @@ def _pin(job: Job, evidence: Evidence, options: RunOptions) -> tuple[Plan, list[
     return plan, notes
 
 
-def _list(job: Job, evidence: Evidence, options: RunOptions) -> SourceChanges:
+def _list(job: Job, evidence: Evidence, options: RunOptions, notes: list[str]) -> SourceChanges:
     """List the source and merge it into the evidence, uncommitted; offline the record stays as it is."""
     if options.offline:
+        evidence.check_images(complete=False)
         count = evidence.count_images()
         return SourceChanges(total=count, new=0, changed=0, gone=0, known=count)
     evidence.list_images(_chosen(job.items(), options))
+    if damaged := evidence.check_images(complete=options.complete):
+        notes.append(f"{job.evidence} was damaged: what it says about {damaged:,} images is found out again")
     listing = evidence.compare(complete=options.complete)
     if listing.total == 0:
         raise SourceError(
@@ -268,12 +279,13 @@ def _ask(
     options: RunOptions,
     reporter: Reporter,
 ) -> tuple[RunStats, Usage]:
-    """Ask what is missing, if anything is."""
+    """Ask what is missing, if anything is. Raises TableError before an engine starts where no answer could be kept."""
     listed_only = not options.complete
     pending = pending_images(stage, evidence, keys, listed_only=listed_only)
     images = sum(image is not None for image in pending)
     if not images:
         return RunStats(), Usage()
+    check_room(job.evidence.absolute().parent)
     settings = Settings(plan.context(), plan.max_pixels, job.expects_same_bytes, options.preflight)
     evidence.start_run(job.command, tagllm_cli.__version__)
     with reporter.watching(job.command, images) as progress:
@@ -295,7 +307,8 @@ def _materialize_after(
 ) -> RowCounts:
     """`materialize`; where it fails after something was recorded, StoppedRunError is raised with the first cause."""
     try:
-        return materialize(job, plan, stage, evidence, keys, options)
+        seconds = TABLE_SECONDS if stats.interrupted else None
+        return materialize(job, plan, stage, evidence, keys, options, seconds)
     except TableError as error:
         if stats.asked:
             raise stats.error or StoppedRunError.after(error) from error

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tagllm_cli.engines.http.bodies import BadResponseError
-from tagllm_cli.engines.http.dialect import PLAIN, Dialect
-from tagllm_cli.engines.http.protocol import read_models, read_version, request_body, retry_after
+from tagllm_cli.engines.http.dialect import PLAIN, Dialect, learned
+from tagllm_cli.engines.http.protocol import parameters, read_models, read_version, request_body, retry_after
 from tagllm_cli.records import Request
 from tests.support.asking import CAT, LIST
 
@@ -56,6 +56,18 @@ def test_without_a_system_role_its_text_begins_the_users():
     assert messages[0]["content"][0]["type"] == "image_url"
     assert messages[0]["content"][1]["text"] == f"{CAT.system}\n\n{CAT.text}"
     assert sent(Request("", "a"), Dialect(has_system=False))["messages"][0]["content"][1]["text"] == "a"
+
+
+def test_the_users_variables_for_the_template_are_sent_to_any_server_and_never_left_out():
+    assert "chat_template_kwargs" not in parameters(LIST, is_vllm=False)
+    assert parameters(LIST, is_vllm=True)["chat_template_kwargs"] == {"enable_thinking": False}
+    asked = Dialect(template_kwargs={"thinking": False})
+    for is_vllm in (False, True):
+        body = sent(LIST, asked, is_vllm=is_vllm)
+        assert body["chat_template_kwargs"] == {"enable_thinking": False, "thinking": False}
+    refusal = b'{"error": {"message": "Unrecognized request argument supplied: chat_template_kwargs"}}'
+    assert learned(asked, refusal, parameters(LIST, is_vllm=True, dialect=asked)) == asked
+    assert learned(PLAIN, refusal, parameters(LIST, is_vllm=True)).without == {"chat_template_kwargs"}
 
 
 def test_what_vllm_alone_knows_may_be_left_out_of_it_too():

@@ -88,20 +88,22 @@ def test_an_image_takes_as_many_tokens_as_a_dry_run_says(family: LiveEngine, req
     renderer, name = family.engine._llm.renderer, request.node.callspec.params["family"]
     prompts, counter = PromptRenderer(renderer, {}), load_counter(family.engine.settings.model, {})
 
-    async def tokens(shown: DecodedImage, key: str) -> int:
+    async def tokens(shown: DecodedImage, key: str) -> tuple[int, int]:
+        """Return the tokens of a rendered question, and those of the image among them."""
         ours = await prompts.render(shown, question(3), key)
         if name != "pixtral":  # vLLM's own way refuses pixels there
             messages = conversation(question(3), pixels_part(shown, f"{key}-theirs"))
             _, [theirs] = await renderer.render_chat_async([messages], prompts._chat, prompts._tokens)
             assert ours["prompt_token_ids"] == theirs["prompt_token_ids"]
-        assert len(ours["prompt_token_ids"]) == counter.text(question(3)) + image_tokens(ours)
-        return image_tokens(ours)
+        # Gemma's text begins with a line break, which makes one token with those that end the image.
+        assert abs(len(ours["prompt_token_ids"]) - counter.text(question(3)) - image_tokens(ours)) <= (name == "gemma3")
+        return len(ours["prompt_token_ids"]), image_tokens(ours)
 
     for size in ((224, 224), (640, 480), (1156, 867), (1, 1)):
-        assert family.run(tokens(picture(*size), f"{name}-{size}")) == counter.image(size), size
-    shown = picture(640, 480)
-    [response] = family.ask(shown, [question(3)])
-    assert response.prompt_tokens == counter.text(question(3)) + counter.image((640, 480))
+        prompt, of_image = family.run(tokens(picture(*size), f"{name}-{size}"))
+        assert of_image == counter.image(size), size
+        [response] = family.ask(picture(*size, seed=7), [question(3)])
+        assert response.prompt_tokens == prompt
 
 
 def test_an_image_is_computed_once(family: LiveEngine, request: pytest.FixtureRequest):
@@ -122,7 +124,7 @@ def test_an_image_is_computed_once(family: LiveEngine, request: pytest.FixtureRe
     assert [failures(responses) for responses in answers] == [[None] * len(requests)] * images
     blocks = family.run(shared()) // BLOCK * BLOCK
     for responses in answers:
-        assert sorted(response.cached_tokens for response in responses)[1:] >= [blocks] * (len(requests) - 1)
+        assert sum(response.cached_tokens >= blocks for response in responses) >= len(requests) - 1
     cached, prompt = (
         sum(getattr(response, name) for responses in answers for response in responses)
         for name in ("cached_tokens", "prompt_tokens")

@@ -263,6 +263,8 @@ def test_a_missing_torchvision_is_told(monkeypatch: pytest.MonkeyPatch):
     error = ValueError("Model architectures ['Qwen2_5_VLForConditionalGeneration'] failed to be inspected.")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "needs torchvision" in str(explain(error, "m", None))
+    other = explain(RuntimeError("operator torchvision::nms does not exist"), "m", None)
+    assert "belongs to another build of torch" in str(other)
 
 
 def test_the_cause_of_a_dead_engine_core_is_in_the_log(tmp_path: Path):

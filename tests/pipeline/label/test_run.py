@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import sqlite3
+import tempfile
 import time
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
 import tagllm_cli
 from tagllm_cli.cli.console import Console
 from tagllm_cli.errors import InterruptedRunError, SourceError, TableError, TooManyFailedError
-from tagllm_cli.pipeline.label import scheduler
+from tagllm_cli.pipeline.label import run, scheduler
 from tagllm_cli.pipeline.label.run import RunOptions, run_job
 from tagllm_cli.records import DecodedImage, Failure, Image, Request
 from tagllm_cli.sources.base import ReadFailure
@@ -145,6 +144,24 @@ def test_verifying_by_hash_interrupted_leaves_every_row_as_it_was(
     summary = done.candidates(by_hash=True)
     assert (summary.stats.opened, summary.stats.asked, summary.rows.ok) == (IMAGES, 0, IMAGES)
     assert done.out.read_bytes() == before
+
+
+def test_after_a_signal_a_table_that_takes_too_long_stays_as_it_was(
+    done: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "DECODE_THREADS", 1)
+    before = done.out.read_bytes()
+    for number in range(3):
+        done.paint(300 + number, f"{number:03}.png")
+    monkeypatch.setattr(run, "TABLE_SECONDS", -1.0)
+    with pytest.raises(InterruptedRunError, match="and not in the table yet"):
+        interrupt(done, after=2)
+    assert done.out.read_bytes() == before
+    monkeypatch.undo()
+    summary = done.candidates()
+    assert summary.stats.asked < 3 * EACH  # what was answered is on record
+    assert summary.rows.ok == IMAGES
+    assert done.out.read_bytes() != before
 
 
 def test_touched_images_keep_their_rows_until_they_were_read(done: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,6 +380,23 @@ def test_a_finished_table_on_a_disk_that_cannot_be_written_has_nothing_to_do(
     assert (done.engine.started, snapshot(done.out.parent)) == (0, before)
 
 
+def test_on_a_full_disk_no_engine_is_started(done: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each retry would ask for answers and throw them away."""
+    before = snapshot(done.out.parent)
+    full: list[Path] = []
+
+    def on_a_full_disk(dir: Path) -> IO[bytes]:
+        full.append(dir)
+        return Path("/dev/full").open("wb")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", on_a_full_disk)
+    assert (done.candidates().rows.ok, full) == (IMAGES, [])  # nothing to ask, nothing to write
+    done.paint(100, "new.png")
+    with pytest.raises(TableError, match="has no room for 4 MiB: No space left on device"):
+        done.candidates()
+    assert (full, done.engine.started, snapshot(done.out.parent)) == ([done.out.parent], 0, before)
+
+
 @pytest.mark.parametrize("is_ours", [False, True])
 def test_a_table_whose_evidence_is_empty_is_not_paid_for_again(done: Workspace, is_ours: bool) -> None:
     done.out.with_suffix(".evidence").unlink()
@@ -378,8 +412,7 @@ def test_a_table_whose_evidence_is_empty_is_not_paid_for_again(done: Workspace, 
 
 
 def test_a_pinned_plan_that_makes_no_sense_is_damage_and_no_traceback(done: Workspace) -> None:
-    with closing(sqlite3.connect(done.out.with_suffix(".evidence"))) as database:
-        database.execute("UPDATE meta SET value = '{}' WHERE key = 'plan'")
-        database.commit()
+    with Evidence(done.out.with_suffix(".evidence")) as evidence:
+        evidence.set_meta("plan", {})
     with pytest.raises(TableError, match=r"c\.evidence is damaged: 'stage' is missing"):
         done.candidates()

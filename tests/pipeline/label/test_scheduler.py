@@ -180,7 +180,7 @@ def test_a_commit_comes_after_so_many_responses_without_waiting_for_the_timer(
 
     monkeypatch.setattr(Evidence, "commit", watched)
     workspace.candidates()
-    assert [count for count in dict.fromkeys(committed) if count] == [64, 128, 160]
+    assert [count for count in dict.fromkeys(committed) if count] == [32, 64, 96, 128, 160]
 
 
 class InFlight(RuleEngine):

@@ -88,7 +88,7 @@ def failing() -> RunStats:
         for number in range(count):
             stats.failures.add("requests", Failure(kind, f"{kind} number {number}\n{'x' * 500}"))
     for _ in range(4):
-        stats.failures.add("images", Failure("not_an_image", "starts with b'no'"))
+        stats.failures.add("images", Failure("not_an_image", "text"))
     return stats
 
 

@@ -1,0 +1,70 @@
+"""A checksum in every row that a table is made from: SQLite itself does not notice a flipped byte inside a value.
+
+The column `checksum` holds an 8-byte BLAKE2b hash of the row's other columns. It is written by `insert`, and for images
+by triggers that end with the process; a reader says `WHERE {is_intact("response")}`. Pages and indexes are checked by
+SQLite's own `integrity_check` when a file is opened (`store.sqlite`).
+
+Cost per 100,000 rows: 2 s to write them and 0.6 s to read them, beside 7 s and 3 s for what else that takes; the check
+of the pages takes 0.05 s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+
+# All columns but `checksum`. The table `run` is left out: nothing is made from it.
+COLUMNS: Mapping[str, Sequence[str]] = {
+    "meta": ("key", "value"),
+    "image": (
+        "id", "position", "uri", "version", "fingerprint", "width", "height", "error_kind", "error", "proposed",
+        "completed", "revision",
+    ),
+    "response": (
+        "key", "text", "finish", "logprobs", "prompt_tokens", "cached_tokens", "output_tokens", "run",
+    ),
+    "failed_request": ("key", "kind", "message", "run"),
+}  # fmt: skip
+
+
+def checksum(content: bytes) -> bytes:
+    """Return the 8-byte hash; as an SQL function under this name it is applied to a row's values."""
+    return hashlib.blake2b(content, digest_size=8).digest()
+
+
+def _expression(values: Iterable[str]) -> str:
+    # With types, which one flipped bit can change as well; as bytes, since damaged text need not be UTF-8.
+    return f"""checksum(CAST({" || ".join(f"typeof({value}) || ifnull({value}, '')" for value in values)} AS BLOB))"""
+
+
+def _of_row(table: str) -> str:
+    return _expression(f"{table}.{column}" for column in COLUMNS[table])
+
+
+def set_checksums(table: str) -> str:
+    """Return the statement that writes the checksums of all rows of a table."""
+    return f"UPDATE {table} SET checksum = {_of_row(table)}"
+
+
+@cache
+def is_intact(table: str) -> str:
+    """Return the condition that a row of a table holds what was written."""
+    return f"{table}.checksum IS {_of_row(table)}"
+
+
+@cache
+def insert(table: str, conflict: str) -> str:
+    """Return the statement that inserts a row, given the values of COLUMNS; `conflict`: `IGNORE` or `REPLACE`."""
+    columns = COLUMNS[table]
+    parameters = [f"?{number}" for number in range(1, len(columns) + 1)]
+    return f"""INSERT OR {conflict} INTO {table} ({", ".join(columns)}, checksum)
+        VALUES ({", ".join(parameters)}, {_expression(parameters)})"""
+
+
+# Images are written by statements that set some columns of many rows at a time.
+IMAGE_TRIGGERS = tuple(
+    f"""CREATE TEMP TRIGGER image_{event} AFTER {what} ON main.image
+        BEGIN {set_checksums("image")} WHERE id = new.id; END"""
+    for event, what in {"inserted": "INSERT", "updated": f"UPDATE OF {', '.join(COLUMNS['image'])}"}.items()
+)

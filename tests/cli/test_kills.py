@@ -1,0 +1,157 @@
+"""`kill -9` at random moments: the same tables, no recorded answer asked for again, and few of those that were sent.
+
+`make kills` does it 100 times with each command and prints a report; TAGLLM_KILLS sets another number.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from tagllm_cli.records import Row
+from tagllm_cli.store.table import open_table
+from tests.support.faulty_proxy import FaultyProxy, slow
+from tests.support.label_process import plain_command, processes
+from tests.support.stub_server import respond
+from tests.support.workspace import Workspace
+
+pytestmark = pytest.mark.slow
+
+KILLS = int(os.environ.get("TAGLLM_KILLS", "15"))
+MOST_LOST = 64  # answers that were sent and are asked for again, per kill
+IMAGES = 80
+PAUSE_S = 0.02
+
+
+@dataclass
+class Ledger:
+    """What the server was asked: a number for each question, sent back as its `prompt_tokens` and recorded as such."""
+
+    numbers: dict[str, int] = field(default_factory=dict)
+    sent: list[int] = field(default_factory=list)
+
+    def answer(self, question: Any) -> Any:
+        number = self.numbers.setdefault(json.dumps(question, sort_keys=True), len(self.numbers) + 1)
+        completion: Any = respond(question)
+        completion["usage"]["prompt_tokens"] = number
+        self.sent.append(number)
+        return completion
+
+
+@dataclass
+class World:
+    """Images and a server; of an undisturbed run of each command its table, its questions, and the seconds it took."""
+
+    root: Path
+    ledger: Ledger
+    words: dict[str, list[str]]
+    rows: dict[str, list[Row]] = field(default_factory=dict)
+    questions: dict[str, set[int]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def start(self, command: str, out: Path) -> BaseProcess:
+        process = processes().Process(target=plain_command, args=([*self.words[command], "--out", str(out)],))
+        process.start()
+        return process
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    root = tmp_path_factory.mktemp("kills")
+    workspace = Workspace(root, IMAGES)
+    ledger = Ledger()
+    candidates = root / "whole-candidates.parquet"
+    with FaultyProxy(
+        lambda number, path: slow(PAUSE_S), answer=ledger.answer, models=("stub",), owned_by="stub"
+    ) as server:
+        common = ["--endpoint", server.url, "--quiet"]
+        vocabulary = ["--vocab", str(workspace.vocabulary), "--group-size", "5"]
+        words = {
+            "candidates": ["candidates", str(workspace.images), *vocabulary, *common],
+            "disambiguate": ["disambiguate", str(candidates), *common],
+        }
+        world = World(root, ledger, words)
+        world.start("candidates", root / "warm-up" / "t.parquet").join(120)  # the first process takes seconds to start
+        ledger.sent.clear()
+        for command in words:
+            began = time.monotonic()
+            out = root / f"whole-{command}.parquet"
+            process = world.start(command, out)
+            process.join(120)
+            assert process.exitcode == 0
+            world.seconds[command] = time.monotonic() - began
+            world.questions[command] = set(ledger.sent) - set().union(*world.questions.values())
+            world.rows[command] = list(open_table(out).rows())
+        yield world
+
+
+def recorded(out: Path, copy: Path) -> set[int]:
+    """Return the numbers of the answers on record, in a copy: opening a killed process's file changes it."""
+    copy.mkdir()
+    for path in out.parent.glob("*.evidence*"):
+        shutil.copyfile(path, copy / path.name)
+    evidence = copy / out.with_suffix(".evidence").name
+    if not evidence.exists():
+        return set()
+    with closing(sqlite3.connect(evidence)) as database:
+        if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'response'").fetchone():
+            return set()
+        return {number for (number,) in database.execute("SELECT prompt_tokens FROM response")}
+
+
+@pytest.mark.parametrize("command", ["candidates", "disambiguate"])
+def test_killed_at_random_moments(
+    world: World, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng, lost, episodes = Random(7), list[int](), 0
+    while len(lost) < KILLS:
+        episodes += 1
+        lost += killed_until_done(world, command, tmp_path / str(episodes) / "t.parquet", KILLS - len(lost), rng)
+    if "TAGLLM_KILLS" in os.environ:
+        with capsys.disabled():
+            print(f"\n{command}: {len(lost)} kills in {episodes} runs of {len(world.questions[command])} questions;")
+            asked = f"{sum(lost)} in all, {statistics.median(lost):g} per kill (median), {max(lost)} at most"
+            print(f"  asked again after they were recorded: 0; after they were sent: {asked}; tables equal")
+    assert max(lost) <= MOST_LOST
+
+
+def killed_until_done(world: World, command: str, out: Path, most: int, rng: Random) -> list[int]:
+    """Kill a command at most so many times and start it again, until it is done.
+
+    Return for each kill how many answers were sent to it and are not on record: they are asked for again.
+    """
+    lost: list[int] = []
+    kept: set[int] = set()
+    while True:
+        before = len(world.ledger.sent)
+        process = world.start(command, out)
+        if len(lost) < most:
+            process.join(rng.uniform(0, world.seconds[command]))
+            process.kill()
+        process.join(120)
+        sent = set(world.ledger.sent[before:])
+        assert kept.isdisjoint(sent), "asked again after they were recorded"
+        if process.exitcode == 0:
+            assert list(open_table(out).rows()) == world.rows[command]
+            return lost
+        assert process.exitcode == -signal.SIGKILL
+        kept = recorded(out, out.parent.with_name(f"{out.parent.name}-{len(lost)}"))
+        lost.append(len(sent - kept))
+
+
+def test_the_kills_fall_while_something_is_asked(world: World) -> None:
+    assert all(len(questions) > 2 * MOST_LOST for questions in world.questions.values())
