@@ -162,10 +162,12 @@ class Asker:
                     )
             return asked.result()
         finally:
+            self._pool.release(lease)
             if not asked.done():
                 asked.cancel()
                 await asyncio.gather(asked, return_exceptions=True)
-            self._pool.release(lease)
+            elif not asked.cancelled():
+                asked.exception()  # looked at, also where another request has ended the run at the same moment
 
     def _answered(self, end: Attempt, affinity: Affinity, tried: Tried) -> None:
         """Count an answer, and what the servers said that were asked before."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from contextlib import ExitStack
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 
 from tagllm_cli.engines.base import ask_all
+from tagllm_cli.engines.http import asker
 from tagllm_cli.engines.http.engine import EndpointEngine
+from tagllm_cli.engines.http.server import Affinity
 from tagllm_cli.errors import EndpointError
 from tagllm_cli.records import Response
 from tests.support.asking import CAT, LIST, ask, echo, picture, run, settings
@@ -266,3 +269,31 @@ def test_one_request_that_takes_long_is_waited_for():
         (response,) = run(settings(server, silence_s=0.3), work)
     assert response.failure is None
     assert len(server.questions) == 31
+
+
+def test_an_attempt_that_ends_as_it_is_given_up_leaves_nothing_unlooked_at(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """asyncio complains at the collection of a task whose exception nobody looked at."""
+
+    async def work(engine: EndpointEngine) -> None:
+        end = asyncio.Event()
+
+        async def ends(*_: Any) -> None:
+            await end.wait()
+            raise EndpointError("it redirects requests", "Give another address.")
+
+        monkeypatch.setattr(asker, "attempt", ends)
+        lease = await engine._pool.acquire(Affinity(), (), needs_logprobs=False)
+        assert lease is not None
+        once = asyncio.create_task(engine._asker._once(lease, None, LIST))
+        await asyncio.sleep(0.01)
+        end.set()
+        await asyncio.sleep(0)  # the attempt has ended, and who waits for it does not know yet
+        once.cancel()
+        await asyncio.gather(once, return_exceptions=True)
+
+    with FaultyProxy() as server:
+        run(settings(server), work)
+    gc.collect()
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
