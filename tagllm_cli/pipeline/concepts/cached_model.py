@@ -73,10 +73,12 @@ class CachedModel:
         if lacking:
             engine = await self._started()
             keys_of = {request: key for key, request in lacking}
-            async with aclosing(ask_until_complete(engine, decoded_image, list(keys_of))) as answered:
-                async for request, response in answered:
-                    self._evidence.record(keys_of[request], response)
-            self._evidence.commit()
+            try:
+                async with aclosing(ask_until_complete(engine, decoded_image, list(keys_of))) as answered:
+                    async for request, response in answered:
+                        self._evidence.record(keys_of[request], response)
+            finally:  # also where another task's error ends this one
+                self._evidence.commit()
             self.asked += len(lacking)
         # Read back in any case, so that a run that was interrupted decides from the same values.
         return [response for response in self._evidence.responses(keys) if response is not None]
@@ -104,10 +106,18 @@ async def gather_limited(
 ) -> list[_Result]:
     """Run `work` for every item, `limit` at a time; results in the items' order. The first error cancels the rest."""
     semaphore = asyncio.Semaphore(limit)
+    has_failed = False
 
     async def one(item: _Item) -> _Result:
+        nonlocal has_failed
         async with semaphore:
-            return await work(item)
+            if has_failed:  # what begins now would be asked in vain
+                await asyncio.Future()
+            try:
+                return await work(item)
+            except BaseException:
+                has_failed = True
+                raise
 
     tasks = [asyncio.create_task(one(item)) for item in items]
     try:
