@@ -3,9 +3,6 @@
 The column `checksum` holds an 8-byte BLAKE2b hash of the row's other columns. It is written by `insert`, and for images
 by triggers that end with the process; a reader says `WHERE {is_intact("response")}`. Pages and indexes are checked by
 SQLite's own `integrity_check` when a file is opened (`store.sqlite`).
-
-Cost per 100,000 rows: 2 s to write them and 0.6 s to read them, beside 7 s and 3 s for what else that takes; the check
-of the pages takes 0.05 s.
 """
 
 from __future__ import annotations
