@@ -63,7 +63,7 @@ def check_writable_path(path: Path, kind: type[UsageError] = UsageError, *, may_
         raise kind(f"cannot write {path}: {error.strerror}", "Choose another --out.") from error
 
 
-def check_room(folder: Path) -> None:
+def check_free_space(folder: Path) -> None:
     """Raise TableError where a folder has no room for LEAST_ROOM bytes, or takes none. Leaves nothing behind."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:

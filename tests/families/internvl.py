@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.families.files import IMAGENET_COLORS, TEXT_MODEL, VISION_MODEL, write_json, write_model
-from tests.families.qwen import chat_template
-from tests.families.tokenizers import byte_level, size_of
+from tests.families.files import IMAGENET_COLORS, VISION_MODEL, write_json, write_model
+from tests.families.qwen import chat_template, qwen2_text
+from tests.families.tokenizers import byte_level
 
 _SIDE = {"height": 448, "width": 448}
 _NAMED = {
@@ -23,15 +23,6 @@ def write_internvl(folder: Path) -> None:
     ids = byte_level(
         folder, special, eos_token="<|im_end|>", pad_token="<|endoftext|>", extra_special_tokens=_NAMED, **_NAMED
     )
-    text = {
-        "model_type": "qwen2",
-        **TEXT_MODEL,
-        "vocab_size": size_of(folder),
-        "max_position_embeddings": 32768,
-        "rope_theta": 1e6,
-        "eos_token_id": ids["<|im_end|>"],
-        "bos_token_id": ids["<|endoftext|>"],
-    }
     vision = {
         "model_type": "internvl_vision",
         **VISION_MODEL,
@@ -47,7 +38,7 @@ def write_internvl(folder: Path) -> None:
     config = {
         "architectures": ["InternVLForConditionalGeneration"],
         "model_type": "internvl",
-        "text_config": text,
+        "text_config": qwen2_text(folder, ids),
         "vision_config": vision,
         "image_token_id": ids["<IMG_CONTEXT>"],
         "image_seq_length": 256,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.families.files import HALF_COLORS, TEXT_MODEL, VISION_MODEL, write_json, write_model
-from tests.families.tokenizers import byte_level, size_of
+from tests.families.files import HALF_COLORS, VISION_MODEL, write_json, write_model
+from tests.families.qwen import qwen2_text
+from tests.families.tokenizers import byte_level
 
 _SIDE = 384
 _TILES = 6
@@ -23,15 +24,6 @@ def write_llava_onevision(folder: Path) -> None:
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>"]
     ids = byte_level(folder, special, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     grid = [[_SIDE * rows, _SIDE * cols] for cols in range(1, _TILES + 1) for rows in range(1, _TILES + 1)]
-    text = {
-        "model_type": "qwen2",
-        **TEXT_MODEL,
-        "vocab_size": size_of(folder),
-        "max_position_embeddings": 32768,
-        "rope_theta": 1e6,
-        "eos_token_id": ids["<|im_end|>"],
-        "bos_token_id": ids["<|endoftext|>"],
-    }
     vision = {
         "model_type": "siglip_vision_model",
         **VISION_MODEL,
@@ -42,7 +34,7 @@ def write_llava_onevision(folder: Path) -> None:
     config = {
         "architectures": ["LlavaOnevisionForConditionalGeneration"],
         "model_type": "llava_onevision",
-        "text_config": text,
+        "text_config": qwen2_text(folder, ids),
         "vision_config": vision,
         "image_token_index": ids["<image>"],
         "video_token_index": ids["<video>"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.families.files import CLIP_COLORS, HALF_COLORS, TEXT_MODEL, Json, write_json, write_model
@@ -44,6 +45,19 @@ def chat_template(image: str, *, default_system: bool = False, opening: str = ""
 
 
 _IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
+
+
+def qwen2_text(folder: Path, ids: Mapping[str, int]) -> Json:
+    """Return the configuration of a small Qwen2 for the tokenizer in `folder`, whose special tokens have these ids."""
+    return {
+        "model_type": "qwen2",
+        **TEXT_MODEL,
+        "vocab_size": size_of(folder),
+        "max_position_embeddings": 32768,
+        "rope_theta": 1e6,
+        "eos_token_id": ids["<|im_end|>"],
+        "bos_token_id": ids["<|endoftext|>"],
+    }
 
 
 def write_qwen2_5_vl(folder: Path) -> None:

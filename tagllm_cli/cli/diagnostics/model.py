@@ -15,8 +15,8 @@ from tagllm_cli.errors import TagllmError
 ENDPOINT_TIMEOUT_S = 10.0
 
 
-def model(name: str, room: int) -> Check:
-    """Check a model's files, and their size against `room`, the bytes of memory for weights. Nothing is downloaded."""
+def model(name: str, free_bytes: int) -> Check:
+    """Check a model's files, and the size of its weights against the free memory in bytes. Nothing is downloaded."""
     try:
         if is_remote(name):
             return Check("model", "warning", f"{name} is remote", "vLLM reads it when a run starts")
@@ -35,9 +35,9 @@ def model(name: str, room: int) -> Check:
     except ValueError:  # the hub's client is stricter about names than we are
         return Check("model", "missing", f"no model can be named {name}", "Give a folder, or a name on the hub")
     detail = f"{path}: {size(weights)} of weights"
-    if 0 < room < weights:
+    if 0 < free_bytes < weights:
         hint = "Use a smaller or quantized model, or several GPUs: --engine-arg tensor_parallel_size=N"
-        return Check("model", "warning", f"{detail}, more than the {size(room)} of memory", hint)
+        return Check("model", "warning", f"{detail}, more than the {size(free_bytes)} of memory", hint)
     return Check("model", "ok", detail)
 
 

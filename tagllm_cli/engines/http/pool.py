@@ -103,7 +103,7 @@ class Pool:
                 server.slots.take()
                 return lease
             try:
-                has_slot = server.slots.has_room
+                has_slot = server.slots.has_free_slot
                 if has_slot:
                     server.slots.take()
                     return lease
@@ -118,7 +118,7 @@ class Pool:
                 server.slots.release()
 
     def spare(self, slow: Server, tried: Collection[Server], *, needs_logprobs: bool) -> Lease | None:
-        """Return a free slot for a request that `slow` has not answered for long; None: there is no room for it.
+        """Return a free slot for a request that `slow` has not answered for long; None: there is none.
 
         No more than a tenth of the requests in flight are asked twice, except those of a server that is left out.
         """
@@ -129,7 +129,7 @@ class Pool:
             server
             for server in self.servers
             if server.is_healthy
-            and server.slots.has_room
+            and server.slots.has_free_slot
             and server.not_before <= now
             and server is not slow
             and server not in tried

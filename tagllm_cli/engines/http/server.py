@@ -22,7 +22,7 @@ class Slots:
         self._waiting: deque[asyncio.Future[bool]] = deque()
 
     @property
-    def has_room(self) -> bool:
+    def has_free_slot(self) -> bool:
         """Whether a request would not have to wait."""
         return self.used < self.limit and not self._waiting
 
@@ -32,7 +32,7 @@ class Slots:
 
     async def acquire(self) -> bool:
         """Wait for a slot and take it; False: sent away, no slot is taken."""
-        if self.has_room:
+        if self.has_free_slot:
             self.used += 1
             return True
         turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()

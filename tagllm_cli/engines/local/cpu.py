@@ -45,8 +45,8 @@ def cpu_defaults(
         "enforce_eager": not (os.environ.get("CXX") or shutil.which("g++")),  # to compile for the CPU
     }
     # float32 takes twice the memory of the two-byte types in which weights are stored; 0: not downloaded yet.
-    has_room = weights > 0 and fits(2 * weights, free)
-    if "dtype" not in parsed and emulates_bfloat16(cpuinfo) and has_room and not is_quantized(model, parsed):
+    has_free_slot = weights > 0 and fits(2 * weights, free)
+    if "dtype" not in parsed and emulates_bfloat16(cpuinfo) and has_free_slot and not is_quantized(model, parsed):
         defaults["dtype"] = "float32"
         weights *= 2
     if not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):

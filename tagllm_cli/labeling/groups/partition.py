@@ -110,8 +110,8 @@ def place(
     """Return the index of the group that a new label joins, or None where all are full and a new one must be opened.
 
     `position` gives each label's row of `affinity`; names without one count as unrelated. `kind` "disjoint" takes the
-    group with room that the label is least related to, any other kind the one that it is most related to; among
-    equals the smallest, then the first. No label that is placed already moves.
+    group, of those that are not full, that the label is least related to, any other kind the one that it is most
+    related to; among equals the smallest, then the first. No label that is placed already moves.
     """
     row = affinity[position[name]]
     best: tuple[float, int, int] | None = None

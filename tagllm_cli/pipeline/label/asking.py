@@ -9,8 +9,8 @@ from dataclasses import replace
 from tagllm_cli.engines.base import REFUSED_KINDS, Engine
 from tagllm_cli.records import DecodedImage, Failure, Request, Response
 
-# `max_tokens` of one attempt after the other, as multiples of what the request says.
-ROOM = (1, 2, 4)
+# Of one attempt after the other, as multiples of the request's `max_tokens`.
+MAX_TOKENS_FACTORS = (1, 2, 4)
 TRUNCATED = "truncated"
 
 
@@ -24,7 +24,7 @@ async def ask_until_complete(
     Raises what `Engine.ask` raises.
     """
     waiting = list(requests)
-    for factor in ROOM:
+    for factor in MAX_TOKENS_FACTORS:
         asked = {replace(request, max_tokens=factor * request.max_tokens): request for request in waiting}
         waiting = []
         async with aclosing(engine.ask(image, list(asked))) as responses:
@@ -32,7 +32,7 @@ async def ask_until_complete(
                 request = asked[attempt]
                 if not is_truncated(request, response):
                     yield request, _within(request, factor, response)
-                elif factor == ROOM[-1]:
+                elif factor == MAX_TOKENS_FACTORS[-1]:
                     message = f"the answer was cut off after {attempt.max_tokens:,} tokens"
                     yield request, replace(response, failure=Failure(TRUNCATED, message))
                 else:
@@ -47,7 +47,7 @@ def is_truncated(request: Request, response: Response) -> bool:
 
 
 def _within(request: Request, factor: int, response: Response) -> Response:
-    """Say of a request that is refused only with more room that its answer was cut off."""
+    """Say of a request that is refused only with a larger max_tokens that its answer was cut off."""
     if factor == 1 or response.failure is None or response.failure.kind not in REFUSED_KINDS:
         return response
     cut = f"the answer was cut off after {request.max_tokens * factor // 2:,} tokens, and more were refused"

@@ -49,7 +49,7 @@ from tagllm_cli.pipeline.label.token_estimate import PendingPrompts, estimate_to
 from tagllm_cli.pipeline.progress import Reporter
 from tagllm_cli.records import Item
 from tagllm_cli.sources.base import Source, summarize_left_out
-from tagllm_cli.store.atomic import check_room, check_writable_path
+from tagllm_cli.store.atomic import check_free_space, check_writable_path
 from tagllm_cli.store.damage import damage_as_table_error
 from tagllm_cli.store.evidence import Evidence, SourceChanges
 from tagllm_cli.store.table import open_table
@@ -285,7 +285,7 @@ def _ask(
     images = sum(image is not None for image in pending)
     if not images:
         return RunStats(), Usage()
-    check_room(job.evidence.absolute().parent)
+    check_free_space(job.evidence.absolute().parent)
     settings = Settings(plan.context(), plan.max_pixels, job.expects_same_bytes, options.preflight)
     evidence.start_run(job.command, tagllm_cli.__version__)
     with reporter.watching(job.command, images) as progress:
