@@ -45,11 +45,25 @@ class Image:
     """One image of a source as its listing shows it, before its bytes are read.
 
     `id` is stable across runs; `uri` is relative to the source. `version` is opaque (size and mtime, an ETag, shard
-    offset and length): where it differs, the bytes may differ. Empty: none is known.
+    offset and length): where it differs, the bytes may differ. Empty: none is known. `shard` is the name of the shard
+    that it lies in, "" where the source has none.
     """
 
     id: str
     uri: str
+    version: str = ""
+    shard: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A part of a source that is listed as one: a tar file, a Parquet file, or all of a folder or manifest (name "").
+
+    `version` is opaque (size and mtime, an ETag): where it is the one on record, the images in it are the same. Empty:
+    none is known, and its images are listed by every run.
+    """
+
+    name: str = ""
     version: str = ""
 
 

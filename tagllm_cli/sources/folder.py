@@ -8,14 +8,15 @@ import re
 import shlex
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import ClassVar
 
 from tagllm_cli.errors import SourceError
-from tagllm_cli.records import Image, SourceInfo
-from tagllm_cli.sources.base import DEFAULT_OPTIONS, ReadFailure, SourceOptions, summarize_left_out
+from tagllm_cli.records import Image, Shard, SourceInfo
+from tagllm_cli.sources.base import DEFAULT_OPTIONS, ReadFailure, SourceOptions, read_or_failure
 from tagllm_cli.sources.read import read_file
 
 # Everything that people call an image file. What no decoder here reads is listed too: its row says why it failed.
@@ -57,6 +58,9 @@ class Folder:
     root: Path
     options: SourceOptions = DEFAULT_OPTIONS
     left_out: Counter[str] = field(default_factory=Counter, compare=False)
+    is_ordered: ClassVar[bool] = False
+    lists_by_reading: ClassVar[bool] = False
+    readers: ClassVar[int] = min(16, max(2, os.cpu_count() or 1))
 
     @classmethod
     def at(cls, path: str, options: SourceOptions = DEFAULT_OPTIONS) -> Folder:
@@ -77,29 +81,27 @@ class Folder:
         """Return the kind `folder`, the absolute path of the root, and the options that are not the defaults."""
         return SourceInfo("folder", str(self.root), self.options.to_json())
 
-    def images(self) -> Iterator[Image]:
+    def shards(self) -> Iterator[Shard]:
+        """Yield the one shard without a name, of which no version is known."""
+        yield Shard()
+
+    def images(self, shard: Shard) -> Iterator[Image]:
         """Yield the images in the order of their paths' segments, one folder in memory at a time.
 
         An image is a file with one of EXTENSIONS in any case. Left out are hidden files and folders (a leading dot) and
         what `left_out` counts: other files by ending, SYSTEM_FOLDERS, what the options exclude. Links are followed,
         except to a folder that the link lies in. A FIFO or a broken link is yielded: `read` says what is wrong with it.
-        Raises SourceError where a folder cannot be listed or where there is no image.
+        Raises SourceError where a folder cannot be listed.
         """
         counts: Counter[str] = Counter()
-        found = False
         for entry, path in self._files(counts):
             ending = os.path.splitext(entry.name)[1].lower()
             if ending in EXTENSIONS:
-                found = True
                 yield _image(entry, path)
             else:
                 counts[_group(entry.name, ending)] += 1
         self.left_out.clear()
         self.left_out.update(counts)
-        if not found:
-            known = "Known endings: jpg, png, webp, gif, bmp, tiff, avif, heic, jxl, jp2 and those of camera raw files."
-            hint = f"Left out: {summarize_left_out(counts)}. {known}" if counts else known
-            raise SourceError(f"there are no images in {self.root}", hint)
 
     def read(self, image: Image) -> bytes:
         """Return the image's encoded bytes.
@@ -110,6 +112,17 @@ class Folder:
         if path is None:
             raise ReadFailure("bad_name", "the file's name is not UTF-8, or leads out of the folder; rename it")
         return read_file(path)
+
+    def stream(
+        self, shard: Shard, images: Sequence[Image] | None = None
+    ) -> Iterator[tuple[Image, bytes | ReadFailure]]:
+        """Yield the images with their bytes, one file after the other."""
+        for image in self.images(shard) if images is None else images:
+            yield image, read_or_failure(self, image)
+
+    def shard_of(self, uri: str) -> str:
+        """Return the name of the only shard."""
+        return ""
 
     def locate(self, image: Image) -> str | None:
         """Return the file's absolute path, None where no file below the root can have this uri."""

@@ -3,46 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from tagllm_cli.errors import SourceError
 from tagllm_cli.records import SourceInfo
 from tagllm_cli.sources.base import DEFAULT_OPTIONS, Source, SourceOptions
+from tagllm_cli.sources.detect import detect
 from tagllm_cli.sources.folder import Folder
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of source. `accepts` looks at what the user typed; `open` takes that or a `SourceInfo.uri`, and options.
+    """A kind of source. `open` takes a root (absolute path or URL) and options, and does not look at the disk.
 
-    `open` does not look at the disk: `Source.check` does.
+    `help` is a phrase for the command line.
     """
 
-    accepts: Callable[[str], bool]
+    help: str
     open: Callable[[str, SourceOptions], Source]
 
 
-# The first kind that accepts opens; the folder comes last and accepts anything.
 KINDS: Mapping[str, Kind] = {
-    "folder": Kind(lambda _: True, Folder.at),
+    "folder": Kind("image files", Folder.at),
 }
 
 
-def open_source(spec: str, options: SourceOptions = DEFAULT_OPTIONS, *, offline: bool = False) -> Source:
-    """Return the source that a user named: the path of a folder.
+def open_source(
+    spec: str, options: SourceOptions = DEFAULT_OPTIONS, kind: str | None = None, *, offline: bool = False
+) -> Source:
+    """Return the source that a user named: a path, a glob with braces, or a URL.
 
-    Raises SourceError where it cannot be listed; `offline`, it is not looked at.
+    `kind` is one of KINDS, None to find it out. Raises SourceError where it cannot be listed; `offline`, it is not
+    looked at, and its kind is what the name says.
     """
     if not spec:
         raise SourceError("the source is an empty text", "Give the path of a folder of images.")
-    source = next(kind.open(spec, options) for kind in KINDS.values() if kind.accepts(spec))
+    found = detect(spec, kind, offline=offline)
+    source = KINDS[found.kind].open(found.root, replace(options, pattern=found.pattern))
     if not offline:
         source.check()
     return source
 
 
-def reopen(info: SourceInfo, root: Path | None = None, *, offline: bool = False) -> Source:
+def reopen(info: SourceInfo, root: str | None = None, *, offline: bool = False) -> Source:
     """Return the source that `describe` gave this record of, moved to `root` where one is given.
 
     Raises SourceError where its kind is unknown or it cannot be listed; `offline`, it is not looked at.
@@ -50,7 +53,7 @@ def reopen(info: SourceInfo, root: Path | None = None, *, offline: bool = False)
     kind = KINDS.get(info.kind)
     if kind is None:
         raise SourceError(f"sources of kind {info.kind!r} are not known here", "Upgrade tagllm.")
-    source = kind.open(info.uri if root is None else str(root), SourceOptions.from_json(info.options))
+    source = kind.open(info.uri if root is None else root, SourceOptions.from_json(info.options))
     if offline:
         return source
     try:

@@ -16,8 +16,9 @@ COLUMNS: Mapping[str, Sequence[str]] = {
     "meta": ("key", "value"),
     "image": (
         "id", "position", "uri", "version", "fingerprint", "width", "height", "error_kind", "error", "proposed",
-        "completed", "revision",
+        "completed", "revision", "shard",
     ),
+    "shard": ("name", "version"),
     "response": (
         "key", "text", "finish", "logprobs", "prompt_tokens", "cached_tokens", "output_tokens", "run",
     ),
@@ -35,13 +36,18 @@ def _expression(values: Iterable[str]) -> str:
     return f"""checksum(CAST({" || ".join(f"typeof({value}) || ifnull({value}, '')" for value in values)} AS BLOB))"""
 
 
-def _of_row(table: str) -> str:
-    return _expression(f"{table}.{column}" for column in COLUMNS[table])
+def _of_row(table: str, columns: Sequence[str] | None = None) -> str:
+    return _expression(f"{table}.{column}" for column in columns or COLUMNS[table])
 
 
-def set_checksums(table: str) -> str:
-    """Return the statement that writes the checksums of all rows of a table."""
-    return f"UPDATE {table} SET checksum = {_of_row(table)}"
+def set_checksums(table: str, columns: Sequence[str] | None = None) -> str:
+    """Return the statement that writes the checksums of all rows of a table, which had other columns in old formats."""
+    return f"UPDATE {table} SET checksum = {_of_row(table, columns)}"
+
+
+def renew_checksums(table: str, before: Sequence[str]) -> str:
+    """Return the statement for a table that got new columns: what is damaged stays so."""
+    return f"{set_checksums(table)} WHERE checksum IS {_of_row(table, before)}"
 
 
 @cache

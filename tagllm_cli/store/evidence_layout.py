@@ -14,15 +14,17 @@ from tagllm_cli.store.damage import damage_as_table_error
 from tagllm_cli.store.migrations import MIGRATIONS
 from tagllm_cli.store.sqlite import Layout
 
-IMAGE_COLUMNS = "id, position, uri, version, fingerprint, width, height, error_kind, error, proposed"
+IMAGE_COLUMNS = "id, position, uri, version, fingerprint, width, height, error_kind, error, proposed, shard"
 LAYOUT = Layout(
     application_id=0x7461676C,  # "tagl"
     tables=(
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum BLOB) WITHOUT ROWID",
         """CREATE TABLE image (id TEXT PRIMARY KEY, position INTEGER NOT NULL, uri TEXT NOT NULL, version TEXT NOT NULL,
            fingerprint BLOB, width INTEGER, height INTEGER, error_kind TEXT, error TEXT, proposed TEXT, completed BLOB,
-           revision INTEGER NOT NULL, checksum BLOB) WITHOUT ROWID""",
-        "CREATE INDEX image_position ON image (position, id)",
+           revision INTEGER NOT NULL, shard TEXT NOT NULL, checksum BLOB) WITHOUT ROWID""",
+        "CREATE INDEX image_position ON image (shard, position, id)",
+        # A shard of which all images are on record, as they were in this version.
+        "CREATE TABLE shard (name TEXT PRIMARY KEY, version TEXT NOT NULL, checksum BLOB) WITHOUT ROWID",
         """CREATE TABLE response (key BLOB PRIMARY KEY, text TEXT NOT NULL, finish TEXT NOT NULL, logprobs TEXT,
            prompt_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
            run INTEGER NOT NULL, checksum BLOB) WITHOUT ROWID""",
@@ -36,7 +38,8 @@ LAYOUT = Layout(
         """CREATE TEMP TABLE listed (
             id TEXT PRIMARY KEY, position INTEGER NOT NULL, uri TEXT NOT NULL, version TEXT NOT NULL,
             fingerprint BLOB, width INTEGER, height INTEGER, error_kind TEXT, error TEXT, proposed TEXT,
-            unverified INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID""",
+            shard TEXT NOT NULL, unverified INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID""",
+        "CREATE TEMP TABLE listed_shard (name TEXT PRIMARY KEY, version TEXT NOT NULL, state TEXT NOT NULL) WITHOUT ROWID",
         *IMAGE_TRIGGERS,
     ),
     functions={"checksum": checksum},
@@ -71,12 +74,12 @@ def image_values(position: int, item: Item) -> tuple[Any, ...]:
     found: tuple[Any, ...] = (None, None, None, None, None)
     if info is not None:
         found = (info.fingerprint or None, info.width, info.height, *failure_values(info.failure))
-    return (image.id, position, image.uri, image.version, *found, proposed)
+    return (image.id, position, image.uri, image.version, *found, proposed, image.shard)
 
 
 def item_of(values: Sequence[Any]) -> Item:
     """Return the item of values that begin with IMAGE_COLUMNS."""
-    id_, _, uri, version, fingerprint, width, height, error_kind, error, proposed, *_ = values
+    id_, _, uri, version, fingerprint, width, height, error_kind, error, proposed, shard, *_ = values
     info = None
     if fingerprint is not None or error_kind is not None:
         failure = Failure(error_kind, error) if error_kind is not None else None
@@ -87,7 +90,7 @@ def item_of(values: Sequence[Any]) -> Item:
             LabelEntry(name, score=score, arms=tuple(arms), groups=tuple(groups))
             for name, score, arms, groups in json.loads(proposed)
         )
-    return Item(Image(id_, uri, version), info, entries)
+    return Item(Image(id_, uri, version, shard), info, entries)
 
 
 def response_of(values: Sequence[Any]) -> Response:

@@ -9,12 +9,17 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 
-from tagllm_cli.store.checksums import COLUMNS, set_checksums
+from tagllm_cli.store.checksums import renew_checksums, set_checksums
 
 _IMAGE_2 = """CREATE TABLE image_2 (
     id TEXT PRIMARY KEY, position INTEGER NOT NULL, uri TEXT NOT NULL, version TEXT NOT NULL,
     fingerprint BLOB, width INTEGER, height INTEGER, error_kind TEXT, error TEXT, proposed TEXT,
     completed BLOB, revision INTEGER NOT NULL) WITHOUT ROWID"""
+
+_IMAGE_3 = (
+    "id", "position", "uri", "version", "fingerprint", "width", "height", "error_kind", "error", "proposed",
+    "completed", "revision",
+)  # fmt: skip
 
 # Release 0.1.0 took these for answers, so that a filtered image counted as one without labels.
 _NO_ANSWER = """SELECT key, CASE
@@ -48,9 +53,19 @@ def to_format_2(db: sqlite3.Connection) -> None:
 
 def to_format_3(db: sqlite3.Connection) -> None:
     """Format 2 to format 3: a checksum in every row that a table is made from."""
-    for table in COLUMNS:
+    for table in ("meta", "image", "response", "failed_request"):
         db.execute(f"ALTER TABLE {table} ADD COLUMN checksum BLOB")
-        db.execute(set_checksums(table))
+        db.execute(set_checksums(table, _IMAGE_3 if table == "image" else None))
 
 
-MIGRATIONS: Sequence[Callable[[sqlite3.Connection], None]] = (to_format_2, to_format_3)
+def to_format_4(db: sqlite3.Connection) -> None:
+    """Format 3 to format 4: images lie in shards; those of a folder in one without a name."""
+    execute = db.execute
+    execute("ALTER TABLE image ADD COLUMN shard TEXT NOT NULL DEFAULT ''")
+    execute("DROP INDEX image_position")
+    execute("CREATE INDEX image_position ON image (shard, position, id)")
+    execute("CREATE TABLE shard (name TEXT PRIMARY KEY, version TEXT NOT NULL, checksum BLOB) WITHOUT ROWID")
+    execute(renew_checksums("image", _IMAGE_3))
+
+
+MIGRATIONS: Sequence[Callable[[sqlite3.Connection], None]] = (to_format_2, to_format_3, to_format_4)

@@ -20,7 +20,7 @@ import pytest
 from tagllm_cli.errors import SourceError
 from tagllm_cli.records import Image
 from tagllm_cli.sources import read as files
-from tagllm_cli.sources.base import ReadFailure, SourceOptions
+from tagllm_cli.sources.base import ReadFailure, SourceOptions, list_images
 from tagllm_cli.sources.folder import Folder
 from tagllm_cli.sources.registry import open_source
 
@@ -33,12 +33,12 @@ def put(root: Path, *paths: str) -> None:
 
 
 def ids(root: Path, *exclude: str, skip_unreadable: bool = False) -> list[str]:
-    return [image.id for image in open_source(str(root), SourceOptions(exclude, skip_unreadable)).images()]
+    return [image.id for image in list_images(open_source(str(root), SourceOptions(exclude, skip_unreadable)))]
 
 
 def left_out(root: Path, *exclude: str, skip_unreadable: bool = False) -> dict[str, int]:
     source = open_source(str(root), SourceOptions(exclude, skip_unreadable))
-    list(source.images())
+    list(list_images(source))
     return dict(source.left_out)
 
 
@@ -85,9 +85,9 @@ def test_other_files_are_counted_by_ending(tmp_path: Path) -> None:
 
 def test_a_changed_file_is_another_record(tmp_path: Path) -> None:
     put(tmp_path, "deep/er/a.jpg", "b.jpg")
-    before = list(open_source(str(tmp_path)).images())
+    before = list(list_images(open_source(str(tmp_path))))
     os.utime(tmp_path / "deep/er/a.jpg", ns=(1, 1_700_000_000_123_456_789))
-    after = list(open_source(str(tmp_path)).images())
+    after = list(list_images(open_source(str(tmp_path))))
     assert [image.id for image in after] == ["b.jpg", "deep/er/a.jpg"]
     assert [one == other for one, other in zip(before, after, strict=True)] == [True, False]
 
@@ -106,7 +106,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
         path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(name)
-    images = list(open_source(str(tmp_path)).images())
+    images = list(list_images(open_source(str(tmp_path))))
     assert len({image.id for image in images}) == len(names)
     bad = [image for image in images if image.id.startswith("//")]
     assert len(bad) == 4
@@ -139,7 +139,7 @@ def test_links_are_followed(tmp_path: Path) -> None:
     assert ids(tmp_path / "alias") == ["0.jpg", "1.jpg", "more/1.jpg", "more/below/2.jpg"]
     source = open_source(str(tmp_path / "alias"))
     paths = ["source/0.jpg", "elsewhere/1.jpg", "elsewhere/1.jpg", "elsewhere/below/2.jpg"]
-    assert [source.read(image).decode() for image in source.images()] == paths
+    assert [source.read(image).decode() for image in list_images(source)] == paths
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_what_is_no_file_is_listed_and_refused(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("socket.jpg")  # relative: the path of a socket must be short
-        images = list(open_source(str(tmp_path)).images())
+        images = list(list_images(open_source(str(tmp_path))))
         assert [image.id for image in images] == ["broken.jpg", "null.jpg", "pipe.jpg", "socket.jpg"]
         assert {failure(tmp_path, image) for image in images} == {"not_a_file"}
 
@@ -178,7 +178,7 @@ def test_folders_named_like_images(tmp_path: Path) -> None:
 def test_files_whose_folder_has_vanished(tmp_path: Path) -> None:
     put(tmp_path, "b/c.jpg")
     source = open_source(str(tmp_path))
-    (image,) = source.images()
+    (image,) = list_images(source)
     (tmp_path / "b" / "c.jpg").unlink()
     (tmp_path / "b").rmdir()
     put(tmp_path, "b")
@@ -187,7 +187,7 @@ def test_files_whose_folder_has_vanished(tmp_path: Path) -> None:
 
 def test_a_folder_that_vanishes_during_the_listing(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg", "b/c.jpg", "d.jpg")
-    listing = open_source(str(tmp_path)).images()
+    listing = list_images(open_source(str(tmp_path)))
     first = next(listing)
     (tmp_path / "b" / "c.jpg").unlink()
     (tmp_path / "b").rmdir()
@@ -198,7 +198,7 @@ def test_files_and_folders_without_permission(tmp_path: Path, monkeypatch: pytes
     put(tmp_path, "a.jpg", "locked/b.jpg")
     _lock(tmp_path / "a.jpg", monkeypatch)
     assert failure(tmp_path, "a.jpg") == "unreadable"
-    assert [image.id for image in islice(open_source(str(tmp_path)).images(), 2)] == ["a.jpg", "locked/b.jpg"]
+    assert [image.id for image in islice(list_images(open_source(str(tmp_path))), 2)] == ["a.jpg", "locked/b.jpg"]
     _lock(tmp_path / "locked", monkeypatch)
     with pytest.raises(SourceError, match="locked' cannot be listed: Permission denied") as caught:
         ids(tmp_path)
@@ -310,7 +310,7 @@ def test_files_larger_than_any_image(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_root_that_is_not_there_is_not_empty(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="cannot be listed"):
-        next(Folder.at(str(tmp_path / "unmounted")).images())
+        next(list_images(Folder.at(str(tmp_path / "unmounted"))))
 
 
 def test_no_uri_leads_out_of_the_root(tmp_path: Path) -> None:

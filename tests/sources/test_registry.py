@@ -9,7 +9,7 @@ import pytest
 
 from tagllm_cli.errors import SourceError
 from tagllm_cli.records import SourceInfo
-from tagllm_cli.sources.base import SourceOptions
+from tagllm_cli.sources.base import SourceOptions, list_images
 from tagllm_cli.sources.registry import open_source, reopen
 
 
@@ -50,7 +50,7 @@ def test_exclusions_are_part_of_the_description(tmp_path: Path) -> None:
     source = open_source(str(tmp_path), SourceOptions(exclude=("*.gif", "thumbs"), skip_unreadable=True))
     info = source.describe()
     assert info.options == {"exclude": ["*.gif", "thumbs"], "skip_unreadable": True}
-    assert [image.id for image in reopen(info).images()] == ["a.jpg"]
+    assert [image.id for image in list_images(reopen(info))] == ["a.jpg"]
     assert reopen(info).describe() == info
 
 

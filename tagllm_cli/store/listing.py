@@ -1,0 +1,179 @@
+"""What a source shows now, in temporary tables, compared with the images on record and merged into them.
+
+    listed          the images of shards that were listed, or are being read
+    listed_shard    every shard of the source, and in which state its images are (`SHARD_STATES`)
+
+The record of a shard (table `shard`) spares the next runs from listing it, as long as its version is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from tagllm_cli.records import Item, Shard
+from tagllm_cli.store.checksums import insert, insert_from, is_intact
+from tagllm_cli.store.damage import damaged
+from tagllm_cli.store.evidence_layout import IMAGE_COLUMNS, RecordedImage, image_values
+from tagllm_cli.store.sqlite import SQLiteFile
+
+PAGE = 500  # rows in memory at a time
+
+# `known`: its images are those on record; `listed`: those in the table `listed`; `unread`: nobody knows before it is read.
+KNOWN, LISTED, UNREAD = "known", "listed", "unread"
+
+_CHANGED = "l.version IS NOT i.version"
+# A listing that brings its own findings (an earlier table) redoes an image when any of them differs.
+_REDONE = """(l.proposed IS NOT i.proposed OR (coalesce(l.fingerprint, l.error_kind) IS NOT NULL
+    AND (l.fingerprint, l.error_kind, l.error) IS NOT (i.fingerprint, i.error_kind, i.error)))"""
+_PAIRS = "listed l JOIN image i USING (id)"
+# Complete listings only: of a shard that is not read yet nobody knows what is gone.
+_GONE = f"""image WHERE id NOT IN (SELECT id FROM listed)
+    AND shard NOT IN (SELECT name FROM listed_shard WHERE state != '{LISTED}')"""
+_COLUMNS = IMAGE_COLUMNS.split(", ")
+_INSERT = f"INSERT OR IGNORE INTO listed ({IMAGE_COLUMNS}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceChanges:
+    """How the images of a source differ from those on record: counts of images.
+
+    `unread` counts shards whose images become known when they are read; `total` and `new` are without them.
+    """
+
+    total: int
+    new: int
+    changed: int
+    gone: int
+    known: int
+    unread: int = 0
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether the source is as it was."""
+        return not (self.new or self.changed or self.gone or self.unread)
+
+
+def begin(file: SQLiteFile) -> None:
+    """Forget an earlier listing."""
+    file.query("DELETE FROM listed")
+    file.query("DELETE FROM listed_shard")
+
+
+def add_images(file: SQLiteFile, items: Iterable[tuple[int, Item]]) -> None:
+    """Take in listed images with their positions within their shards; the first of an id counts."""
+    stream = iter(items)
+    while chunk := list(islice(stream, PAGE)):
+        file.insert(_INSERT, [image_values(position, item) for position, item in chunk])
+
+
+def add_shard(file: SQLiteFile, shard: Shard, state: str) -> None:
+    """Take in a shard; see KNOWN, LISTED and UNREAD."""
+    file.query("INSERT OR REPLACE INTO listed_shard VALUES (?, ?, ?)", (shard.name, shard.version, state))
+
+
+def knows_shard(file: SQLiteFile, shard: Shard) -> bool:
+    """Tell whether all images of a shard are on record, as they are in this version."""
+    query = f"SELECT 1 FROM shard WHERE name = ? AND version = ? AND {is_intact('shard')}"
+    return bool(shard.version and file.query(query, (shard.name, shard.version)))
+
+
+def check(file: SQLiteFile, *, complete: bool) -> int:
+    """Forget images whose rows are damaged and come anew with the listing; return how many there are.
+
+    Raises TableError for one that is not listed, where the listing is not `complete` (so that it may be there).
+    """
+    broken = f"image WHERE NOT {is_intact('image')}"
+    count = count_of(file, broken)
+    if count:
+        if count_of(file, f"{broken} AND id NOT IN (SELECT id FROM listed)") and not complete:
+            raise damaged(file.path, ValueError("the row of an image is not what was written"))
+        file.query(f"DELETE FROM {broken}")
+    return count
+
+
+def compare(file: SQLiteFile, *, complete: bool) -> SourceChanges:
+    """Count how the listed images differ from the record. Only a complete listing knows what is gone."""
+    known = f"image WHERE shard IN (SELECT name FROM listed_shard WHERE state = '{KNOWN}')"
+    return SourceChanges(
+        total=count_of(file, "listed") + count_of(file, known),
+        new=count_of(file, "listed WHERE id NOT IN (SELECT id FROM image)"),
+        changed=count_of(file, f"{_PAIRS} WHERE {_CHANGED} OR {_REDONE}"),
+        gone=count_of(file, _GONE) if complete else 0,
+        known=count_of(file, "image"),
+        unread=count_of(file, f"listed_shard WHERE state = '{UNREAD}'"),
+    )
+
+
+def merge(file: SQLiteFile, revision: int, *, complete: bool, by_hash: bool) -> bool:
+    """Bring the record up to what is listed: add what is new, mark what to verify, drop what is gone.
+
+    An image of another version is read again, with `by_hash` every image; its row stays until then. Where the listing
+    brings findings, other ones replace those on record at once. Changed images get this `revision`. Returns whether
+    anything has changed.
+    """
+    merger = _Merger(file, revision)
+    unverified = f"""listed WHERE fingerprint IS NULL AND error_kind IS NULL
+        AND id IN (SELECT id FROM {_PAIRS} WHERE {int(by_hash)} OR {_CHANGED})"""
+    file.query(f"UPDATE listed SET unverified = 1 WHERE id IN (SELECT id FROM {unverified})")
+    findings = "fingerprint, width, height, error_kind, error, proposed"
+    merger.take_over(findings, _REDONE, f", completed = NULL, revision = {revision}")
+    merger.take_over("version", f"{_CHANGED} AND NOT l.unverified")
+    merger.take_over("position, shard", "(l.position, l.shard) IS NOT (i.position, i.shard)")
+    merger.take_over("uri", "l.uri IS NOT i.uri", f", revision = {revision}")
+    merger.add("listed WHERE id NOT IN (SELECT id FROM image)")
+    if complete:
+        merger.change(_GONE, f"DELETE FROM {_GONE}")
+        merger.record_shards()
+    return merger.has_changed
+
+
+def add_streamed(file: SQLiteFile, revision: int, position: int, item: Item) -> tuple[RecordedImage, bool]:
+    """Take in an image that was found while its shard is read; return it as on record, and whether that is changed.
+
+    An image of another version comes as one that was never opened, as from a listing.
+    """
+    id_ = item.image.id
+    file.query(_INSERT, image_values(position, item))
+    before = file.query("SELECT version, position, uri, shard FROM image WHERE id = ?", (id_,))
+    merger = _Merger(file, revision)
+    if not before:
+        merger.add("listed WHERE id = ?", (id_,))
+    else:
+        version, *place = before[0]
+        image = item.image
+        if version != image.version:
+            file.query("UPDATE listed SET unverified = 1 WHERE id = ?", (id_,))
+        if place != [position, image.uri, image.shard]:
+            file.query(
+                f"UPDATE image SET position = ?, uri = ?, shard = ?, revision = {revision} WHERE id = ?",
+                (position, image.uri, image.shard, id_),
+            )
+            merger.has_changed = True
+    return merger.recorded(id_), merger.has_changed
+
+
+def finish_shard(file: SQLiteFile, shard: Shard) -> bool:
+    """Record that all images of a shard that was read are known now; forget those that are gone from it."""
+    gone = "image WHERE shard = ? AND id NOT IN (SELECT id FROM listed)"
+    has_gone = bool(file.query(f"SELECT EXISTS (SELECT 1 FROM {gone})", (shard.name,))[0][0])
+    if has_gone:
+        file.query(f"DELETE FROM {gone}", (shard.name,))
+    file.query(insert("shard", "REPLACE"), (shard.name, shard.version))
+    add_shard(file, shard, KNOWN)
+    return has_gone
+
+
+def count_of(file: SQLiteFile, what: str) -> int:
+    """Return the number of rows in a table, with a condition."""
+    return int(file.query(f"SELECT count(*) FROM {what}")[0][0])
+
+
+class _Merger:
+    """Changes of the record by one revision. A file that can only be read refuses even a statement without effect."""
+
+    def __init__(self, file: SQLiteFile, revision: int) -> None:
+        self._file, self._revision = file, revision
+        self.has_changed = False
