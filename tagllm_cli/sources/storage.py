@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from tagllm_cli.errors import SourceError
-from tagllm_cli.sources.base import ReadFailure
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file: its name below the root, its size in bytes (-1: not known), and its opaque version (size and mtime, an ETag)."""
+    """A file: name below the root, size in bytes (-1: not known), opaque version (size and mtime, an ETag)."""
 
     name: str
     size: int
