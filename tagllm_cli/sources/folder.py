@@ -60,7 +60,7 @@ class Folder:
             raise SourceError(f"there is no folder {str(self.root)!r}", "Give the path of a folder of images.")
         if not self.root.is_dir():
             raise SourceError(f"{self.root} is not a folder", "Give the path of the folder that holds the images.")
-        if not _is_utf8(str(self.root)):
+        if not is_utf8(str(self.root)):
             raise SourceError(f"the path {str(self.root)!r} is not UTF-8", "Rename the folder.")
         self._top()
 
@@ -153,12 +153,12 @@ class Folder:
         except OSError as error:
             is_root_only = entry.name == _ROOT_ONLY and isinstance(error, PermissionError)
             if not is_root_only and not self.options.skip_unreadable:
-                exclude = f"--exclude {shlex.quote(glob.escape(path))} or " if _is_utf8(path) else ""
+                exclude = f"--exclude {shlex.quote(glob.escape(path))} or " if is_utf8(path) else ""
                 message = f"the folder {entry.path!r} cannot be listed: {error.strerror}"
                 raise SourceError(
                     message, f"Allow reading it, or leave it out with {exclude}--skip-unreadable."
                 ) from error
-            counts[f"{path if _is_utf8(path) else _escaped(path)}/ (unreadable)"] += 1
+            counts[f"{path if is_utf8(path) else escaped(path)}/ (unreadable)"] += 1
             return iter(())
 
 
@@ -202,11 +202,11 @@ def _image(entry: os.DirEntry[str], path: str) -> Image:
     else:
         size = status.st_size if stat.S_ISREG(status.st_mode) else 0
         version = f"{size}-{status.st_mtime_ns}"
-    name = path if _is_utf8(path) else _escaped(path)
+    name = path if is_utf8(path) else escaped(path)
     return Image(name, name, version)
 
 
-def _is_utf8(path: str) -> bool:
+def is_utf8(path: str) -> bool:
     """Tell whether the path can be encoded: bytes that are not UTF-8 are lone surrogates in it."""
     try:
         path.encode("utf-8")
@@ -215,6 +215,6 @@ def _is_utf8(path: str) -> bool:
     return True
 
 
-def _escaped(path: str) -> str:
+def escaped(path: str) -> str:
     """Return a printable name, different from that of every other file."""
     return _BAD_NAME + os.fsencode(path).replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")

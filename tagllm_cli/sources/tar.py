@@ -18,8 +18,8 @@ from tagllm_cli.sources.base import (
     read_or_failure,
     summarize_left_out,
 )
-from tagllm_cli.sources.folder import EXTENSIONS, group
-from tagllm_cli.sources.read import MAX_FILE_BYTES
+from tagllm_cli.sources.file_names import group_of
+from tagllm_cli.sources.read import MAX_FILE_BYTES, failure_of
 from tagllm_cli.sources.storage import Storage, StoredFile
 from tagllm_cli.sources.tar_files import ForwardFile, LocalReader
 from tagllm_cli.sources.tar_images import Catalog, Place, excluded_by, excluding
@@ -61,7 +61,7 @@ class Tar:
 
     def check(self) -> None:
         """Raise SourceError where the root cannot be listed now."""
-        self.storage.check()
+        self.storage.check(self.options.pattern)
 
     def describe(self) -> SourceInfo:
         """Return the kind `tar`, the root, and the options that are not the defaults."""
@@ -73,14 +73,13 @@ class Tar:
         Raises SourceError where they cannot be listed, or where there is none.
         """
         counts: Counter[str] = Counter()
-        others = (*_PACKED, *EXTENSIONS)
         any_found = False
-        for stored in self.storage.find((".tar", *others), self.options.pattern):
+        for stored in self.storage.find((".tar", *_PACKED), self.options.pattern):
             pattern = excluding(stored.name, self.options.exclude)
             if pattern is not None:
                 counts[excluded_by(pattern)] += 1
-            elif stored.name.lower().endswith(others):
-                counts[group(stored.name, os.path.splitext(stored.name)[1].lower())] += 1
+            elif stored.name.lower().endswith(_PACKED):
+                counts[group_of(stored.name, os.path.splitext(stored.name)[1].lower())] += 1
             else:
                 any_found = True
                 yield Shard(stored.name, stored.version)
@@ -112,7 +111,11 @@ class Tar:
         if stored is None:
             data = self.storage.read(place.shard, place.start, place.length)
         else:
-            data = self._reader.read(self.storage.locate(place.shard), stored.version, place.start, place.length)
+            path = self.storage.locate(place.shard)
+            try:
+                data = self._reader.read(path, stored.version, place.start, place.length)
+            except OSError as error:
+                raise failure_of(path, error) from error
         if len(data) < place.length:
             raise cut_short(place.start + len(data), image.id)
         return data
@@ -149,6 +152,8 @@ class Tar:
             yield from self._members(stored, catalog, reads=reads)
         except ReadFailure as failure:
             damage = failure
+        except OSError as error:  # a failing disk
+            damage = failure_of(self.storage.locate(shard.name), error)
         self._left_out[shard.name] = catalog.left_out
         if damage is None:
             self._damages.pop(shard.name, None)

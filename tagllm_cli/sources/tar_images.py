@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tagllm_cli.records import Image
-from tagllm_cli.sources.folder import EXTENSIONS, SYSTEM_FOLDERS, escaped, group, is_match, is_utf8
+from tagllm_cli.sources.file_names import EXTENSIONS, SYSTEM_FOLDERS, group_of
+from tagllm_cli.sources.folder import escaped, is_utf8
+from tagllm_cli.sources.patterns import is_match
 from tagllm_cli.sources.storage import StoredFile
 from tagllm_cli.sources.tar_members import is_plain
 
@@ -96,7 +98,7 @@ class Catalog:
         ending = os.path.splitext(name)[1].lower()
         if ending in EXTENSIONS:
             return True
-        self.left_out[group(name.rpartition("/")[2], ending)] += 1
+        self.left_out[group_of(name.rpartition("/")[2], ending)] += 1
         return False
 
     def _link(self, member: tarfile.TarInfo) -> str:

@@ -22,6 +22,7 @@ from tagllm_cli.errors import SourceError
 from tagllm_cli.records import SourceInfo
 from tagllm_cli.sources.base import ReadFailure, Source, list_images, read_all, recall
 from tagllm_cli.sources.registry import KINDS, open_source, reopen
+from tests.support.object_store import object_store
 
 NAMES = [
     "plain.jpg",
@@ -109,7 +110,31 @@ def tar(tmp_path: Path) -> Laid:
     return Laid("tar", str(root), vanish, lambda: str(root.rename(tmp_path / "moved")), format="tar")
 
 
-SOURCES = [folder, tar]
+def tar_on_s3(tmp_path: Path) -> Laid:
+    store = object_store()
+    root = store.bucket()
+    shards = {f"{root}/shards/{number}.tar": files for number, files in enumerate(tar_shards())}
+    for url, files in shards.items():
+        store.upload(url, tar_bytes(files))
+
+    def vanish(name: str) -> None:
+        url, files = next((url, files) for url, files in shards.items() if name in files)
+        del files[name]
+        if files:
+            store.upload(url, tar_bytes(files))
+        else:
+            store.delete(url)
+
+    def move() -> str:
+        for url, files in shards.items():
+            store.upload(url.replace("/shards/", "/moved/"), tar_bytes(files))
+            store.delete(url)
+        return f"{root}/moved"
+
+    return Laid("tar", f"{root}/shards", vanish, move, format="tar")
+
+
+SOURCES = [folder, tar, tar_on_s3]
 
 
 @pytest.fixture(params=SOURCES, ids=lambda each: each.__name__)
