@@ -6,8 +6,10 @@ A source joins the suite with one function that lays out FILES as a source of it
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
+import tarfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from tagllm_cli.errors import SourceError
 from tagllm_cli.records import SourceInfo
 from tagllm_cli.sources.base import ReadFailure, Source, list_images, read_all, recall
 from tagllm_cli.sources.registry import KINDS, open_source, reopen
+from tests.support.object_store import object_store
 
 NAMES = [
     "plain.jpg",
@@ -58,6 +61,7 @@ class Laid:
     spec: str
     vanish: Callable[[str], None]
     move: Callable[[], str]
+    format: str | None = None
 
 
 def folder(tmp_path: Path) -> Laid:
@@ -69,7 +73,68 @@ def folder(tmp_path: Path) -> Laid:
     return Laid("folder", str(root), lambda name: (root / name).unlink(), lambda: str(root.rename(tmp_path / "moved")))
 
 
-SOURCES = [folder]
+def tar_bytes(files: Mapping[str, bytes]) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return packed.getvalue()
+
+
+def tar_shards() -> list[dict[str, bytes]]:
+    """Return FILES as members of three shards, the first with one image, the last with a sidecar."""
+    first, *names = NAMES
+    parts = [[first], names[:10], names[10:]]
+    shards = [{name: FILES[name] for name in part} for part in parts]
+    shards[-1]["notes.txt"] = b""
+    return shards
+
+
+def tar(tmp_path: Path) -> Laid:
+    root = tmp_path / "shards"
+    shards = {root / f"{number}.tar": files for number, files in enumerate(tar_shards())}
+    root.mkdir(parents=True)
+    for path, files in shards.items():
+        path.write_bytes(tar_bytes(files))
+
+    def vanish(name: str) -> None:
+        path, files = next((path, files) for path, files in shards.items() if name in files)
+        del files[name]
+        if files:
+            path.write_bytes(tar_bytes(files))
+        else:
+            path.unlink()
+
+    return Laid("tar", str(root), vanish, lambda: str(root.rename(tmp_path / "moved")), format="tar")
+
+
+def tar_on_s3(tmp_path: Path) -> Laid:
+    store = object_store()
+    root = store.bucket()
+    shards = {f"{root}/shards/{number}.tar": files for number, files in enumerate(tar_shards())}
+    for url, files in shards.items():
+        store.upload(url, tar_bytes(files))
+
+    def vanish(name: str) -> None:
+        url, files = next((url, files) for url, files in shards.items() if name in files)
+        del files[name]
+        if files:
+            store.upload(url, tar_bytes(files))
+        else:
+            store.delete(url)
+
+    def move() -> str:
+        for url, files in shards.items():
+            store.upload(url.replace("/shards/", "/moved/"), tar_bytes(files))
+            store.delete(url)
+        return f"{root}/moved"
+
+    return Laid("tar", f"{root}/shards", vanish, move, format="tar")
+
+
+SOURCES = [folder, tar, tar_on_s3]
 
 
 @pytest.fixture(params=SOURCES, ids=lambda each: each.__name__)
@@ -86,32 +151,32 @@ def test_every_kind_is_tested(tmp_path: Path) -> None:
 
 
 def test_every_image_comes_exactly_once_with_its_bytes(laid: Laid) -> None:
-    source = open_source(laid.spec)
+    source = open_source(laid.spec, kind=laid.format)
     images = list(list_images(source))
     assert len({image.id for image in images}) == len(images) == len(FILES)
     assert sorted(map(source.read, images)) == sorted(FILES.values())
 
 
 def test_ids_can_be_stored(laid: Laid) -> None:
-    for image in list_images(open_source(laid.spec)):
+    for image in list_images(open_source(laid.spec, kind=laid.format)):
         assert json.loads(json.dumps([image.id, image.uri])) == [image.id, image.uri]
         assert (image.id + image.uri).encode("utf-8")
 
 
 def test_ids_order_and_versions_are_stable(laid: Laid) -> None:
-    source = open_source(laid.spec)
+    source = open_source(laid.spec, kind=laid.format)
     first = list(list_images(source))
-    assert list(list_images(source)) == list(list_images(open_source(laid.spec))) == first
+    assert list(list_images(source)) == list(list_images(open_source(laid.spec, kind=laid.format))) == first
 
 
 def test_two_listings_at_once_do_not_disturb_each_other(laid: Laid) -> None:
-    source = open_source(laid.spec)
+    source = open_source(laid.spec, kind=laid.format)
     pairs = list(zip(list_images(source), list_images(source), strict=True))
     assert [one for one, _ in pairs] == [other for _, other in pairs] == list(list_images(source))
 
 
 def test_shards_come_in_the_order_of_their_names_and_hold_the_images(laid: Laid) -> None:
-    source = open_source(laid.spec)
+    source = open_source(laid.spec, kind=laid.format)
     shards = list(source.shards())
     assert [shard.name for shard in shards] == sorted({shard.name for shard in shards})
     for shard in shards:
@@ -120,7 +185,7 @@ def test_shards_come_in_the_order_of_their_names_and_hold_the_images(laid: Laid)
 
 
 def test_streams_give_what_read_gives(laid: Laid) -> None:
-    source = open_source(laid.spec)
+    source = open_source(laid.spec, kind=laid.format)
     images = list(list_images(source))
     assert [pair for shard in source.shards() for pair in source.stream(shard)] == [
         (image, source.read(image)) for image in images
@@ -129,7 +194,7 @@ def test_streams_give_what_read_gives(laid: Laid) -> None:
 
 
 def test_threads_read_at_once(laid: Laid) -> None:
-    source = open_source(laid.spec)
+    source = open_source(laid.spec, kind=laid.format)
     images = list(list_images(source))
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(source.read, images * 5)) == [source.read(image) for image in images] * 5
@@ -137,14 +202,14 @@ def test_threads_read_at_once(laid: Laid) -> None:
 
 def test_a_record_alone_is_enough_to_read(laid: Laid) -> None:
     """As `disambiguate` does: the table has id and uri, and nothing has been listed."""
-    source = open_source(laid.spec)
-    images = [recall(source, image.id, image.uri) for image in list_images(open_source(laid.spec))]
+    source = open_source(laid.spec, kind=laid.format)
+    images = [recall(source, image.id, image.uri) for image in list_images(open_source(laid.spec, kind=laid.format))]
     assert sorted(map(source.read, reversed(images))) == sorted(FILES.values())
     assert [data for _, data in read_all(source, images)] == list(map(source.read, images))
 
 
 def test_an_image_that_vanished_is_a_read_failure(laid: Laid) -> None:
-    source = open_source(laid.spec)
+    source = open_source(laid.spec, kind=laid.format)
     image = next(image for image in list_images(source) if source.read(image) == FILES["plain.jpg"])
     laid.vanish("plain.jpg")
     with pytest.raises(ReadFailure) as caught:
@@ -154,7 +219,7 @@ def test_an_image_that_vanished_is_a_read_failure(laid: Laid) -> None:
 
 
 def test_a_uri_that_was_never_listed_is_a_read_failure(laid: Laid) -> None:
-    source = open_source(laid.spec)
+    source = open_source(laid.spec, kind=laid.format)
     image = next(list_images(source))
     for uri in ("nowhere.jpg", "../secret.jpg", "/etc/passwd", "a/../../b.jpg", "", ".", "\0", "//\\xff.jpg"):
         with pytest.raises(ReadFailure):
@@ -162,7 +227,7 @@ def test_a_uri_that_was_never_listed_is_a_read_failure(laid: Laid) -> None:
 
 
 def test_what_is_located_is_the_file(laid: Laid) -> None:
-    source = open_source(laid.spec)
+    source = open_source(laid.spec, kind=laid.format)
     for image in list_images(source):
         path = source.locate(image)
         if path is not None and os.path.isabs(path):
@@ -170,7 +235,7 @@ def test_what_is_located_is_the_file(laid: Laid) -> None:
 
 
 def test_reopening_gives_the_same_images(laid: Laid) -> None:
-    source = open_source(laid.spec)
+    source = open_source(laid.spec, kind=laid.format)
     info = source.describe()
     assert info.kind == laid.kind
     stored = json.loads(json.dumps(dataclasses.asdict(info)))
@@ -181,7 +246,7 @@ def test_reopening_gives_the_same_images(laid: Laid) -> None:
 
 
 def test_reopening_a_source_that_moved(laid: Laid) -> None:
-    source = open_source(laid.spec)
+    source = open_source(laid.spec, kind=laid.format)
     info, before = source.describe(), contents(source)
     moved = laid.move()
     with pytest.raises(SourceError) as caught:
@@ -195,7 +260,7 @@ def test_reopening_a_source_that_moved(laid: Laid) -> None:
 
 
 def test_what_is_left_out_is_known_after_a_complete_listing(laid: Laid) -> None:
-    source = open_source(laid.spec)
+    source = open_source(laid.spec, kind=laid.format)
     assert source.left_out == {}
     list(islice(list_images(source), 3))
     assert source.left_out == {}
@@ -208,6 +273,6 @@ def test_a_source_without_an_image_is_an_error_that_helps(laid: Laid) -> None:
     for name in FILES:
         laid.vanish(name)
     with pytest.raises(SourceError, match="there are no images") as caught:
-        list(list_images(open_source(laid.spec)))
+        list(list_images(open_source(laid.spec, kind=laid.format)))
     assert "1 .txt" in caught.value.hint
     assert "jpg" in caught.value.hint
