@@ -12,11 +12,11 @@ from typing import ClassVar
 
 from tagllm_cli.errors import SourceError
 from tagllm_cli.records import Image, Shard, SourceInfo
-from tagllm_cli.sources.base import DEFAULT_OPTIONS, ReadFailure, SourceOptions
+from tagllm_cli.sources.base import DEFAULT_OPTIONS, ReadFailure, SourceOptions, summarize_left_out
 from tagllm_cli.sources.dataset_files import find_files
 from tagllm_cli.sources.linked_files import read_ahead, read_linked
 from tagllm_cli.sources.parquet_columns import Columns, find_columns, is_label_table
-from tagllm_cli.sources.row_files import RowFile, is_arrow, open_rows
+from tagllm_cli.sources.row_files import PARQUET_ENDINGS, RowFile, is_arrow, open_rows
 from tagllm_cli.sources.row_ids import Hashes, RowNames, SharedIds, hashes_of, is_numbered, is_same
 from tagllm_cli.sources.row_listing import all_names, image_of, list_rows, place_of, placeholder
 from tagllm_cli.sources.row_reader import Row, RowReader
@@ -151,10 +151,10 @@ class Parquet:
     def _find(self) -> tuple[list[StoredFile], Counter[str]]:
         files, counts = find_files(self._storage, self._options)
         if not files:
-            where = f"{self._storage.root}" + (
-                f" that match {self._options.pattern!r}" if self._options.pattern else ""
-            )
-            raise SourceError(f"there are no Parquet files in {where}", "Give the path of a folder that holds some.")
+            left_out = f"Left out: {summarize_left_out(counts)}. " if counts else ""
+            hint = f"{left_out}Known endings: {', '.join(PARQUET_ENDINGS)}, and .arrow where state.json names the file."
+            matching = f" matching {self._options.pattern!r}" if self._options.pattern else ""
+            raise SourceError(f"there are no images in {self._storage.root}: no Parquet file{matching}", hint)
         self._files = files
         return files, counts
 
@@ -163,8 +163,8 @@ class Parquet:
         return self._files if self._files is not None else self._find()[0]
 
     @contextlib.contextmanager
-    def _opened(self, name: str) -> Iterator[RowFile]:
-        file = open_rows(self._storage, name)
+    def _opened(self, name: str, *, is_sparse: bool = True) -> Iterator[RowFile]:
+        file = open_rows(self._storage, name, is_sparse=is_sparse)
         try:
             yield file
         finally:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tagllm_cli.sources.arrow_input import ArrowInput, open_input
 from tagllm_cli.sources.base import ReadFailure
 from tagllm_cli.sources.parquet_columns import Leaf
 from tagllm_cli.sources.storage import Storage
-from tagllm_cli.text import public_text
 
 ARROW_ENDING = ".arrow"
 PARQUET_ENDINGS = (".parquet", ".parq", ".pq")
@@ -66,9 +65,12 @@ def is_arrow(name: str) -> bool:
     return name.lower().endswith(ARROW_ENDING)
 
 
-def open_rows(storage: Storage, name: str) -> RowFile:
-    """Open a file by its ending. Raises ReadFailure: those of `Storage.open`, or the file is not one of its kind."""
-    file = _Watched(storage.open(name))
+def open_rows(storage: Storage, name: str, *, is_sparse: bool = False) -> RowFile:
+    """Open a file by its ending; `is_sparse`, its images will not be read.
+
+    Raises ReadFailure: those of `open_input`, `empty_file`, `truncated_file`, or `corrupt_file`: not of this kind.
+    """
+    file = open_input(storage, name, is_sparse=is_sparse and not is_arrow(name))
     try:
         return ArrowRows(file) if is_arrow(name) else ParquetRows(file)
     except BaseException:
@@ -76,66 +78,11 @@ def open_rows(storage: Storage, name: str) -> RowFile:
         raise
 
 
-class _Watched:
-    """A file for pyarrow that remembers what the storage raised: pyarrow reports it as if the file were damaged."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.failure: ReadFailure | None = None
-
-    def read(self, size: int = -1) -> bytes:
-        with self._watch():
-            return self._file.read(size)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        with self._watch():
-            return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def close(self) -> None:
-        self._file.close()
-
-    @property
-    def closed(self) -> bool:
-        return self._file.closed
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return False
-
-    def flush(self) -> None:
-        pass
-
-    @contextlib.contextmanager
-    def _watch(self) -> Iterator[None]:
-        try:
-            yield
-        except ReadFailure as failure:
-            self.failure = failure
-            raise OSError(failure.message) from failure
-        except Exception as error:  # whatever a file system of fsspec raises
-            self.failure = ReadFailure("unreachable", f"reading it failed: {_said(error)}")
-            raise
-
-    def blame(self, error: Exception, form: str) -> ReadFailure:
-        """Return why reading failed; raise it where the storage is to blame, which says nothing about the rows."""
-        if self.failure is not None:
-            raise self.failure from error
-        return ReadFailure("corrupt_file", f"the {form} file is damaged: {_said(error)}")
-
-
 class ParquetRows:
     """A Parquet file: one row group after the other, only the columns asked for."""
 
-    def __init__(self, file: _Watched) -> None:
-        self._watched = file
+    def __init__(self, file: ArrowInput) -> None:
+        self._input = file
         try:
             # Without pre_buffer and with a buffer, column chunks are read as they are decoded.
             self._file = pq.ParquetFile(
@@ -170,7 +117,7 @@ class ParquetRows:
                         first = place
                         yield Piece(start, batch.num_rows, batch)
             except _ERRORS as error:
-                failure = self._watched.blame(error, "Parquet")
+                failure = self._input.blame(error, "Parquet")
             if place >= end or (failure is None and rows == size):
                 break
         if first < end and place < end:
@@ -179,7 +126,7 @@ class ParquetRows:
 
     def close(self) -> None:
         self._file.close(force=True)
-        self._watched.close()
+        self._input.close()
 
     def _batches(self, group: int, leaves: Sequence[Leaf], rows: int) -> Iterator[pa.RecordBatch]:
         columns = [".".join(leaf) for leaf in leaves]
@@ -194,9 +141,9 @@ class ParquetRows:
         return int(max(1, min(_BATCH_ROWS, _BATCH_BYTES * about.num_rows // max(1, size))))
 
     def _unusable(self, error: Exception) -> ReadFailure:
-        failure = self._watched.blame(error, "Parquet")
-        self._watched.seek(0)
-        head = self._watched.read(4)
+        failure = self._input.blame(error, "Parquet")
+        self._input.seek(0)
+        head = self._input.read(4)
         if not head:
             return ReadFailure("empty_file", "the file is empty")
         if head == b"PARE" or "encrypt" in failure.message.lower():
@@ -211,8 +158,8 @@ class ParquetRows:
 class ArrowRows:
     """A file of Arrow record batches, as a stream (what `datasets` writes) or with a footer: read front to back."""
 
-    def __init__(self, file: _Watched) -> None:
-        self._watched = file
+    def __init__(self, file: ArrowInput) -> None:
+        self._input = file
         self.rows: int | None = None
         self._open()
 
@@ -227,7 +174,7 @@ class ArrowRows:
             try:
                 batch = next(batches, None)
             except _ERRORS as error:
-                yield Piece(place, max(1, row + 1 - place), self._watched.blame(error, "Arrow"))
+                yield Piece(place, max(1, row + 1 - place), self._input.blame(error, "Arrow"))
                 return
             if batch is None:
                 if not self._is_complete():
@@ -239,24 +186,24 @@ class ArrowRows:
                 yield Piece(start, batch.num_rows, batch.select(names))
 
     def close(self) -> None:
-        self._watched.close()
+        self._input.close()
 
     def _is_complete(self) -> bool:
         """Tell whether the file has its end: one cut between two batches looks like a shorter one."""
-        self._watched.seek(-min(8, self._watched.seek(0, 2)), 2)
-        return self._watched.read(8) == _END_OF_STREAM or self._has_footer
+        self._input.seek(-min(8, self._input.seek(0, 2)), 2)
+        return self._input.read(8) == _END_OF_STREAM or self._has_footer
 
     def _open(self) -> Iterator[pa.RecordBatch]:
         try:
-            self._watched.seek(0)
-            head = self._watched.read(6)
-            self._watched.seek(0)
+            self._input.seek(0)
+            head = self._input.read(6)
+            self._input.seek(0)
             if not head:
                 raise ReadFailure("empty_file", "the file is empty")
             self._has_footer = head == b"ARROW1"
-            reader = pa.ipc.open_file(self._watched) if self._has_footer else pa.ipc.open_stream(self._watched)
+            reader = pa.ipc.open_file(self._input) if self._has_footer else pa.ipc.open_stream(self._input)
         except _ERRORS as error:
-            raise self._watched.blame(error, "Arrow") from error
+            raise self._input.blame(error, "Arrow") from error
         self.schema: pa.Schema = reader.schema
         return _each_batch(reader)
 
@@ -265,7 +212,3 @@ def _each_batch(reader: Any) -> Iterator[pa.RecordBatch]:
     if isinstance(reader, pa.ipc.RecordBatchFileReader):
         return (reader.get_batch(index) for index in range(reader.num_record_batches))
     return iter(reader)
-
-
-def _said(error: Exception) -> str:
-    return public_text(error)[:160] or type(error).__name__

@@ -24,6 +24,7 @@ from tagllm_cli.errors import SourceError
 from tagllm_cli.records import SourceInfo
 from tagllm_cli.sources.base import DEFAULT_OPTIONS, ReadFailure, Source, SourceOptions, list_images, read_all, recall
 from tagllm_cli.sources.registry import KINDS, open_source, reopen
+from tests.support.object_store import object_store
 
 NAMES = [
     "plain.jpg",
@@ -157,7 +158,30 @@ def saved_to_disk(tmp_path: Path) -> Laid:
     return Laid("parquet", str(root), vanish, lambda: str(root.rename(tmp_path / "moved")), "parquet", {".arrow": 1})
 
 
-SOURCES = [folder, parquet_bytes, parquet_ids, parquet_paths, hugging_face, saved_to_disk]
+def parquet_in_bucket(tmp_path: Path) -> Laid:
+    """Files of Hugging Face in S3; a bucket cannot be renamed, but its objects can be put into another one."""
+    store = object_store()
+    root = store.bucket()
+    local = hugging_face(tmp_path)
+
+    def upload(to: str) -> str:
+        for path in Path(local.spec).rglob("*.parquet"):
+            store.upload(f"{to}/{path.relative_to(local.spec)}", path.read_bytes())
+        return to
+
+    def vanish(name: str) -> None:
+        local.vanish(name)
+        upload(root)
+
+    def move() -> str:
+        for path in Path(local.spec).rglob("*.parquet"):
+            store.delete(f"{root}/{path.relative_to(local.spec)}")
+        return upload(store.bucket())
+
+    return dataclasses.replace(local, spec=upload(root), vanish=vanish, move=move)
+
+
+SOURCES = [folder, parquet_in_bucket, parquet_bytes, parquet_ids, parquet_paths, hugging_face, saved_to_disk]
 
 
 @pytest.fixture(params=SOURCES, ids=lambda each: each.__name__)
