@@ -24,9 +24,16 @@ class Kind:
     open: Callable[[str, SourceOptions], Source]
 
 
+def _parquet(root: str, options: SourceOptions) -> Source:
+    from tagllm_cli.sources.parquet import Parquet  # pyarrow is slow to import
+
+    return Parquet(root, options)
+
+
 KINDS: Mapping[str, Kind] = {
     "folder": Kind("image files", Folder.at),
     "tar": Kind("tar shards (WebDataset)", Tar.at),
+    "parquet": Kind("Parquet files, Hugging Face datasets", _parquet),
 }
 
 

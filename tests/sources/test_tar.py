@@ -10,17 +10,13 @@ import io
 import os
 import subprocess
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from tagllm_cli.errors import SourceError
 from tagllm_cli.records import Image, Shard
 from tagllm_cli.sources.base import ReadFailure, SourceOptions, list_images, read_or_failure
-from tagllm_cli.sources.folder import EXTENSIONS
 from tagllm_cli.sources.tar import Tar
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
@@ -128,7 +124,7 @@ def test_names_that_are_not_utf8_are_escaped(tmp_path: Path) -> None:
         files = [member(os.fsdecode(name), name) for name in names]
         got = read(source(tmp_path, packed(*files, form=form)))
         assert list(got.values()) == names
-        assert list(got)[0] == "//a.tar/caf\\xe9.jpg"
+        assert next(iter(got)) == "//a.tar/caf\\xe9.jpg"
         for each in got:
             assert each.isprintable()
             assert each.encode("utf-8")
