@@ -47,7 +47,7 @@ class Tar:
         self.readers = min(16, max(2, os.cpu_count() or 1)) if storage.is_local else _REMOTE_READERS
         self._left_out: dict[str, Counter[str]] = {}  # of each shard, and of all others under ""
         self._damages: dict[str, ReadFailure] = {}
-        self._reader = LocalReader()
+        self._reader = LocalReader(self.storage)
 
     @classmethod
     def at(cls, root: str, options: SourceOptions = DEFAULT_OPTIONS) -> Tar:
@@ -102,20 +102,19 @@ class Tar:
         place = Place.of(image.uri)
         if place.start is None:
             raise self._damage(place.shard)
-        stored = self.storage.stat(place.shard) if self.storage.is_local else None
-        if stored is not None:
+        stored = StoredFile(place.shard, -1, "")
+        if self.storage.is_local or image.version:
+            stored = self.storage.stat(place.shard)
             _check_version(image, stored)
         if place.length is None:
             raise self._refusal(place.shard, place.start)
         _check_size(place.length)
-        if stored is None:
-            data = self.storage.read(place.shard, place.start, place.length)
+        if 0 <= stored.size < place.start + place.length:
+            raise cut_short(stored.size, image.id)
+        if self.storage.is_local:
+            data = self._reader.read(stored, place.start, place.length)
         else:
-            path = self.storage.locate(place.shard)
-            try:
-                data = self._reader.read(path, stored.version, place.start, place.length)
-            except OSError as error:
-                raise failure_of(path, error) from error
+            data = self.storage.read(place.shard, place.start, place.length)
         if len(data) < place.length:
             raise cut_short(place.start + len(data), image.id)
         return data

@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict
 
 from tagllm_cli.sources.base import ReadFailure
+from tagllm_cli.sources.read import failure_of
 from tagllm_cli.sources.storage import Storage, StoredFile
 from tagllm_cli.sources.tar_members import BLOCK
 
@@ -32,35 +33,33 @@ class _Descriptor:
 class LocalReader:
     """Reads at positions of local files, from several threads at once; keeps the last `most` files open."""
 
-    def __init__(self, most: int = 64) -> None:
-        self._most = most
-        self._open: OrderedDict[tuple[str, str], _Descriptor] = OrderedDict()
+    def __init__(self, storage: Storage, most: int = 64) -> None:
+        self._storage, self._most = storage, most
+        self._open: OrderedDict[StoredFile, _Descriptor] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, path: str, version: str, start: int, length: int) -> bytes:
-        """Return `length` bytes, fewer where the file ends before. A file of another version is opened again.
+    def read(self, stored: StoredFile, start: int, length: int) -> bytes:
+        """Return `length` bytes, fewer where the stored file ends before. Raises ReadFailure."""
+        try:
+            file = self._descriptor(stored)
+            data = os.pread(file.number, length, start)
+            while len(data) < length and (more := os.pread(file.number, length - len(data), start + len(data))):
+                data += more  # one call returns at most 2 GiB
+            return data
+        except OSError as error:
+            raise failure_of(self._storage.locate(stored.name), error) from error
 
-        Raises OSError.
-        """
-        descriptor = self._descriptor(path, version)
-        data = os.pread(descriptor.number, length, start)
-        if 0 < len(data) < length:  # one call returns at most 2 GiB
-            parts = [data]
-            while data := os.pread(descriptor.number, length - sum(map(len, parts)), start + sum(map(len, parts))):
-                parts.append(data)
-            return b"".join(parts)
-        return data
-
-    def _descriptor(self, path: str, version: str) -> _Descriptor:
-        key = (path, version)
+    def _descriptor(self, stored: StoredFile) -> _Descriptor:
         with self._lock:
-            found = self._open.get(key)
+            found = self._open.get(stored)
             if found is not None:
-                self._open.move_to_end(key)
+                self._open.move_to_end(stored)
                 return found
-        opened = _Descriptor(path)
+        opened = _Descriptor(self._storage.locate(stored.name))
+        if self._storage.stat(stored.name) != stored:
+            raise ReadFailure("changed", "the archive changed since it was listed; run again")
         with self._lock:
-            self._open[key] = opened
+            self._open[stored] = opened
             while len(self._open) > self._most:
                 self._open.popitem(last=False)
         return opened

@@ -167,5 +167,6 @@ def _damage(file: TarBytes, start: int, error: Exception) -> ReadFailure:
         return ReadFailure("not_a_tar", f"not a tar archive but {what}; {advice}")
     if not file.read(1):
         return ReadFailure("truncated_file", f"the archive ends too early, in a header at byte {start}; {_COPY_AGAIN}")
-    reason = f"the archive is damaged at byte {start} ({one_line(error, 80)})"
+    said = one_line(error, 80) if isinstance(error, tarfile.TarError) else "headers that make no sense"
+    reason = f"the archive is damaged at byte {start} ({said})"
     return ReadFailure("corrupt_file", f"{reason}, and what follows is not read; {_COPY_AGAIN}")
