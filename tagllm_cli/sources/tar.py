@@ -6,6 +6,7 @@ import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from io import BytesIO
 
 from tagllm_cli.errors import SourceError
@@ -30,6 +31,7 @@ _PACKED = (".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst"
 
 _HEADERS = 1 << 16  # bytes that the headers of one member fit into
 _REMOTE_READERS = 8
+_REQUEST_BYTES = 8 << 20  # are read in the time that one more request takes
 
 
 class Tar:
@@ -203,15 +205,16 @@ class Tar:
             return
         broken = None
         with file:
+            read = self.read if file.is_seekable and _is_sparse(images) else partial(self._read_on, file, stored)
             for image in images:
                 if broken is not None:
                     yield image, broken
                     continue
                 try:
-                    data: bytes | ReadFailure = self._read_on(file, stored, image)
+                    data: bytes | ReadFailure = read(image)
                 except ReadFailure as failure:
                     data = failure
-                    broken = failure if failure.kind in STORAGE_KINDS else None
+                    broken = failure if failure.kind in STORAGE_KINDS else file.failure
                 yield image, data
 
     def _read_on(self, file: ForwardFile, stored: StoredFile, image: Image) -> bytes:
@@ -247,6 +250,12 @@ class Tar:
         if member is None or is_plain(member):
             return ReadFailure("changed", "the archive changed since it was listed; run again")
         return refusal(member)
+
+
+def _is_sparse(images: Sequence[Image]) -> bool:
+    """Tell whether requests for single images take less time than reading what lies between them."""
+    starts = [start for image in images if (start := Place.of(image.uri).start) is not None]
+    return bool(starts) and max(starts) - min(starts) > len(images) * _REQUEST_BYTES
 
 
 def _check_version(image: Image, stored: StoredFile) -> None:

@@ -14,6 +14,7 @@ from tagllm_cli.sources.storage import Storage, StoredFile
 from tagllm_cli.sources.tar_members import BLOCK
 
 _CHUNK = 1 << 20  # bytes that are read ahead of headers and small members
+_PIECE = 8 << 20  # bytes that are lost at most when a connection breaks
 _RETRY_SECONDS = (0.5, 2.0, 8.0)  # before a connection that broke is opened again, without one byte in between
 
 
@@ -76,6 +77,7 @@ class ForwardFile:
         self._position = 0
         self._chunk, self._end = b"", 0  # what is held, and where in the file it ends
         self._failed = 0  # connections, since the last byte
+        self.failure: ReadFailure | None = None  # after which nothing can be read any more
         self._file = storage.open(stored.name)
         self.is_seekable = self._file.seekable()
         self.size = stored.size
@@ -127,9 +129,9 @@ class ForwardFile:
         parts: list[bytes] = []
         while size > 0:
             try:
-                part = self._file.read(size)
+                part = self._file.read(min(size, _PIECE))
                 if not part and self._end < self.size:
-                    raise ReadFailure("unreachable", f"the connection ended at byte {self._end} of {self.size}")
+                    raise self._hung_up()
             except ReadFailure as failure:
                 self._reconnect(failure)
                 continue
@@ -142,16 +144,32 @@ class ForwardFile:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _reconnect(self, failure: ReadFailure) -> None:
-        """Open the file again where it broke. Raises the failure where that is of no use, or was not once too often."""
-        if self.is_seekable or failure.kind != "unreachable" or self._failed == len(_RETRY_SECONDS):
-            raise failure  # storage has tried again what is seekable
-        time.sleep(_RETRY_SECONDS[self._failed])
-        self._failed += 1
-        self._file.close()
-        if self._storage.stat(self._stored.name).version != self._stored.version:
-            raise ReadFailure("changed", "the file changed while it was read; run again") from failure
+        """Open the file again where it broke. Raises a failure where that is of no use, or was not once too often."""
+        while True:
+            # What is seekable has been tried again by the storage.
+            if self.is_seekable or failure.kind != "unreachable" or self._failed == len(_RETRY_SECONDS):
+                self.failure = failure
+                raise failure
+            time.sleep(_RETRY_SECONDS[self._failed])
+            self._failed += 1
+            self._file.close()
+            try:
+                self._open_again()
+            except ReadFailure as another:
+                failure = another
+            else:
+                return
+
+    def _open_again(self) -> None:
+        if self._storage.stat(self._stored.name) != self._stored:
+            raise ReadFailure("changed", "the file changed while it was read; run again")
         self._file = self._storage.open(self._stored.name)
         passed = 0
-        with contextlib.suppress(ReadFailure):  # it broke again: the next read says so
-            while passed < self._end and (part := self._file.read(min(_CHUNK, self._end - passed))):
-                passed += len(part)
+        while passed < self._end:
+            part = self._file.read(min(_CHUNK, self._end - passed))
+            if not part:
+                raise self._hung_up()
+            passed += len(part)
+
+    def _hung_up(self) -> ReadFailure:
+        return ReadFailure("unreachable", f"the server hung up at byte {self._end} or before")
