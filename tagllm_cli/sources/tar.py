@@ -153,8 +153,6 @@ class Tar:
             yield from self._members(stored, catalog, reads=reads)
         except ReadFailure as failure:
             damage = failure
-        except OSError as error:  # a failing disk
-            damage = failure_of(self.storage.locate(shard.name), error)
         self._left_out[shard.name] = catalog.left_out
         if damage is None:
             self._damages.pop(shard.name, None)
@@ -167,11 +165,14 @@ class Tar:
     ) -> Iterator[tuple[Image, bytes | ReadFailure | None]]:
         """Yield the images. Raises ReadFailure behind the last one that can be read."""
         if self.storage.is_local:
-            with self.storage.open(stored.name) as file:
-                for member in walk(file, stored.size):
-                    image = catalog.image(member)
-                    if image is not None:
-                        yield image, None
+            try:
+                with self.storage.open(stored.name) as file:
+                    for member in walk(file, stored.size):
+                        image = catalog.image(member)
+                        if image is not None:
+                            yield image, None
+            except OSError as error:  # a failing disk
+                raise failure_of(self.storage.locate(stored.name), error) from error
             if self.storage.stat(stored.name).version != stored.version:
                 raise ReadFailure("changed", "the file changed while it was listed; run again")
             return

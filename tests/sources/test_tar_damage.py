@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -150,3 +154,37 @@ def test_the_image_of_a_damaged_shard_says_why_in_another_process_too(folder: Ta
     assert failure(folder.source(), Image("a.tar", "a.tar", shard="a.tar")) == expected
     again = folder.source(packed(member("a.jpg", b"x" * 600)))
     assert failure(again, image) == ("changed", "the archive can be read now; run again")
+
+
+def test_shards_that_are_no_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.tar")
+    (tmp_path / "link.tar").symlink_to("nowhere.tar")
+    (tmp_path / "whole.tar").write_bytes(packed(member("a.jpg", b"x")))
+    (tmp_path / "folder.tar").mkdir()
+    got = TarFolder(tmp_path).read()
+    assert got.pop("whole.tar/a.jpg") == b"x"
+    assert {name: str(reason).partition(":")[0] for name, reason in got.items()} == {
+        "fifo.tar": "not_a_file",
+        "link.tar": "not_a_file",
+    }
+
+
+def test_a_shard_without_permission_and_a_failing_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tar = TarFolder(tmp_path).source(packed(member("a.jpg", b"x")))
+    (image,) = list_images(tar)
+
+    def refuse(error: int) -> Callable[..., NoReturn]:
+        def call(*_: object) -> NoReturn:
+            raise OSError(error, os.strerror(error))
+
+        return call
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pread", refuse(errno.EIO))
+        assert failure(tar, image) == ("unreadable", "Input/output error")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refuse(errno.EACCES))
+        assert TarFolder(tmp_path).read() == {"a.tar": "unreadable: Permission denied"}
+    with monkeypatch.context() as patched:
+        patched.setattr(tarfile.TarInfo, "fromtarfile", refuse(errno.EIO))
+        assert TarFolder(tmp_path).read() == {"a.tar": "unreadable: Input/output error"}

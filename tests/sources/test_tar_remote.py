@@ -141,9 +141,14 @@ def test_of_images_that_lie_far_apart_nothing_between_is_read(
     root = store.bucket({"a.tar": packed(first, second, member("long.bin", bytes(30 << 20)), last)})
     source = Tar.at(root)
     images = list(list_images(source))
-    asked = []
+    asked: list[tuple[str, int, int]] = []
     read = source.storage.read
-    monkeypatch.setattr(source.storage, "read", lambda *place: (asked.append(place), read(*place))[1])
+
+    def record(name: str, start: int, length: int) -> bytes:
+        asked.append((name, start, length))
+        return read(name, start, length)
+
+    monkeypatch.setattr(source.storage, "read", record)
     assert list(streamed(source, images).values()) == [name.encode() for name in names]
     assert asked == [("a.tar", 512, 9), ("a.tar", 1536, 10), ("a.tar", (30 << 20) + 3072, 8)]
     asked.clear()
@@ -165,7 +170,8 @@ class _Cutting(WebServer):
 
 
 def test_a_server_without_ranges_that_hangs_up_is_read_again_from_where_it_broke() -> None:
-    with _Cutting(3_000_000, 1_000_000, 7_000_000, 0, 9_000_000) as server:
+    server = _Cutting(3_000_000, 1_000_000, 7_000_000, 0, 9_000_000)
+    with server:
         assert streamed(on_web(server)) == EXPECTED
         assert server.cuts == []
 
