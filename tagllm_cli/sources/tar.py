@@ -152,7 +152,7 @@ class Tar:
             catalog = Catalog(stored, self.options.exclude)
             yield from self._members(stored, catalog, reads=reads)
         except ReadFailure as failure:
-            damage = failure
+            damage = ReadFailure(failure.kind, failure.message)  # without the frames that it came through
         self._left_out[shard.name] = catalog.left_out
         if damage is None:
             self._damages.pop(shard.name, None)
