@@ -10,8 +10,8 @@ from tagllm_cli.records import SourceInfo
 from tagllm_cli.sources.base import DEFAULT_OPTIONS, Source, SourceOptions
 from tagllm_cli.sources.detect import detect
 from tagllm_cli.sources.folder import Folder
-from tagllm_cli.sources.tar import Tar
 from tagllm_cli.sources.manifest import Manifest
+from tagllm_cli.sources.tar import Tar
 
 
 @dataclass(frozen=True, slots=True)
