@@ -90,6 +90,8 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def _plain(values: pa.Array) -> pa.Array:
+    if isinstance(values, pa.UuidArray):
+        return pa.array([None if value is None else str(value) for value in values.to_pylist()], pa.string())
     if isinstance(values, pa.ExtensionArray):
         return _plain(values.storage)
     return _plain(values.dictionary_decode()) if isinstance(values, pa.DictionaryArray) else values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,7 @@ class RowReader:
         place = number - piece.first
         own = self._own[place] if self._own is not None else None
         data = self._data[place].as_py() if self._data is not None else None
-        path = self._paths[place].as_py() if self._paths is not None and data is None else None
+        path = _path(self._paths[place]) if self._paths is not None and data is None else None
         return Row(own, data, path)
 
     def close(self) -> None:
@@ -77,3 +78,9 @@ class RowReader:
             self._data = column(piece.batch, self._columns.image) if self._columns.image else None
             self._paths = column(piece.batch, self._columns.path) if self._columns.path else None
         return piece
+
+
+def _path(value: Any) -> str | None:
+    """Return a path as Python names files: the writer may have called bytes that are not UTF-8 text."""
+    buffer = value.as_buffer()
+    return None if buffer is None else os.fsdecode(buffer.to_pybytes())
