@@ -34,7 +34,8 @@ def read_linked(storage: Storage, shard: str, path: str) -> bytes:
         try:
             return _read(storage, posixpath.normpath(posixpath.join(folder, path)))
         except ReadFailure as error:
-            failure = failure or error
+            if failure is None or failure.kind == "vanished":
+                failure = error
             if error.kind not in ("vanished", "bad_name"):
                 break
     assert failure is not None

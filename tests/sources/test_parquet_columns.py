@@ -1,4 +1,4 @@
-"""Which column holds the images: declared, of the right type, of a known name; and what is said where none or two do."""
+"""Which column holds the images: declared, of the right type, of a known name; or what is said where none or two do."""
 
 from __future__ import annotations
 
