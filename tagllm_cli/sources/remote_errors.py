@@ -33,7 +33,7 @@ _CLASSES = {
     "vanished": "RepositoryNotFoundError EntryNotFoundError RevisionNotFoundError FileNotFoundError",
     "not_a_file": "IsADirectoryError",
     "unreachable": "HTTPClientError ClientConnectionError ClientPayloadError ConnectionError TimeoutError gaierror "
-    "SSLError FSTimeoutError IncompleteRead ConnectError TransportError ResponseStreamingError",
+    "SSLError FSTimeoutError HttpProcessingError IncompleteRead ConnectError TransportError ResponseStreamingError",
 }
 _BY_CLASS = {name: kind for kind, names in _CLASSES.items() for name in names.split()}
 _WORDS = {
@@ -129,10 +129,11 @@ def _kind(error: BaseException) -> str | None:
     code = _code(error)
     if code in _BY_CODE:
         return _BY_CODE[code]
+    kind = next((_BY_CLASS[each.__name__] for each in type(error).__mro__ if each.__name__ in _BY_CLASS), None)
     status = status_of(error)
-    if status is not None:
-        return "forbidden" if _is_bad_key(error) else _kind_of_status(status)
-    return next((_BY_CLASS[each.__name__] for each in type(error).__mro__ if each.__name__ in _BY_CLASS), None)
+    if kind is not None or status is None:  # aiohttp gives a body that is cut the code 400
+        return kind
+    return "forbidden" if _is_bad_key(error) else _kind_of_status(status)
 
 
 def _is_bad_key(error: BaseException) -> bool:
@@ -162,7 +163,7 @@ def _said(error: BaseException) -> str:
         words = " ".join(str(said[key]) for key in ("Code", "Message") if said.get(key))
         return public_text(f"HTTP {words}" if words[:1].isdigit() else words)
     status = status_of(error)
-    if status is not None:
+    if status is not None and "HttpProcessingError" not in {each.__name__ for each in type(error).__mro__}:
         reason = getattr(error, "message", "") or getattr(getattr(error, "response", None), "reason", "")
         return public_text(f"HTTP {status} {reason if isinstance(reason, str) else ''}".rstrip())
     return public_text(error) or type(error).__name__
