@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +14,8 @@ from tagllm_cli.sources.base import ReadFailure
 from tagllm_cli.sources.parquet_columns import Columns, column
 from tagllm_cli.sources.row_files import Piece, RowFile
 from tagllm_cli.sources.row_ids import own_names
+
+_KEPT_FILES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,52 @@ class RowReader:
             self._data = column(piece.batch, self._columns.image) if self._columns.image else None
             self._paths = column(piece.batch, self._columns.path) if self._columns.path else None
         return piece
+
+
+class OpenFiles:
+    """The files that were read last, kept open; for several threads, each of which has what it takes for itself.
+
+    Args:
+        version: returns a file's version as it is now. Raises ReadFailure.
+        open_file: opens a file, given its name and version. Raises ReadFailure.
+    """
+
+    def __init__(self, version: Callable[[str], str], open_file: Callable[[str, str], RowReader]) -> None:
+        self._version = version
+        self._open = open_file
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, RowReader] = OrderedDict()
+        weakref.finalize(self, _close_all, self._kept)
+
+    def take(self, name: str) -> RowReader:
+        """Return a file for reading: the one that was kept where it has not changed. Raises ReadFailure."""
+        with self._lock:
+            kept = self._kept.pop(name, None)
+        try:
+            version = self._version(name)
+            if kept is not None and version and kept.version == version:
+                taken, kept = kept, None
+                return taken
+            return self._open(name, version)
+        finally:
+            if kept is not None:
+                kept.close()
+
+    def keep(self, name: str, reader: RowReader) -> None:
+        """Keep a file for the next one who reads it, and close the one that was kept longest."""
+        with self._lock:
+            closed = [self._kept.pop(name, None)]
+            self._kept[name] = reader
+            if len(self._kept) > _KEPT_FILES:
+                closed.append(self._kept.popitem(last=False)[1])
+        for each in closed:
+            if each is not None:
+                each.close()
+
+
+def _close_all(readers: OrderedDict[str, RowReader]) -> None:
+    for reader in readers.values():
+        reader.close()
 
 
 def _path(value: Any) -> str | None:

@@ -100,7 +100,7 @@ def parquet(tmp_path: Path, write: Callable[[Path, Mapping[str, bytes]], None]) 
     labels = pa.schema([("image_id", pa.string())], {"tagllm.schema_version": "1"})
     pq.write_table(labels.empty_table(), root / "labels.parquet")
     left_out = {"label table of tagllm": 1}
-    return Laid("parquet", str(root), vanish, lambda: str(root.rename(tmp_path / "moved")), "parquet", left_out)
+    return Laid("parquet", str(root), vanish, lambda: str(root.rename(tmp_path / "moved")), left_out=left_out)
 
 
 def parquet_bytes(tmp_path: Path) -> Laid:
@@ -155,7 +155,7 @@ def saved_to_disk(tmp_path: Path) -> Laid:
         put()
 
     put()
-    return Laid("parquet", str(root), vanish, lambda: str(root.rename(tmp_path / "moved")), "parquet", {".arrow": 1})
+    return Laid("parquet", str(root), vanish, lambda: str(root.rename(tmp_path / "moved")), left_out={".arrow": 1})
 
 
 def parquet_in_bucket(tmp_path: Path) -> Laid:

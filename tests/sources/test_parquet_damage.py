@@ -251,7 +251,7 @@ def test_a_stream_that_is_left_early_keeps_nothing_open_but_two_files(tmp_path: 
     for shard in source.shards():
         stream = source.stream(shard)
         next(stream)
-        stream.close()
+        del stream
     opened = [os.readlink(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd") if exists(number)]
     assert len([name for name in opened if name.startswith(str(tmp_path))]) <= 2
 
