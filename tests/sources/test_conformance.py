@@ -124,9 +124,11 @@ def parquet_paths(tmp_path: Path) -> Laid:
     for name, data in FILES.items():
         (tmp_path / "dataset" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "dataset" / name).write_bytes(data)
-    return parquet(
-        tmp_path, lambda path, files: pq.write_table(pa.table({"file_name": pa.array(list(files), pa.string())}), path)
-    )
+
+    def write(path: Path, files: Mapping[str, bytes]) -> None:
+        pq.write_table(pa.table({"file_name": pa.array(list(files), pa.string())}), path)
+
+    return dataclasses.replace(parquet(tmp_path, write), format="parquet")
 
 
 def dataset_of(files: Mapping[str, bytes]) -> datasets.Dataset:
