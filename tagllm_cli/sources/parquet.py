@@ -40,6 +40,7 @@ class Parquet:
         self._storage = Storage(root)
         self._options = options
         self._files: list[StoredFile] | None = None
+        self._versions: Mapping[str, str] = {}
         self._left_out: dict[str, Counter[str]] = {}
         self._shared = SharedIds(self._ids)
         self._open_files = OpenFiles(self._version, self._reader)
@@ -103,7 +104,7 @@ class Parquet:
                     yield from self._listed(shard, file)
         except ReadFailure:
             yield placeholder(shard)
-        self._left_out[shard.name] = counts
+        self._note(shard, counts)
 
     def read(self, image: Image) -> bytes:
         """Return the bytes of a row's image. Cheap for rows one after the other: the last piece of the file is kept.
@@ -150,6 +151,12 @@ class Parquet:
         """Return None: the image is a part of a file, or the row has to be read to know where it is."""
         return None
 
+    def _note(self, shard: Shard, counts: Counter[str]) -> None:
+        """Remember what was left out of a shard, now that it is listed to its end."""
+        self._left_out.pop(shard.name, None)
+        if counts:
+            self._left_out[shard.name] = counts
+
     def _find(self) -> tuple[list[StoredFile], Counter[str]]:
         files, counts = find_files(self._storage, self._options)
         if not files:
@@ -158,6 +165,7 @@ class Parquet:
             matching = f" matching {self._options.pattern!r}" if self._options.pattern else ""
             raise SourceError(f"there are no images in {self._storage.root}: no Parquet file{matching}", hint)
         self._files = files
+        self._versions = {file.name: file.version for file in files if not is_arrow(file.name)}
         return files, counts
 
     def _known_files(self) -> list[StoredFile]:
@@ -192,8 +200,8 @@ class Parquet:
         """Return the hashes of ids that several files have, None where a file's images are not named by an id alone."""
         if not self._options.id_column or is_arrow(name):
             return None
-        versions = {file.name: file.version for file in self._known_files() if not is_arrow(file.name)}
-        return self._shared.of(name, versions)
+        self._known_files()
+        return self._shared.of(name, self._versions)
 
     def _ids(self, name: str) -> Hashes | None:
         """Return the hashes of a file's ids, None where they cannot be read now."""
@@ -254,7 +262,7 @@ class Parquet:
                     yield image, _content(found)
         except ReadFailure as failure:
             yield placeholder(shard), failure
-        self._left_out[shard.name] = Counter()
+        self._note(shard, Counter())
 
     def _linked(self, name: str, row: Row) -> bytes:
         return read_linked(self._storage, name, row.path or "")
@@ -268,7 +276,7 @@ def _found(reader: RowReader, image: Image, row: int) -> bytes | ReadFailure | R
     if isinstance(found, ReadFailure):
         return found
     is_changed = bool(image.version and reader.version) and image.version != f"{reader.version}#{row}"
-    if (found.own is None and is_changed) or not is_same(image.id, image.shard, row, found.own):
+    if (found.own is None and is_changed) or not is_same(image.id, place_of(image.uri)[0], row, found.own):
         return ReadFailure("vanished", f"the file has changed: another image is in row {row}")
     return _content(found)
 

@@ -27,6 +27,7 @@ _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 # What pyarrow raises about a file: its own errors, and OSError where Parquet's structures do not fit together.
 _ERRORS = (pa.ArrowException, OSError)
+_TO_THE_END = 1 << 62  # rows, where nobody knows how many there are
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,23 +168,19 @@ class ArrowRows:
         return 0 if row >= 0 else None
 
     def scan(self, leaves: Sequence[Leaf], row: int) -> Iterator[Piece]:
-        place = 0
-        batches = self._open()
+        first = 0
         names = list(dict.fromkeys(leaf[0] for leaf in leaves))
-        while True:
-            try:
-                batch = next(batches, None)
-            except _ERRORS as error:
-                yield Piece(place, max(1, row + 1 - place), self._input.blame(error, "Arrow"))
-                return
-            if batch is None:
-                if not self._is_complete():
-                    cut = ReadFailure("truncated_file", "the Arrow file ends too early")
-                    yield Piece(place, max(1, row + 1 - place), cut)
-                return
-            start, place = place, place + batch.num_rows
-            if place > row:
-                yield Piece(start, batch.num_rows, batch.select(names))
+        try:
+            for whole in self._open():
+                batch = whole.select(names)
+                batch.validate(full=True)  # nothing else checks that offsets stay within the buffers
+                if first + whole.num_rows > row:
+                    yield Piece(first, whole.num_rows, batch)
+                first += whole.num_rows
+            if not self._is_complete():
+                yield Piece(first, _TO_THE_END, ReadFailure("truncated_file", "the Arrow file ends too early"))
+        except _ERRORS as error:
+            yield Piece(first, _TO_THE_END, self._input.blame(error, "Arrow"))
 
     def close(self) -> None:
         self._input.close()

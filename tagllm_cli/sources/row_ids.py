@@ -13,6 +13,7 @@ import hashlib
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Set
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,8 @@ from tagllm_cli.text import public_url
 
 _LOOKS_LIKE_A_ROW = re.compile(r"\.(parquet|arrow)/", re.IGNORECASE)
 _REPEAT = re.compile(r"#\d+")
+
+_AT_A_TIME = 8  # files, of which little is read
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -126,11 +129,16 @@ class SharedIds:
         self._shared: Set[int] = frozenset()
 
     def of(self, name: str, versions: Mapping[str, str]) -> Set[int] | None:
-        """Return the hashes that a file may share, among files given by name with their versions; None: any."""
+        """Return the hashes that a file may share; None: any.
+
+        `versions` are all files by name with their versions; the same mapping as last time is not looked at again.
+        """
         with self._lock:
-            if versions != self._versions:
-                self._files = {each: self._hashes(each, version) for each, version in versions.items()}
-                self._shared = shared_hashes(hashes for _, hashes in self._files.values() if hashes is not None)
+            if versions is not self._versions:
+                with ThreadPoolExecutor(_AT_A_TIME) as pool:
+                    hashes = pool.map(self._hashes, versions, versions.values())
+                    self._files = dict(zip(versions, hashes, strict=True))
+                self._shared = shared_hashes(known for _, known in self._files.values() if known is not None)
                 self._versions = versions
             is_known = name in self._files and self._files[name][1] is not None
             return self._shared if is_known else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
 from collections import OrderedDict
@@ -36,6 +37,7 @@ class RowReader:
         self._columns = columns
         self._pieces: Iterator[Piece] = iter(())
         self._piece: Piece | None = None
+        self._end = sys.maxsize  # no row from here on, as far as is known
         self._own: Sequence[str | None] | None = None
         self._data: Sequence[Any] | None = None
         self._paths: Sequence[Any] | None = None
@@ -62,7 +64,7 @@ class RowReader:
         self._file.close()
 
     def _piece_of(self, number: int) -> Piece | None:
-        group = self._file.group_of(number)
+        group = self._file.group_of(number) if number < self._end else None
         if group is None:
             return None
         piece = self._piece
@@ -75,6 +77,7 @@ class RowReader:
         while piece is None or number >= piece.first + piece.length:
             piece = next(self._pieces, None)
             if piece is None:
+                self._end = number
                 return None
         self._piece = piece
         if not isinstance(piece.batch, ReadFailure):

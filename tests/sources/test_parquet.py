@@ -24,6 +24,7 @@ from tagllm_cli.sources.parquet import Parquet
 from tagllm_cli.sources.registry import open_source
 from tagllm_cli.sources.storage import Storage
 from tests.support.object_store import object_store
+from tests.support.web_server import Reply, WebServer
 
 BYTES = [b"zero", b"one", b"two"]
 
@@ -114,6 +115,36 @@ def test_paths_are_ids_below_their_file(tmp_path: Path) -> None:
     assert list(found(source).values()) == [b"0", b"1", b"2", b"3", b"4", b"5", b"0"]
 
 
+def test_an_id_column_that_cannot_be_read_everywhere_loses_no_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a file shares is not known while the storage fails: the ids of that file have its name before them."""
+    for name in ("a.parquet", "b.parquet"):
+        put(tmp_path, {"key": ["x"], "image": BYTES[:1]}, name)
+    source = source_of(tmp_path, id_column="key")
+    opened = Storage.open
+    failures = iter([ReadFailure("unreachable", "no answer")])
+
+    def fail_once(storage: Storage, name: str) -> Any:
+        if name == "b.parquet" and (failure := next(failures, None)):
+            raise failure
+        return opened(storage, name)
+
+    monkeypatch.setattr(Storage, "open", fail_once)
+    assert ids(source) == ["x", "b.parquet/x"]
+    assert ids(source) == ["a.parquet/x", "b.parquet/x"]
+
+
+def test_images_in_a_struct_of_a_struct(tmp_path: Path) -> None:
+    rows = [{"image": {"bytes": data, "path": f"{row}.jpg"}, "id": row} for row, data in enumerate(BYTES)]
+    put(tmp_path, {"sample": rows, "other": [b"x"] * 3})
+    expected = {f"a.parquet/{row}.jpg": data for row, data in enumerate(BYTES)}
+    assert found(source_of(tmp_path, "sample.image")) == expected
+    assert found(source_of(tmp_path, "sample.image", "sample.id")) == {"0": b"zero", "1": b"one", "2": b"two"}
+    with pytest.raises(SourceError, match=r"no column 'sample\.picture'"):
+        source_of(tmp_path, "sample.picture")
+
+
 def test_a_thousand_rows_with_one_path_are_a_thousand_images(tmp_path: Path) -> None:
     put(tmp_path, {"image": [{"bytes": b"x", "path": "image.png"}] * 1000})
     assert ids(source_of(tmp_path))[-1] == "a.parquet/image.png#1000"
@@ -165,6 +196,48 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     offsets = pa.array([0, len(name)], pa.int32()).buffers()[1]
     put(tmp_path, {"path": pa.Array.from_buffers(pa.string(), 1, [None, offsets, pa.py_buffer(name)])})
     assert found(source_of(tmp_path)) == {"a.parquet/caf\\xe9.jpg": b"coffee"}
+
+
+def test_images_at_urls(tmp_path: Path) -> None:
+    store = object_store()
+    bucket = store.bucket({"deep/a b.jpg": b"in a bucket"})
+    files = {f"/{number}.jpg": b"%d" % number for number in range(12)}
+    with WebServer(files) as web:
+        web.on("/page.jpg", Reply(200, {"Content-Type": "text/html"}, b"<!DOCTYPE html><html>sign in</html>"))
+        web.on("/secret.jpg", Reply(403))
+        for number in range(4):
+            web.on(f"/{number}.jpg", Reply(200, {}, b"%d" % number, wait_s=0.1))
+        urls = [f"{web.url}/{name}" for name in ("page.jpg", "secret.jpg", "gone.jpg")]
+        urls += [f"{web.url}{path}" for path in files]
+        put(tmp_path, {"url": [*urls, f"{bucket}/deep/a b.jpg", f"{bucket}/nowhere.jpg", "odd://x/y.jpg"]})
+        outcomes = list(found(source_of(tmp_path)).values())
+        assert outcomes[:3] == ["not_an_image", "forbidden", "vanished"]
+        assert outcomes[3:-3] == list(files.values())
+        assert outcomes[-3:] == [b"in a bucket", "vanished", "unreadable"]
+        assert web.most_at_once >= 4
+
+
+def test_a_url_that_is_signed_is_fetched_with_its_signature(tmp_path: Path) -> None:
+    with WebServer({"/1.jpg": b"one"}) as web:
+        put(tmp_path, {"url": [f"{web.url}/1.jpg?X-Amz-Signature=abc&size=2"]})
+        source = source_of(tmp_path)
+        (image,) = list_images(source)
+        assert source.read(image) == b"one"
+        assert web.requests[-1].target == "/1.jpg?X-Amz-Signature=abc&size=2"
+        assert "abc" not in image.id
+
+
+def test_a_file_on_a_web_server(tmp_path: Path) -> None:
+    put(tmp_path, {"image": [{"bytes": None, "path": "x.jpg"}, *({"bytes": data, "path": None} for data in BYTES)]})
+    files = {"/data/a.parquet": (tmp_path / "a.parquet").read_bytes(), "/data/x.jpg": b"beside"}
+    with WebServer(files) as web:
+        source = open_source(f"{web.url}/data/a.parquet")
+        assert list(found(source).values()) == [b"beside", *BYTES]
+    with WebServer(files, ranges=False) as web:
+        source = open_source(f"{web.url}/data/a.parquet")
+        assert found(source) == {"a.parquet": "unreadable"}
+        with pytest.raises(ReadFailure, match="download the file"):
+            source.read(next(list_images(source)))
 
 
 def test_urls_show_no_secrets(tmp_path: Path) -> None:

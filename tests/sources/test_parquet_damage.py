@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -42,6 +43,11 @@ def overwrite(path: Path, start: int, data: bytes) -> None:
         file.write(data)
 
 
+def kind(found: bytes | ReadFailure) -> bytes | str:
+    """Return bytes as they are, or the kind of a failure."""
+    return found if isinstance(found, bytes) else found.kind
+
+
 def outcomes(source: Parquet) -> list[bytes | str]:
     """Return the bytes of each image or the kind of failure; the same from `read`, and twice from `stream`."""
     found: list[bytes | str] = []
@@ -50,7 +56,7 @@ def outcomes(source: Parquet) -> list[bytes | str]:
         streamed = list(source.stream(shard))
         assert [image for image, _ in streamed] == images
         said = [
-            [each if isinstance(each, bytes) else each.kind for each in some]
+            [kind(each) for each in some]
             for some in (
                 [each for _, each in streamed],
                 [each for _, each in source.stream(shard, images)],
@@ -97,7 +103,7 @@ def test_a_message_is_one_line_of_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "said"),
+    ("name", "failure", "said"),
     [
         ("cut", "truncated_file", "ends too early"),
         ("empty", "empty_file", "empty"),
@@ -112,7 +118,7 @@ def test_a_message_is_one_line_of_text(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_that_cannot_be_used_is_one_row_beside_the_others(
-    name: str, kind: str, said: str, tmp_path: Path
+    name: str, failure: str, said: str, tmp_path: Path
 ) -> None:
     write(tmp_path / "a.parquet")
     data = write(tmp_path / "c.parquet").read_bytes()
@@ -144,7 +150,7 @@ def test_a_file_that_cannot_be_used_is_one_row_beside_the_others(
     if name == "folder":  # holds no file; not listed at all
         assert outcomes(source) == IMAGES * 2
         return
-    assert outcomes(source) == [*IMAGES, kind, *IMAGES]
+    assert outcomes(source) == [*IMAGES, failure, *IMAGES]
     placeholder = list(list_images(source))[ROWS]
     assert (placeholder.id, placeholder.uri, placeholder.shard) == ("b.parquet",) * 3
     assert source.shard_of(placeholder.uri) == "b.parquet"
@@ -197,6 +203,35 @@ def test_an_arrow_file_that_is_cut_between_two_batches(tmp_path: Path) -> None:
     assert outcomes(Parquet(str(tmp_path))) == ["corrupt_file"]
 
 
+def test_rows_behind_the_damage_of_an_arrow_file(tmp_path: Path) -> None:
+    """Listed while the file was whole, and read afterwards."""
+    datasets.Dataset.from_dict({"image": IMAGES}).save_to_disk(tmp_path)
+    (path,) = tmp_path.glob("*.arrow")
+    source = Parquet(str(tmp_path))
+    images = [Image(image.id, image.uri, shard=image.shard) for image in list_images(source)]
+    data = path.read_bytes()
+    path.write_bytes(data[:-3000])
+    assert {kind(read_or_failure(source, image)) for image in images} == {"corrupt_file"}
+    assert {kind(each) for _, each in source.stream(Shard(path.name), images)} == {"corrupt_file"}
+    datasets.Dataset.from_dict({"image": IMAGES[:10]}).save_to_disk(tmp_path / "new")
+    (tmp_path / "new" / path.name).rename(path)
+    found = [each for _, each in source.stream(Shard(path.name), images)]
+    assert found[:10] == IMAGES[:10]
+    assert {kind(each) for each in found[10:]} == {"vanished"}
+
+
+def test_an_arrow_file_with_offsets_out_of_bounds(tmp_path: Path) -> None:
+    """A reader that trusts them reads memory that is not its own."""
+    offsets = pa.py_buffer(np.array([0, 3, 1 << 30, 6], np.int32))
+    bad = pa.Array.from_buffers(pa.binary(), 3, [None, offsets, pa.py_buffer(b"abcdef")])
+    path = tmp_path / "a.arrow"
+    with pa.ipc.new_stream(path, pa.schema([("image", pa.binary())])) as writer:
+        writer.write_batch(pa.record_batch({"image": IMAGES[:2]}))
+        writer.write_batch(pa.record_batch([bad], ["image"]))
+    (tmp_path / "state.json").write_text('{"_data_files": [{"filename": "a.arrow"}]}')
+    assert outcomes(Parquet(str(tmp_path))) == [*IMAGES[:2], "corrupt_file"]
+
+
 @pytest.mark.parametrize("names", ["paths", "numbers"])
 def test_rows_of_a_file_that_was_replaced(names: str, tmp_path: Path) -> None:
     """No row gives the bytes of another image; a path that is still in its row is the same image."""
@@ -211,8 +246,7 @@ def test_rows_of_a_file_that_was_replaced(names: str, tmp_path: Path) -> None:
     found = [read_or_failure(source, image) for image in images]
     streamed = [each for _, each in source.stream(Shard("a.parquet"), images)]
     for each in (found, streamed):
-        said = [one if isinstance(one, bytes) else one.kind for one in each]
-        assert said == [*expected, *["vanished"] * 55]
+        assert [kind(one) for one in each] == [*expected, *["vanished"] * 55]
 
 
 def test_a_file_that_vanishes(tmp_path: Path) -> None:
@@ -240,7 +274,7 @@ def test_a_file_that_is_cut_while_it_is_read(tmp_path: Path) -> None:
     assert [each for _, each in first] == IMAGES[:3]
     assert len(rest) == 57
     kinds = {"corrupt_file", "truncated_file"}
-    assert {each if isinstance(each, bytes) else each.kind for each in rest} <= {*IMAGES[3:20], *kinds}
+    assert {kind(each) for each in rest} <= {*IMAGES[3:20], *kinds}
     assert isinstance(rest[-1], ReadFailure)
 
 
