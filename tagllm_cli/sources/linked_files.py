@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import posixpath
 import re
@@ -14,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from tagllm_cli.errors import SourceError
 from tagllm_cli.sources.base import ReadFailure
-from tagllm_cli.sources.read import read_file
+from tagllm_cli.sources.read import MAX_FILE_BYTES, read_file
 from tagllm_cli.sources.storage import Storage
 from tagllm_cli.sources.web import READERS, fetch
 
@@ -30,7 +31,7 @@ _Link = TypeVar("_Link")
 def read_linked(storage: Storage, shard: str, path: str) -> bytes:
     """Return the bytes at a URL, or of the file at a path: relative to the shard, else to the root, or absolute.
 
-    Raises ReadFailure.
+    Slashes of Windows are understood where nothing has the name as written. Raises ReadFailure.
     """
     if not path or "\0" in path:
         raise ReadFailure("bad_name", "the row holds an empty path, or one that no file can have")
@@ -42,9 +43,9 @@ def read_linked(storage: Storage, shard: str, path: str) -> bytes:
     if scheme:
         path = unquote(urlsplit(path).path)
     failure: ReadFailure | None = None
-    for folder in dict.fromkeys([posixpath.dirname(shard), ""]):
+    for folder, name in itertools.product((posixpath.dirname(shard), ""), (path, path.replace("\\", "/"))):
         try:
-            return _read(storage, posixpath.normpath(posixpath.join(folder, path)))
+            return _read(storage, posixpath.normpath(posixpath.join(folder, name)))
         except ReadFailure as error:
             if failure is None or failure.kind == "vanished":
                 failure = error
@@ -60,16 +61,23 @@ def _read(storage: Storage, name: str) -> bytes:
         return read_file(os.path.join(storage.root, name))
     if name.startswith(("/", "../")):
         raise ReadFailure("bad_name", "the path leads out of the dataset, which is not on this machine")
-    return storage.read(name)
+    return _limited(storage, name)
 
 
 def _read_url(url: str) -> bytes:
     scheme, _, rest = url.partition("://")
     bucket, _, name = rest.partition("/")
     try:
-        return _bucket(f"{scheme}://{bucket}").read(name)
+        return _limited(_bucket(f"{scheme}://{bucket}"), name)
     except SourceError as error:  # no package for it
         raise ReadFailure("unreadable", error.message) from error
+
+
+def _limited(storage: Storage, name: str) -> bytes:
+    data = storage.read(name, 0, MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise ReadFailure("too_large", f"more than {MAX_FILE_BYTES} bytes")
+    return data
 
 
 @functools.lru_cache(_BUCKETS)

@@ -10,6 +10,7 @@ from tagllm_cli.records import SourceInfo
 from tagllm_cli.sources.base import DEFAULT_OPTIONS, Source, SourceOptions
 from tagllm_cli.sources.detect import detect
 from tagllm_cli.sources.folder import Folder
+from tagllm_cli.sources.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ def _parquet(root: str, options: SourceOptions) -> Source:
 KINDS: Mapping[str, Kind] = {
     "folder": Kind("image files", Folder.at),
     "parquet": Kind("Parquet files, Hugging Face datasets", _parquet),
+    "manifest": Kind("CSV, TSV, JSON lines or text with one path or URL per line", Manifest),
 }
 
 

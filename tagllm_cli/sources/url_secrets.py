@@ -48,3 +48,9 @@ def reveal(url: str) -> str:
         return url
     netloc = parts.netloc if user is None else f"{user}@{parts.netloc}"
     return urlunsplit(parts._replace(netloc=netloc, query=parts.query if query is None else query))
+
+
+def secret_query(url: str) -> str:
+    """Return the whole query that `hide` took secrets out of, "" where there was none."""
+    with _lock:
+        return _queries.get(url, "")

@@ -162,6 +162,7 @@ def test_bytes_and_paths_in_one_column(tmp_path: Path) -> None:
         (None, f"{tmp_path}/2.jpg"),
         (None, f"file://{tmp_path}/d/1.jpg"),
         (None, "../2.jpg"),
+        (None, "..\\2.jpg"),
         (b"bytes", "both.jpg"),
         (b"bytes", None),
         (b"", "1.jpg"),
@@ -172,7 +173,7 @@ def test_bytes_and_paths_in_one_column(tmp_path: Path) -> None:
         (None, "d"),
     ]
     put(tmp_path, {"image": [{"bytes": data, "path": path} for data, path in rows]}, "d/a.parquet")
-    expected = [b"d/1.jpg", b"2.jpg", b"2.jpg", b"2.jpg", b"d/1.jpg", b"2.jpg", b"bytes", b"bytes", b""]
+    expected = [b"d/1.jpg", b"2.jpg", b"2.jpg", b"2.jpg", b"d/1.jpg", b"2.jpg", b"2.jpg", b"bytes", b"bytes", b""]
     failures = ["no_image", "bad_name", "vanished", "bad_name", "not_a_file"]
     assert list(found(source_of(tmp_path)).values()) == [*expected, *failures]
 
