@@ -17,6 +17,7 @@ from tagllm_cli.store.table import TableInfo, write_table
 from tagllm_cli.vocabulary.model import Label, Vocabulary
 from tagllm_cli.vocabulary.serialize import vocabulary_to_json
 
+FOLDER = SourceInfo("folder", "/data/images")
 VOCABULARY = Vocabulary("tiny", (Label("cat"), Label("dog")))
 
 
@@ -57,7 +58,7 @@ class Maker:
     stage: str = "candidates"
     plan: Mapping[str, Any] = field(default_factory=dict)
     derivation: Mapping[str, Any] = field(default_factory=lambda: {"min_votes": 1})
-    source: SourceInfo = SourceInfo("folder", "/data/images")
+    source: SourceInfo = FOLDER
     vocabulary: Vocabulary = VOCABULARY
 
     def whole_plan(self) -> dict[str, Any]:

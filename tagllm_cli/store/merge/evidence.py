@@ -18,14 +18,16 @@ from tagllm_cli.store.damage import damaged
 from tagllm_cli.store.merge.parts import Part
 from tagllm_cli.store.sqlite import SQLiteFile
 
+# Where `order_by_path` puts images.
+PLACES = "CREATE TEMP TABLE part_place (id TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID"
 _CHUNK = 500  # rows written by one call
 _IMAGE = COLUMNS["image"]
 _POSITION, _REVISION, _SHARD = (_IMAGE.index(name) for name in ("position", "revision", "shard"))
 _FINGERPRINT = _IMAGE.index("fingerprint")
 _TAKEN = ("text", "finish", "logprobs", "prompt_tokens", "cached_tokens", "output_tokens", "run", "checksum")
 # The first recorded answer wins, unless it is damaged.
-_RESPONSE = f"""{insert("response", "ABORT")} ON CONFLICT (key) DO UPDATE
-    SET ({", ".join(_TAKEN)}) = ({", ".join(f"excluded.{name}" for name in _TAKEN)}) WHERE NOT {is_intact("response")}"""
+_RESPONSE = f"""{insert("response", "ABORT")} ON CONFLICT (key) DO UPDATE SET
+    ({", ".join(_TAKEN)}) = ({", ".join(f"excluded.{name}" for name in _TAKEN)}) WHERE NOT {is_intact("response")}"""
 
 
 @dataclass(slots=True)
@@ -177,7 +179,8 @@ def order_by_path(file: SQLiteFile) -> bool:
     if not file.query(f"SELECT EXISTS ({same})")[0][0]:
         return False
     file.query(
-        """INSERT INTO part_place SELECT id, row_number() OVER (ORDER BY CAST(replace(uri, '/', char(0)) AS BLOB), id) - 1
+        """INSERT INTO part_place
+           SELECT id, row_number() OVER (ORDER BY CAST(replace(uri, '/', char(0)) AS BLOB), id) - 1
            FROM image WHERE shard = ''"""
     )
     moved = "shard = '' AND position IS NOT (SELECT position FROM part_place WHERE part_place.id = image.id)"
@@ -190,15 +193,12 @@ def order_by_path(file: SQLiteFile) -> bool:
     return file.changes != before
 
 
-PLACES = "CREATE TEMP TABLE part_place (id TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID"
-
-
 def unite_shards(file: SQLiteFile, parts: Sequence[Part], added: Added) -> None:
-    """Keep the record of a shard where all its images are those of the part that recorded it; else it is listed again."""
+    """Keep the record of a shard where its images are those of the part that recorded it; else it is listed again."""
     for name in added.touched_shards:
         if file.query("SELECT 1 FROM shard WHERE name = ?", (name,)):
             file.query("DELETE FROM shard WHERE name = ?", (name,))
-    for number, part in enumerate(parts[1:], 1):
+    for part in parts[1:]:
         for name, version, intact in part.stream("shard", "name", ("name", "version")):
             is_known = file.query("SELECT 1 FROM shard WHERE name = ?", (name,))
             if intact and version and not is_known and _in_shard(file.query, name) == _in_shard(part.query, name):

@@ -13,16 +13,14 @@ import hashlib
 import json
 import os
 import resource
-import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tagllm_cli.errors import TableError
-from tagllm_cli.records import Status
 from tagllm_cli.store.atomic import check_writable_path, file_state, private_folder, replacing
 from tagllm_cli.store.checksums import insert
 from tagllm_cli.store.damage import damage_as_table_error
@@ -38,6 +36,7 @@ from tagllm_cli.store.merge.evidence import (
 )
 from tagllm_cli.store.merge.parts import Part, evidence_of, open_part
 from tagllm_cli.store.merge.rows import ROW_INDEX, MergedRows, index_rows
+from tagllm_cli.store.merge.summary import MergeSummary
 from tagllm_cli.store.sqlite import SQLiteFile
 from tagllm_cli.store.table import TableInfo, open_table, write_file
 
@@ -46,59 +45,6 @@ Report = Callable[[str, int, int], None]  # what is done now, and how much of ho
 _LAYOUT = replace(LAYOUT, temporary=(ROW_INDEX, PLACES))
 _FILES_PER_PART = 3
 _OTHER_FILES = 64
-
-
-@dataclass(slots=True)
-class MergeSummary:
-    """What a merge has done. `rows` counts the table's rows by status, `unchanged` the parts that were merged before."""
-
-    out: Path
-    parts: int
-    unchanged: int
-    stage: str
-    rows: Counter[str]
-    added: Added
-    seconds: float
-    warnings: list[str] = field(default_factory=list)
-
-    @property
-    def next_command(self) -> str:
-        """The command that goes on from the table."""
-        if self.stage != "candidates":
-            return shlex.join(["tagllm", "evaluate", str(self.out), "--truth", "TRUTH"])
-        labels = self.out.with_name("labels.parquet" if self.out.stem == "candidates" else f"labels-{self.out.name}")
-        return shlex.join(["tagllm", "disambiguate", str(self.out), "--out", str(labels)])
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the summary as plain JSON values."""
-        added = asdict(self.added)
-        del added["touched_shards"]
-        return {
-            "command": "merge",
-            "table": str(self.out),
-            "rows": {status.value: self.rows[status] for status in Status},
-            "parts": self.parts,
-            "unchanged": self.unchanged,
-            "added": added,
-            "seconds": round(self.seconds, 3),
-            "next": self.next_command,
-            "warnings": self.warnings,
-        }
-
-    def lines(self) -> list[str]:
-        """Return rows by status, what came from the parts, what was paid for, and what to run next: four lines."""
-        added = self.added
-        others = [f"{self.rows[each]:,} {each.value}" for each in Status if each is not Status.OK and self.rows[each]]
-        state = ", ".join([f"{self.rows[Status.OK]:,} ok", *others])
-        unchanged = f", {self.unchanged:,} of them merged before" if self.unchanged else ""
-        replaced = f", {added.replaced:,} brought up to date" if added.replaced else ""
-        failed = f", {added.failed_requests:,} failed requests" if added.failed_requests else ""
-        return [
-            f"{self.out}: {self.rows.total():,} images ({state})",
-            f"{self.parts:,} tables{unchanged}: {added.images:,} images added{replaced}",
-            f"{added.responses:,} responses taken over{failed} ({self.seconds:.1f} s)",
-            f"next: {self.next_command}",
-        ]
 
 
 def merge_tables(out: Path, tables: Sequence[Path], report: Report = lambda *_: None) -> MergeSummary:
@@ -146,8 +92,8 @@ class _Merge:
         warnings = self._check()
         stage = self._info().stage
         if self._is_done:
-            count, rows = len(self._parts), Counter(_statuses(self._target))
-            return MergeSummary(self._target.path, count, count, stage, rows, Added(), 0.0, warnings)
+            count, counts = len(self._parts), Counter(_statuses(self._target))
+            return MergeSummary(self._target.path, count, count, stage, counts, Added(), 0.0, warnings)
         inputs = [self._target, *self._changed]
         for part in self._changed:
             part.check()

@@ -30,6 +30,7 @@ from tagllm_cli.store.table import Table, open_table
 from tagllm_cli.store.write_ahead_log import loses_commits
 
 _PAGE = 500  # rows of one part in memory
+_CACHE_KIB = 256  # of SQLite, for one part: there may be hundreds, and each is read from front to back
 _ONCE_MORE = "Run its command once more, or restore it from a backup."
 
 # Of an SQLite file: the bytes that readers lock (https://www.sqlite.org/src/file/src/os.h), and places in its header.
@@ -151,6 +152,7 @@ def _opened(evidence: Path) -> Iterator[Callable[[str, Sequence[Any]], list[Any]
     with damage_as_table_error(evidence), contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
         for name, function in LAYOUT.functions.items():
             db.create_function(name, 1, function, deterministic=True)
+        db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
 
         def query(statement: str, values: Sequence[Any] = ()) -> list[Any]:
             try:
