@@ -69,11 +69,11 @@ def _differences(first: Part, other: Part) -> Iterator[str]:
         yield f"the stage ({one.info.stage}, {two.info.stage})"
         return
     yield from _unequal(one.info.plan, two.info.plan)
-    sources = [asdict(table.info.source) for table in (one, two)]
-    yield from _unequal(*({key: source[key] for key in ("kind", "options")} for source in sources), "the source's ")
+    # Another uri is no difference: the same images may be mounted elsewhere on each machine.
+    yield from _unequal(*({**asdict(table.info.source), "uri": ""} for table in (one, two)), prefix="the source's ")
 
 
-def _unequal(one: Mapping[str, Any], two: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def _unequal(one: Mapping[str, Any], two: Mapping[str, Any], *, prefix: str = "") -> Iterator[str]:
     keys = dict.fromkeys([*_WORDS, *one, *two])
     for key in keys:
         values = [_normal(each.get(key)) for each in (one, two)]

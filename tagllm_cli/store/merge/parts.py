@@ -170,8 +170,8 @@ def _opened_copy(evidence: Path, scratch: Path) -> Iterator[Callable[[str, Seque
     copy = scratch / f"{len(list(scratch.iterdir()))}.evidence"
     try:
         for ending in ("", "-wal", "-journal"):
-            if (file := _beside(evidence, ending)).exists():
-                shutil.copyfile(file, _beside(copy, ending))
+            if (original := _beside(evidence, ending)).exists():
+                shutil.copyfile(original, _beside(copy, ending))
     except OSError as error:
         raise TableError(f"cannot copy {evidence} to read it: {error.strerror}", "Free some space.") from error
     try:
