@@ -23,7 +23,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from tagllm_cli.cli import logs
-from tagllm_cli.cli.progress import CountDisplay, ProgressDisplay
+from tagllm_cli.cli.progress import CountDisplay, Goal, ProgressDisplay
 from tagllm_cli.cli.redact import redact
 
 if TYPE_CHECKING:
@@ -132,9 +132,9 @@ class Console:
             return None
 
     @contextmanager
-    def watching(self, verb: str, images: int) -> Iterator[ProgressDisplay]:
-        """Show the progress of a run over `images` images until the context ends."""
-        display = ProgressDisplay(self._err, verb, images, quiet=self._quiet, printable=_text)
+    def watching(self, verb: str, images: int, shards: int = 0) -> Iterator[ProgressDisplay]:
+        """Show the progress of a run over images, and shards that nobody knows yet, until the context ends."""
+        display = ProgressDisplay(self._err, verb, Goal(images, shards), quiet=self._quiet, printable=_text)
         try:
             yield display
         finally:

@@ -27,6 +27,7 @@ from tagllm_cli.cli.options import (
     EngineArg,
     Exclude,
     GroupSize,
+    IdColumn,
     ImageColumn,
     Json,
     LabelColumn,
@@ -49,7 +50,11 @@ from tagllm_cli.cli.options import (
     Sample,
     SampleSeed,
     Separator,
+    ShardPart,
     SkipUnreadable,
+    SourceFormatName,
+    SourceImageColumn,
+    Split,
     StrategyName,
     Timeout,
     Verbose,
@@ -186,16 +191,32 @@ class LlmGroup:
 
 @dataclass(frozen=True)
 class SourceGroup:
-    """What a listing of images leaves out."""
+    """How the images of a source are found, and which of them are left out."""
 
+    source_format: SourceFormatName = None
+    split: Split = None
     exclude: Exclude = None
     skip_unreadable: SkipUnreadable = False
 
-    def source_options(self) -> SourceOptions:
-        """Return what is left out."""
+    def source_options(self, image_column: str | None, id_column: str | None) -> SourceOptions:
+        """Return what a listing takes and leaves out."""
         from tagllm_cli.sources.base import SourceOptions
 
-        return SourceOptions(tuple(self.exclude or ()), self.skip_unreadable)
+        return SourceOptions(
+            exclude=tuple(self.exclude or ()),
+            skip_unreadable=self.skip_unreadable,
+            splits=names(self.split, "--split", "train,validation") or (),
+            image_column=image_column or "",
+            id_column=id_column or "",
+        )
+
+
+@dataclass(frozen=True)
+class ColumnGroup:
+    """Which columns of a Parquet file or a manifest are read."""
+
+    image_column: SourceImageColumn = None
+    id_column: IdColumn = None
 
 
 @dataclass(frozen=True)
@@ -239,15 +260,18 @@ class RunGroup:
     allow_gone: AllowGone = False
     max_failed_rate: MaxFailedRate = 0.05
     no_preflight: NoPreflight = False
+    shard: ShardPart = None
 
     def run_options(self, *, by_hash: bool = False) -> RunOptions:
         """Return the run's options; `by_hash`: changed images are told by a hash of their bytes."""
+        from tagllm_cli.pipeline.label.listing import Part
         from tagllm_cli.pipeline.label.run import RunOptions
 
         return RunOptions(
             limit=self.limit,
             sample=self.sample,
             seed=self.seed,
+            part=None if self.shard is None else Part.of(self.shard),
             dry_run=self.dry_run,
             offline=self.offline,
             missing_unknown=self.missing is MissingResponse.unknown,

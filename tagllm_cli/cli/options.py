@@ -11,6 +11,7 @@ import typer
 
 from tagllm_cli.export.registry import FORMATS
 from tagllm_cli.labeling.strategies import STRATEGIES
+from tagllm_cli.sources.kinds import KIND_NAMES
 
 JSON_KEY = "tagllm.json"  # key in the context's `meta`, which all commands share: an error is to be printed as JSON
 
@@ -27,6 +28,9 @@ class ChangeDetection(StrEnum):
 
     stat = "stat"
     hash = "hash"
+
+
+SourceFormat = StrEnum("SourceFormat", list(KIND_NAMES))  # type: ignore[misc]
 
 
 Strategy = StrEnum("Strategy", list(STRATEGIES))  # type: ignore[misc]
@@ -83,8 +87,28 @@ TableOut = Annotated[
     _output("--out", metavar="FILE", help="Table to write; its evidence and its log are kept beside it."),
 ]
 Root = Annotated[
-    Path | None,
-    _input("--root", metavar="FOLDER", help="Folder of the images, if they moved."),
+    str | None,
+    _input("--root", metavar="PLACE", help="Folder or URL where the images are now, if they moved."),
+]
+SourceFormatName = Annotated[
+    SourceFormat | None,
+    _input("--source-format", help="What SOURCE is, where that is ambiguous."),
+]
+Split = Annotated[
+    str | None,
+    _input("--split", metavar="NAMES", help="Splits of a Parquet dataset to take, with commas; all by default."),
+]
+SourceImageColumn = Annotated[
+    str | None,
+    _input("--image-column", metavar="NAME", help="Column of a Parquet file or manifest that holds the images."),
+]
+IdColumn = Annotated[
+    str | None,
+    _input("--id-column", metavar="NAME", help="Column of a Parquet file or manifest that holds the image ids."),
+]
+ShardPart = Annotated[
+    str | None,
+    _run("--shard", metavar="I/N", help="Label the I-th of N parts of the source, from 0; each with its own --out."),
 ]
 Exclude = Annotated[
     list[str] | None,
@@ -353,8 +377,8 @@ ValidationTruth = Annotated[
     _input("--truth", metavar="FILE", help="Human labels of some of these images, as `evaluate` takes them."),
 ]
 ValidationImages = Annotated[
-    Path | None,
-    _input("--images", metavar="FOLDER", help="Images to validate the cards on, where there is no table."),
+    str | None,
+    _input("--images", metavar="SOURCE", help="Images to validate the cards on, where there is no table."),
 ]
 ValidationSeed = Annotated[int, _run("--seed", metavar="N", help="Seed of the validation set.")]
 Rounds = Annotated[int, _run("--rounds", metavar="N", min=1, help="Maximum of rounds; ends when no card changes.")]

@@ -6,6 +6,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import Console as RichConsole
@@ -27,6 +28,34 @@ _BAR_SECONDS = 0.5  # what is done sooner needs no bar
 TROUBLE_SECONDS = 5.0  # between two lines about what keeps requests from being answered
 
 
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What a run has before it: images, and shards of which nobody knows yet how many images they hold."""
+
+    images: int
+    shards: int = 0
+
+    def __str__(self) -> str:
+        images = f"{self.images:,} images" if self.images or not self.shards else ""
+        shards = f"{self.shards:,} shards" if self.shards else ""
+        return " and ".join(filter(None, (images, shards)))
+
+    @property
+    def total(self) -> int:
+        """What the bar counts: shards as long as the number of images is not known."""
+        return self.shards or self.images
+
+    def done(self, stats: RunStats) -> int:
+        """Return how much of `total` is done."""
+        return stats.shards if self.shards else stats.images
+
+    def reached(self, stats: RunStats) -> str:
+        """Return the same as text."""
+        if self.shards:
+            return f"{stats.shards:,}/{self.shards:,} shards  {stats.images:,} images"
+        return f"{stats.images:,}/{self.images:,}"
+
+
 class ProgressDisplay:
     """Implements `pipeline.progress.RunProgress` for a terminal; `quiet` leaves the log alone.
 
@@ -34,9 +63,9 @@ class ProgressDisplay:
     """
 
     def __init__(
-        self, console: RichConsole, verb: str, images: int, *, quiet: bool, printable: Callable[[str], Text]
+        self, console: RichConsole, verb: str, goal: Goal, *, quiet: bool, printable: Callable[[str], Text]
     ) -> None:
-        self._console, self._verb, self._images, self._quiet = console, verb, images, quiet
+        self._console, self._verb, self._goal, self._quiet = console, verb, goal, quiet
         self._printable = printable
         self._trouble = _TroubleLines()
         self._began = self._printed = self._logged = time.monotonic()
@@ -45,13 +74,13 @@ class ProgressDisplay:
 
     def starting(self) -> None:
         """Show that the engine starts to load."""
-        _log.info("%s: starting the engine for %s images", self._verb, f"{self._images:,}")
+        _log.info("%s: starting the engine for %s", self._verb, self._goal)
         if self._quiet:
             return
         if not self._console.is_terminal or self._console.is_dumb_terminal:
-            self._console.print(f"{self._verb}: starting the engine for {self._images:,} images")
+            self._console.print(f"{self._verb}: starting the engine for {self._goal}")
             return
-        self._bar = _Bar(self._console, "starting the engine", self._images)
+        self._bar = _Bar(self._console, "starting the engine", self._goal)
         self._bar.start()
 
     def update(self, stats: RunStats, usage: Usage) -> None:
@@ -66,13 +95,12 @@ class ProgressDisplay:
         if not prints and not writes:
             return
         facts = self._facts(stats, usage, now - self._began)
-        left = (self._images - stats.images) * (now - self._began) / max(1, stats.images - 1)
-        line = f"{self._verb}: {stats.images:,}/{self._images:,}  {facts}  ETA {_clock(left)}"
+        line = f"{self._verb}: {self._goal.reached(stats)}  {facts}  ETA {self._eta(stats, now - self._began)}"
         if writes:
             self._logged = now
             _log.info("%s", line)
         if prints and self._bar:
-            self._bar.show(self._verb, stats.images, facts)
+            self._bar.show(self._verb, self._goal.done(stats), facts)
         elif prints:
             self._printed = now
             self._console.print(line)
@@ -93,6 +121,12 @@ class ProgressDisplay:
             self._bar.stop()
             self._bar = None
 
+    def _eta(self, stats: RunStats, seconds: float) -> str:
+        done = self._goal.done(stats) - (0 if self._goal.shards else 1)
+        if self._goal.shards and not done:
+            return "unknown"  # before the first shard ends
+        return _clock((self._goal.total - self._goal.done(stats)) * seconds / max(1, done))
+
     def _facts(self, stats: RunStats, usage: Usage, seconds: float) -> str:
         seconds = max(seconds, 0.1)
         tokens = usage.prompt_tokens + usage.output_tokens - self._tokens_before
@@ -104,6 +138,7 @@ class ProgressDisplay:
             f"{tokens / seconds:,.0f} tokens/s",
             f"{cached:.0%} cached",
             *([f"{failed:,} failed"] if failed else []),
+            *([f"{stats.images:,} images"] if self._goal.shards and self._bar is not None else []),
         ]
         return "  ".join(parts)
 
@@ -130,23 +165,23 @@ class _TroubleLines:
 class _Bar(Progress):
     """A bar with the facts on a line of their own, so that both fit into 80 columns."""
 
-    def __init__(self, console: RichConsole, verb: str, images: int) -> None:
+    def __init__(self, console: RichConsole, verb: str, goal: Goal) -> None:
         super().__init__(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f}" + (" shards" if goal.shards else "")),
             TimeRemainingColumn(compact=True),
             console=console,
         )
         self._facts = ""
         self._trouble: Text | None = None
-        self._task = self.add_task(verb, total=images)
+        self._task = self.add_task(verb, total=goal.total)
 
-    def show(self, verb: str, images: int, facts: str) -> None:
-        """Move the bar to `images` images."""
+    def show(self, verb: str, done: int, facts: str) -> None:
+        """Move the bar."""
         self._facts = facts
-        self.update(self._task, description=verb, completed=images)
+        self.update(self._task, description=verb, completed=done)
 
     def count(self, what: str, done: int, total: int) -> None:
         """Show another count."""
@@ -187,7 +222,7 @@ class CountDisplay:
             self._console.print(f"{self._verb}: {what} {done:,}/{total:,}")
             return
         if self._bar is None:
-            self._bar = _Bar(self._console, self._verb, total)
+            self._bar = _Bar(self._console, self._verb, Goal(images=total))
             self._bar.start()
         self._bar.count(f"{self._verb}: {what}", done, total)
 

@@ -32,7 +32,7 @@ class ExportSettings:
     images are now, for the format that copies them (None: where the table says); `embed` copies them into it.
     """
 
-    root: Path | None = None
+    root: str | None = None
     threshold: float | None = None
     include_unknown: bool = False
     embed: bool = True

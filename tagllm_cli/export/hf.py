@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tagllm_cli.errors import UsageError
 from tagllm_cli.export.base import Example, Examples, ExportSettings, ExportSummary, Format
-from tagllm_cli.records import Image, Row, digest16
-from tagllm_cli.sources.base import ReadFailure, Source
+from tagllm_cli.records import Image, digest16
+from tagllm_cli.sources.base import ReadFailure, Source, read_all, recall
 from tagllm_cli.sources.registry import reopen
 from tagllm_cli.store.atomic import replacing
 
@@ -63,27 +64,38 @@ FORMAT = Format("hf", "a folder for Hugging Face datasets, images included", exp
 
 
 def _records(examples: Examples, source: Source, embed: bool) -> Iterator[dict[str, Any]]:
-    for example in examples:
-        row = example.row
-        try:
-            decoded_image = _picture(row, source, embed)
-        except ReadFailure as failure:
-            examples.drop(example, failure.kind)
+    for example, image in _embedded(examples, source) if embed else _located(examples, source):
+        if isinstance(image, ReadFailure):
+            examples.drop(example, image.kind)
         else:
-            yield {"image": decoded_image, "image_id": row.image_id, **_labels(example)}
+            yield {"image": image, "image_id": example.row.image_id, **_labels(example)}
 
 
-def _picture(row: Row, source: Source, embed: bool) -> dict[str, Any]:
-    image = Image(row.image_id, row.uri)
-    if not embed:
-        path = source.locate(image)
+def _located(examples: Examples, source: Source) -> Iterator[tuple[Example, dict[str, Any] | ReadFailure]]:
+    for example in examples:
+        path = source.locate(recall(source, example.row.image_id, example.row.uri))
         if path is None:
-            raise ReadFailure("not_a_file", "no file of its own, so it cannot be named by a path")
-        return {"bytes": None, "path": path}
-    data = source.read(image)
-    if digest16(data) != row.fingerprint:
-        raise ReadFailure("changed", "the labels are about other bytes")
-    return {"bytes": data, "path": Path(row.uri).name}
+            yield example, ReadFailure("not_a_file", "no file of its own, so it cannot be named by a path")
+        else:
+            yield example, {"bytes": None, "path": path}
+
+
+def _embedded(examples: Examples, source: Source) -> Iterator[tuple[Example, dict[str, Any] | ReadFailure]]:
+    ahead: deque[Example] = deque()  # a source may want to know what follows
+
+    def images() -> Iterator[Image]:
+        for example in examples:
+            ahead.append(example)
+            yield recall(source, example.row.image_id, example.row.uri)
+
+    for image, data in read_all(source, images()):
+        example = ahead.popleft()
+        if isinstance(data, ReadFailure):
+            yield example, data
+        elif digest16(data) != example.row.fingerprint:
+            yield example, ReadFailure("changed", "the labels are about other bytes")
+        else:
+            yield example, {"bytes": data, "path": image.id.rpartition("/")[2]}
 
 
 def _labels(example: Example) -> dict[str, Sequence[float]]:

@@ -42,8 +42,8 @@ class Reporter(Protocol):
         """Show a message that is never suppressed."""
         ...
 
-    def watching(self, verb: str, images: int) -> AbstractContextManager[RunProgress]:
-        """Show the progress of a run over `images` images until the context ends."""
+    def watching(self, verb: str, images: int, shards: int = 0) -> AbstractContextManager[RunProgress]:
+        """Show the progress of a run until the context ends: over so many images, and shards that nobody knows yet."""
         ...
 
 
@@ -78,7 +78,7 @@ class Silent:
         """Drop the message."""
 
     @contextmanager
-    def watching(self, verb: str, images: int) -> Iterator[Silent]:
+    def watching(self, verb: str, images: int, shards: int = 0) -> Iterator[Silent]:
         """Return a `RunProgress` that shows nothing."""
         yield self
 

@@ -54,7 +54,10 @@ class SourceOptions:
     def from_json(cls, values: Mapping[str, Any]) -> SourceOptions:
         """Return the options that `to_json` wrote; those of a newer release are ignored."""
         known = {each.name: values[each.name] for each in fields(cls) if each.name in values}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
+        given: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in known.items()
+        }
+        return cls(**given)
 
 
 DEFAULT_OPTIONS = SourceOptions()
@@ -160,7 +163,7 @@ def recall(source: Source, image_id: str, uri: str) -> Image:
 
 
 def read_all(source: Source, images: Iterable[Image]) -> Iterator[tuple[Image, bytes | ReadFailure]]:
-    """Yield images, best given in source order, with their bytes or why there are none, as the source reads them best."""
+    """Yield images with their bytes or why there are none, as the source reads them best; give them in its order."""
     if not source.is_ordered:
         for image in images:
             yield image, read_or_failure(source, image)

@@ -17,4 +17,4 @@ class Detected:
 
 def detect(spec: str, kind: str | None = None, *, offline: bool = False) -> Detected:
     """Return what a user named. Raises SourceError where it is ambiguous or cannot be looked at."""
-    return Detected(kind or "folder", os.path.abspath(spec))
+    return Detected(kind or "folder", spec if "://" in spec else os.path.abspath(spec))

@@ -4,36 +4,23 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 import shlex
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import ClassVar
 
 from tagllm_cli.errors import SourceError
 from tagllm_cli.records import Image, Shard, SourceInfo
 from tagllm_cli.sources.base import DEFAULT_OPTIONS, ReadFailure, SourceOptions, read_or_failure
+from tagllm_cli.sources.file_names import EXTENSIONS, SYSTEM_FOLDERS, group_of
+from tagllm_cli.sources.patterns import is_match
 from tagllm_cli.sources.read import read_file
-
-# Everything that people call an image file. What no decoder here reads is listed too: its row says why it failed.
-_COMMON = "jpg jpeg jpe jfif png webp gif bmp dib tif tiff avif heic heif hif jxl jp2 j2k"
-_CAMERA_RAW = "dng cr2 cr3 nef arw orf rw2 raf"
-EXTENSIONS = frozenset(f".{name}" for name in f"{_COMMON} {_CAMERA_RAW}".split())
-
-# Thumbnails, bins and snapshots of NAS systems, Windows and macOS archives: copies of images, or deleted ones.
-_NAS_FOLDERS = ("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot")
-SYSTEM_FOLDERS = frozenset([*_NAS_FOLDERS, "$recycle.bin", "system volume information", "__macosx"])
 
 # Only root may list it, at the top of every ext4 disk; it holds no images.
 _ROOT_ONLY = "lost+found"
-
-# An ending worth counting by; ".2024" and such are parts of names.
-_ENDING = re.compile(r"\.(?=[0-9]*[a-z])[a-z0-9]{1,10}")
-_SYSTEM_FILES = {"thumbs.db": "Thumbs.db", "desktop.ini": "desktop.ini"}
 
 # Begins the id of a file whose name is not UTF-8. No path below a root begins like this.
 _BAD_NAME = "//"
@@ -73,7 +60,7 @@ class Folder:
             raise SourceError(f"there is no folder {str(self.root)!r}", "Give the path of a folder of images.")
         if not self.root.is_dir():
             raise SourceError(f"{self.root} is not a folder", "Give the path of the folder that holds the images.")
-        if not _is_utf8(str(self.root)):
+        if not is_utf8(str(self.root)):
             raise SourceError(f"the path {str(self.root)!r} is not UTF-8", "Rename the folder.")
         self._top()
 
@@ -99,7 +86,7 @@ class Folder:
             if ending in EXTENSIONS:
                 yield _image(entry, path)
             else:
-                counts[_group(entry.name, ending)] += 1
+                counts[group_of(entry.name, ending)] += 1
         self.left_out.clear()
         self.left_out.update(counts)
 
@@ -166,12 +153,12 @@ class Folder:
         except OSError as error:
             is_root_only = entry.name == _ROOT_ONLY and isinstance(error, PermissionError)
             if not is_root_only and not self.options.skip_unreadable:
-                exclude = f"--exclude {shlex.quote(glob.escape(path))} or " if _is_utf8(path) else ""
+                exclude = f"--exclude {shlex.quote(glob.escape(path))} or " if is_utf8(path) else ""
                 message = f"the folder {entry.path!r} cannot be listed: {error.strerror}"
                 raise SourceError(
                     message, f"Allow reading it, or leave it out with {exclude}--skip-unreadable."
                 ) from error
-            counts[f"{path if _is_utf8(path) else _escaped(path)}/ (unreadable)"] += 1
+            counts[f"{path if is_utf8(path) else escaped(path)}/ (unreadable)"] += 1
             return iter(())
 
 
@@ -184,35 +171,6 @@ def is_below(uri: str) -> bool:
     (True, False, False)
     """
     return not uri.startswith("/") and "\0" not in uri and ".." not in uri.split("/")
-
-
-def is_match(path: str, pattern: str) -> bool:
-    """Tell whether a path below the root matches a glob: `*` and `?` within a segment, `**` for any number of segments.
-
-    A glob without a slash matches a name at any depth, one with a slash the whole path, as in .gitignore.
-
-    >>> is_match("2024/may/raw", "raw"), is_match("2024/may/a.gif", "*.gif"), is_match("2024/raw", "/raw")
-    (True, True, False)
-    >>> is_match("2024/may/raw", "2024/*/raw"), is_match("2024/may/raw", "**/raw/"), is_match("2024/raw", "2024/**")
-    (True, True, True)
-    """
-    pattern = pattern.rstrip("/")
-    if "/" not in pattern:
-        return fnmatchcase(path.rpartition("/")[2], pattern)
-    return _match_segments(path.split("/"), pattern.lstrip("/").split("/"))
-
-
-def _match_segments(names: list[str], globs: list[str]) -> bool:
-    if not globs:
-        return not names
-    if globs[0] == "**":
-        return any(_match_segments(names[start:], globs[1:]) for start in range(len(names) + 1))
-    return bool(names) and fnmatchcase(names[0], globs[0]) and _match_segments(names[1:], globs[1:])
-
-
-def _group(name: str, ending: str) -> str:
-    """Return what to count a file under that is no image: its ending, or its name where the system makes it."""
-    return _SYSTEM_FILES.get(name.lower()) or (ending if _ENDING.fullmatch(ending) else "without a known ending")
 
 
 def _list(path: str) -> Iterator[os.DirEntry[str]]:
@@ -244,11 +202,11 @@ def _image(entry: os.DirEntry[str], path: str) -> Image:
     else:
         size = status.st_size if stat.S_ISREG(status.st_mode) else 0
         version = f"{size}-{status.st_mtime_ns}"
-    name = path if _is_utf8(path) else _escaped(path)
+    name = path if is_utf8(path) else escaped(path)
     return Image(name, name, version)
 
 
-def _is_utf8(path: str) -> bool:
+def is_utf8(path: str) -> bool:
     """Tell whether the path can be encoded: bytes that are not UTF-8 are lone surrogates in it."""
     try:
         path.encode("utf-8")
@@ -257,6 +215,6 @@ def _is_utf8(path: str) -> bool:
     return True
 
 
-def _escaped(path: str) -> str:
+def escaped(path: str) -> str:
     """Return a printable name, different from that of every other file."""
     return _BAD_NAME + os.fsencode(path).replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")

@@ -29,10 +29,11 @@ def read_file(path: str) -> bytes:
                 raise ReadFailure("too_large", f"{status.st_size} bytes, more than {MAX_FILE_BYTES}")
             return file.read()
     except OSError as error:
-        raise _failure(path, error) from error
+        raise failure_of(path, error) from error
 
 
-def _failure(path: str, error: OSError) -> ReadFailure:
+def failure_of(path: str, error: OSError) -> ReadFailure:
+    """Return why a file cannot be opened or read, as `read_file` raises it."""
     if isinstance(error, IsADirectoryError):
         return ReadFailure("not_a_file", "a folder")
     if isinstance(error, FileNotFoundError) and os.path.islink(path):

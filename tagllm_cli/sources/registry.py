@@ -10,6 +10,7 @@ from tagllm_cli.records import SourceInfo
 from tagllm_cli.sources.base import DEFAULT_OPTIONS, Source, SourceOptions
 from tagllm_cli.sources.detect import detect
 from tagllm_cli.sources.folder import Folder
+from tagllm_cli.sources.tar import Tar
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +24,16 @@ class Kind:
     open: Callable[[str, SourceOptions], Source]
 
 
+def _parquet(root: str, options: SourceOptions) -> Source:
+    from tagllm_cli.sources.parquet import Parquet  # pyarrow is slow to import
+
+    return Parquet(root, options)
+
+
 KINDS: Mapping[str, Kind] = {
     "folder": Kind("image files", Folder.at),
+    "tar": Kind("tar shards (WebDataset)", Tar.at),
+    "parquet": Kind("Parquet files, Hugging Face datasets", _parquet),
 }
 
 

@@ -1,8 +1,9 @@
 """A checksum in every row that a table is made from: SQLite itself does not notice a flipped byte inside a value.
 
-The column `checksum` holds an 8-byte BLAKE2b hash of the row's other columns. It is written by `insert`, and for images
-by triggers that end with the process; a reader says `WHERE {is_intact("response")}`. Pages and indexes are checked by
-SQLite's own `integrity_check` when a file is opened (`store.sqlite`).
+The column `checksum` holds an 8-byte BLAKE2b hash of the row's other columns. It is written by `insert` and
+`insert_from`, and where images are updated by a trigger that ends with the process; a reader says
+`WHERE {is_intact("response")}`. Pages and indexes are checked by SQLite's own `integrity_check` when a file is opened
+(`store.sqlite`).
 """
 
 from __future__ import annotations
@@ -65,9 +66,18 @@ def insert(table: str, conflict: str) -> str:
         VALUES ({", ".join(parameters)}, {_expression(parameters)})"""
 
 
-# Images are written by statements that set some columns of many rows at a time.
-IMAGE_TRIGGERS = tuple(
-    f"""CREATE TEMP TRIGGER image_{event} AFTER {what} ON main.image
-        BEGIN {set_checksums("image")} WHERE id = new.id; END"""
-    for event, what in {"inserted": "INSERT", "updated": f"UPDATE OF {', '.join(COLUMNS['image'])}"}.items()
-)
+def insert_from(table: str, values: Mapping[str, str], rows: str) -> str:
+    """Return the statement that inserts `rows` of another table: an SQL expression for each of COLUMNS.
+
+    >>> insert_from("shard", {"name": "name", "version": "'1'"}, "listed_shard")[:55]
+    'INSERT OR REPLACE INTO shard (name, version, checksum)\\n'
+    """
+    columns = COLUMNS[table]
+    given = [values[column] for column in columns]
+    return f"""INSERT OR REPLACE INTO {table} ({", ".join(columns)}, checksum)
+        SELECT {", ".join(given)}, {_expression(given)} FROM {rows}"""
+
+
+# Images are changed by statements that set some columns of many rows at a time.
+IMAGE_TRIGGER = f"""CREATE TEMP TRIGGER image_updated AFTER UPDATE OF {", ".join(COLUMNS["image"])} ON main.image
+    BEGIN {set_checksums("image")} WHERE id = new.id; END"""

@@ -12,46 +12,27 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tagllm_cli.records import Failure, ImageInfo, Item, Response
+from tagllm_cli.records import Failure, Image, ImageInfo, Item, Response, Shard
+from tagllm_cli.store import listing
 from tagllm_cli.store.checksums import insert, is_intact
 from tagllm_cli.store.damage import damage_as_table_error, damaged
 from tagllm_cli.store.evidence_layout import (
-    IMAGE_COLUMNS,
     LAYOUT,
     RecordedImage,
     failure_values,
-    image_values,
+    item_of,
     response_of,
     storable,
 )
+from tagllm_cli.store.listing import PAGE, SourceChanges
 from tagllm_cli.store.sqlite import SQLiteFile
 
-PAGE = 500  # rows in memory at a time
 KEYS = 500  # keys in one query: older SQLite takes at most 999 variables
-
-_CHANGED = "l.version IS NOT i.version"
-# A listing that brings its own findings (an earlier table) redoes an image when any of them differs.
-_REDONE = """(l.proposed IS NOT i.proposed OR (coalesce(l.fingerprint, l.error_kind) IS NOT NULL
-    AND (l.fingerprint, l.error_kind, l.error) IS NOT (i.fingerprint, i.error_kind, i.error)))"""
-_PAIRS = "listed l JOIN image i USING (id)"
-
-
-@dataclass(frozen=True, slots=True)
-class SourceChanges:
-    """How the images of a source differ from those on record: counts of images."""
-
-    total: int
-    new: int
-    changed: int
-    gone: int
-    known: int
 
 
 class Evidence:
@@ -108,6 +89,11 @@ class Evidence:
                 self._revision = int(self.meta("revision") or 0)
         return self._revision
 
+    @property
+    def has_changes(self) -> bool:
+        """Whether something that a table could show is not committed yet."""
+        return self._revised
+
     def meta(self, key: str, *, derived: bool = False) -> Any:
         """Return the JSON value under `key`, None where there is none.
 
@@ -124,99 +110,123 @@ class Evidence:
         self._revised |= revises
         self._file.query(insert("meta", "REPLACE"), (key, json.dumps(value, sort_keys=True)))
 
-    # -- images ---------------------------------------------------------------------------------------------------
+    # -- the listing ----------------------------------------------------------------------------------------------
+
+    def begin_listing(self) -> None:
+        """Begin to take in what a source lists now, in temporary tables; nothing is merged yet."""
+        listing.begin(self._file)
+
+    def knows_shard(self, shard: Shard) -> bool:
+        """Tell whether all images of a shard are on record, as they are in this version."""
+        return listing.knows_shard(self._file, shard)
+
+    def list_shard(self, shard: Shard, items: Iterable[tuple[int, Item]]) -> None:
+        """Take in a shard with its images as (position in the shard, item)."""
+        listing.add_shard(self._file, shard, listing.LISTED)
+        self.list_images(items)
 
     def list_images(self, items: Iterable[tuple[int, Item]]) -> None:
-        """Take in what a source lists as (position, item), in a temporary table; nothing is merged yet."""
-        self._file.query("DELETE FROM listed")
-        stream = iter(items)
-        statement = f"INSERT OR IGNORE INTO listed ({IMAGE_COLUMNS}) VALUES ({', '.join('?' * 10)})"
-        while chunk := list(islice(stream, PAGE)):
-            self._file.insert(statement, [image_values(position, item) for position, item in chunk])
+        """Take in some images of any shards."""
+        listing.add_images(self._file, items)
+
+    def keep_shard(self, shard: Shard) -> None:
+        """Take in a shard whose images are those on record."""
+        listing.add_shard(self._file, shard, listing.KNOWN)
+
+    def leave_unread(self, shard: Shard) -> None:
+        """Take in a shard whose images become known when it is read."""
+        listing.add_shard(self._file, shard, listing.UNREAD)
 
     def check_images(self, *, complete: bool) -> int:
         """Forget images whose rows are damaged and come anew with the listing; return how many there are.
 
         Raises TableError for one that is not listed, where the listing is not `complete` (so that it may be there).
         """
-        broken = f"image WHERE NOT {is_intact('image')}"
-        if count := self._count(broken):
-            if not complete and self._count(f"{broken} AND id NOT IN (SELECT id FROM listed)"):
-                raise damaged(self._file.path, ValueError("the row of an image is not what was written"))
-            self._change(broken, f"DELETE FROM {broken}")
-        return count
+        forgotten = listing.check(self._file, complete=complete)
+        self._revised |= bool(forgotten)
+        return forgotten
+
+    def damaged_shards(self) -> list[Shard]:
+        """Return the shards that are kept, and whose images on record are damaged: they have to be listed again."""
+        return listing.damaged_shards(self._file)
 
     def compare(self, *, complete: bool) -> SourceChanges:
         """Count how the listed images differ from the record. Only a complete listing knows what is gone."""
-        return SourceChanges(
-            total=self._count("listed"),
-            new=self._count("listed WHERE id NOT IN (SELECT id FROM image)"),
-            changed=self._count(f"{_PAIRS} WHERE {_CHANGED} OR {_REDONE}"),
-            gone=self._count("image WHERE id NOT IN (SELECT id FROM listed)") if complete else 0,
-            known=self._count("image"),
-        )
+        return listing.compare(self._file, complete=complete)
 
     def merge(self, *, complete: bool, by_hash: bool) -> None:
-        """Bring the record up to what is listed: add what is new, mark what to verify, drop what is gone.
+        """Bring the record up to what is listed; see `listing.merge`."""
+        self._revised |= listing.merge(self._file, self.revision + 1, complete=complete, by_hash=by_hash)
 
-        An image of another version is read again, with `by_hash` every image; its row stays until then. Where the
-        listing brings findings, other ones replace those on record at once.
+    def add_streamed(self, position: int, image: Image, *, by_hash: bool = False) -> None:
+        """Take in an image that was found while its shard is read; see `listing.add_streamed`."""
+        self._revised |= listing.add_streamed(self._file, self.revision + 1, position, Item(image), by_hash=by_hash)
+
+    def finish_shard(self, shard: Shard) -> None:
+        """Record that all images of a shard that was read are known now; forget those that are gone from it."""
+        self._revised |= listing.finish_shard(self._file, shard)
+
+    # -- images ---------------------------------------------------------------------------------------------------
+
+    def shards(self, *, listed_only: bool = False) -> list[tuple[Shard, bool]]:
+        """Return the shards that hold images, or may hold some, in order, and whether each is still to be read.
+
+        `listed_only`: those of the images that were listed.
         """
-        self._file.query(
-            f"""UPDATE listed SET unverified = 1 WHERE fingerprint IS NULL AND error_kind IS NULL
-                AND id IN (SELECT id FROM {_PAIRS} WHERE {int(by_hash)} OR {_CHANGED})"""
-        )
-        findings = "fingerprint, width, height, error_kind, error, proposed"
-        self._take_over(findings, _REDONE, f", completed = NULL, revision = {self.revision + 1}")
-        self._take_over("version", f"{_CHANGED} AND NOT l.unverified")
-        self._take_over("position", "l.position IS NOT i.position")
-        self._take_over("uri", "l.uri IS NOT i.uri", f", revision = {self.revision + 1}")
-        new = "listed WHERE id NOT IN (SELECT id FROM image)"
-        self._change(
-            new, f"INSERT INTO image ({IMAGE_COLUMNS}, revision) SELECT {IMAGE_COLUMNS}, {self.revision + 1} FROM {new}"
-        )
-        if complete:
-            gone = "image WHERE id NOT IN (SELECT id FROM listed)"
-            self._change(gone, f"DELETE FROM {gone}")
+        if listed_only:
+            return [
+                (Shard(name), False) for (name,) in self._file.query("SELECT DISTINCT shard FROM listed ORDER BY 1")
+            ]
+        unread = self._file.query(f"SELECT name, version FROM listed_shard WHERE state = '{listing.UNREAD}'")
+        found = {name: (Shard(name), False) for name in self._recorded_shards()}
+        found.update({name: (Shard(name, version), True) for name, version in unread})
+        return [found[name] for name in sorted(found)]
 
-    def _take_over(self, columns: str, where: str, also: str = "") -> None:
-        """Set `columns` to what is listed, for the pairs (l, i) of a listed and a recorded image that meet `where`."""
-        pairs = f"{_PAIRS} WHERE {where}"
-        self._change(
-            pairs,
-            f"""UPDATE image SET ({columns}) = (SELECT {columns} FROM listed WHERE listed.id = image.id){also}
-                WHERE id IN (SELECT id FROM {pairs})""",
-        )
+    def _recorded_shards(self) -> Iterator[str]:
+        query = "SELECT min(shard) FROM image WHERE shard > ?"  # one step in the index for each shard
+        name = "" if self._file.query("SELECT EXISTS (SELECT 1 FROM image WHERE shard = '')")[0][0] else None
+        if name is not None:
+            yield name
+        while (name := self._file.query(query, (name or "",))[0][0]) is not None:
+            yield name
 
-    def _change(self, rows: str, statement: str) -> None:
-        """Run a statement if there are `rows` for it: a file that can only be read refuses even one without effect."""
-        if self._file.query(f"SELECT EXISTS (SELECT 1 FROM {rows})")[0][0]:
-            self._file.query(statement)
-            self._revised = True
-
-    def iter_items(self, *, listed_only: bool = False) -> Iterator[tuple[Item, bytes | None]]:
+    def iter_items(self, *, listed_only: bool = False, shard: str | None = None) -> Iterator[tuple[Item, bytes | None]]:
         """Yield (item, hash of the completed requests) in source order, a page in memory at a time.
 
-        An image that has to be verified comes as one that was never opened. Writes in between are safe.
+        `shard`: of this one only. An image that has to be verified comes as one that was never opened. Writes in
+        between are safe.
         """
         join = "CROSS JOIN" if listed_only else "LEFT JOIN"  # both keep the order of the loops: images outside
-        for image in self._images("coalesce(l.version, i.version)", f"{join} listed l USING (id)", "l.unverified"):
+        columns = "coalesce(l.version, i.version)", f"{join} listed l USING (id)", "l.unverified"
+        for image in self._images(*columns, shard):
             item = image.item()
             yield (Item(item.image, None, item.proposed), None) if image.values[-1] else (item, image.completed)
 
-    def iter_recorded(self) -> Iterator[RecordedImage]:
+    def iter_recorded(self, shard: str | None = None) -> Iterator[RecordedImage]:
         """Yield the images as on record in source order, a page in memory at a time; writes in between are safe."""
-        return self._images("i.version", "", "0")
+        return self._images("i.version", "", "0", shard)
 
-    def _images(self, version: str, join: str, unverified: str) -> Iterator[RecordedImage]:
+    def _images(self, version: str, join: str, unverified: str, shard: str | None = None) -> Iterator[RecordedImage]:
+        only = "" if shard is None else "i.shard = ?4 AND "
         query = f"""SELECT i.id, i.position, i.uri, {version}, i.fingerprint, i.width, i.height, i.error_kind, i.error,
-            i.proposed, i.completed, i.revision, {unverified} FROM image i {join}
-            WHERE (i.position, i.id) > (?, ?) ORDER BY i.position, i.id LIMIT {PAGE}"""
-        last: tuple[int, str] = (-1, "")
-        while page := self._file.query(query, last):
+            i.proposed, i.shard, i.completed, i.revision, {unverified} FROM image i {join}
+            WHERE {only}(i.shard, i.position, i.id) > (?1, ?2, ?3)
+            ORDER BY i.shard, i.position, i.id LIMIT {PAGE}"""
+        last: tuple[str, int, str] = (shard or "", -1, "")
+        while page := self._file.query(query, last if shard is None else (*last, shard)):
             for values in page:
-                yield RecordedImage(values[0], values[11], values[10], values[7] is not None, self._file.path, values)
-            last = (page[-1][1], page[-1][0])
+                yield RecordedImage(values[0], values[12], values[11], values[7] is not None, self._file.path, values)
+            last = (page[-1][10], page[-1][1], page[-1][0])
+
+    def item_to_ask(self, image_id: str) -> tuple[Item, bytes | None]:
+        """Return an image that is on record as `iter_items` yields it."""
+        query = """SELECT i.id, i.position, i.uri, coalesce(l.version, i.version), i.fingerprint, i.width, i.height,
+            i.error_kind, i.error, i.proposed, i.shard, i.completed, l.unverified
+            FROM image i LEFT JOIN listed l USING (id) WHERE i.id = ?"""
+        (values,) = self._file.query(query, (image_id,))
+        with damage_as_table_error(self._file.path):
+            item = item_of(values)
+        return (Item(item.image, None, item.proposed), None) if values[12] else (item, values[11])
 
     def has_image(self, image_id: str) -> bool:
         """Tell whether an image is on record."""
@@ -224,7 +234,7 @@ class Evidence:
 
     def count_images(self) -> int:
         """Return the number of images on record."""
-        return self._count("image")
+        return listing.count_of(self._file, "image")
 
     def set_info(self, image_id: str, info: ImageInfo) -> None:
         """Record what reading an image found. The same as on record confirms it; anything else reopens the image."""
@@ -249,6 +259,16 @@ class Evidence:
         values = (requests, image_id, requests)
         self._file.query("UPDATE image SET completed = ? WHERE id = ? AND completed IS NOT ?", values)
         self._revised |= self._file.changes != before
+
+    def is_settled(self, retried: Collection[str]) -> bool:
+        """Tell whether a run would find nothing to do: no failed request, no image that lacks answers.
+
+        `retried`: kinds of failures that are tried again although the bytes are the same.
+        """
+        lacking = f"""image WHERE completed IS NULL AND proposed IS NOT '[]' AND
+            (error_kind IS NULL OR fingerprint IS NULL OR error_kind IN ({", ".join("?" * len(retried))}))"""
+        query = f"SELECT EXISTS (SELECT 1 FROM failed_request) OR EXISTS (SELECT 1 FROM {lacking})"
+        return not self._file.query(query, tuple(retried))[0][0]
 
     # -- requests -------------------------------------------------------------------------------------------------
 
@@ -311,6 +331,3 @@ class Evidence:
         """Close the run record that `start_run` opened with a report, a JSON value."""
         values = (time.time(), json.dumps(report, sort_keys=True), self._run)
         self._file.query("UPDATE run SET ended = ?, report = ? WHERE id = ?", values)
-
-    def _count(self, what: str) -> int:
-        return int(self._file.query(f"SELECT count(*) FROM {what}")[0][0])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tagllm_cli.records import Failure, Image, ImageInfo, Item, LabelEntry, Response
-from tagllm_cli.store.checksums import IMAGE_TRIGGERS, checksum
+from tagllm_cli.store.checksums import IMAGE_TRIGGER, checksum
 from tagllm_cli.store.damage import damage_as_table_error
 from tagllm_cli.store.migrations import MIGRATIONS
 from tagllm_cli.store.sqlite import Layout
@@ -39,8 +39,9 @@ LAYOUT = Layout(
             id TEXT PRIMARY KEY, position INTEGER NOT NULL, uri TEXT NOT NULL, version TEXT NOT NULL,
             fingerprint BLOB, width INTEGER, height INTEGER, error_kind TEXT, error TEXT, proposed TEXT,
             shard TEXT NOT NULL, unverified INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID""",
-        "CREATE TEMP TABLE listed_shard (name TEXT PRIMARY KEY, version TEXT NOT NULL, state TEXT NOT NULL) WITHOUT ROWID",
-        *IMAGE_TRIGGERS,
+        """CREATE TEMP TABLE listed_shard (
+            name TEXT PRIMARY KEY, version TEXT NOT NULL, state TEXT NOT NULL) WITHOUT ROWID""",
+        IMAGE_TRIGGER,
     ),
     functions={"checksum": checksum},
     migrations=MIGRATIONS,
@@ -57,6 +58,11 @@ class RecordedImage:
     failed: bool
     path: Path | None
     values: Sequence[Any]
+
+    @property
+    def position(self) -> int:
+        """The image's place within its shard."""
+        return int(self.values[1])
 
     def item(self) -> Item:
         """Return it for a stage; built on demand, since most rows of a table do not change."""

@@ -1,34 +1,37 @@
 """What a source shows now, in temporary tables, compared with the images on record and merged into them.
 
     listed          the images of shards that were listed, or are being read
-    listed_shard    every shard of the source, and in which state its images are (`SHARD_STATES`)
+    listed_shard    every shard of the source, and in which state its images are (KNOWN, LISTED, UNREAD)
 
 The record of a shard (table `shard`) spares the next runs from listing it, as long as its version is the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from typing import Any
 
 from tagllm_cli.records import Item, Shard
 from tagllm_cli.store.checksums import insert, insert_from, is_intact
 from tagllm_cli.store.damage import damaged
-from tagllm_cli.store.evidence_layout import IMAGE_COLUMNS, RecordedImage, image_values
+from tagllm_cli.store.evidence_layout import IMAGE_COLUMNS, image_values
 from tagllm_cli.store.sqlite import SQLiteFile
 
 PAGE = 500  # rows in memory at a time
 
-# `known`: its images are those on record; `listed`: those in the table `listed`; `unread`: nobody knows before it is read.
+# States of a shard. `known`: its images are those on record; `listed`: those in the table `listed`; `unread`: nobody
+# knows them before it is read.
 KNOWN, LISTED, UNREAD = "known", "listed", "unread"
 
 _CHANGED = "l.version IS NOT i.version"
 # A listing that brings its own findings (an earlier table) redoes an image when any of them differs.
 _REDONE = """(l.proposed IS NOT i.proposed OR (coalesce(l.fingerprint, l.error_kind) IS NOT NULL
     AND (l.fingerprint, l.error_kind, l.error) IS NOT (i.fingerprint, i.error_kind, i.error)))"""
+_MOVED = "(l.position, l.shard, l.uri) IS NOT (i.position, i.shard, i.uri)"
 _PAIRS = "listed l JOIN image i USING (id)"
+_KNOWN_SHARDS = f"SELECT name FROM listed_shard WHERE state = '{KNOWN}'"
 # Complete listings only: of a shard that is not read yet nobody knows what is gone.
 _GONE = f"""image WHERE id NOT IN (SELECT id FROM listed)
     AND shard NOT IN (SELECT name FROM listed_shard WHERE state != '{LISTED}')"""
@@ -41,6 +44,7 @@ class SourceChanges:
     """How the images of a source differ from those on record: counts of images.
 
     `unread` counts shards whose images become known when they are read; `total` and `new` are without them.
+    `moved` are at another place in the source.
     """
 
     total: int
@@ -49,11 +53,12 @@ class SourceChanges:
     gone: int
     known: int
     unread: int = 0
+    moved: int = 0
 
     @property
     def is_nothing(self) -> bool:
         """Whether the source is as it was."""
-        return not (self.new or self.changed or self.gone or self.unread)
+        return not (self.new or self.changed or self.gone or self.unread or self.moved)
 
 
 def begin(file: SQLiteFile) -> None:
@@ -83,27 +88,36 @@ def knows_shard(file: SQLiteFile, shard: Shard) -> bool:
 def check(file: SQLiteFile, *, complete: bool) -> int:
     """Forget images whose rows are damaged and come anew with the listing; return how many there are.
 
-    Raises TableError for one that is not listed, where the listing is not `complete` (so that it may be there).
+    Those of known shards are not looked at; see `damaged_shards`. Raises TableError for one that is not listed, where
+    the listing is not `complete` (so that it may be there).
     """
-    broken = f"image WHERE NOT {is_intact('image')}"
+    broken = f"image WHERE shard NOT IN ({_KNOWN_SHARDS}) AND NOT {is_intact('image')}"
     count = count_of(file, broken)
     if count:
-        if count_of(file, f"{broken} AND id NOT IN (SELECT id FROM listed)") and not complete:
+        if not complete and count_of(file, f"{broken} AND id NOT IN (SELECT id FROM listed)"):
             raise damaged(file.path, ValueError("the row of an image is not what was written"))
         file.query(f"DELETE FROM {broken}")
     return count
 
 
+def damaged_shards(file: SQLiteFile) -> list[Shard]:
+    """Return the known shards in which the row of an image is damaged: they have to be listed again."""
+    broken = f"image WHERE shard IN ({_KNOWN_SHARDS}) AND NOT {is_intact('image')}"
+    names = f"SELECT DISTINCT shard FROM {broken}"
+    found = file.query(f"SELECT name, version FROM listed_shard WHERE name IN ({names}) ORDER BY name")
+    return [Shard(*values) for values in found]
+
+
 def compare(file: SQLiteFile, *, complete: bool) -> SourceChanges:
     """Count how the listed images differ from the record. Only a complete listing knows what is gone."""
-    known = f"image WHERE shard IN (SELECT name FROM listed_shard WHERE state = '{KNOWN}')"
     return SourceChanges(
-        total=count_of(file, "listed") + count_of(file, known),
+        total=count_of(file, "listed") + count_of(file, f"image WHERE shard IN ({_KNOWN_SHARDS})"),
         new=count_of(file, "listed WHERE id NOT IN (SELECT id FROM image)"),
         changed=count_of(file, f"{_PAIRS} WHERE {_CHANGED} OR {_REDONE}"),
         gone=count_of(file, _GONE) if complete else 0,
         known=count_of(file, "image"),
         unread=count_of(file, f"listed_shard WHERE state = '{UNREAD}'"),
+        moved=count_of(file, f"{_PAIRS} WHERE {_MOVED}"),
     )
 
 
@@ -130,29 +144,28 @@ def merge(file: SQLiteFile, revision: int, *, complete: bool, by_hash: bool) -> 
     return merger.has_changed
 
 
-def add_streamed(file: SQLiteFile, revision: int, position: int, item: Item) -> tuple[RecordedImage, bool]:
-    """Take in an image that was found while its shard is read; return it as on record, and whether that is changed.
+def add_streamed(file: SQLiteFile, revision: int, position: int, item: Item, *, by_hash: bool) -> bool:
+    """Take in an image that was found while its shard is read; return whether a table could show the difference.
 
-    An image of another version comes as one that was never opened, as from a listing.
+    One of another version than on record, with `by_hash` every one, has to be verified, as after a listing.
     """
-    id_ = item.image.id
+    image = item.image
     file.query(_INSERT, image_values(position, item))
-    before = file.query("SELECT version, position, uri, shard FROM image WHERE id = ?", (id_,))
+    recorded = file.query("SELECT version, position, uri, shard FROM image WHERE id = ?", (image.id,))
     merger = _Merger(file, revision)
-    if not before:
-        merger.add("listed WHERE id = ?", (id_,))
-    else:
-        version, *place = before[0]
-        image = item.image
-        if version != image.version:
-            file.query("UPDATE listed SET unverified = 1 WHERE id = ?", (id_,))
-        if place != [position, image.uri, image.shard]:
-            file.query(
-                f"UPDATE image SET position = ?, uri = ?, shard = ?, revision = {revision} WHERE id = ?",
-                (position, image.uri, image.shard, id_),
-            )
-            merger.has_changed = True
-    return merger.recorded(id_), merger.has_changed
+    if not recorded:
+        merger.add("listed WHERE id = ?", (image.id,))
+        return True
+    version, *place = recorded[0]
+    if by_hash or version != image.version:
+        file.query("UPDATE listed SET unverified = 1 WHERE id = ?", (image.id,))
+    if place == [position, image.uri, image.shard]:
+        return False
+    file.query(
+        "UPDATE image SET position = ?, uri = ?, shard = ?, revision = ? WHERE id = ?",
+        (position, image.uri, image.shard, revision, image.id),
+    )
+    return True
 
 
 def finish_shard(file: SQLiteFile, shard: Shard) -> bool:
@@ -161,7 +174,8 @@ def finish_shard(file: SQLiteFile, shard: Shard) -> bool:
     has_gone = bool(file.query(f"SELECT EXISTS (SELECT 1 FROM {gone})", (shard.name,))[0][0])
     if has_gone:
         file.query(f"DELETE FROM {gone}", (shard.name,))
-    file.query(insert("shard", "REPLACE"), (shard.name, shard.version))
+    if shard.version:
+        file.query(insert("shard", "REPLACE"), (shard.name, shard.version))
     add_shard(file, shard, KNOWN)
     return has_gone
 
@@ -177,3 +191,33 @@ class _Merger:
     def __init__(self, file: SQLiteFile, revision: int) -> None:
         self._file, self._revision = file, revision
         self.has_changed = False
+
+    def take_over(self, columns: str, where: str, also: str = "") -> None:
+        """Set `columns` to what is listed, for the pairs (l, i) of a listed and a recorded image that meet `where`."""
+        pairs = f"{_PAIRS} WHERE {where}"
+        self.change(
+            pairs,
+            f"""UPDATE image SET ({columns}) = (SELECT {columns} FROM listed WHERE listed.id = image.id){also}
+                WHERE id IN (SELECT id FROM {pairs})""",
+        )
+
+    def add(self, rows: str, values: Sequence[Any] = ()) -> None:
+        """Record images of the table `listed`."""
+        given = {**{column: column for column in _COLUMNS}, "completed": "NULL", "revision": str(self._revision)}
+        self.change(rows, insert_from("image", given, rows), values)
+
+    def change(self, rows: str, statement: str, values: Sequence[Any] = ()) -> None:
+        """Run a statement if there are `rows` for it."""
+        if self._file.query(f"SELECT EXISTS (SELECT 1 FROM {rows})", values)[0][0]:
+            self._file.query(statement, values)
+            self.has_changed = True
+
+    def record_shards(self) -> None:
+        """Record the listed shards, and forget those that are gone. One that could not be read to its end stays out."""
+        file, listed = self._file, f"listed_shard WHERE state = '{LISTED}'"
+        lost = f"shard WHERE name NOT IN ({_KNOWN_SHARDS})"
+        if count_of(file, lost):
+            file.query(f"DELETE FROM {lost}")
+        whole = f"{listed} AND version != '' AND name NOT IN (SELECT id FROM listed)"
+        if count_of(file, whole):
+            file.query(insert_from("shard", {"name": "name", "version": "version"}, whole))

@@ -74,6 +74,7 @@ def raw(folder: str) -> dict[str, Any]:
     from tagllm_cli.labeling.replan import new_plan
     from tagllm_cli.labeling.templates import load_templates
     from tagllm_cli.records import Item, Request
+    from tagllm_cli.sources.base import list_images
     from tagllm_cli.sources.decode import decode
     from tagllm_cli.sources.registry import open_source
     from tagllm_cli.vocabulary.load import load_vocabulary
@@ -82,7 +83,7 @@ def raw(folder: str) -> dict[str, Any]:
         "candidates", load_vocabulary("scenes"), load_templates(), model="bench", model_digest=bytes(16)
     )
     source = open_source(folder)
-    images = list(source.images())
+    images = list(list_images(source))
     requests = Candidates(new_plan(plan_options)).requests(Item(images[0]))
     pictures = [decode(source.read(image), DEFAULT_MAX_PIXELS)[1] for image in images]
 

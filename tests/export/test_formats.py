@@ -241,7 +241,7 @@ def test_hf_reads_images_where_they_are_now(table: Path, root: Path, tmp_path: P
     before = content(tmp_path)
     for wrong in (root, tmp_path / "empty"):
         with pytest.raises(UsageError):
-            export_table(table, "hf", tmp_path / "other", ExportSettings(root=wrong))
+            export_table(table, "hf", tmp_path / "other", ExportSettings(root=str(wrong)))
     assert content(tmp_path) == before
 
 

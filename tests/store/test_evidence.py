@@ -15,8 +15,9 @@ import pytest
 
 from tagllm_cli.errors import TableError
 from tagllm_cli.records import Failure, Image, ImageInfo, Item, LabelEntry, Response
-from tagllm_cli.store import evidence as module
-from tagllm_cli.store.evidence import Evidence, SourceChanges
+from tagllm_cli.store import listing as module
+from tagllm_cli.store.evidence import KEYS, Evidence
+from tagllm_cli.store.listing import SourceChanges
 from tests.support.workspace import evidence_rows, snapshot
 
 SEEN = ImageInfo(b"f" * 16, 30, 20)
@@ -30,6 +31,7 @@ def image(name: str, version: str = "1") -> Item:
 
 
 def take_in(evidence: Evidence, *items: Item, complete: bool = True, by_hash: bool = False) -> SourceChanges:
+    evidence.begin_listing()
     evidence.list_images(enumerate(items))
     listing = evidence.compare(complete=complete)
     evidence.merge(complete=complete, by_hash=by_hash)
@@ -89,7 +91,7 @@ def test_the_first_answer_wins_and_takes_the_place_of_a_failure(evidence: Eviden
 
 
 def test_more_keys_than_one_query_takes(evidence: Evidence) -> None:
-    keys = [number.to_bytes(16, "big") for number in range(2 * module.KEYS + 1)]
+    keys = [number.to_bytes(16, "big") for number in range(2 * KEYS + 1)]
     for key in keys[::2]:
         evidence.record(key, Response(key.hex()))
     assert evidence.answered(keys) == set(keys[::2])
@@ -109,7 +111,7 @@ def test_half_a_character_can_be_recorded(evidence: Evidence) -> None:
 
 def test_a_listing_is_compared_and_taken_in(three: Evidence) -> None:
     listing = take_in(three, image("b"), image("d"), image("a", version="2"))
-    assert listing == SourceChanges(total=3, new=1, changed=1, gone=1, known=3)
+    assert listing == SourceChanges(total=3, new=1, changed=1, gone=1, known=3, moved=2)
     assert known(three) == {"b": (BROKEN, None, None), "d": (None, None, None), "a": (SEEN, None, b"hash")}
     assert to_do(three) == {"b": ("1", BROKEN, None), "d": ("1", None, None), "a": ("2", None, None)}
 
@@ -182,7 +184,9 @@ def test_only_changes_that_a_row_shows_count_for_its_image(three: Evidence) -> N
 
 
 def test_a_partial_listing_takes_nothing_away(three: Evidence) -> None:
-    assert take_in(three, image("b"), complete=False) == SourceChanges(total=1, new=0, changed=0, gone=0, known=3)
+    assert take_in(three, image("b"), complete=False) == SourceChanges(
+        total=1, new=0, changed=0, gone=0, known=3, moved=1
+    )
     assert list(known(three)) == ["a", "b", "c"]
     assert [item.image.id for item, _ in three.iter_items(listed_only=True)] == ["b"]
 

@@ -56,7 +56,7 @@ def test_its_runs_go_on_and_ask_only_what_had_failed(released: Workspace) -> Non
     assert open_table(released.out).info.source == SourceInfo("folder", str(released.images))
 
     decided = released.rows(released.labels_out)
-    summary = released.disambiguate({"root": released.images})
+    summary = released.disambiguate({"root": str(released.images)})
     assert (summary.stats.asked, summary.rows.ok, summary.rows.failed) == (0, 7, 1)  # nothing more was proposed
     now = released.rows(released.labels_out)
     assert now.pop("002.png").labels == ()  # four candidates were undecided
@@ -81,7 +81,7 @@ def test_its_evidence_is_migrated_once_and_completely(released: Workspace) -> No
     assert [(*values, checksum is None) for *values, checksum in answers] == [(*values, False) for values in old[0]]
     assert evidence_rows(path, "SELECT id, completed FROM image") == old[1]
     assert evidence_rows(path, "SELECT version FROM image ORDER BY id") == versions
-    assert evidence_rows(path, "PRAGMA user_version") == [(3,)]
+    assert evidence_rows(path, "PRAGMA user_version") == [(4,)]
     assert evidence_rows(path, "PRAGMA integrity_check") == [("ok",)]
     assert evidence_rows(path, "SELECT id, engine FROM run") == [(1, None)]
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from tagllm_cli.cli.option_groups import (
+    ColumnGroup,
     EngineGroup,
     MethodGroup,
     ModelGroup,
@@ -20,13 +21,17 @@ from tagllm_cli.cli.options import ChangedBy, ChangeDetection, Config, MaxPixels
 
 
 def candidates(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Folder of images.", show_default=False)],
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="Folder, shards, Parquet files, manifest or URL.", show_default=False),
+    ],
     *,
     vocab: Vocab,
     out: TableOut,
     model: ModelGroup,
     method: MethodGroup,
     listing: SourceGroup,
+    columns: ColumnGroup,
     config: Config = None,
     prompts: Prompts = None,
     max_pixels: MaxPixels = None,
@@ -39,7 +44,7 @@ def candidates(
     """Propose labels: images -> candidate table, by group-wise prompting.
 
     [dim]tagllm candidates photos/ --vocab coco --model MODEL --out candidates.parquet
-    tagllm candidates photos/ --vocab coco --strategy binary --out yes-no.parquet
+    tagllm candidates 'shards/{00000..00063}.tar' --vocab coco --out candidates.parquet
     tagllm candidates photos/ --vocab labels.txt --endpoint URL --out c.parquet[/]
     """
     from tagllm_cli.cli.outcome import run_and_show
@@ -61,6 +66,7 @@ def candidates(
         cooccurrence=method.cooccurrence,
         min_votes=method.min_votes,
         threshold=method.threshold,
-        source_options=listing.source_options(),
+        source_options=listing.source_options(columns.image_column, columns.id_column),
+        source_format=listing.source_format,
     )
     run_and_show(job, options, console)

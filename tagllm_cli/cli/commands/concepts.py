@@ -71,7 +71,8 @@ def concepts(
         seed=seed,
         prompts=prompts,
         max_pixels=max_pixels or DEFAULT_MAX_PIXELS,
-        source_options=listing.source_options(),
+        source_options=listing.source_options(reading.image_column if truth is None else None, None),
+        source_format=listing.source_format,
         truth_options=reading.truth_options(),
     )
     multimodal = engine.model_options(model, console, verbose=output.verbose, prompts=prompts, max_pixels=max_pixels)

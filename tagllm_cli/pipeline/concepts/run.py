@@ -90,6 +90,7 @@ def _validation_set(settings: ConceptSettings, vocabulary: Vocabulary) -> Valida
         settings.examples,
         settings.seed,
         source_options=settings.source_options,
+        source_format=settings.source_format,
         truth_options=settings.truth_options,
     )
 
@@ -144,8 +145,8 @@ def _inputs(
         llm.digest.hex(),
         None if vlm is None else vlm.digest.hex(),
         [
-            [str(path.absolute()), *(file_state(path) or ())] if path is not None and path.exists() else None
-            for path in (settings.images, settings.table, settings.truth)
+            None if path is None else [str(path.absolute()), *(file_state(path) or ())] if path.exists() else str(path)
+            for path in (Path(settings.images) if settings.images else None, settings.table, settings.truth)
         ],
         [settings.labels, settings.examples, settings.seed, settings.max_pixels],
     ]

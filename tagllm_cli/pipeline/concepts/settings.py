@@ -29,7 +29,7 @@ class ConceptSettings:
     Args:
         vocabulary: name of a built-in vocabulary, or path of a file.
         out: the card file, .yaml or .yml; what it holds already is kept.
-        images: folder of validation images; with `table`, where that table's images are now.
+        images: source of validation images; with `table`, where that table's images are now.
         table: candidate or label table that says where a label was proposed.
         truth: ground truth of these images.
         rounds: maximum of rounds.
@@ -40,12 +40,13 @@ class ConceptSettings:
         prompts: folder of templates that replace built-in ones.
         max_pixels: pixel budget per image.
         source_options: what the listing of `images` leaves out.
+        source_format: the kind of `images`, None to find it out.
         truth_options: how the file `truth` is read.
     """
 
     vocabulary: str
     out: Path
-    images: Path | None = None
+    images: str | None = None
     table: Path | None = None
     truth: Path | None = None
     rounds: int = 3
@@ -56,6 +57,7 @@ class ConceptSettings:
     prompts: Path | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
     source_options: SourceOptions = SourceOptions()  # noqa: RUF009 (frozen)
+    source_format: str | None = None
     truth_options: TruthOptions = TruthOptions()  # noqa: RUF009 (frozen)
 
     @property

@@ -26,7 +26,7 @@ from tagllm_cli.evaluation.truth import (
 )
 from tagllm_cli.labeling.answers.parse_list import render_names
 from tagllm_cli.records import Decision, Image, Row, Status
-from tagllm_cli.sources.base import Source, SourceOptions
+from tagllm_cli.sources.base import Source, SourceOptions, list_images, recall
 from tagllm_cli.sources.registry import open_source, reopen
 from tagllm_cli.store.table import Table, open_table
 from tagllm_cli.vocabulary.model import Vocabulary
@@ -94,12 +94,13 @@ class _LabeledImage:
 def open_validation_set(
     vocabulary: Vocabulary,
     table: Path | None,
-    images: Path | None,
+    images: str | None,
     truth: Path | None,
     size: int,
     seed: int,
     source_options: SourceOptions = SourceOptions(),  # noqa: B008 (frozen)
     truth_options: TruthOptions = TruthOptions(),  # noqa: B008 (frozen)
+    source_format: str | None = None,
 ) -> ValidationSet:
     """Sample `size` validation examples per label from a table's or a source's images, half as many more without it.
 
@@ -112,11 +113,11 @@ def open_validation_set(
         )
     if opened is not None:
         source = reopen(opened.info.source, images)
-        shown, ids = _of_table(opened), [row.image_id for row in opened.rows()] if truth else []
+        shown, ids = _of_table(opened, source), [row.image_id for row in opened.rows()] if truth else []
     else:
-        source = open_source(str(images), source_options)
-        shown = (_LabeledImage(image, None, None) for image in source.images())
-        ids = [image.id for image in source.images()] if truth else []
+        source = open_source(images or "", source_options, source_format)
+        shown = (_LabeledImage(image, None, None) for image in list_images(source))
+        ids = [image.id for image in list_images(source)] if truth else []
     if truth is not None:
         ground_truth = load_truth(truth, truth_options, TableContext(ids, vocabulary))
         matched = match_images(ground_truth, ids)
@@ -132,10 +133,10 @@ def open_validation_set(
     return ValidationSet(source, sampler.samples(), sampler.confusions())
 
 
-def _of_table(table: Table) -> Iterator[_LabeledImage]:
+def _of_table(table: Table, source: Source) -> Iterator[_LabeledImage]:
     for row in table.rows():
         if row.status in (Status.OK, Status.PARTIAL) and row.labels is not None:
-            yield _LabeledImage(Image(row.image_id, row.uri), *_predicted(row))
+            yield _LabeledImage(recall(source, row.image_id, row.uri), *_predicted(row))
 
 
 def _predicted(row: Row) -> tuple[frozenset[str], None, frozenset[str]]:

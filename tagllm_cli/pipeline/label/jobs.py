@@ -28,8 +28,8 @@ from tagllm_cli.labeling.plan import Plan, PlanOptions
 from tagllm_cli.labeling.stage import Stage
 from tagllm_cli.labeling.templates import load_templates
 from tagllm_cli.pipeline.label.run import Job, RunOptions
-from tagllm_cli.records import Decision, Failure, Image, ImageInfo, Item, Status
-from tagllm_cli.sources.base import SourceOptions
+from tagllm_cli.records import Decision, Failure, ImageInfo, Item, Status
+from tagllm_cli.sources.base import Source, SourceOptions, recall
 from tagllm_cli.sources.registry import open_source, reopen
 from tagllm_cli.store.atomic import check_writable_path
 from tagllm_cli.store.table import Table, open_table
@@ -52,14 +52,16 @@ def candidates_job(
     cooccurrence: Path | None = None,
     threshold: float = 0.5,
     source_options: SourceOptions = SourceOptions(),  # noqa: B008 (frozen)
+    source_format: str | None = None,
 ) -> Job:
     """Return the job of `tagllm candidates`. Raises UsageError for anything that cannot be used.
 
-    `strategy` is one of plan.STRATEGIES (None: as pinned, else groups), `cooccurrence` a table or a file of scenes that
-    groups are made by, `threshold` in [0, 1] the probability above which `binary` proposes a label.
+    `source_format` is one of sources.registry.KINDS (None: found out), `strategy` one of plan.STRATEGIES (None: as
+    pinned, else groups), `cooccurrence` a table or a file of scenes that groups are made by, `threshold` in [0, 1] the
+    probability above which `binary` proposes a label.
     """
     check_writable_path(out, TableError)
-    images = open_source(source, source_options, offline=options.offline)
+    images = open_source(source, source_options, source_format, offline=options.offline)
     known = load_vocabulary(vocabulary)
     counted = None if cooccurrence is None else load_cooccurrence(cooccurrence, known)
     plan_options = _plan_options("candidates", known, model, options)
@@ -69,7 +71,7 @@ def candidates_job(
         out=out,
         plan_options=plan_options,
         source=images,
-        items=lambda: map(Item, images.images()),
+        items=None,
         stage=lambda plan: _candidate_stage(plan, min_votes, threshold),
         engine=lambda plan: _engine(plan, model, out),
         served=lambda: identify_served(model),
@@ -96,7 +98,7 @@ def disambiguate_job(
     options: RunOptions,
     *,
     concepts: str | None = None,
-    root: Path | None = None,
+    root: str | None = None,
     thresholds: Thresholds = Thresholds(),  # noqa: B008 (frozen)
 ) -> Job:
     """Return the job of `tagllm disambiguate`. Raises UsageError for anything that cannot be used.
@@ -117,7 +119,7 @@ def disambiguate_job(
         out=out,
         plan_options=_plan_options("labels", vocabulary, model, options),
         source=images,
-        items=lambda: _items(candidates),
+        items=lambda: _items(candidates, images),
         stage=lambda plan: Disambiguate(plan, cards, thresholds),
         engine=lambda plan: _engine(plan, model, out),
         served=lambda: identify_served(model),
@@ -142,10 +144,10 @@ def _disambiguation(out: Path, model: ModelOptions) -> str:
     return shlex.join(words)
 
 
-def _items(candidates: Table) -> Iterator[Item]:
+def _items(candidates: Table, source: Source) -> Iterator[Item]:
     """Yield the items of candidate rows; a failed row stays failed, a pending one has nothing to ask about yet."""
     for row in candidates.rows():
-        image = Image(row.image_id, row.uri)
+        image = recall(source, row.image_id, row.uri)
         failure = None
         if row.status is Status.FAILED:
             kind, _, message = (row.error or "failed").partition(": ")

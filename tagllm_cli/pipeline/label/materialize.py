@@ -18,9 +18,9 @@ import tagllm_cli
 from tagllm_cli.errors import InterruptedRunError
 from tagllm_cli.labeling.plan import Plan
 from tagllm_cli.labeling.stage import Stage
-from tagllm_cli.pipeline.label.pending import RequestKeys
+from tagllm_cli.pipeline.label.pending import RETRIED_KINDS, RequestKeys
 from tagllm_cli.pipeline.label.summary import RowCounts
-from tagllm_cli.records import Failure, Response, Row, Status
+from tagllm_cli.records import Failure, Response, Row, SourceInfo, Status
 from tagllm_cli.store.atomic import file_state
 from tagllm_cli.store.evidence import Evidence
 from tagllm_cli.store.evidence_layout import RecordedImage
@@ -47,8 +47,7 @@ def materialize(
     Raises InterruptedRunError where it would take more than `seconds`: the table stays as it was.
     """
     until = None if seconds is None else time.monotonic() + seconds
-    says = {**plan.to_json(), **job.derivation}
-    info = TableInfo(job.plan_options.stage, job.source.describe(), plan.vocabulary, says)
+    info = _info(job, plan, evidence, options)
     evidence.commit()
     revision, settings = evidence.revision, _settings(info, options)
     last = evidence.meta("table", derived=True) or {}
@@ -68,6 +67,24 @@ def materialize(
     state = {"revision": revision, "settings": settings, "file": file_state(job.out), "counts": counts.to_json()}
     evidence.set_meta("table", state, revises=False)
     return counts
+
+
+def finished_counts(job: Job, plan: Plan, evidence: Evidence, options: RunOptions) -> RowCounts | None:
+    """Return what the table holds, if it is finished and no run would find anything to do; else None."""
+    last = evidence.meta("table", derived=True) or {}
+    now = (_settings(_info(job, plan, evidence, options), options), file_state(job.out), evidence.revision)
+    if (last.get("settings"), last.get("file"), last.get("revision")) != now or evidence.has_changes:
+        return None
+    counts = RowCounts(**last["counts"])
+    return None if counts.pending or not evidence.is_settled(RETRIED_KINDS) else counts
+
+
+def _info(job: Job, plan: Plan, evidence: Evidence, options: RunOptions) -> TableInfo:
+    """Return what the table says about itself; offline the source is the one on record, since nobody looks at it."""
+    source = job.source.describe()
+    if options.offline and (recorded := evidence.meta("source", derived=True)) is not None:
+        source = SourceInfo(**recorded)
+    return TableInfo(job.plan_options.stage, source, plan.vocabulary, {**plan.to_json(), **job.derivation})
 
 
 def _settings(info: TableInfo, options: RunOptions) -> str:

@@ -25,11 +25,12 @@ RETRIED_KINDS = frozenset({"out_of_memory", "unsupported_format"})
 
 @dataclass(frozen=True, slots=True)
 class PendingImage:
-    """An image that may lack responses, all requests about it, and their hash."""
+    """An image that may lack responses, all requests about it, and their hash; `missing` counts those to be asked."""
 
     item: Item
     requests: Sequence[Request]
     requests_hash: bytes
+    missing: int = 0
 
 
 @dataclass(slots=True)
@@ -84,18 +85,22 @@ class RequestKeys:
 
 
 def pending_images(
-    stage: Stage, evidence: Evidence, keys: RequestKeys, *, listed_only: bool = False
+    stage: Stage, evidence: Evidence, keys: RequestKeys, *, listed_only: bool = False, shard: str | None = None
 ) -> Iterator[PendingImage | None]:
-    """Yield the images that are not complete, in source order, and None for each other one.
+    """Yield the images that are not complete, in source order, of one shard or of all; None for each other one.
 
     A caller with other things to do gets its turn with every None: there may be millions in a row.
     """
-    for item, completed in evidence.iter_items(listed_only=listed_only):
-        requests = () if is_permanent_failure(item.info) else stage.requests(item)
-        if requests and completed != (requests_hash := keys.requests_hash(requests)):
-            yield PendingImage(item, requests, requests_hash)
-        else:
-            yield None
+    for item, completed in evidence.iter_items(listed_only=listed_only, shard=shard):
+        yield pending_image(item, completed, stage, keys)
+
+
+def pending_image(item: Item, completed: bytes | None, stage: Stage, keys: RequestKeys) -> PendingImage | None:
+    """Return an image with all requests about it, None if it is complete; `completed` is what the record says."""
+    requests = () if is_permanent_failure(item.info) else stage.requests(item)
+    if requests and completed != (requests_hash := keys.requests_hash(requests)):
+        return PendingImage(item, requests, requests_hash)
+    return None
 
 
 def missing_requests(item: Item, requests: Sequence[Request], evidence: Evidence, keys: RequestKeys) -> list[Request]:

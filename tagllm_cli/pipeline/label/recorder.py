@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from tagllm_cli.errors import TagllmError
-from tagllm_cli.records import ImageInfo, Response
+from tagllm_cli.records import Image, ImageInfo, Response, Shard
 from tagllm_cli.store.evidence import Evidence
 
 # A commit follows a record by this much at most: a killed process loses no more than that, and the responses that had
@@ -34,6 +34,17 @@ class Recorder:
     def engine(self, version: str) -> None:
         """Record the version of the engine that answers."""
         self._evidence.set_run_engine(version)
+
+    def found(self, position: int, image: Image, *, by_hash: bool) -> None:
+        """Record an image that was found while its shard is read."""
+        self._evidence.add_streamed(position, image, by_hash=by_hash)
+        self._uncommitted_images += 1
+        self._commit_soon()
+
+    def finish_shard(self, shard: Shard) -> None:
+        """Record that all images of a shard are known now."""
+        self._evidence.finish_shard(shard)
+        self._commit_soon()
 
     def info(self, image_id: str, info: ImageInfo) -> None:
         """Record what opening an image found out."""

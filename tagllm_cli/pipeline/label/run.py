@@ -8,14 +8,11 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import heapq
 import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import astuple, dataclass, replace
-from itertools import islice
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +23,6 @@ from tagllm_cli.engines.local.image_tokens import TokenCounter
 from tagllm_cli.errors import (
     InterruptedRunError,
     OfflineError,
-    SourceError,
     StoppedRunError,
     TableError,
     TagllmError,
@@ -35,7 +31,15 @@ from tagllm_cli.errors import (
 from tagllm_cli.labeling.plan import Plan, PlanOptions
 from tagllm_cli.labeling.replan import first_notes, new_plan, renew, revise
 from tagllm_cli.labeling.stage import Stage
-from tagllm_cli.pipeline.label.materialize import materialize
+from tagllm_cli.pipeline.label.listing import (
+    Part,
+    Selection,
+    check_gone,
+    check_not_empty,
+    list_source,
+    relist,
+)
+from tagllm_cli.pipeline.label.materialize import finished_counts, materialize
 from tagllm_cli.pipeline.label.pending import (
     PendingCounts,
     RequestKeys,
@@ -51,7 +55,8 @@ from tagllm_cli.records import Item
 from tagllm_cli.sources.base import Source, summarize_left_out
 from tagllm_cli.store.atomic import check_free_space, check_writable_path
 from tagllm_cli.store.damage import damage_as_table_error
-from tagllm_cli.store.evidence import Evidence, SourceChanges
+from tagllm_cli.store.evidence import Evidence
+from tagllm_cli.store.listing import SourceChanges
 from tagllm_cli.store.table import open_table
 from tagllm_cli.store.write_ahead_log import loses_commits
 
@@ -59,8 +64,6 @@ logger = logging.getLogger(__name__)
 
 # After a signal, the table gets this long; a process that goes on is killed 10 s after it (`docker stop`).
 TABLE_SECONDS = 2.5
-# More than this share of the images gone at once looks like a disk that is not mounted.
-GONE_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +72,15 @@ class Job:
 
     `served` asks the endpoints for the model that they serve; it is called only where neither the user nor the pinned
     plan names the model. `counter` returns what counts tokens for --dry-run, and raises ModelError where nothing can.
-    `derivation` holds the settings that change the table without a new request (votes, thresholds).
+    `items` is what an earlier table says about the images; None: the source itself is listed. `derivation` holds the
+    settings that change the table without a new request (votes, thresholds).
     """
 
     command: str
     out: Path
     plan_options: PlanOptions
     source: Source
-    items: Callable[[], Iterator[Item]]
+    items: Callable[[], Iterator[Item]] | None
     stage: Callable[[Plan], Stage]
     engine: Callable[[Plan], Engine]
     served: Callable[[], ModelIdentity | None]
@@ -101,6 +105,7 @@ class RunOptions:
     limit: int | None = None
     sample: int | None = None
     seed: int = 0
+    part: Part | None = None
     dry_run: bool = False
     offline: bool = False
     missing_unknown: bool = False
@@ -112,8 +117,13 @@ class RunOptions:
 
     @property
     def complete(self) -> bool:
-        """Whether a listing under these options shows every image of the source."""
-        return self.limit is None and self.sample is None
+        """Whether a listing under these options shows every image of the table."""
+        return self.selection.is_complete
+
+    @property
+    def selection(self) -> Selection:
+        """Which images the run is about."""
+        return Selection(self.part, self.sample, self.limit, self.seed)
 
 
 def run_job(job: Job, options: RunOptions, reporter: Reporter) -> Summary | DryRun:
@@ -128,6 +138,11 @@ def run_job(job: Job, options: RunOptions, reporter: Reporter) -> Summary | DryR
     with Evidence(_evidence_path(job, options)) as evidence:
         plan, notes = _pin(job, evidence, options)
         listing = _list(job, evidence, options, notes)
+        if listing.is_nothing and not (options.dry_run or options.offline or options.by_hash):
+            counts = finished_counts(job, plan, evidence, options)
+            if counts is not None:
+                return _nothing_to_do(job, counts, listing, options, began)
+        listing = _merge(job, evidence, options, listing, notes)
         if left_out := summarize_left_out(job.source.left_out):
             notes.append(f"left out: {left_out}")
         stage, keys = job.stage(plan), RequestKeys(plan.context())
@@ -171,6 +186,14 @@ def run_job(job: Job, options: RunOptions, reporter: Reporter) -> Summary | DryR
         if stats.asked or stats.images:
             evidence.end_run(summary.to_json())
         return summary
+
+
+def _nothing_to_do(job: Job, counts: RowCounts, listing: SourceChanges, options: RunOptions, began: float) -> Summary:
+    """Return the summary of a run whose source, plan and table are as they were, without looking at each image."""
+    stats, seconds = RunStats(), time.monotonic() - began
+    verdict = _verdict(counts, stats, options)
+    logger.info("%s: nothing has changed", job.command)
+    return Summary(job.command, job.out, counts, stats, Usage(), listing, seconds, job.next_command, verdict)
 
 
 def _evidence_path(job: Job, options: RunOptions) -> Path | None:
@@ -234,40 +257,37 @@ def _pin(job: Job, evidence: Evidence, options: RunOptions) -> tuple[Plan, list[
 
 
 def _list(job: Job, evidence: Evidence, options: RunOptions, notes: list[str]) -> SourceChanges:
-    """List the source and merge it into the evidence, uncommitted; offline the record stays as it is."""
+    """List the source and compare it with the record; offline the record stays as it is."""
     if options.offline:
         evidence.check_images(complete=False)
         count = evidence.count_images()
         return SourceChanges(total=count, new=0, changed=0, gone=0, known=count)
-    evidence.list_images(_chosen(job.items(), options))
+    list_source(job.source, job.items, evidence, options.selection, by_hash=options.by_hash)
     if damaged := evidence.check_images(complete=options.complete):
         notes.append(f"{job.evidence} was damaged: what it says about {damaged:,} images is found out again")
     listing = evidence.compare(complete=options.complete)
-    if listing.total == 0:
-        raise SourceError(
-            f"there are no images in {job.source.describe().uri}", "Name a source or table that has some."
-        )
-    if listing.gone > GONE_SHARE * listing.known and not options.allow_gone:
-        raise SourceError(
-            f"{listing.gone:,} of {listing.known:,} images on record are gone from {job.source.describe().uri}",
-            "If that is meant, say --allow-gone; else look whether the disk is mounted.",
-        )
-    evidence.merge(complete=options.complete, by_hash=options.by_hash)
+    check_not_empty(job.source, listing.total + listing.unread)
     return listing
 
 
-def _chosen(items: Iterator[Item], options: RunOptions) -> Iterator[tuple[int, Item]]:
-    """Number the items and keep those that --sample and --limit choose, with their position in the whole source."""
-    numbered = enumerate(items)
-    if options.sample is not None:
-        # The smallest hashes: the same images for a seed, whatever else comes or goes.
-        chosen = heapq.nsmallest(options.sample, numbered, key=lambda pair: _rank(pair[1].image.id, options.seed))
-        numbered = iter(sorted(chosen, key=lambda pair: pair[0]))  # type: ignore[assignment]
-    return islice(numbered, options.limit)
-
-
-def _rank(image_id: str, seed: int) -> bytes:
-    return hashlib.blake2b(f"{seed}\0{image_id}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+def _merge(
+    job: Job, evidence: Evidence, options: RunOptions, listing: SourceChanges, notes: list[str]
+) -> SourceChanges:
+    """Merge what is listed into the evidence, uncommitted; return how it differs from the record."""
+    if options.offline:
+        return listing
+    if damaged := evidence.damaged_shards():
+        notes.append(f"{job.evidence} was damaged: {len(damaged):,} shards are listed again")
+        for shard in damaged:
+            relist(job.source, evidence, options.selection, shard)
+        evidence.check_images(complete=options.complete)
+        listing = evidence.compare(complete=options.complete)
+    if not options.allow_gone:
+        check_gone(job.source, listing.gone, listing.known)
+    evidence.merge(complete=options.complete, by_hash=options.by_hash)
+    if (source := asdict(job.source.describe())) != evidence.meta("source", derived=True):
+        evidence.set_meta("source", source, revises=False)
+    return listing
 
 
 def _ask(
@@ -281,14 +301,17 @@ def _ask(
 ) -> tuple[RunStats, Usage]:
     """Ask what is missing, if anything is. Raises TableError before an engine starts where no answer could be kept."""
     listed_only = not options.complete
+    unread = sum(is_unread for _, is_unread in evidence.shards(listed_only=listed_only))
     pending = pending_images(stage, evidence, keys, listed_only=listed_only)
     images = sum(image is not None for image in pending)
-    if not images:
+    if not images and not unread:
         return RunStats(), Usage()
     check_free_space(job.evidence.absolute().parent)
-    settings = Settings(plan.context(), plan.max_pixels, job.expects_same_bytes, options.preflight)
+    settings = Settings(
+        plan.context(), plan.max_pixels, job.expects_same_bytes, options.preflight, by_hash=options.by_hash
+    )
     evidence.start_run(job.command, tagllm_cli.__version__)
-    with reporter.watching(job.command, images) as progress:
+    with reporter.watching(job.command, images, unread) as progress:
         scheduler = Scheduler(stage, evidence, job.source, lambda: job.engine(plan), settings, progress)
         stats = asyncio.run(scheduler.run(listed_only=listed_only))
     return stats, scheduler.usage

@@ -1,10 +1,11 @@
 """The scheduler: images that lack responses are opened beside the engine, and responses are recorded as they arrive.
 
-    pending_images -> admit (bounded in requests and bytes) -> read, decode (threads) -> ask -> record -> commit
+    pending_images -> read ahead (threads) -> admit (bounded in requests and bytes) -> decode (threads) -> ask -> record
 
-Images are admitted in source order. At most `engine.capacity` requests are in flight, and at most `Settings.max_bytes`
-of images, so memory does not depend on how many images there are. All requests of one image go out together. The
-engine starts when the first decoded image turns out to lack a response, and not at all when none does.
+Images are read and admitted in source order; those of a shard that nobody has read yet become known on the way. At
+most `engine.capacity` requests are in flight, and at most `Settings.max_bytes` of images, so memory does not depend on
+how many images there are. All requests of one image go out together. The engine starts when the first decoded image
+turns out to lack a response, and not at all when none does.
 """
 
 from __future__ import annotations
@@ -20,18 +21,20 @@ from dataclasses import dataclass, field, replace
 
 from tagllm_cli.engines.base import Engine, Usage
 from tagllm_cli.engines.local.memory import free_memory
-from tagllm_cli.errors import GOES_ON, StoppedRunError, TableError, TagllmError
+from tagllm_cli.errors import GOES_ON, SourceError, StoppedRunError, TableError, TagllmError
 from tagllm_cli.labeling.stage import Stage
 from tagllm_cli.pipeline.label.asking import ask_until_complete
 from tagllm_cli.pipeline.label.circuit_breaker import CircuitBreaker
 from tagllm_cli.pipeline.label.concurrency import RequestLimiter, first, signals
 from tagllm_cli.pipeline.label.lazy_engine import LazyEngine
-from tagllm_cli.pipeline.label.pending import PendingImage, RequestKeys, missing_requests, pending_images
+from tagllm_cli.pipeline.label.pending import PendingImage, RequestKeys, missing_requests
+from tagllm_cli.pipeline.label.read_ahead import ReadAhead
+from tagllm_cli.pipeline.label.reads import ReadImage, Reads, ShardRead
 from tagllm_cli.pipeline.label.recorder import Recorder
 from tagllm_cli.pipeline.label.sanity_check import Sample, SanityCheck
 from tagllm_cli.pipeline.progress import RunProgress
-from tagllm_cli.records import DecodedImage, Failure, Image, ImageInfo, Item, Request, Response
-from tagllm_cli.sources.base import ReadFailure, Source
+from tagllm_cli.records import DecodedImage, Failure, ImageInfo, Item, Request, Response
+from tagllm_cli.sources.base import STORAGE_KINDS, ReadFailure, Source
 from tagllm_cli.sources.decode import decode
 from tagllm_cli.store.evidence import Evidence
 
@@ -39,6 +42,7 @@ from tagllm_cli.store.evidence import Evidence
 # and the table must be written by then.
 DRAIN_SECONDS = 3.0
 TROUBLE_SECONDS = 1.0
+MOST_STORAGE_FAILURES = 16  # one after the other
 DECODE_THREADS = min(16, max(2, os.cpu_count() or 1))
 MOST_BYTES = 1 << 30
 _BYTES_PER_PIXEL = 3
@@ -54,7 +58,7 @@ class Settings:
     `context` is the plan's; `max_pixels` bounds width x height. `expects_same_bytes`: an image whose fingerprint is not
     the recorded one is a failure instead of a new image. `checks`: end the run when answers make no sense or nearly all
     requests fail. `max_bytes` of images are held at a time; None: 1 GiB, or a quarter of the free memory if that is
-    less.
+    less. `by_hash`: no version on record is trusted.
     """
 
     context: bytes
@@ -62,6 +66,7 @@ class Settings:
     expects_same_bytes: bool = False
     checks: bool = True
     max_bytes: int | None = None
+    by_hash: bool = False
 
 
 @dataclass(slots=True)
@@ -81,6 +86,7 @@ class FailureCounts:
 class RunStats:
     """What the run did so far: counts of images and requests, and seconds since the engine was ready.
 
+    `shards` were read to their end, in which images became known.
     `error` ended the run early, `warning` did not. `engine` is the version of what answered, "" where nothing did.
     """
 
@@ -89,6 +95,7 @@ class RunStats:
     failed_images: int = 0
     asked: int = 0
     failed_requests: int = 0
+    shards: int = 0
     seconds: float = 0.0
     failures: FailureCounts = field(default_factory=FailureCounts)
     interrupted: bool = False
@@ -110,6 +117,7 @@ class RunStats:
             failed_images=self.failed_images + later.failed_images,
             asked=self.asked + later.asked,
             failed_requests=self.failed_requests + later.failed_requests,
+            shards=self.shards + later.shards,
             seconds=self.seconds + later.seconds,
             engine=later.engine or self.engine,
             failures=FailureCounts(
@@ -137,6 +145,10 @@ class Scheduler:
         self._error: Exception | None = None
         self._engine = LazyEngine(engine, self._stop, progress.starting, self._engine_ready)
         self._recorder = Recorder(evidence, self._fail)
+        self._reads = Reads(stage, evidence, self._keys, self._recorder, source, by_hash=settings.by_hash)
+        self._storage_failures = 0  # one after the other
+        # Of pixels and file. An image's own size is known once it is decoded.
+        self._expected_bytes = 2 * settings.max_pixels * _BYTES_PER_PIXEL
         self._check, self._breaker = SanityCheck(stage), CircuitBreaker()
         self._limiter = RequestLimiter(max_bytes=settings.max_bytes or _default_max_bytes())
         self._threads = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
@@ -183,45 +195,66 @@ class Scheduler:
         """Start a task for every image that lacks responses, as room permits, and wait for all of them."""
         tasks: set[asyncio.Task[None]] = set()
         images = 0
-        # Of pixels and file. An image's own size is known once it is open.
-        expected_bytes = 2 * self._settings.max_pixels * _BYTES_PER_PIXEL
+        ahead = ReadAhead(self._source, self._reads.work(listed_only=listed_only))
         try:
-            pending = pending_images(self._stage, self._evidence, self._keys, listed_only=listed_only)
-            for number, image in enumerate(pending):
-                if number % 1000 == 0:
-                    await asyncio.sleep(0)  # signals and responses must not wait for a long stretch of complete images
-                if self._stop.is_set():
-                    break
+            while (read := await self._next(ahead)) is not None:
+                if isinstance(read, ShardRead):
+                    self._reads.end(read)
+                    self.stats.shards += read.images is None
+                    continue
+                image = read.pending or self._reads.found(read)
+                self._watch_storage(read)
                 if image is None:
                     continue
-                missing = len(missing_requests(image.item, image.requests, self._evidence, self._keys))
-                if not missing:
-                    self._recorder.completed(image.item.image.id, image.requests_hash)
-                    continue
                 if not self._engine.is_ready:  # until then images are opened, as many at once as there are threads
-                    self._limiter.set_limit(DECODE_THREADS * missing)
-                await first(self._limiter.acquire(missing, expected_bytes), self._stop.wait())
+                    self._limiter.set_limit(DECODE_THREADS * image.missing)
+                await first(self._limiter.acquire(image.missing, self._expected_bytes), self._stop.wait())
                 if self._stop.is_set():
                     break
                 images += 1
-                task = asyncio.create_task(self._work(image, missing, expected_bytes))
+                task = asyncio.create_task(self._work(image, read.data))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
             self._breaker.expect(images)
         except TagllmError as error:
             self._fail(error)
+        finally:
+            ahead.close()
         await self._drain(tasks)
+
+    async def _next(self, ahead: ReadAhead) -> ReadImage | ShardRead | None:
+        """Return what was read next, None at the end and after a signal."""
+        reading = asyncio.ensure_future(ahead.next())
+        await first(reading, self._stop.wait())
+        if self._stop.is_set():
+            reading.cancel()
+            return None
+        return reading.result()
+
+    def _watch_storage(self, read: ReadImage) -> None:
+        """End the run where image after image cannot be read for a reason that is not the image's."""
+        failure = read.data
+        if not isinstance(failure, ReadFailure) or failure.kind not in STORAGE_KINDS:
+            self._storage_failures = 0
+            return
+        self._storage_failures += 1
+        if self._storage_failures >= MOST_STORAGE_FAILURES:
+            raise SourceError(
+                f"the last {self._storage_failures} images cannot be read: {failure.kind}: {failure.message}",
+                "Look at the connection and the credentials.",
+            )
 
     def _engine_ready(self, engine: Engine) -> None:
         self._limiter.set_limit(engine.capacity)
         self._recorder.engine(engine.version)
         self.stats.engine = engine.version
 
-    async def _work(self, image: PendingImage, requests: int, held: int) -> None:
-        """Process one image within what was acquired for it: so many requests, and so many bytes until it is open."""
+    async def _work(self, image: PendingImage, data: bytes | ReadFailure) -> None:
+        """Process one image within what was acquired for it: its requests, and so many bytes until it is decoded."""
+        held = self._expected_bytes
         try:
             run_in_thread = asyncio.get_running_loop().run_in_executor
-            info, decoded_image = await run_in_thread(self._threads, self._open, image.item.image)
+            info, decoded_image = await run_in_thread(self._threads, self._decode, data)
             actual = _bytes_of(decoded_image)
             self._limiter.release(0, held - actual)
             held = actual
@@ -229,7 +262,7 @@ class Scheduler:
         except Exception as error:
             self._fail(error)
         finally:
-            self._limiter.release(requests, held)
+            self._limiter.release(image.missing, held)
 
     def _fail(self, error: Exception) -> None:
         # After a signal the engine may be dying of the same signal: what it says then is not about the image.
@@ -262,11 +295,9 @@ class Scheduler:
             self._threads.shutdown(wait=False, cancel_futures=True)
             self.stats.seconds = await self._engine.close()
 
-    def _open(self, image: Image) -> tuple[ImageInfo, DecodedImage | None]:
-        try:
-            data = self._source.read(image)
-        except ReadFailure as failure:
-            return ImageInfo(b"", failure=Failure(failure.kind, failure.message)), None
+    def _decode(self, data: bytes | ReadFailure) -> tuple[ImageInfo, DecodedImage | None]:
+        if isinstance(data, ReadFailure):
+            return ImageInfo(b"", failure=Failure(data.kind, data.message)), None
         return decode(data, self._settings.max_pixels)
 
     async def _process(self, image: PendingImage, info: ImageInfo, decoded_image: DecodedImage | None) -> None:

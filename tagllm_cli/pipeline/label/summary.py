@@ -12,7 +12,7 @@ from tagllm_cli.pipeline.label.pending import PendingCounts
 from tagllm_cli.pipeline.label.scheduler import RunStats
 from tagllm_cli.pipeline.label.token_estimate import TokenEstimate
 from tagllm_cli.records import Decision, Row, Status
-from tagllm_cli.store.evidence import SourceChanges
+from tagllm_cli.store.listing import SourceChanges
 
 FAILURE_LINES = 3
 _MESSAGE_LENGTH = 200

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from tagllm_cli.engines.local.image_tokens import Size, TokenCounter, engine_arg
 from tagllm_cli.errors import ModelError
 from tagllm_cli.records import Image, Item, Request
-from tagllm_cli.sources.base import ReadFailure, Source
+from tagllm_cli.sources.base import ReadFailure, Source, read_all, read_or_failure
 from tagllm_cli.sources.decode import fit, measure
 
 SAMPLE = 64
@@ -146,19 +145,23 @@ def _known_sizes(prompts: PendingPrompts, source: Source) -> tuple[Counter[Size]
     An image of the sample stands for many.
     """
     known = Counter({size: images for size, images in prompts.sizes.items() if size is not None})
-    with ThreadPoolExecutor(_READERS) as readers:
-        sampled = [size for size in readers.map(partial(_measure, source), prompts.unmeasured.images) if size]
+    sampled = [size for size in _measured(source, prompts.unmeasured.images) if size]
     measured = known.total() + len(sampled)
     for size in sampled:
         known[size] += max(1, prompts.sizes[None] // len(sampled))
     return known, measured
 
 
-def _measure(source: Source, image: Image) -> Size | None:
-    try:
-        return measure(source.read(image))
-    except ReadFailure:
-        return None
+def _measured(source: Source, images: Sequence[Image]) -> Iterator[Size | None]:
+    if source.is_ordered:
+        yield from (_measure(data) for _, data in read_all(source, images))
+        return
+    with ThreadPoolExecutor(max(_READERS, source.readers)) as readers:
+        yield from readers.map(lambda image: _measure(read_or_failure(source, image)), images)
+
+
+def _measure(data: bytes | ReadFailure) -> Size | None:
+    return None if isinstance(data, ReadFailure) else measure(data)
 
 
 def _estimate(

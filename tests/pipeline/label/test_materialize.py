@@ -131,7 +131,7 @@ def test_images_in_another_order_are_all_there(
     done: Workspace, made: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = Folder.images
-    monkeypatch.setattr(Folder, "images", lambda folder: reversed(list(images(folder))))
+    monkeypatch.setattr(Folder, "images", lambda folder, shard: reversed(list(images(folder, shard))))
     changed(done, made)
     assert list(done.rows()) == [f"{number:03d}.png" for number in reversed(range(IMAGES))]
 

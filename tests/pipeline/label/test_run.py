@@ -116,16 +116,18 @@ class Stopping(Folder):
     """Reads some images, then the run is interrupted."""
 
     left = 2
+    readers = 1
 
     def read(self, image: Image) -> bytes:
         if Stopping.left == 0:
+            time.sleep(0.3)  # images are read ahead: those before this one are done by then
             signal.raise_signal(signal.SIGINT)
             time.sleep(0.05)  # the loop hears of it before this image is done
         Stopping.left -= 1
         return Folder.read(self, image)
 
 
-def interrupt(workspace: Workspace, *, after: int, **options: bool) -> None:
+def interrupt(workspace: Workspace, *, after: int, **options: Any) -> None:
     """Run `candidates` until it has read some images."""
     Stopping.left = after
     chosen = RunOptions(**options)

@@ -12,7 +12,7 @@ from tagllm_cli.errors import InterruptedRunError, StoppedRunError
 from tagllm_cli.pipeline.label.scheduler import RunStats
 from tagllm_cli.pipeline.label.summary import RowCounts, Summary
 from tagllm_cli.records import Decision, Failure, LabelEntry, Row, Status
-from tagllm_cli.store.evidence import SourceChanges
+from tagllm_cli.store.listing import SourceChanges
 from tests.support.workspace import LABELS, Workspace, snapshot
 
 EACH = 4

@@ -1,0 +1,94 @@
+"""What a run reads, in source order: files of images that lack responses, parts of shards, shards that nobody knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from tagllm_cli.labeling.stage import Stage
+from tagllm_cli.pipeline.label.pending import (
+    PendingImage,
+    RequestKeys,
+    missing_requests,
+    pending_image,
+    pending_images,
+)
+from tagllm_cli.pipeline.label.recorder import Recorder
+from tagllm_cli.records import Image, Shard
+from tagllm_cli.sources.base import IMAGES_PER_STREAM, ReadFailure, Source
+from tagllm_cli.store.evidence import Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRead:
+    """A shard to be read: `images` of it in order; None: all that there are, since nobody knows them yet."""
+
+    shard: Shard
+    images: Sequence[PendingImage] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadImage:
+    """An image with its bytes or why there are none; `pending` is None where it was not known before."""
+
+    image: Image
+    data: bytes | ReadFailure
+    pending: PendingImage | None = None
+
+
+# What is to be read next; None: an image that need not be read.
+Work = PendingImage | ShardRead | None
+
+
+class Reads:
+    """The reads of one run, and the record of what they find in shards that nobody has read yet."""
+
+    def __init__(
+        self, stage: Stage, evidence: Evidence, keys: RequestKeys, recorder: Recorder, source: Source, *, by_hash: bool
+    ) -> None:
+        self._stage, self._evidence, self._keys = stage, evidence, keys
+        self._recorder, self._source, self._by_hash = recorder, source, by_hash
+        self._position = 0
+        self._is_whole = True
+
+    def work(self, *, listed_only: bool) -> Iterator[Work]:
+        """Yield what to read. An image whose responses are all on record, under another image's name, is completed."""
+        for shard, is_unread in self._evidence.shards(listed_only=listed_only):
+            if is_unread:
+                yield ShardRead(shard)
+            elif self._source.is_ordered:
+                lacking = (image for image in self._lacking(shard, listed_only=listed_only) if image is not None)
+                while some := list(islice(lacking, IMAGES_PER_STREAM)):
+                    yield ShardRead(shard, some)
+            else:
+                yield from self._lacking(shard, listed_only=listed_only)
+
+    def found(self, read: ReadImage) -> PendingImage | None:
+        """Record an image of an unread shard; return it if it lacks responses."""
+        image = read.image
+        self._is_whole &= image.id != image.shard
+        self._recorder.found(self._position, image, by_hash=self._by_hash)
+        self._position += 1
+        item, completed = self._evidence.item_to_ask(image.id)
+        pending = pending_image(item, completed, self._stage, self._keys)
+        return None if pending is None else self._with_missing(pending)
+
+    def end(self, read: ShardRead) -> None:
+        """Record that an unread shard was read to its end; one that is damaged is read again by the next run."""
+        if read.images is None:
+            if self._is_whole:
+                self._recorder.finish_shard(read.shard)
+            self._position, self._is_whole = 0, True
+
+    def _lacking(self, shard: Shard, *, listed_only: bool) -> Iterator[PendingImage | None]:
+        pending = pending_images(self._stage, self._evidence, self._keys, listed_only=listed_only, shard=shard.name)
+        for image in pending:
+            yield None if image is None else self._with_missing(image)
+
+    def _with_missing(self, image: PendingImage) -> PendingImage | None:
+        missing = len(missing_requests(image.item, image.requests, self._evidence, self._keys))
+        if not missing:
+            self._recorder.completed(image.item.image.id, image.requests_hash)
+            return None
+        return replace(image, missing=missing)

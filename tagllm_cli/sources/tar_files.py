@@ -1,0 +1,158 @@
+"""The bytes of tar files: local ones by position, remote ones from front to back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections import OrderedDict
+
+from tagllm_cli.sources.base import ReadFailure
+from tagllm_cli.sources.storage import Storage, StoredFile
+from tagllm_cli.sources.tar_members import BLOCK
+
+_CHUNK = 1 << 20  # bytes that are read ahead of headers and small members
+_RETRY_SECONDS = (0.5, 2.0, 8.0)  # before a connection that broke is opened again, without one byte in between
+
+
+class _Descriptor:
+    """An open file that is closed when the last thread has let go of it."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, path: str) -> None:
+        self.number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError, OSError):  # it was never opened
+            os.close(self.number)
+
+
+class LocalReader:
+    """Reads at positions of local files, from several threads at once; keeps the last `most` files open."""
+
+    def __init__(self, most: int = 64) -> None:
+        self._most = most
+        self._open: OrderedDict[tuple[str, str], _Descriptor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, path: str, version: str, start: int, length: int) -> bytes:
+        """Return `length` bytes, fewer where the file ends before. A file of another version is opened again.
+
+        Raises OSError.
+        """
+        descriptor = self._descriptor(path, version)
+        data = os.pread(descriptor.number, length, start)
+        if 0 < len(data) < length:  # one call returns at most 2 GiB
+            parts = [data]
+            while data := os.pread(descriptor.number, length - sum(map(len, parts)), start + sum(map(len, parts))):
+                parts.append(data)
+            return b"".join(parts)
+        return data
+
+    def _descriptor(self, path: str, version: str) -> _Descriptor:
+        key = (path, version)
+        with self._lock:
+            found = self._open.get(key)
+            if found is not None:
+                self._open.move_to_end(key)
+                return found
+        opened = _Descriptor(path)
+        with self._lock:
+            self._open[key] = opened
+            while len(self._open) > self._most:
+                self._open.popitem(last=False)
+        return opened
+
+
+class ForwardFile:
+    """A stored file read from front to back, and opened again where its connection breaks and it is not seekable.
+
+    It can go back by one block of a tar archive. Raises ReadFailure.
+    """
+
+    def __init__(self, storage: Storage, stored: StoredFile) -> None:
+        self._storage, self._stored = storage, stored
+        self._position = 0
+        self._chunk, self._end = b"", 0  # what is held, and where in the file it ends
+        self._failed = 0  # connections, since the last byte
+        self._file = storage.open(stored.name)
+        self.is_seekable = self._file.seekable()
+        self.size = stored.size
+        if self.size < 0 and self.is_seekable:
+            self.size = self._file.seek(0, os.SEEK_END)
+            self._file.seek(0)
+
+    def __enter__(self) -> ForwardFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def tell(self) -> int:
+        """Return the position in bytes."""
+        return self._position
+
+    def seek(self, position: int) -> int:
+        """Go on at a position; up to it the file is read where there is no other way."""
+        if position < self._end - len(self._chunk):
+            raise ValueError(f"position {position} has passed")
+        if position > self._end and self.is_seekable:
+            self._chunk, self._end = b"", self._file.seek(position)
+        while position > self._end:
+            self._chunk = self._fetch(min(_CHUNK, position - self._end))
+            if not self._chunk:
+                reason = f"the archive ends too early, at byte {self._end}"
+                raise ReadFailure("truncated_file", f"{reason}; copy or download it again")
+        self._position = position
+        return position
+
+    def read(self, size: int) -> bytes:
+        """Return `size` bytes, fewer only at the end of the file."""
+        start = self._position - self._end + len(self._chunk)
+        data = self._chunk[start : start + size]
+        missing = size - len(data)
+        if missing >= _CHUNK:
+            data += self._fetch(missing)
+            self._chunk = data[-BLOCK:]
+        elif missing:
+            self._chunk = self._chunk[max(0, start - BLOCK) :] + self._fetch(_CHUNK)
+            start = self._position - self._end + len(self._chunk)
+            data = self._chunk[start : start + size]
+        self._position += len(data)
+        return data
+
+    def _fetch(self, size: int) -> bytes:
+        """Return the next `size` bytes of the file, fewer only at its end."""
+        parts: list[bytes] = []
+        while size > 0:
+            try:
+                part = self._file.read(size)
+                if not part and self._end < self.size:
+                    raise ReadFailure("unreachable", f"the connection ended at byte {self._end} of {self.size}")
+            except ReadFailure as failure:
+                self._reconnect(failure)
+                continue
+            if not part:
+                break
+            self._failed = 0
+            self._end += len(part)
+            size -= len(part)
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _reconnect(self, failure: ReadFailure) -> None:
+        """Open the file again where it broke. Raises the failure where that is of no use, or was not once too often."""
+        if self.is_seekable or failure.kind != "unreachable" or self._failed == len(_RETRY_SECONDS):
+            raise failure  # storage has tried again what is seekable
+        time.sleep(_RETRY_SECONDS[self._failed])
+        self._failed += 1
+        self._file.close()
+        if self._storage.stat(self._stored.name).version != self._stored.version:
+            raise ReadFailure("changed", "the file changed while it was read; run again") from failure
+        self._file = self._storage.open(self._stored.name)
+        passed = 0
+        with contextlib.suppress(ReadFailure):  # it broke again: the next read says so
+            while passed < self._end and (part := self._file.read(min(_CHUNK, self._end - passed))):
+                passed += len(part)
