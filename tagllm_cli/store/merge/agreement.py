@@ -13,6 +13,7 @@ from tagllm_cli.store.merge.parts import Part
 
 # The names of a plan's parts and of the settings beside it, in words; the order is that of the messages.
 _WORDS = {
+    "stage": "the stage",
     "model": "the model",
     "model_digest": "the files of the model",
     "vocabulary": "the vocabulary",
@@ -66,7 +67,7 @@ def _differences(first: Part, other: Part) -> Iterator[str]:
         yield from _unequal(first.meta("plan"), other.meta("plan"))
         return
     if one.info.stage != two.info.stage:
-        yield f"the stage ({one.info.stage}, {two.info.stage})"
+        yield from _unequal({"stage": one.info.stage}, {"stage": two.info.stage})
         return
     yield from _unequal(one.info.plan, two.info.plan)
     # Another uri is no difference: the same images may be mounted elsewhere on each machine.

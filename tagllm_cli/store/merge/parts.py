@@ -29,7 +29,7 @@ from tagllm_cli.store.sqlite import SQLiteFile
 from tagllm_cli.store.table import Table, open_table
 from tagllm_cli.store.write_ahead_log import loses_commits
 
-_PAGE = 500  # rows of one part in memory
+_PAGE = 200  # rows of one part in memory
 _CACHE_KIB = 256  # of SQLite, for one part: there may be hundreds, and each is read from front to back
 _ONCE_MORE = "Run its command once more, or restore it from a backup."
 
@@ -149,10 +149,9 @@ def _check_header(header: bytes, evidence: Path) -> None:
 def _opened(evidence: Path) -> Iterator[Callable[[str, Sequence[Any]], list[Any]]]:
     # Immutable: SQLite makes no files beside it, and needs none of the locks that network file systems lack.
     uri = f"file:{quote(os.path.abspath(evidence))}?mode=ro&immutable=1"
-    with damage_as_table_error(evidence), contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
+    with contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
         for name, function in LAYOUT.functions.items():
             db.create_function(name, 1, function, deterministic=True)
-        db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
 
         def query(statement: str, values: Sequence[Any] = ()) -> list[Any]:
             try:
@@ -160,6 +159,7 @@ def _opened(evidence: Path) -> Iterator[Callable[[str, Sequence[Any]], list[Any]
             except (sqlite3.Error, UnicodeDecodeError) as error:
                 raise damaged(evidence, error) from error
 
+        query(f"PRAGMA cache_size = -{_CACHE_KIB}")
         yield query
 
 
