@@ -1,6 +1,7 @@
 """`kill -9` at random moments: the same tables, no recorded answer asked for again, and few of those that were sent.
 
-`make kills` does it 100 times with each command and prints a report; TAGLLM_KILLS sets another number.
+`make kills` does it 100 times with each command, 25 times with each kind of shards, and prints a report; TAGLLM_KILLS
+sets another number.
 """
 
 from __future__ import annotations
@@ -26,12 +27,16 @@ from tagllm_cli.records import Row
 from tagllm_cli.store.table import open_table
 from tests.support.faulty_proxy import FaultyProxy, slow
 from tests.support.label_process import plain_command, processes
+from tests.support.object_store import ENVIRONMENT, object_store
+from tests.support.packing import packed
 from tests.support.stub_server import respond
 from tests.support.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("TAGLLM_KILLS", "15"))
+KILLS_OF_SHARDS = int(os.environ.get("TAGLLM_KILLS", "40")) // 4
+SHARDS = ("tar", "parquet", "tar on S3", "parquet on S3")
 MOST_LOST = 64  # answers that were sent and are asked for again, per kill
 IMAGES = 80
 PAUSE_S = 0.02
@@ -59,12 +64,14 @@ class World:
     root: Path
     ledger: Ledger
     words: dict[str, list[str]]
+    environment: dict[str, str]
     rows: dict[str, list[Row]] = field(default_factory=dict)
     questions: dict[str, set[int]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def start(self, command: str, out: Path) -> BaseProcess:
-        process = processes().Process(target=plain_command, args=([*self.words[command], "--out", str(out)],))
+        words = [*self.words[command], "--out", str(out)]
+        process = processes().Process(target=plain_command, args=(words, self.environment))
         process.start()
         return process
 
@@ -84,17 +91,21 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             "candidates": ["candidates", str(workspace.images), *vocabulary, *common],
             "disambiguate": ["disambiguate", str(candidates), *common],
         }
-        world = World(root, ledger, words)
+        for place in SHARDS:
+            source = packed(workspace.images, place, root / place)
+            words[place] = ["candidates", source, "--source-format", place.partition(" on ")[0], *vocabulary, *common]
+        world = World(root, ledger, words, {**ENVIRONMENT, "AWS_ENDPOINT_URL": object_store().url})
         world.start("candidates", root / "warm-up" / "t.parquet").join(120)  # the first process takes seconds to start
         ledger.sent.clear()
         for command in words:
-            began = time.monotonic()
+            before, began = len(ledger.sent), time.monotonic()
             out = root / f"whole-{command}.parquet"
             process = world.start(command, out)
             process.join(120)
             assert process.exitcode == 0
             world.seconds[command] = time.monotonic() - began
-            world.questions[command] = set(ledger.sent) - set().union(*world.questions.values())
+            asked = set(ledger.sent[before:])
+            world.questions[command] = asked
             world.rows[command] = list(open_table(out).rows())
         yield world
 
@@ -113,14 +124,17 @@ def recorded(out: Path, copy: Path) -> set[int]:
         return {number for (number,) in database.execute("SELECT prompt_tokens FROM response")}
 
 
-@pytest.mark.parametrize("command", ["candidates", "disambiguate"])
+@pytest.mark.parametrize(
+    ("command", "kills"),
+    [("candidates", KILLS), ("disambiguate", KILLS), *((place, KILLS_OF_SHARDS) for place in SHARDS)],
+)
 def test_killed_at_random_moments(
-    world: World, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+    world: World, tmp_path: Path, command: str, kills: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rng, lost, episodes = Random(7), list[int](), 0
-    while len(lost) < KILLS:
+    while len(lost) < kills:
         episodes += 1
-        lost += killed_until_done(world, command, tmp_path / str(episodes) / "t.parquet", KILLS - len(lost), rng)
+        lost += killed_until_done(world, command, tmp_path / str(episodes) / "t.parquet", kills - len(lost), rng)
     if "TAGLLM_KILLS" in os.environ:
         with capsys.disabled():
             print(f"\n{command}: {len(lost)} kills in {episodes} runs of {len(world.questions[command])} questions;")

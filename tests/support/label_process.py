@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import multiprocessing
+import os
 import signal
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from multiprocessing.context import ForkServerContext
 from multiprocessing.synchronize import Event
@@ -146,7 +147,8 @@ def command(arguments: Sequence[str], reached: Event, step: str, answered: int, 
     cli.main()
 
 
-def plain_command(arguments: Sequence[str]) -> None:
-    """Run a `tagllm` command line; this process ends with its exit code."""
+def plain_command(arguments: Sequence[str], environment: Mapping[str, str] = {}) -> None:
+    """Run a `tagllm` command line with more in the environment; this process ends with its exit code."""
+    os.environ.update(environment)
     sys.argv[1:] = arguments
     cli.main()

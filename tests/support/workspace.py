@@ -41,6 +41,8 @@ class Workspace:
 
     def __init__(self, root: Path, images: int = 0) -> None:
         self.images = root / "images"
+        self.source: str | None = None  # None: the folder of images
+        self.source_format: str | None = None
         self.out = root / "out" / "c.parquet"
         self.labels_out = root / "out" / "l.parquet"
         self.vocabulary = root / "vocabulary.yaml"
@@ -61,8 +63,10 @@ class Workspace:
 
     def candidates_job(self, options: RunOptions = DEFAULTS, **settings: Any) -> Job:
         """Return the job of `tagllm candidates`: two arms of groups of 4 labels unless `settings` say otherwise."""
-        settings = {"group_size": 5, **settings}
-        job = candidates_job(str(self.images), str(self.vocabulary), self.out, MODEL, options, **settings)
+        settings = {"group_size": 5, "source_format": self.source_format, **settings}
+        job = candidates_job(
+            self.source or str(self.images), str(self.vocabulary), self.out, MODEL, options, **settings
+        )
         return self._with_engine(job)
 
     def labels_job(self, options: RunOptions = DEFAULTS, **settings: Any) -> Job:

@@ -175,8 +175,9 @@ class DryRun:
         """Return the report for people."""
         found, example = self.pending, self.pending.example
         change = f"{self.listing.new:,} new, {self.listing.changed:,} changed, {self.listing.gone:,} gone"
+        unread = f" and {self.listing.unread:,} shards that were not read yet" if self.listing.unread else ""
         lines = [
-            f"{self.listing.total:,} images in the source ({change})",
+            f"{self.listing.total:,} images{unread} in the source ({change})",
             f"{found.requests:,} requests about {found.images:,} images would be asked; {found.known:,} are on record",
             *(f"  {count:,} images: {reason}" for reason, count in found.reasons.items()),
             *([self.tokens] if isinstance(self.tokens, str) else [] if self.tokens is None else self.tokens.lines()),

@@ -1,0 +1,215 @@
+"""Every kind of source through both stages: the same labels, each image once, no shard opened in vain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tagllm_cli.errors import SourceError, StoppedRunError, TableError
+from tagllm_cli.pipeline.label.listing import Part
+from tagllm_cli.records import Row
+from tagllm_cli.store.table import open_table
+from tests.support.object_store import expired_after, object_store
+from tests.support.packing import PLACES, files_below, packed, parquet_of, shards_of, tar_of
+from tests.support.workspace import Workspace
+
+IMAGES = 17
+EACH = 4  # requests about an image
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path, IMAGES)
+
+
+@pytest.fixture(params=PLACES)
+def place(request: pytest.FixtureRequest) -> Iterator[str]:
+    yield request.param
+
+
+def said(table: Path) -> list[Any]:
+    """Return what does not depend on where the images lie, in the order of the table."""
+    return [(row.fingerprint, row.width, row.height, row.status, row.error, row.labels) for row in rows(table)]
+
+
+def rows(table: Path) -> list[Row]:
+    return list(open_table(table).rows())
+
+
+def on(workspace: Workspace, place: str) -> Workspace:
+    workspace.source = packed(workspace.images, place, workspace.images.parent / "packed")
+    workspace.source_format = place.partition(" on ")[0]
+    return workspace
+
+
+def test_the_same_labels_in_the_same_order_wherever_the_images_lie(workspace: Workspace, place: str) -> None:
+    workspace.candidates()
+    workspace.disambiguate()
+    expected = said(workspace.out), said(workspace.labels_out)
+    for path in workspace.out.parent.iterdir():
+        path.unlink()
+    on(workspace, place)
+    assert workspace.candidates().stats.asked == EACH * IMAGES
+    assert workspace.disambiguate().rows.ok == IMAGES
+    assert (said(workspace.out), said(workspace.labels_out)) == expected
+
+
+def test_a_second_run_has_nothing_to_do(workspace: Workspace, place: str) -> None:
+    on(workspace, place).candidates()
+    before = workspace.out.read_bytes()
+    summary = workspace.candidates()
+    assert (summary.stats.opened, summary.stats.asked, summary.rows.ok) == (0, 0, IMAGES)
+    assert (summary.listing.new, summary.listing.changed, summary.listing.unread) == (0, 0, 0)
+    assert workspace.out.read_bytes() == before
+
+
+@pytest.mark.parametrize("place", [place for place in PLACES if "S3" in place])
+def test_a_second_run_opens_nothing_in_a_bucket(workspace: Workspace, place: str) -> None:
+    store = object_store()
+    root = on(workspace, place).source or ""
+    store.requests.clear()
+    workspace.candidates()
+    assert store.opened(root)
+    store.requests.clear()
+    workspace.candidates()
+    assert store.opened(root) == []
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_a_remote_shard_is_read_once_and_only_new_ones_later(workspace: Workspace, kind: str) -> None:
+    store = object_store()
+    root = on(workspace, f"{kind} on S3").source or ""
+    workspace.candidates()
+    workspace.paint(100, "late.png")
+    late = {"late.png": (workspace.images / "late.png").read_bytes()}
+    store.upload(f"{root}/00001z.{kind}", {"tar": tar_of, "parquet": parquet_of}[kind](late))
+    store.requests.clear()
+    summary = workspace.candidates()
+    assert set(store.opened(root)) == {f"00001z.{kind}"}
+    assert (summary.stats.asked, summary.rows.ok) == (EACH, IMAGES + 1)
+    names = [row.image_id.rpartition("/")[2] for row in rows(workspace.out)]
+    assert names.index("late.png") == 10  # behind the images of the second shard
+
+
+def test_shards_that_nobody_has_read_are_shown_as_shards(workspace: Workspace) -> None:
+    on(workspace, "tar on S3")
+    report = workspace.dry_run()
+    assert (report.listing.unread, report.listing.total, report.pending.images) == (4, 0, 0)
+    assert any("4 shards" in line for line in report.lines())
+    assert not workspace.out.exists()
+    assert workspace.candidates().stats.shards == 4
+
+
+def test_a_changed_shard_is_read_again_and_only_other_images_are_asked_about(workspace: Workspace, place: str) -> None:
+    kind, _, where = place.partition(" on ")
+    if kind not in ("tar", "parquet"):
+        pytest.skip("a folder and a manifest have no shards")
+    root = on(workspace, place).source or ""
+    workspace.candidates()
+    workspace.paint(200, "001.png")
+    (workspace.images / "004.png").unlink()
+    first = shards_of(files_below(workspace.images), kind, 4)[f"00000.{kind}"]
+    if where:
+        object_store().upload(f"{root}/00000.{kind}", first)
+    else:
+        (Path(root) / f"00000.{kind}").write_bytes(first)
+    summary = workspace.candidates()
+    assert summary.stats.asked == EACH
+    names = [row.image_id.rpartition("/")[2] for row in rows(workspace.out)]
+    assert names == sorted(path.name for path in workspace.images.iterdir())
+
+
+def test_parts_are_the_whole_and_stay_as_they_are(workspace: Workspace, place: str) -> None:
+    on(workspace, place).candidates()
+    whole = {row.image_id: row for row in rows(workspace.out)}
+    found: dict[str, Row] = {}
+    for index in range(3):
+        workspace.out = workspace.out.with_name(f"part-{index}.parquet")
+        try:
+            workspace.candidates(part=Part(index, 3))
+        except SourceError as error:
+            assert "there are no images" in error.message  # four shards may leave a part empty
+            continue
+        part = {row.image_id: row for row in rows(workspace.out)}
+        assert not part.keys() & found.keys()
+        found.update(part)
+        assert workspace.candidates(part=Part(index, 3)).stats.asked == 0
+        with pytest.raises(TableError, match=f"holds --shard {index}/3"):
+            workspace.candidates(part=Part((index + 1) % 3, 3))
+    assert found == whole
+
+
+def test_limit_and_sample_take_the_same_everywhere(workspace: Workspace, place: str) -> None:
+    on(workspace, place)
+    assert [row.status for row in rows_after(workspace, limit=3)] == ["ok"] * 3
+    assert workspace.candidates(limit=5).stats.asked == 2 * EACH
+    assert workspace.candidates(sample=4, seed=1).rows.total >= 5
+    again = workspace.candidates(sample=4, seed=1)
+    assert again.stats.asked == 0
+    assert workspace.candidates().rows.ok == IMAGES
+
+
+def rows_after(workspace: Workspace, **options: Any) -> list[Row]:
+    workspace.candidates(**options)
+    return rows(workspace.out)
+
+
+def test_by_hash_every_image_is_read_and_nothing_is_asked(workspace: Workspace, place: str) -> None:
+    on(workspace, place).candidates()
+    summary = workspace.candidates(by_hash=True)
+    assert (summary.stats.opened, summary.stats.asked) == (IMAGES, 0)
+
+
+@pytest.mark.parametrize("where", ["", " on S3"])
+def test_a_damaged_shard_is_a_failed_row_until_it_is_whole(workspace: Workspace, where: str) -> None:
+    root = on(workspace, f"tar{where}").source or ""
+    whole = shards_of(files_below(workspace.images), "tar")["00001.tar"]
+
+    def put(data: bytes) -> None:
+        if where:
+            object_store().upload(f"{root}/00001.tar", data)
+        else:
+            (Path(root) / "00001.tar").write_bytes(data)
+
+    put(whole[:1400])
+    summary = workspace.candidates(max_failed_rate=1.0)
+    found = {row.image_id: row for row in rows(workspace.out)}
+    assert (summary.rows.failed, found["00001.tar"].status) == (1, "failed")
+    assert (found["00001.tar"].error or "").startswith("truncated_file: ")
+    assert summary.rows.ok == IMAGES - 4
+    put(whole)
+    summary = workspace.candidates()
+    assert (summary.rows.ok, summary.rows.failed, summary.stats.asked) == (IMAGES, 0, 4 * EACH)
+
+
+def test_credentials_that_expire_end_the_run_and_it_goes_on_later(workspace: Workspace) -> None:
+    for number in range(IMAGES, 60):
+        workspace.paint(number)
+    on(workspace, "folder on S3")
+    with object_store().failing(expired_after(8)):
+        summary = workspace.candidates()
+    assert isinstance(summary.error, StoppedRunError)
+    assert "forbidden" in summary.error.message
+    assert summary.rows.pending > 20
+    assert summary.rows.failed <= 17
+    done = summary.rows.ok
+    assert workspace.candidates().stats.asked == EACH * (60 - done)
+
+
+def test_credentials_that_never_worked_are_an_error_before_anything_is_written(workspace: Workspace) -> None:
+    on(workspace, "tar on S3")
+    with object_store().failing(lambda method, path: (403, "AccessDenied")), pytest.raises(SourceError) as caught:
+        workspace.candidates()
+    assert "\n" not in caught.value.message
+    assert not workspace.out.with_suffix(".evidence").exists()
+
+
+def test_offline_the_source_on_record_is_kept(workspace: Workspace, place: str) -> None:
+    on(workspace, place).candidates()
+    before = workspace.out.read_bytes()
+    workspace.out.unlink()
+    assert workspace.candidates(offline=True).rows.ok == IMAGES
+    assert workspace.out.read_bytes() == before
