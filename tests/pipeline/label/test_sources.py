@@ -128,12 +128,10 @@ def test_parts_are_the_whole_and_stay_as_they_are(workspace: Workspace, place: s
     found: dict[str, Row] = {}
     for index in range(3):
         workspace.out = workspace.out.with_name(f"part-{index}.parquet")
-        try:
-            workspace.candidates(part=Part(index, 3))
-        except SourceError as error:
-            assert "there are no images" in error.message  # four shards may leave a part empty
-            continue
+        workspace.candidates(part=Part(index, 3))
         part = {row.image_id: row for row in rows(workspace.out)}
+        if not part:  # of four shards there may be none in a part
+            continue
         assert not part.keys() & found.keys()
         found.update(part)
         assert workspace.candidates(part=Part(index, 3)).stats.asked == 0
