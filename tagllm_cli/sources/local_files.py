@@ -36,8 +36,7 @@ class LocalFiles:
         for glob in globs:
             folder, rest = split_folder(glob)
             segments = rest.split("/")
-            deep = "**" in segments
-            for path in self._walk(folder, deep or len(segments) - 1):
+            for path in self.walk(folder, None if "**" in segments else len(segments) - 1):
                 below = path[len(folder) + 1 :] if folder else path
                 if path.lower().endswith(wanted) and match_segments(below.split("/"), segments):
                     found[path] = self._stored(path)
@@ -83,10 +82,11 @@ class LocalFiles:
             return StoredFile(name, -1, "")
         return _stored(name, status)
 
-    def _walk(self, folder: str, depth: bool | int) -> Iterator[str]:
-        """Yield the paths below the root of all visible entries below a folder that are no folders.
+    def walk(self, folder: str = "", depth: int | None = None) -> Iterator[str]:
+        """Yield the paths below the root of all visible entries below a folder that are no folders, in no order.
 
-        `depth` is how many folders to go down, True: all.
+        `depth` is how many folders to go down, None: all. SYSTEM_FOLDERS are left out. Raises SourceError where a
+        folder may not be listed.
         """
         levels: list[tuple[str, tuple[int, int]]] = []
         todo = [(folder, 0)]
@@ -109,7 +109,7 @@ class LocalFiles:
                     continue
                 if not _is_folder(entry):
                     yield name
-                elif (depth is True or level < depth) and entry.name.lower() not in SYSTEM_FOLDERS:
+                elif (depth is None or level < depth) and entry.name.lower() not in SYSTEM_FOLDERS:
                     todo.append((name, level + 1))
 
 

@@ -54,13 +54,16 @@ def literal(pattern: str) -> str | None:
     return _ESCAPED.sub(r"\1", pattern)
 
 
-def has_special(text: str) -> bool:
-    """Tell whether a text is more than one name when read as a pattern.
+def first_special(text: str) -> int | None:
+    """Return where the first wildcard or brace stands that makes a text more than one name; escaped ones count too.
 
-    >>> has_special("a.tar"), has_special("{a,b}.tar"), has_special("{a}.tar"), has_special("*.tar")
-    (False, True, False, True)
+    >>> first_special("a.tar"), first_special("{a}/{b,c}.tar"), first_special("a/*.tar"), first_special("a[b")
+    (None, 4, 2, None)
     """
-    return bool(re.search(r"[*?]|\[.+\]", text)) or any(len(piece) > 1 for piece in _pieces(text))
+    found = re.search(r"[*?]|\[.+\]", text)
+    first, *others = _pieces(text)
+    places = [found.start()] if found else []
+    return min([*places, len(first[0])] if others else places, default=None)
 
 
 def is_match(path: str, pattern: str) -> bool:

@@ -47,6 +47,8 @@ def open_source(
     """
     if not spec:
         raise SourceError("the source is an empty text", "Give the path of a folder of images.")
+    if kind is not None and kind not in KINDS:
+        raise SourceError(f"there is no kind of source {kind!r}", f"Choose one of: {', '.join(KINDS)}.")
     found = detect(spec, kind, offline=offline)
     source = KINDS[found.kind].open(found.root, replace(options, pattern=found.pattern))
     if not offline:

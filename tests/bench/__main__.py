@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tests.bench import sources
 from tests.bench.client import client
 from tests.bench.tiling import tiles, tiling
 
@@ -127,7 +128,7 @@ def raw(folder: str) -> dict[str, Any]:
 
 def start_up(chosen: argparse.Namespace) -> None:
     """(3) `tagllm --help`, the whole process."""
-    times = [_timed([sys.executable, "-m", "tagllm_cli", "--help"])[0] for _ in range(11)]
+    times = [timed([sys.executable, "-m", "tagllm_cli", "--help"])[0] for _ in range(11)]
     middle = statistics.median(times)
     say("(3) tagllm --help, seconds (median of 11)", f"{middle:.2f}", "<= 0.3", middle <= 0.3)
 
@@ -144,7 +145,7 @@ def memory(chosen: argparse.Namespace) -> None:
     more = peaks[MANY] - peaks[FEW]
     what = f"(4) resident memory, {FEW:,} images {peaks[FEW]:.0f} MB, {MANY:,} images: more by (MB)"
     say(what, f"{more:.0f}", "<= 100", more <= 100)
-    seconds, printed = _timed(_command(chosen.out / f"tiny-{MANY}", chosen.out / f"tiny-{MANY}.parquet"))
+    seconds, printed = timed(_command(chosen.out / f"tiny-{MANY}", chosen.out / f"tiny-{MANY}.parquet"))
     if json.loads(printed)["asked"]["requests"]:
         sys.exit("the rerun asked something")
     say(f"(5) a rerun over {MANY:,} images with nothing to do, seconds", f"{seconds:.1f}", "<= 5", seconds <= 5)
@@ -213,16 +214,17 @@ def _candidates(folder: Path, out: Path, *options: str) -> dict[str, Any]:
         str(out),
         *options,
     ]
-    return dict(json.loads(_timed([*command, "--json", "--quiet"])[1]))
+    return dict(json.loads(timed([*command, "--json", "--quiet"])[1]))
 
 
 def _child(name: str, *arguments: str) -> dict[str, Any]:
     """Run one of CHILDREN in a process of its own, and return what it found: vLLM logs to stdout, too."""
-    _, printed = _timed([sys.executable, "-m", "tests.bench", f"--child={name}", *arguments])
+    _, printed = timed([sys.executable, "-m", "tests.bench", f"--child={name}", *arguments])
     return dict(json.loads(next(line for line in printed.splitlines() if line.startswith("{"))))
 
 
-def _timed(command: Sequence[str]) -> tuple[float, str]:
+def timed(command: Sequence[str]) -> tuple[float, str]:
+    """Return the seconds that a command took, and what it printed; exit where it failed."""
     began = time.monotonic()
     # `tagllm` keeps OpenMP's threads from spinning while they wait; what it is compared with gets the same.
     environment = {"GOMP_SPINCOUNT": "3000", **os.environ}
@@ -238,8 +240,19 @@ MEASUREMENTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "help": start_up,
     "memory": memory,
     "client": lambda chosen: client(chosen, say),
+    "sources": lambda chosen: sources.sources(chosen, _child, say),
+    "listing": lambda chosen: sources.listing(chosen, _child, say),
+    "remote": lambda chosen: sources.remote(chosen, _child, say),
 }
-CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {"raw": raw, "tiles": tiles, "label": label}
+CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {
+    "raw": raw,
+    "tiles": tiles,
+    "label": label,
+    "labeled": sources.labeled,
+    "first_question": sources.first_question,
+    "answered": sources.answered,
+    "idle": sources.idle,
+}
 
 if __name__ == "__main__":
     if sys.argv[1:2] and sys.argv[1].startswith("--child="):

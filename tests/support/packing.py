@@ -48,10 +48,10 @@ def shards_of(files: Mapping[str, bytes], kind: str, per_shard: int = PER_SHARD)
     return {f"{number:05}.{kind}": pack({name: files[name] for name in part}) for number, part in enumerate(parts)}
 
 
-def packed(folder: Path, place: str, out: Path) -> str:
+def packed(folder: Path, place: str, out: Path, per_shard: int = PER_SHARD) -> str:
     """Pack the images of a folder below `out` or into a new bucket, and return the source's name.
 
-    `place` is one of PLACES.
+    `place` is one of PLACES; `per_shard` images go into a shard.
     """
     kind, _, where = place.partition(" on ")
     files = files_below(folder)
@@ -60,7 +60,7 @@ def packed(folder: Path, place: str, out: Path) -> str:
         lines = [str(folder / name) for name in files]
         (out / "images.csv").write_text("path,id\n" + "".join(f"{line},{Path(line).name}\n" for line in lines))
         return str(out / "images.csv")
-    contents = files if kind == "folder" else shards_of(files, kind)
+    contents = files if kind == "folder" else shards_of(files, kind, per_shard)
     if where == "S3":
         return f"{object_store().bucket({f'data/{name}': data for name, data in contents.items()})}/data"
     for name, data in contents.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,8 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 @pytest.fixture(params=PLACES)
-def place(request: pytest.FixtureRequest) -> Iterator[str]:
-    yield request.param
+def place(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 def said(table: Path) -> list[Any]:
@@ -126,17 +125,15 @@ def test_parts_are_the_whole_and_stay_as_they_are(workspace: Workspace, place: s
     on(workspace, place).candidates()
     whole = {row.image_id: row for row in rows(workspace.out)}
     found: dict[str, Row] = {}
-    for index in range(3):
+    for index in range(2):
         workspace.out = workspace.out.with_name(f"part-{index}.parquet")
-        workspace.candidates(part=Part(index, 3))
+        workspace.candidates(part=Part(index, 2))
         part = {row.image_id: row for row in rows(workspace.out)}
-        if not part:  # of four shards there may be none in a part
-            continue
         assert not part.keys() & found.keys()
         found.update(part)
-        assert workspace.candidates(part=Part(index, 3)).stats.asked == 0
-        with pytest.raises(TableError, match=f"holds --shard {index}/3"):
-            workspace.candidates(part=Part((index + 1) % 3, 3))
+        assert workspace.candidates(part=Part(index, 2)).stats.asked == 0
+        with pytest.raises(TableError, match=f"holds --shard {index}/2"):
+            workspace.candidates(part=Part(1 - index, 2))
     assert found == whole
 
 
