@@ -104,8 +104,8 @@ def prepare(folder: Path) -> None:
     (folder / "tagllm.yaml").write_text(blocks(CRON, "yaml")[0], encoding="utf-8")
 
 
-def prepare_sources(folder: Path, web: WebServer) -> None:
-    """Put the photographs into every kind of source that the docs name: on disk, in a bucket, on a web server."""
+def prepare_sources(folder: Path, web: WebServer) -> str:
+    """Put the photographs into every kind of source that the docs name, and return the URL of the bucket."""
     photos = files_below(folder / "photos")
     shards = {f"shards/{name}": data for name, data in shards_of(photos, "tar", PHOTOS // SHARDS).items()}
     for name, data in shards.items():
@@ -123,20 +123,7 @@ def prepare_sources(folder: Path, web: WebServer) -> None:
     (folder / "images.csv").write_text("path,id\n" + "".join(f"photos/{name},{name}\n" for name in names))
     web.files.update({f"/photos/{name}": data for name, data in photos.items()})
     (folder / "urls.txt").write_text("".join(f"{web.url}/photos/{name}\n" for name in names))
-    bucket(shards)
-
-
-@cache
-def _made_bucket() -> None:
-    object_store().client.create_bucket(Bucket="my-bucket")
-
-
-def bucket(files: Mapping[str, bytes]) -> None:
-    """Put files into the bucket that the docs name."""
-    store = object_store()
-    _made_bucket()
-    for name, data in files.items():
-        store.upload(f"s3://my-bucket/{name}", data)
+    return object_store().bucket(shards)
 
 
 def answer(picture: DecodedImage | None, request: Request) -> Response:
@@ -180,14 +167,14 @@ def typed(page: str, folder: Path) -> Typed:
     results: dict[str, Any] = {}
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         web = stack.enter_context(WebServer({}))
-        prepare_sources(folder, web)
+        bucket = prepare_sources(folder, web)
         patch.chdir(folder)
         servers = [stack.enter_context(stub_server(MODEL, answer)) for _ in range(4)]
         for command in commands(page):
             if not command.startswith("tagllm "):
                 continue
             line = re.sub(r"http://localhost:800(\d)", lambda found: servers[int(found[1])].url, command)
-            line = line.replace("https://data.example.org", web.url)
+            line = line.replace("https://data.example.org", web.url).replace("s3://my-bucket", bucket)
             if "--model " in line and "--endpoint " not in line:  # the model would be loaded here
                 line = f"{line} --endpoint {servers[0].url}"
             results[command] = tagllm(line.removeprefix("tagllm "), servers[0].url)
@@ -262,8 +249,9 @@ def test_the_recipes_for_schedulers_label_each_part_once(tmp_path: Path) -> None
         folder = tmp_path / scheduler
         (folder / "bin").mkdir(parents=True)
         prepare_photos(folder)
-        bucket({f"shards/{name}": data for name, data in shards_of(files_below(folder / "photos"), "tar", 3).items()})
-        (folder / "label-part.sh").write_text(script)
+        shards = shards_of(files_below(folder / "photos"), "tar", 3)
+        bucket = object_store().bucket({f"shards/{name}": data for name, data in shards.items()})
+        (folder / "label-part.sh").write_text(script.replace("s3://my-bucket", bucket))
         shim = folder / "bin/tagllm"
         shim.write_text(f'#!/bin/sh\nexec {sys.executable} -m tagllm_cli "$@"\n')
         shim.chmod(0o755)
@@ -342,6 +330,7 @@ def test_every_command_and_option_is_explained(line: str) -> None:
 def test_the_docs_name_no_option_that_does_not_exist() -> None:
     known = {option for command in COMMANDS.values() for param in command.params for option in param.opts}
     foreign = {"--limit-mm-per-prompt", "--port"}  # of `vllm serve`
+    foreign |= {"--array", "--gres", "--time", "--signal"}  # of `sbatch`
     assert set(re.findall(r"--[a-z][a-z-]+", EVERYTHING)) - known - foreign == set()
 
 
