@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from tagllm_cli.cli.console import Console
     from tagllm_cli.engines.factory import ModelOptions
     from tagllm_cli.evaluation.truth import TruthOptions
-    from tagllm_cli.pipeline.label.run import RunOptions
+    from tagllm_cli.pipeline.label.job import RunOptions
     from tagllm_cli.sources.base import SourceOptions
 
 # An LLM gets a few hundred short requests: a hanging one is given up earlier than one of a million images.
@@ -264,8 +264,8 @@ class RunGroup:
 
     def run_options(self, *, by_hash: bool = False) -> RunOptions:
         """Return the run's options; `by_hash`: changed images are told by a hash of their bytes."""
+        from tagllm_cli.pipeline.label.job import RunOptions
         from tagllm_cli.pipeline.label.listing import Part
-        from tagllm_cli.pipeline.label.run import RunOptions
 
         return RunOptions(
             limit=self.limit,

@@ -10,7 +10,7 @@ from tagllm_cli.errors import TagllmError
 
 if TYPE_CHECKING:
     from tagllm_cli.cli.console import Console
-    from tagllm_cli.pipeline.label.run import Job, RunOptions
+    from tagllm_cli.pipeline.label.job import Job, RunOptions
 
 
 def end(console: Console, error: TagllmError) -> NoReturn:

@@ -18,7 +18,7 @@ from tagllm_cli.cli import logs
 
 if TYPE_CHECKING:
     from tagllm_cli.engines.base import Usage
-    from tagllm_cli.pipeline.label.scheduler import RunStats
+    from tagllm_cli.pipeline.label.stats import RunStats
 
 _log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from tagllm_cli.engines.base import Usage
     from tagllm_cli.errors import TagllmError
-    from tagllm_cli.pipeline.label.scheduler import RunStats
+    from tagllm_cli.pipeline.label.stats import RunStats
 
 
 class RunProgress(Protocol):

@@ -20,8 +20,9 @@ from tagllm_cli.engines.base import Engine
 from tagllm_cli.engines.factory import ModelOptions
 from tagllm_cli.errors import InterruptedRunError
 from tagllm_cli.labeling.replan import new_plan
+from tagllm_cli.pipeline.label.job import Job, RunOptions
 from tagllm_cli.pipeline.label.jobs import candidates_job, disambiguate_job
-from tagllm_cli.pipeline.label.run import Job, RunOptions, run_job
+from tagllm_cli.pipeline.label.run import run_job
 from tests.ablation.design import Place
 from tests.ablation.pictures import Scenes
 

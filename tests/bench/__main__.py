@@ -155,8 +155,9 @@ def label(folder: str, out: str) -> dict[str, Any]:
     """Label a folder with synthetic answers in this process; return its peak resident memory in MB."""
     from tagllm_cli.cli.console import Console
     from tagllm_cli.engines.factory import ModelOptions
+    from tagllm_cli.pipeline.label.job import RunOptions
     from tagllm_cli.pipeline.label.jobs import candidates_job
-    from tagllm_cli.pipeline.label.run import RunOptions, run_job
+    from tagllm_cli.pipeline.label.run import run_job
     from tests.support.rule_engine import RuleEngine
 
     class Forgetful(RuleEngine):

@@ -138,8 +138,8 @@ def tars(folder: Path, count: int) -> None:
 
 def _job(source: str, out: Path, engine: Any) -> tuple[Any, Any]:
     from tagllm_cli.engines.factory import ModelOptions
+    from tagllm_cli.pipeline.label.job import RunOptions
     from tagllm_cli.pipeline.label.jobs import candidates_job
-    from tagllm_cli.pipeline.label.run import RunOptions
 
     out.parent.mkdir(parents=True, exist_ok=True)
     recording = out.with_suffix(".jsonl")

@@ -18,7 +18,7 @@ import pytest
 from tagllm_cli.cli.console import Console
 from tagllm_cli.engines.base import Usage
 from tagllm_cli.errors import UsageError
-from tagllm_cli.pipeline.label.scheduler import RunStats
+from tagllm_cli.pipeline.label.stats import RunStats
 from tests.support.stub_server import stub_server
 from tests.support.workspace import paint
 

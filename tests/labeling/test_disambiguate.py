@@ -9,7 +9,7 @@ import pytest
 
 from tagllm_cli.errors import OfflineError, TableError
 from tagllm_cli.labeling.disambiguate import Thresholds
-from tagllm_cli.pipeline.label.run import RunOptions
+from tagllm_cli.pipeline.label.job import RunOptions
 from tagllm_cli.records import Decision, Failure, Status
 from tagllm_cli.store.table import open_table, write_table
 from tests.support.rule_engine import RuleEngine

@@ -19,8 +19,9 @@ from tagllm_cli import cli
 from tagllm_cli.engines.factory import ModelOptions
 from tagllm_cli.engines.replay import RecordingEngine, ReplayEngine, load_recording
 from tagllm_cli.pipeline.label import jobs, recorder, scheduler
+from tagllm_cli.pipeline.label.job import Job, RunOptions
 from tagllm_cli.pipeline.label.jobs import candidates_job, disambiguate_job
-from tagllm_cli.pipeline.label.run import Job, RunOptions, run_job
+from tagllm_cli.pipeline.label.run import run_job
 from tagllm_cli.pipeline.progress import Silent
 from tagllm_cli.records import DecodedImage, Request, Response
 from tests.support.rule_engine import RuleEngine

@@ -14,8 +14,9 @@ from PIL import Image as Pixels
 
 from tagllm_cli.engines.base import Engine
 from tagllm_cli.engines.factory import ModelOptions
+from tagllm_cli.pipeline.label.job import Job, RunOptions
 from tagllm_cli.pipeline.label.jobs import candidates_job, disambiguate_job
-from tagllm_cli.pipeline.label.run import Job, RunOptions, run_job
+from tagllm_cli.pipeline.label.run import run_job
 from tagllm_cli.pipeline.label.summary import DryRun, Summary
 from tagllm_cli.pipeline.progress import Silent
 from tagllm_cli.records import Row

@@ -27,7 +27,7 @@ from tagllm_cli.labeling.groups.cooccurrence import load_cooccurrence
 from tagllm_cli.labeling.plan import Plan, PlanOptions
 from tagllm_cli.labeling.stage import Stage
 from tagllm_cli.labeling.templates import load_templates
-from tagllm_cli.pipeline.label.run import Job, RunOptions
+from tagllm_cli.pipeline.label.job import Job, RunOptions
 from tagllm_cli.records import Decision, Failure, ImageInfo, Item, Status
 from tagllm_cli.sources.base import Source, SourceOptions, recall
 from tagllm_cli.sources.registry import open_source, reopen

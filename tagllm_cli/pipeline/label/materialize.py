@@ -27,7 +27,7 @@ from tagllm_cli.store.evidence_layout import RecordedImage
 from tagllm_cli.store.table import RowReader, Table, TableInfo, open_table, table_metadata, write_table
 
 if TYPE_CHECKING:
-    from tagllm_cli.pipeline.label.run import Job, RunOptions
+    from tagllm_cli.pipeline.label.job import Job, RunOptions
 
 _IDS_PER_BATCH = 8192
 _ROWS_PER_LOOK = 64  # at the clock

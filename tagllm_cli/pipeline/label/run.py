@@ -11,15 +11,11 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, astuple, replace
 from pathlib import Path
-from typing import Any
 
 import tagllm_cli
-from tagllm_cli.engines.base import Engine, Usage
-from tagllm_cli.engines.identity import ModelIdentity
-from tagllm_cli.engines.local.image_tokens import TokenCounter
+from tagllm_cli.engines.base import Usage
 from tagllm_cli.errors import (
     InterruptedRunError,
     OfflineError,
@@ -28,12 +24,11 @@ from tagllm_cli.errors import (
     TagllmError,
     TooManyFailedError,
 )
-from tagllm_cli.labeling.plan import Plan, PlanOptions
+from tagllm_cli.labeling.plan import Plan
 from tagllm_cli.labeling.replan import first_notes, new_plan, renew, revise
 from tagllm_cli.labeling.stage import Stage
+from tagllm_cli.pipeline.label.job import Job, RunOptions
 from tagllm_cli.pipeline.label.listing import (
-    Part,
-    Selection,
     check_gone,
     check_not_empty,
     list_source,
@@ -47,12 +42,12 @@ from tagllm_cli.pipeline.label.pending import (
     pending_images,
     reopen_incomplete,
 )
-from tagllm_cli.pipeline.label.scheduler import RunStats, Scheduler, Settings
+from tagllm_cli.pipeline.label.scheduler import Scheduler, Settings
+from tagllm_cli.pipeline.label.stats import RunStats
 from tagllm_cli.pipeline.label.summary import DryRun, RowCounts, Summary
 from tagllm_cli.pipeline.label.token_estimate import PendingPrompts, estimate_tokens
 from tagllm_cli.pipeline.progress import Reporter
-from tagllm_cli.records import Item
-from tagllm_cli.sources.base import Source, summarize_left_out
+from tagllm_cli.sources.base import summarize_left_out
 from tagllm_cli.store.atomic import check_free_space, check_writable_path
 from tagllm_cli.store.damage import damage_as_table_error
 from tagllm_cli.store.evidence import Evidence
@@ -64,66 +59,6 @@ logger = logging.getLogger(__name__)
 
 # After a signal, the table gets this long; a process that goes on is killed 10 s after it (`docker stop`).
 TABLE_SECONDS = 2.5
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What one command labels: the images, what to ask about them, and how a plan becomes a stage.
-
-    `served` asks the endpoints for the model that they serve; it is called only where neither the user nor the pinned
-    plan names the model. `counter` returns what counts tokens for --dry-run, and raises ModelError where nothing can.
-    `items` is what an earlier table says about the images; None: the source itself is listed. `derivation` holds the
-    settings that change the table without a new request (votes, thresholds).
-    """
-
-    command: str
-    out: Path
-    plan_options: PlanOptions
-    source: Source
-    items: Callable[[], Iterator[Item]] | None
-    stage: Callable[[Plan], Stage]
-    engine: Callable[[Plan], Engine]
-    served: Callable[[], ModelIdentity | None]
-    counter: Callable[[], TokenCounter]
-    next_command: str
-    derivation: Mapping[str, Any]
-    expects_same_bytes: bool = False
-
-    @property
-    def evidence(self) -> Path:
-        """The evidence file, beside the table."""
-        return self.out.with_name(self.out.name.removesuffix(".parquet") + ".evidence")
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """How much to do and when to stop: the options that every labelling command shares.
-
-    `max_failed_rate` is the share of rows in [0, 1] that may be failed or partial before the run ends with exit code 3.
-    """
-
-    limit: int | None = None
-    sample: int | None = None
-    seed: int = 0
-    part: Part | None = None
-    dry_run: bool = False
-    offline: bool = False
-    missing_unknown: bool = False
-    replan: bool = False
-    by_hash: bool = False
-    allow_gone: bool = False
-    max_failed_rate: float = 0.05
-    preflight: bool = True
-
-    @property
-    def complete(self) -> bool:
-        """Whether a listing under these options shows every image of the table."""
-        return self.selection.is_complete
-
-    @property
-    def selection(self) -> Selection:
-        """Which images the run is about."""
-        return Selection(self.part, self.sample, self.limit, self.seed)
 
 
 def run_job(job: Job, options: RunOptions, reporter: Reporter) -> Summary | DryRun:

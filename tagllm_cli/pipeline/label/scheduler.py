@@ -13,11 +13,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from tagllm_cli.engines.base import Engine, Usage
 from tagllm_cli.engines.local.memory import free_memory
@@ -32,6 +31,7 @@ from tagllm_cli.pipeline.label.read_ahead import ReadAhead
 from tagllm_cli.pipeline.label.reads import ReadImage, Reads, ShardRead
 from tagllm_cli.pipeline.label.recorder import Recorder
 from tagllm_cli.pipeline.label.sanity_check import Sample, SanityCheck
+from tagllm_cli.pipeline.label.stats import RunStats
 from tagllm_cli.pipeline.progress import RunProgress
 from tagllm_cli.records import DecodedImage, Failure, ImageInfo, Item, Request, Response
 from tagllm_cli.sources.base import STORAGE_KINDS, ReadFailure, Source
@@ -67,63 +67,6 @@ class Settings:
     checks: bool = True
     max_bytes: int | None = None
     by_hash: bool = False
-
-
-@dataclass(slots=True)
-class FailureCounts:
-    """Failures by what failed (`images`, `requests`) and kind, with the first message of each as an example."""
-
-    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    examples: dict[tuple[str, str], str] = field(default_factory=dict)
-
-    def add(self, what: str, failure: Failure) -> None:
-        """Count one failure."""
-        self.counts[what, failure.kind] += 1
-        self.examples.setdefault((what, failure.kind), failure.message)
-
-
-@dataclass(slots=True)
-class RunStats:
-    """What the run did so far: counts of images and requests, and seconds since the engine was ready.
-
-    `shards` were read to their end, in which images became known.
-    `error` ended the run early, `warning` did not. `engine` is the version of what answered, "" where nothing did.
-    """
-
-    images: int = 0
-    opened: int = 0
-    failed_images: int = 0
-    asked: int = 0
-    failed_requests: int = 0
-    shards: int = 0
-    seconds: float = 0.0
-    failures: FailureCounts = field(default_factory=FailureCounts)
-    interrupted: bool = False
-    warning: str | None = None
-    error: StoppedRunError | None = None
-    engine: str = ""
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the run came to its end."""
-        return self.error is None and not self.interrupted
-
-    def plus(self, later: RunStats) -> RunStats:
-        """Return the counts of both runs, with the end of the later one."""
-        return replace(
-            later,
-            images=self.images + later.images,
-            opened=self.opened + later.opened,
-            failed_images=self.failed_images + later.failed_images,
-            asked=self.asked + later.asked,
-            failed_requests=self.failed_requests + later.failed_requests,
-            shards=self.shards + later.shards,
-            seconds=self.seconds + later.seconds,
-            engine=later.engine or self.engine,
-            failures=FailureCounts(
-                self.failures.counts + later.failures.counts, {**later.failures.examples, **self.failures.examples}
-            ),
-        )
 
 
 class Scheduler:

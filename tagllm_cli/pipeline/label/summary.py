@@ -9,7 +9,7 @@ from typing import Any
 from tagllm_cli.engines.base import Usage
 from tagllm_cli.errors import TagllmError
 from tagllm_cli.pipeline.label.pending import PendingCounts
-from tagllm_cli.pipeline.label.scheduler import RunStats
+from tagllm_cli.pipeline.label.stats import RunStats
 from tagllm_cli.pipeline.label.token_estimate import TokenEstimate
 from tagllm_cli.records import Decision, Row, Status
 from tagllm_cli.store.listing import SourceChanges

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from tagllm_cli.engines.factory import ModelOptions
+from tagllm_cli.pipeline.label.job import Job, RunOptions
 from tagllm_cli.pipeline.label.jobs import candidates_job, disambiguate_job
-from tagllm_cli.pipeline.label.run import Job, RunOptions, run_job
+from tagllm_cli.pipeline.label.run import run_job
 from tagllm_cli.pipeline.progress import Silent
 from tagllm_cli.records import Row
 from tagllm_cli.store.table import open_table

@@ -17,7 +17,8 @@ import tagllm_cli
 from tagllm_cli.cli.console import Console
 from tagllm_cli.errors import InterruptedRunError, SourceError, TableError, TooManyFailedError
 from tagllm_cli.pipeline.label import run, scheduler
-from tagllm_cli.pipeline.label.run import RunOptions, run_job
+from tagllm_cli.pipeline.label.job import RunOptions
+from tagllm_cli.pipeline.label.run import run_job
 from tagllm_cli.records import DecodedImage, Failure, Image, Request
 from tagllm_cli.sources.base import ReadFailure
 from tagllm_cli.sources.folder import Folder

@@ -20,7 +20,8 @@ from tagllm_cli.errors import EndpointError, EngineDiedError, InterruptedRunErro
 from tagllm_cli.labeling.binary import Binary
 from tagllm_cli.labeling.candidates import Candidates
 from tagllm_cli.pipeline.label import recorder, sanity_check, scheduler
-from tagllm_cli.pipeline.label.run import RunOptions, run_job
+from tagllm_cli.pipeline.label.job import RunOptions
+from tagllm_cli.pipeline.label.run import run_job
 from tagllm_cli.pipeline.label.summary import Summary
 from tagllm_cli.pipeline.progress import Silent
 from tagllm_cli.records import DecodedImage, Failure, Request, Response

@@ -10,8 +10,9 @@ import pytest
 from tagllm_cli.cli.console import Console
 from tagllm_cli.engines.factory import ModelOptions
 from tagllm_cli.errors import EndpointError
+from tagllm_cli.pipeline.label.job import RunOptions
 from tagllm_cli.pipeline.label.jobs import candidates_job
-from tagllm_cli.pipeline.label.run import RunOptions, run_job
+from tagllm_cli.pipeline.label.run import run_job
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.stub_server import stub_server
 from tests.support.workspace import Workspace

@@ -19,8 +19,9 @@ import pytest
 
 from tagllm_cli.engines.http.engine import EndpointEngine
 from tagllm_cli.errors import EndpointError
+from tagllm_cli.pipeline.label.job import RunOptions
 from tagllm_cli.pipeline.label.jobs import candidates_job, disambiguate_job
-from tagllm_cli.pipeline.label.run import RunOptions, run_job
+from tagllm_cli.pipeline.label.run import run_job
 from tagllm_cli.pipeline.label.summary import Summary
 from tagllm_cli.pipeline.progress import Silent
 from tagllm_cli.records import Row

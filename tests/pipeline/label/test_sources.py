@@ -40,7 +40,6 @@ def rows(table: Path) -> list[Row]:
 
 def on(workspace: Workspace, place: str) -> Workspace:
     workspace.source = packed(workspace.images, place, workspace.images.parent / "packed")
-    workspace.source_format = place.partition(" on ")[0]
     return workspace
 
 

@@ -15,7 +15,8 @@ from tagllm_cli.cli.console import Console
 from tagllm_cli.errors import ModelError, StoppedRunError, UsageError
 from tagllm_cli.labeling.answers.parse_list import Parsed, parse_names
 from tagllm_cli.labeling.plan import STRATEGIES, Plan
-from tagllm_cli.pipeline.label.run import RunOptions, run_job
+from tagllm_cli.pipeline.label.job import RunOptions
+from tagllm_cli.pipeline.label.run import run_job
 from tagllm_cli.records import Decision, DecodedImage, Failure, Request, Response
 from tagllm_cli.store.table import open_table
 from tests.support.rule_engine import RuleEngine

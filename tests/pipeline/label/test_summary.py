@@ -9,7 +9,7 @@ import pytest
 
 from tagllm_cli.engines.base import Usage
 from tagllm_cli.errors import InterruptedRunError, StoppedRunError
-from tagllm_cli.pipeline.label.scheduler import RunStats
+from tagllm_cli.pipeline.label.stats import RunStats
 from tagllm_cli.pipeline.label.summary import RowCounts, Summary
 from tagllm_cli.records import Decision, Failure, LabelEntry, Row, Status
 from tagllm_cli.store.listing import SourceChanges

@@ -14,7 +14,8 @@ from PIL import Image as Pixels
 
 from tagllm_cli.engines.local.image_tokens import Size, TokenCounter
 from tagllm_cli.errors import ModelError
-from tagllm_cli.pipeline.label.run import RunOptions, run_job
+from tagllm_cli.pipeline.label.job import RunOptions
+from tagllm_cli.pipeline.label.run import run_job
 from tagllm_cli.pipeline.label.summary import DryRun
 from tagllm_cli.pipeline.label.token_estimate import SAMPLE, EvenSample, TokenEstimate
 from tagllm_cli.pipeline.progress import Silent

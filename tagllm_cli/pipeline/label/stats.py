@@ -1,0 +1,66 @@
+"""What a run did: counts of images, requests, shards and failures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+from tagllm_cli.errors import StoppedRunError
+from tagllm_cli.records import Failure
+
+
+@dataclass(slots=True)
+class FailureCounts:
+    """Failures by what failed (`images`, `requests`) and kind, with the first message of each as an example."""
+
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    examples: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def add(self, what: str, failure: Failure) -> None:
+        """Count one failure."""
+        self.counts[what, failure.kind] += 1
+        self.examples.setdefault((what, failure.kind), failure.message)
+
+
+@dataclass(slots=True)
+class RunStats:
+    """What the run did so far: counts of images and requests, and seconds since the engine was ready.
+
+    `shards` were read to their end, in which images became known.
+    `error` ended the run early, `warning` did not. `engine` is the version of what answered, "" where nothing did.
+    """
+
+    images: int = 0
+    opened: int = 0
+    failed_images: int = 0
+    asked: int = 0
+    failed_requests: int = 0
+    shards: int = 0
+    seconds: float = 0.0
+    failures: FailureCounts = field(default_factory=FailureCounts)
+    interrupted: bool = False
+    warning: str | None = None
+    error: StoppedRunError | None = None
+    engine: str = ""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run came to its end."""
+        return self.error is None and not self.interrupted
+
+    def plus(self, later: RunStats) -> RunStats:
+        """Return the counts of both runs, with the end of the later one."""
+        return replace(
+            later,
+            images=self.images + later.images,
+            opened=self.opened + later.opened,
+            failed_images=self.failed_images + later.failed_images,
+            asked=self.asked + later.asked,
+            failed_requests=self.failed_requests + later.failed_requests,
+            shards=self.shards + later.shards,
+            seconds=self.seconds + later.seconds,
+            engine=later.engine or self.engine,
+            failures=FailureCounts(
+                self.failures.counts + later.failures.counts, {**later.failures.examples, **self.failures.examples}
+            ),
+        )
