@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,9 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 import typer.main
 import yaml
+from datasets import Dataset, Features, Value
+from datasets import Image as HFImage
 
 from tagllm_cli import errors
 from tagllm_cli.cli.app import app
@@ -29,18 +36,22 @@ from tagllm_cli.store.table import open_table
 from tagllm_cli.vocabulary.load import builtin_vocabularies, load_vocabulary
 from tests.support import rule_engine as rules
 from tests.support.command_line import tagllm
+from tests.support.object_store import object_store
+from tests.support.packing import files_below, parquet_of, shards_of
 from tests.support.stub_server import picture_of, stub_server
+from tests.support.web_server import WebServer
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}
 EVERYTHING = "\n".join(PAGES.values())
-README, TABLES, CRON, CARDS = (
-    PAGES[name] for name in ("README.md", "tables-and-evidence.md", "cron-and-ci.md", "concept-cards.md")
+README, TABLES, CRON, PARTS = (
+    PAGES[name] for name in ("README.md", "tables-and-evidence.md", "cron-and-ci.md", "parts-and-merge.md")
 )
 MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
 PHOTOS = 12
+SHARDS = 4
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -76,16 +87,43 @@ def truth(photos: Path) -> Iterator[tuple[str, str]]:
         yield from ((path.name, name) for name in rules.answer(picture_of(sent), question).text.split(", "))
 
 
-def prepare(folder: Path) -> None:
-    """Put what the README takes for granted into `folder`."""
-    (folder / "photos").mkdir()
+def prepare_photos(folder: Path) -> None:
+    """Put the photographs into `folder`."""
+    (folder / "photos").mkdir(exist_ok=True)
     for path in sorted((ROOT / "tests/demo/images").rglob("*.jpg"))[:PHOTOS]:
         shutil.copy(path, folder / "photos")
+
+
+def prepare(folder: Path) -> None:
+    """Put what the README takes for granted into `folder`."""
+    prepare_photos(folder)
     with (folder / "truth.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("image", "label"), *truth(folder / "photos")])
     (folder / "garage.yaml").write_text(blocks(README, "yaml")[0], encoding="utf-8")
     (folder / "names.txt").write_text("mouse\nremote\nkeyboard\nperson\ndog\n", encoding="utf-8")
     (folder / "tagllm.yaml").write_text(blocks(CRON, "yaml")[0], encoding="utf-8")
+
+
+def prepare_sources(folder: Path, web: WebServer) -> str:
+    """Put the photographs into every kind of source that the docs name, and return the URL of the bucket."""
+    photos = files_below(folder / "photos")
+    shards = {f"shards/{name}": data for name, data in shards_of(photos, "tar", PHOTOS // SHARDS).items()}
+    for name, data in shards.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(data)
+        web.files[f"/{name}"] = data
+    names = list(photos)
+    (folder / "pets/data").mkdir(parents=True)
+    for split, some in (("train", names[:8]), ("test", names[8:])):
+        columns = pq.read_table(io.BytesIO(parquet_of({name: photos[name] for name in some})))
+        pq.write_table(columns.append_column("name", [some]), folder / f"pets/data/{split}-00000-of-00001.parquet")
+    rows = Features({"image": HFImage(), "name": Value("string")})
+    images = {"image": [str(folder / "photos" / name) for name in names], "name": names}
+    Dataset.from_dict(images, features=rows).save_to_disk(str(folder / "saved"))
+    (folder / "images.csv").write_text("path,id\n" + "".join(f"photos/{name},{name}\n" for name in names))
+    web.files.update({f"/photos/{name}": data for name, data in photos.items()})
+    (folder / "urls.txt").write_text("".join(f"{web.url}/photos/{name}\n" for name in names))
+    return object_store().bucket(shards)
 
 
 def answer(picture: DecodedImage | None, request: Request) -> Response:
@@ -128,12 +166,15 @@ def typed(page: str, folder: Path) -> Typed:
     prepare(folder)
     results: dict[str, Any] = {}
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        web = stack.enter_context(WebServer({}))
+        bucket = prepare_sources(folder, web)
         patch.chdir(folder)
         servers = [stack.enter_context(stub_server(MODEL, answer)) for _ in range(4)]
         for command in commands(page):
             if not command.startswith("tagllm "):
                 continue
             line = re.sub(r"http://localhost:800(\d)", lambda found: servers[int(found[1])].url, command)
+            line = line.replace("https://data.example.org", web.url).replace("s3://my-bucket", bucket)
             if "--model " in line and "--endpoint " not in line:  # the model would be loaded here
                 line = f"{line} --endpoint {servers[0].url}"
             results[command] = tagllm(line.removeprefix("tagllm "), servers[0].url)
@@ -174,6 +215,56 @@ def test_the_gate_of_the_ci_page_is_measured_and_cron_is_quiet(pages: Callable[[
     gated = page.json_of("--fail-under")
     assert (gated["missed_gates"], 0.3 < gated["of1"] < 1) == ([], True)
     assert [result.output for command, result in page.results.items() if "--quiet" in command] == ["", ""]
+
+
+def test_every_kind_of_source_gives_the_same_labels(pages: Callable[[str], Typed]) -> None:
+    folder = pages("README.md").folder
+    found = {}
+    for name in ("photos", "shards", "saved", "listed", "bucket", "web", "all"):
+        rows = list(open_table(folder / f"{name}.parquet").rows())
+        found[name] = {row.fingerprint: row.labels for row in rows}
+        assert len(rows) == PHOTOS
+    assert all(labels == found["photos"] for labels in found.values())
+    assert len(open_table(folder / "pets.parquet")) == 8
+
+
+def test_after_a_merge_the_whole_source_asks_nothing(pages: Callable[[str], Typed]) -> None:
+    page = pages("parts-and-merge.md")
+    assert "images added" in page.of("tagllm merge").stdout
+    assert "nothing to ask" in page.results["tagllm candidates shards/ --vocab coco --out candidates.parquet"].stdout
+
+
+def test_the_recipes_for_schedulers_label_each_part_once(tmp_path: Path) -> None:
+    script, slurm = blocks(PARTS, "sh")
+    job = yaml.safe_load(blocks(PARTS, "yaml")[0])["spec"]
+    assert (job["completionMode"], job["completions"]) == ("Indexed", 64)
+    (container,) = job["template"]["spec"]["containers"]
+    for scheduler, command, variables in (
+        ("slurm", slurm, {"TMPDIR": "local"}),
+        ("kubernetes", container["command"][-1], {"SCRATCH": "local"}),
+    ):
+        index = {"slurm": "SLURM_ARRAY_TASK_ID", "kubernetes": "JOB_COMPLETION_INDEX"}[scheduler]
+        assert "64" in command
+        assert index in command
+        folder = tmp_path / scheduler
+        (folder / "bin").mkdir(parents=True)
+        prepare_photos(folder)
+        shards = shards_of(files_below(folder / "photos"), "tar", 3)
+        bucket = object_store().bucket({f"shards/{name}": data for name, data in shards.items()})
+        (folder / "label-part.sh").write_text(script.replace("s3://my-bucket", bucket))
+        shim = folder / "bin/tagllm"
+        shim.write_text(f'#!/bin/sh\nexec {sys.executable} -m tagllm_cli "$@"\n')
+        shim.chmod(0o755)
+        with stub_server(MODEL, answer) as server:
+            known = {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "TAGLLM_ENDPOINT": server.url, **variables}
+            known = {**os.environ, "PYTHONPATH": str(ROOT), **known}
+            for part in (0, 1, 2, 0):
+                run = ["bash", "-c", command.replace("64", "3")]
+                done = subprocess.run(run, cwd=folder, env={**known, index: str(part)}, capture_output=True, text=True)
+                assert done.returncode == 0, done.stderr
+        assert "nothing to ask" in done.stdout
+        merged = tagllm(["merge", str(folder / "all.parquet"), *map(str, sorted(folder.glob("parts/part-*.parquet")))])
+        assert f"{PHOTOS} images ({PHOTOS} ok)" in merged.stdout
 
 
 def test_the_sql_lists_the_labels(pages: Callable[[str], Typed], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,6 +330,7 @@ def test_every_command_and_option_is_explained(line: str) -> None:
 def test_the_docs_name_no_option_that_does_not_exist() -> None:
     known = {option for command in COMMANDS.values() for param in command.params for option in param.opts}
     foreign = {"--limit-mm-per-prompt", "--port"}  # of `vllm serve`
+    foreign |= {"--array", "--gres", "--time", "--signal"}  # of `sbatch`
     assert set(re.findall(r"--[a-z][a-z-]+", EVERYTHING)) - known - foreign == set()
 
 

@@ -23,7 +23,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from tagllm_cli.cli import logs
-from tagllm_cli.cli.progress import Goal, ProgressDisplay
+from tagllm_cli.cli.progress import CountDisplay, Goal, ProgressDisplay
 from tagllm_cli.cli.redact import redact
 
 if TYPE_CHECKING:
@@ -135,6 +135,15 @@ class Console:
     def watching(self, verb: str, images: int, shards: int = 0) -> Iterator[ProgressDisplay]:
         """Show the progress of a run over images, and shards that nobody knows yet, until the context ends."""
         display = ProgressDisplay(self._err, verb, Goal(images, shards), quiet=self._quiet, printable=_text)
+        try:
+            yield display
+        finally:
+            display.finish()
+
+    @contextmanager
+    def counting(self, verb: str) -> Iterator[CountDisplay]:
+        """Show how much of a step is done until the context ends: call it with what, how much, and of how much."""
+        display = CountDisplay(self._err, verb, quiet=self._quiet)
         try:
             yield display
         finally:

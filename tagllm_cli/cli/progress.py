@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 
 PLAIN_SECONDS = 10.0  # between two lines without a terminal
 LOG_SECONDS = 60.0  # between two lines in the log
+_BAR_SECONDS = 0.5  # what is done sooner needs no bar
 TROUBLE_SECONDS = 5.0  # between two lines about what keeps requests from being answered
 
 
@@ -182,6 +183,10 @@ class _Bar(Progress):
         self._facts = facts
         self.update(self._task, description=verb, completed=done)
 
+    def count(self, what: str, done: int, total: int) -> None:
+        """Show another count."""
+        self.update(self._task, description=what, completed=done, total=total)
+
     def show_trouble(self, trouble: Text | None) -> None:
         """Show a line of trouble, as long as there is some."""
         self._trouble = trouble
@@ -193,6 +198,39 @@ class _Bar(Progress):
             yield Text(f"  {self._facts}", style="dim", no_wrap=True, overflow="ellipsis")
         if self.tasks and self._trouble:
             yield Text.assemble("  ", self._trouble, style="yellow", no_wrap=False, overflow="fold")
+
+
+class CountDisplay:
+    """Progress of a command in steps that are counted: a bar on a terminal, elsewhere a line now and then."""
+
+    def __init__(self, console: RichConsole, verb: str, *, quiet: bool) -> None:
+        self._console, self._verb = console, verb
+        self._printed = time.monotonic()
+        self._bar: _Bar | None = None
+        self._is_silent = quiet
+        self._draws = console.is_terminal and not console.is_dumb_terminal
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show that `done` of `total` are done of what is being counted."""
+        now = time.monotonic()
+        if self._is_silent or (
+            self._bar is None and now - self._printed < (_BAR_SECONDS if self._draws else PLAIN_SECONDS)
+        ):
+            return
+        self._printed = now
+        if not self._draws:
+            self._console.print(f"{self._verb}: {what} {done:,}/{total:,}")
+            return
+        if self._bar is None:
+            self._bar = _Bar(self._console, self._verb, Goal(images=total))
+            self._bar.start()
+        self._bar.count(f"{self._verb}: {what}", done, total)
+
+    def finish(self) -> None:
+        """Leave the terminal as it was."""
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
 
 
 def _clock(seconds: float) -> str:

@@ -112,7 +112,7 @@ def replacing(
         if is_ours and os.path.lexists(target) and not _is_empty(target) and not is_ours(target):
             raise kind(f"{path} holds something else than an export in this format", "Choose another --out.")
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _private_folder(target) as folder:
+        with private_folder(target) as folder:
             new = folder / "new"
             yield new
             _sync(new)
@@ -138,7 +138,7 @@ def _put(new: Path, target: Path, aside: Path) -> None:
 
 
 @contextlib.contextmanager
-def _private_folder(target: Path) -> Iterator[Path]:
+def private_folder(target: Path) -> Iterator[Path]:
     """Make a folder beside `target`, locked while it is in use, and remove those that killed processes left."""
     prefix = f".tagllm-{hashlib.blake2b(os.fsencode(target.name), digest_size=6).hexdigest()}-"
     for left in target.parent.glob(f"{prefix}*"):

@@ -163,9 +163,15 @@ def write_table(path: Path, info: TableInfo, rows: Iterable[Row | int], earlier:
 
     A number stands for the row of that place in `earlier`, which is taken over without looking into it.
     """
+    with replacing(path, TableError) as new:
+        write_file(new, info, _pieces(rows, earlier))
+
+
+def write_file(path: Path, info: TableInfo, pieces: Iterable[pa.Table]) -> None:
+    """Write Arrow tables of our schema, of any length, as the file of one table; it is not put in place."""
     schema = table_schema().with_metadata(table_metadata(info))
-    with replacing(path, TableError) as new, pq.ParquetWriter(new, schema, compression="zstd") as writer:
-        for group in _row_groups(_pieces(rows, earlier)):
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for group in _row_groups(pieces):
             writer.write_table(group.replace_schema_metadata(schema.metadata))
 
 

@@ -163,10 +163,14 @@ def check_gone(source: Source, gone: int, known: int) -> None:
         )
 
 
-def check_not_empty(source: Source, images: int) -> None:
-    """Raise SourceError where a complete listing has found nothing."""
-    if not images:
+def check_not_empty(source: Source, images: int, part: Part | None) -> None:
+    """Raise SourceError where a listing has found nothing; a part may be empty as long as the source is not."""
+    if not images and (part is None or not _has_images(source)):
         raise no_images(source)
+
+
+def _has_images(source: Source) -> bool:
+    return any(shard.name or any(True for _ in source.images(shard)) for shard in source.shards())
 
 
 def _hash(name: str) -> bytes:
