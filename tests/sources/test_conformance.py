@@ -5,12 +5,13 @@ A source joins the suite with one function that lays out FILES as a source of it
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tagllm_cli.errors import SourceError
 from tagllm_cli.records import SourceInfo
 from tagllm_cli.sources.base import ReadFailure, Source, list_images, read_all, recall
 from tagllm_cli.sources.registry import KINDS, open_source, reopen
+from tests.support.object_store import object_store
 
 NAMES = [
     "plain.jpg",
@@ -52,12 +54,16 @@ FILES: Mapping[str, bytes] = {
 
 @dataclass(frozen=True)
 class Laid:
-    """FILES laid out as a source: how a user names it, how to move it, how to make an image vanish from it."""
+    """FILES laid out as a source: how a user names it, how to move it, how to make an image vanish from it.
+
+    `left_out` is what lies there beside the images.
+    """
 
     kind: str
     spec: str
     vanish: Callable[[str], None]
     move: Callable[[], str]
+    left_out: Mapping[str, int] = field(default_factory=lambda: {".txt": 1})
 
 
 def folder(tmp_path: Path) -> Laid:
@@ -69,7 +75,38 @@ def folder(tmp_path: Path) -> Laid:
     return Laid("folder", str(root), lambda name: (root / name).unlink(), lambda: str(root.rename(tmp_path / "moved")))
 
 
-SOURCES = [folder]
+def folder_on_s3(tmp_path: Path) -> Laid:
+    store = object_store()
+    root = store.bucket({f"photos/{name}": data for name, data in {**FILES, "notes.txt": b""}.items()})
+
+    def move() -> str:
+        for name in [*FILES, "notes.txt"]:
+            store.delete(f"{root}/photos/{name}")
+        return store.bucket({**FILES, "notes.txt": b""})
+
+    return Laid("folder", f"{root}/photos/", lambda name: store.delete(f"{root}/photos/{name}"), move)
+
+
+def manifest(tmp_path: Path) -> Laid:
+    """A CSV beside the images that it names, with one line that names none."""
+    laid = folder(tmp_path)
+    root = Path(laid.spec)
+    names = list(NAMES)
+
+    def write() -> None:
+        with open(root / "list.csv", "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([["image", "label"], *([name, "x"] for name in names), ["", "x"]])
+
+    def vanish(name: str) -> None:
+        laid.vanish(name)
+        names.remove(name)
+        write()
+
+    write()
+    return Laid("manifest", str(root / "list.csv"), vanish, laid.move, left_out={"lines without an image": 1})
+
+
+SOURCES = [folder, folder_on_s3, manifest]
 
 
 @pytest.fixture(params=SOURCES, ids=lambda each: each.__name__)
@@ -201,7 +238,7 @@ def test_what_is_left_out_is_known_after_a_complete_listing(laid: Laid) -> None:
     assert source.left_out == {}
     for _ in range(2):
         list(list_images(source))
-        assert dict(source.left_out) == {".txt": 1}
+        assert dict(source.left_out) == laid.left_out
 
 
 def test_a_source_without_an_image_is_an_error_that_helps(laid: Laid) -> None:
@@ -209,5 +246,5 @@ def test_a_source_without_an_image_is_an_error_that_helps(laid: Laid) -> None:
         laid.vanish(name)
     with pytest.raises(SourceError, match="there are no images") as caught:
         list(list_images(open_source(laid.spec)))
-    assert "1 .txt" in caught.value.hint
+    assert f"1 {next(iter(laid.left_out))}" in caught.value.hint
     assert "jpg" in caught.value.hint
