@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from itertools import chain
 
 from tagllm_cli.errors import SourceError
 from tagllm_cli.sources.base import ReadFailure
@@ -36,15 +35,18 @@ def kind_of_contents(root: str) -> str:
     below: set[str] = set()
     # A local folder that cannot be listed is told better by the source, which may be allowed to leave a part out.
     with contextlib.suppress(SourceError) if storage.is_local else contextlib.nullcontext():
-        top = _kinds(storage, chain(_names(storage, "*"), _names(storage, "data/*.parquet")))
-        below = set() if "folder" in top else _kinds(storage, _names(storage, ""))
+        names = [*_names(storage, "*"), *_names(storage, "data/*.parquet")]
+        # Parquet alone is not opened elsewhere: a run may have nothing to do.
+        opens = storage.is_local or any(_kind(name) == "folder" for name in names)
+        top = _kinds(storage, names, opens=opens)
+        below = set() if "folder" in top else _kinds(storage, _names(storage, ""), opens=opens)
     return _decide(root, top, below)
 
 
 def kind_of_matches(root: str, pattern: str) -> str:
     """Return the kind of the files that match a pattern. Raises SourceError where there are none, or several kinds."""
     storage = Storage(root)
-    kinds = _kinds(storage, (file.name for file in storage.find(_LOOKED_AT, pattern)))
+    kinds = _kinds(storage, (file.name for file in storage.find(_LOOKED_AT, pattern)), opens=storage.is_local)
     if not kinds:
         name = literal(pattern)
         what = (
@@ -68,12 +70,15 @@ def _names(storage: Storage, pattern: str) -> Iterator[str]:
             yield name
 
 
-def _kinds(storage: Storage, names: Iterable[str]) -> set[str]:
-    """Return the kinds of files, no more once there is an image and something else, or an image below the top."""
+def _kinds(storage: Storage, names: Iterable[str], *, opens: bool = True) -> set[str]:
+    """Return the kinds of files, no more once there is an image and something else, or an image below the top.
+
+    With `opens` off, label tables of our own count as Parquet.
+    """
     kinds: set[str] = set()
     for name in names:
         kind = _kind(name)
-        if kind is None or kind in kinds or (kind == "parquet" and _is_label_table(storage, name)):
+        if kind is None or kind in kinds or (kind == "parquet" and opens and _is_label_table(storage, name)):
             continue
         kinds.add(kind)
         if kind == "folder" and "/" in name:

@@ -45,6 +45,7 @@ class Parquet:
         self._shared = SharedIds(self._ids)
         self._open_files = OpenFiles(self._version, self._reader)
         self._lock = threading.Lock()
+        self._is_checked = False
 
     @property
     def left_out(self) -> Mapping[str, int]:
@@ -53,7 +54,9 @@ class Parquet:
 
     @property
     def lists_by_reading(self) -> bool:
-        """Whether there are Arrow files: they say nothing about their rows before they are read."""
+        """Whether files lie elsewhere, or are Arrow files, which say nothing about their rows before they are read."""
+        if not self._storage.is_local:
+            return True
         try:
             files = self._known_files()
         except SourceError:  # not there now
@@ -61,22 +64,9 @@ class Parquet:
         return any(is_arrow(file.name) for file in files)
 
     def check(self) -> None:
-        """Raise SourceError where nothing can be listed, or where it is not clear which column holds the images."""
+        """Raise SourceError where no file can be listed. None is opened: a run may have nothing to do."""
         self._storage.check(self._options.pattern)
-        problem: SourceError | None = None
-        for file in self._find()[0][:_CHECKED_FILES]:
-            try:
-                with self._opened(file.name) as rows:
-                    if is_label_table(rows.schema):
-                        continue
-                    find_columns(rows.schema, self._options.image_column, self._options.id_column)
-                    return
-            except ReadFailure:  # the rows of the others will do; this one gets a row that says why
-                continue
-            except SourceError as error:
-                problem = problem or SourceError(f"{file.name}: {error.message}", error.hint)
-        if problem is not None:
-            raise problem
+        self._find()
 
     def describe(self) -> SourceInfo:
         """Return the kind `parquet`, the root without secrets, and the options that are not the defaults."""
@@ -95,6 +85,7 @@ class Parquet:
         Rows of a damaged row group are listed by their number. A file that cannot be read, or has no column of images,
         is one image of the file's name.
         """
+        self._check_columns(shard.name)
         counts: Counter[str] = Counter()
         try:
             with self._opened(shard.name) as file:
@@ -137,6 +128,7 @@ class Parquet:
         Row groups without a wanted image are skipped. What rows name by path or URL is read ahead.
         """
         if images is None and is_arrow(shard.name):
+            self._check_columns(shard.name)
             rows = self._all_rows(shard)
         else:
             rows = self._rows(shard.name, self.images(shard) if images is None else images)
@@ -156,6 +148,28 @@ class Parquet:
         self._left_out.pop(shard.name, None)
         if counts:
             self._left_out[shard.name] = counts
+
+    def _check_columns(self, name: str) -> None:
+        """Raise SourceError where neither a file nor the first others say clearly which column holds the images."""
+        if self._is_checked:
+            return
+        problem: SourceError | None = None
+        for each in [name, *(file.name for file in self._known_files()[:_CHECKED_FILES])]:
+            try:
+                with self._opened(each) as rows:
+                    if is_label_table(rows.schema):
+                        continue
+                    find_columns(rows.schema, self._options.image_column, self._options.id_column)
+            except ReadFailure:  # the rows of the others will do; this one gets a row that says why
+                continue
+            except SourceError as error:
+                problem = problem or SourceError(f"{each}: {error.message}", error.hint)
+            else:
+                problem = None
+                break
+        if problem is not None:
+            raise problem
+        self._is_checked = True
 
     def _find(self) -> tuple[list[StoredFile], Counter[str]]:
         files, counts = find_files(self._storage, self._options)

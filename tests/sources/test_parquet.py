@@ -142,7 +142,7 @@ def test_images_in_a_struct_of_a_struct(tmp_path: Path) -> None:
     assert found(source_of(tmp_path, "sample.image")) == expected
     assert found(source_of(tmp_path, "sample.image", "sample.id")) == {"0": b"zero", "1": b"one", "2": b"two"}
     with pytest.raises(SourceError, match=r"no column 'sample\.picture'"):
-        source_of(tmp_path, "sample.picture")
+        list(list_images(source_of(tmp_path, "sample.picture")))
 
 
 def test_a_thousand_rows_with_one_path_are_a_thousand_images(tmp_path: Path) -> None:
@@ -378,7 +378,7 @@ def test_what_cannot_be_used_is_said_before_anything_is_read(
 ) -> None:
     put(tmp_path, columns)
     with pytest.raises(SourceError) as caught:
-        source_of(tmp_path, **options)
+        list(list_images(source_of(tmp_path, **options)))
     assert caught.value.message.startswith(said)
     assert caught.value.hint
 
