@@ -23,6 +23,8 @@ from tagllm_cli.sources.storage import Storage
 from tagllm_cli.sources.url_secrets import hide, secret_query
 from tagllm_cli.sources.web import READERS, fetch
 
+_WEB = ("http://", "https://")
+
 
 class Manifest:
     """The images that a manifest names, in its order; `options.pattern` is the name of the file below `root`.
@@ -31,7 +33,8 @@ class Manifest:
     its id is that of the column of ids, else the uri. `./` is dropped; a path that does not exist as written is taken
     without white space around it and with slashes for backslashes.
 
-    A table's row reads any path below `root`; a path elsewhere, or a URL, only where the manifest names it.
+    A table's row reads any path below `root`; a path elsewhere, or a URL, only where the manifest names it. Paths of a
+    remote manifest do not lead out of its folder.
     """
 
     is_ordered: ClassVar[bool] = False
@@ -102,13 +105,15 @@ class Manifest:
         uri = image.uri
         if not (is_below(uri) and uri and not is_url(uri)) and not self._is_named(image):
             raise ReadFailure("bad_name", "the manifest does not name this file")
-        if uri.startswith(("http://", "https://")):
+        if uri.startswith(_WEB):
             return fetch(uri)
         if is_url(uri):
             root, _, name = uri.partition("://")[2].partition("/")
             return self._read_stored(self._other(f"{uri.partition('://')[0]}://{root}"), name)
         if self._storage.is_local or os.path.isabs(uri):
             return read_file(self._path(uri))
+        if self._storage.root.startswith(_WEB):
+            return fetch(self._storage.locate(uri)) if is_below(uri) else self._read_stored(self._storage, uri)
         return self._read_stored(self._storage, uri)
 
     def stream(

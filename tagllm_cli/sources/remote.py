@@ -252,7 +252,7 @@ def _file_system(protocol: str) -> Any:
     """Return a file system that remembers nothing of earlier listings. Raises SourceError where it is not installed."""
     import fsspec  # type: ignore[import-untyped]
 
-    options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
+    options: dict[str, Any] = {"use_listings_cache": False}
     if protocol in _WEB:
         options |= {"get_client": _web_client}
     if protocol in ("s3", "s3a"):

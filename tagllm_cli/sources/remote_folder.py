@@ -24,6 +24,7 @@ class RemoteFolder:
     def __init__(self, root: str, options: SourceOptions = DEFAULT_OPTIONS) -> None:
         self.left_out: Counter[str] = Counter()
         self._storage = Storage(root)
+        self._files = RemoteFiles(self._storage.root)
         self._options = options
 
     def check(self) -> None:
@@ -45,7 +46,7 @@ class RemoteFolder:
         """
         counts: Counter[str] = Counter()
         skipped: set[str] = set()  # folders that are left out, each counted once
-        for file in sorted(RemoteFiles(self._storage.root).everything(), key=lambda file: file.name.split("/")):
+        for file in sorted(self._files.everything(), key=lambda file: file.name.split("/")):
             if self._is_image(file, skipped, counts):
                 yield Image(file.name, file.name, file.version)
         self.left_out.clear()
