@@ -132,11 +132,13 @@ def test_links_devices_and_fifos_are_named_failures(folder: TarFolder) -> None:
 
 
 def test_a_hard_link_to_an_image_before_it_has_its_bytes(folder: TarFolder) -> None:
-    links = [("b.jpg", "./a.jpg"), ("c.jpg", "b.jpg"), ("d.jpg", "z.jpg")]
-    hard = [member(name, type=tarfile.LNKTYPE, linkname=target) for name, target in links]
+    links = [("b.jpg", "./a.jpg"), ("c.jpg", "b.jpg"), ("d.jpg", "z.jpg"), ("e.jpg", "soft.jpg")]
+    hard = [member("soft.jpg", type=tarfile.SYMTYPE, linkname="a.jpg")]
+    hard += [member(name, type=tarfile.LNKTYPE, linkname=target) for name, target in links]
     got = folder.read(packed(member("a.jpg", b"old"), member("a.jpg", b"new"), *hard, member("z.jpg")))
     assert (got["a.tar/b.jpg"], got["a.tar/c.jpg"], got["a.tar/z.jpg"]) == (b"new", b"new", b"")
     assert str(got["a.tar/d.jpg"]).startswith("not_a_file: a hard link to 'z.jpg'")
+    assert str(got["a.tar/e.jpg"]).startswith("not_a_file: a hard link to 'soft.jpg'")
 
 
 @pytest.mark.parametrize(
