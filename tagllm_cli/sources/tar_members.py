@@ -106,7 +106,7 @@ def walk(file: TarBytes, size: int) -> Iterator[tarfile.TarInfo]:
                 raise _damage(file, start, error) from error
             archive.offset = position
             continue
-        if archive.offset <= start or member.size < 0:  # PAX records may say so
+        if member.size < 0:  # PAX records may say so, and lead back to where this member begins
             raise ReadFailure("corrupt_file", f"the archive is damaged at byte {start}; {_COPY_AGAIN}")
         if 0 <= size < (member.offset_data + member.size if is_plain(member) else archive.offset):
             raise cut_short(size, member.name)
