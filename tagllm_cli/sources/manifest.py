@@ -13,15 +13,17 @@ from urllib.parse import unquote, urlsplit
 
 from tagllm_cli.errors import SourceError
 from tagllm_cli.records import Image, Shard, SourceInfo
-from tagllm_cli.sources import read
 from tagllm_cli.sources.base import DEFAULT_OPTIONS, ReadFailure, SourceOptions, read_or_failure
 from tagllm_cli.sources.folder import is_below
 from tagllm_cli.sources.manifest_rows import Row, is_url, read_rows
 from tagllm_cli.sources.manifest_text import ManifestText
 from tagllm_cli.sources.patterns import expand_braces, is_match, literal
+from tagllm_cli.sources.read import read_file
 from tagllm_cli.sources.storage import Storage
 from tagllm_cli.sources.url_secrets import hide, secret_query
 from tagllm_cli.sources.web import READERS, fetch
+
+_WEB = ("http://", "https://")
 
 
 class Manifest:
@@ -31,7 +33,8 @@ class Manifest:
     its id is that of the column of ids, else the uri. `./` is dropped; a path that does not exist as written is taken
     without white space around it and with slashes for backslashes.
 
-    A table's row reads any path below `root`; a path elsewhere, or a URL, only where the manifest names it.
+    A table's row reads any path below `root`; a path elsewhere, or a URL, only where the manifest names it. Paths of a
+    remote manifest do not lead out of its folder.
     """
 
     is_ordered: ClassVar[bool] = False
@@ -102,13 +105,15 @@ class Manifest:
         uri = image.uri
         if not (is_below(uri) and uri and not is_url(uri)) and not self._is_named(image):
             raise ReadFailure("bad_name", "the manifest does not name this file")
-        if uri.startswith(("http://", "https://")):
+        if uri.startswith(_WEB):
             return fetch(uri)
         if is_url(uri):
             root, _, name = uri.partition("://")[2].partition("/")
             return self._read_stored(self._other(f"{uri.partition('://')[0]}://{root}"), name)
         if self._storage.is_local or os.path.isabs(uri):
-            return read.read_file(self._path(uri))
+            return read_file(self._path(uri))
+        if self._storage.root.startswith(_WEB):
+            return fetch(self._storage.locate(uri)) if is_below(uri) else self._read_stored(self._storage, uri)
         return self._read_stored(self._storage, uri)
 
     def stream(
@@ -185,12 +190,9 @@ class Manifest:
 
     def _read_stored(self, storage: Storage, name: str) -> bytes:
         try:
-            data = storage.read(name, 0, read.MAX_FILE_BYTES + 1)
+            return storage.read_whole(name)
         except SourceError as error:  # the package for this storage is missing
             raise ReadFailure("unreadable", f"{error.message}: {error.hint}") from error
-        if len(data) > read.MAX_FILE_BYTES:
-            raise ReadFailure("too_large", f"more than {read.MAX_FILE_BYTES} bytes")
-        return data
 
     def _is_named(self, image: Image) -> bool:
         """Tell whether the manifest names an image. It is read once for this (and for the secrets of its URLs)."""

@@ -86,6 +86,12 @@ class RemoteFiles:
                     found[stored.name] = stored
         return found
 
+    def everything(self) -> list[StoredFile]:
+        """Return all files below the root, hidden ones too, in no order. Raises SourceError."""
+        if self._is_web:
+            raise self._no_listing()
+        return [stored for _, stored in self._below("", is_deep=True)]
+
     def stat_all(self, names: Sequence[str]) -> dict[str, StoredFile]:
         """Return those of the named files that are there. Raises SourceError."""
         if not self._is_web and len(names) > _FEW:
@@ -246,7 +252,7 @@ def _file_system(protocol: str) -> Any:
     """Return a file system that remembers nothing of earlier listings. Raises SourceError where it is not installed."""
     import fsspec  # type: ignore[import-untyped]
 
-    options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
+    options: dict[str, Any] = {"use_listings_cache": False}
     if protocol in _WEB:
         options |= {"get_client": _web_client}
     if protocol in ("s3", "s3a"):

@@ -5,14 +5,14 @@ A source joins the suite with one function that lays out FILES as a source of it
 
 from __future__ import annotations
 
+import csv
 import dataclasses
-import io
+import itertools
 import json
 import os
-import tarfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from tagllm_cli.records import SourceInfo
 from tagllm_cli.sources.base import ReadFailure, Source, list_images, read_all, recall
 from tagllm_cli.sources.registry import KINDS, open_source, reopen
 from tests.support.object_store import object_store
+from tests.support.tars import member, packed
 
 NAMES = [
     "plain.jpg",
@@ -55,13 +56,16 @@ FILES: Mapping[str, bytes] = {
 
 @dataclass(frozen=True)
 class Laid:
-    """FILES laid out as a source: how a user names it, how to move it, how to make an image vanish from it."""
+    """FILES laid out as a source: how a user names it, how to move it, how to make an image vanish from it.
+
+    `left_out` is what lies there beside the images.
+    """
 
     kind: str
     spec: str
     vanish: Callable[[str], None]
     move: Callable[[], str]
-    format: str | None = None
+    left_out: Mapping[str, int] = field(default_factory=lambda: {".txt": 1})
 
 
 def folder(tmp_path: Path) -> Laid:
@@ -71,16 +75,6 @@ def folder(tmp_path: Path) -> Laid:
         (root / name).write_bytes(data)
     (root / "notes.txt").touch()
     return Laid("folder", str(root), lambda name: (root / name).unlink(), lambda: str(root.rename(tmp_path / "moved")))
-
-
-def tar_bytes(files: Mapping[str, bytes]) -> bytes:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return packed.getvalue()
 
 
 def tar_shards() -> list[dict[str, bytes]]:
@@ -97,17 +91,17 @@ def tar(tmp_path: Path) -> Laid:
     shards = {root / f"{number}.tar": files for number, files in enumerate(tar_shards())}
     root.mkdir(parents=True)
     for path, files in shards.items():
-        path.write_bytes(tar_bytes(files))
+        path.write_bytes(packed(*itertools.starmap(member, files.items())))
 
     def vanish(name: str) -> None:
         path, files = next((path, files) for path, files in shards.items() if name in files)
         del files[name]
         if files:
-            path.write_bytes(tar_bytes(files))
+            path.write_bytes(packed(*itertools.starmap(member, files.items())))
         else:
             path.unlink()
 
-    return Laid("tar", str(root), vanish, lambda: str(root.rename(tmp_path / "moved")), format="tar")
+    return Laid("tar", str(root), vanish, lambda: str(root.rename(tmp_path / "moved")))
 
 
 def tar_on_s3(tmp_path: Path) -> Laid:
@@ -115,26 +109,57 @@ def tar_on_s3(tmp_path: Path) -> Laid:
     root = store.bucket()
     shards = {f"{root}/shards/{number}.tar": files for number, files in enumerate(tar_shards())}
     for url, files in shards.items():
-        store.upload(url, tar_bytes(files))
+        store.upload(url, packed(*itertools.starmap(member, files.items())))
 
     def vanish(name: str) -> None:
         url, files = next((url, files) for url, files in shards.items() if name in files)
         del files[name]
         if files:
-            store.upload(url, tar_bytes(files))
+            store.upload(url, packed(*itertools.starmap(member, files.items())))
         else:
             store.delete(url)
 
     def move() -> str:
         for url, files in shards.items():
-            store.upload(url.replace("/shards/", "/moved/"), tar_bytes(files))
+            store.upload(url.replace("/shards/", "/moved/"), packed(*itertools.starmap(member, files.items())))
             store.delete(url)
         return f"{root}/moved"
 
-    return Laid("tar", f"{root}/shards", vanish, move, format="tar")
+    return Laid("tar", f"{root}/shards", vanish, move)
 
 
-SOURCES = [folder, tar, tar_on_s3]
+def folder_on_s3(tmp_path: Path) -> Laid:
+    store = object_store()
+    root = store.bucket({f"photos/{name}": data for name, data in {**FILES, "notes.txt": b""}.items()})
+
+    def move() -> str:
+        for name in [*FILES, "notes.txt"]:
+            store.delete(f"{root}/photos/{name}")
+        return store.bucket({**FILES, "notes.txt": b""})
+
+    return Laid("folder", f"{root}/photos/", lambda name: store.delete(f"{root}/photos/{name}"), move)
+
+
+def manifest(tmp_path: Path) -> Laid:
+    """A CSV beside the images that it names, with one line that names none."""
+    laid = folder(tmp_path)
+    root = Path(laid.spec)
+    names = list(NAMES)
+
+    def write() -> None:
+        with open(root / "list.csv", "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([["image", "label"], *([name, "x"] for name in names), ["", "x"]])
+
+    def vanish(name: str) -> None:
+        laid.vanish(name)
+        names.remove(name)
+        write()
+
+    write()
+    return Laid("manifest", str(root / "list.csv"), vanish, laid.move, left_out={"lines without an image": 1})
+
+
+SOURCES = [folder, folder_on_s3, manifest, tar, tar_on_s3]
 
 
 @pytest.fixture(params=SOURCES, ids=lambda each: each.__name__)
@@ -151,32 +176,32 @@ def test_every_kind_is_tested(tmp_path: Path) -> None:
 
 
 def test_every_image_comes_exactly_once_with_its_bytes(laid: Laid) -> None:
-    source = open_source(laid.spec, kind=laid.format)
+    source = open_source(laid.spec)
     images = list(list_images(source))
     assert len({image.id for image in images}) == len(images) == len(FILES)
     assert sorted(map(source.read, images)) == sorted(FILES.values())
 
 
 def test_ids_can_be_stored(laid: Laid) -> None:
-    for image in list_images(open_source(laid.spec, kind=laid.format)):
+    for image in list_images(open_source(laid.spec)):
         assert json.loads(json.dumps([image.id, image.uri])) == [image.id, image.uri]
         assert (image.id + image.uri).encode("utf-8")
 
 
 def test_ids_order_and_versions_are_stable(laid: Laid) -> None:
-    source = open_source(laid.spec, kind=laid.format)
+    source = open_source(laid.spec)
     first = list(list_images(source))
-    assert list(list_images(source)) == list(list_images(open_source(laid.spec, kind=laid.format))) == first
+    assert list(list_images(source)) == list(list_images(open_source(laid.spec))) == first
 
 
 def test_two_listings_at_once_do_not_disturb_each_other(laid: Laid) -> None:
-    source = open_source(laid.spec, kind=laid.format)
+    source = open_source(laid.spec)
     pairs = list(zip(list_images(source), list_images(source), strict=True))
     assert [one for one, _ in pairs] == [other for _, other in pairs] == list(list_images(source))
 
 
 def test_shards_come_in_the_order_of_their_names_and_hold_the_images(laid: Laid) -> None:
-    source = open_source(laid.spec, kind=laid.format)
+    source = open_source(laid.spec)
     shards = list(source.shards())
     assert [shard.name for shard in shards] == sorted({shard.name for shard in shards})
     for shard in shards:
@@ -185,7 +210,7 @@ def test_shards_come_in_the_order_of_their_names_and_hold_the_images(laid: Laid)
 
 
 def test_streams_give_what_read_gives(laid: Laid) -> None:
-    source = open_source(laid.spec, kind=laid.format)
+    source = open_source(laid.spec)
     images = list(list_images(source))
     assert [pair for shard in source.shards() for pair in source.stream(shard)] == [
         (image, source.read(image)) for image in images
@@ -194,7 +219,7 @@ def test_streams_give_what_read_gives(laid: Laid) -> None:
 
 
 def test_threads_read_at_once(laid: Laid) -> None:
-    source = open_source(laid.spec, kind=laid.format)
+    source = open_source(laid.spec)
     images = list(list_images(source))
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(source.read, images * 5)) == [source.read(image) for image in images] * 5
@@ -202,14 +227,14 @@ def test_threads_read_at_once(laid: Laid) -> None:
 
 def test_a_record_alone_is_enough_to_read(laid: Laid) -> None:
     """As `disambiguate` does: the table has id and uri, and nothing has been listed."""
-    source = open_source(laid.spec, kind=laid.format)
-    images = [recall(source, image.id, image.uri) for image in list_images(open_source(laid.spec, kind=laid.format))]
+    source = open_source(laid.spec)
+    images = [recall(source, image.id, image.uri) for image in list_images(open_source(laid.spec))]
     assert sorted(map(source.read, reversed(images))) == sorted(FILES.values())
     assert [data for _, data in read_all(source, images)] == list(map(source.read, images))
 
 
 def test_an_image_that_vanished_is_a_read_failure(laid: Laid) -> None:
-    source = open_source(laid.spec, kind=laid.format)
+    source = open_source(laid.spec)
     image = next(image for image in list_images(source) if source.read(image) == FILES["plain.jpg"])
     laid.vanish("plain.jpg")
     with pytest.raises(ReadFailure) as caught:
@@ -219,7 +244,7 @@ def test_an_image_that_vanished_is_a_read_failure(laid: Laid) -> None:
 
 
 def test_a_uri_that_was_never_listed_is_a_read_failure(laid: Laid) -> None:
-    source = open_source(laid.spec, kind=laid.format)
+    source = open_source(laid.spec)
     image = next(list_images(source))
     for uri in ("nowhere.jpg", "../secret.jpg", "/etc/passwd", "a/../../b.jpg", "", ".", "\0", "//\\xff.jpg"):
         with pytest.raises(ReadFailure):
@@ -227,7 +252,7 @@ def test_a_uri_that_was_never_listed_is_a_read_failure(laid: Laid) -> None:
 
 
 def test_what_is_located_is_the_file(laid: Laid) -> None:
-    source = open_source(laid.spec, kind=laid.format)
+    source = open_source(laid.spec)
     for image in list_images(source):
         path = source.locate(image)
         if path is not None and os.path.isabs(path):
@@ -235,7 +260,7 @@ def test_what_is_located_is_the_file(laid: Laid) -> None:
 
 
 def test_reopening_gives_the_same_images(laid: Laid) -> None:
-    source = open_source(laid.spec, kind=laid.format)
+    source = open_source(laid.spec)
     info = source.describe()
     assert info.kind == laid.kind
     stored = json.loads(json.dumps(dataclasses.asdict(info)))
@@ -246,7 +271,7 @@ def test_reopening_gives_the_same_images(laid: Laid) -> None:
 
 
 def test_reopening_a_source_that_moved(laid: Laid) -> None:
-    source = open_source(laid.spec, kind=laid.format)
+    source = open_source(laid.spec)
     info, before = source.describe(), contents(source)
     moved = laid.move()
     with pytest.raises(SourceError) as caught:
@@ -260,19 +285,19 @@ def test_reopening_a_source_that_moved(laid: Laid) -> None:
 
 
 def test_what_is_left_out_is_known_after_a_complete_listing(laid: Laid) -> None:
-    source = open_source(laid.spec, kind=laid.format)
+    source = open_source(laid.spec)
     assert source.left_out == {}
     list(islice(list_images(source), 3))
     assert source.left_out == {}
     for _ in range(2):
         list(list_images(source))
-        assert dict(source.left_out) == {".txt": 1}
+        assert dict(source.left_out) == laid.left_out
 
 
 def test_a_source_without_an_image_is_an_error_that_helps(laid: Laid) -> None:
     for name in FILES:
         laid.vanish(name)
     with pytest.raises(SourceError, match="there are no images") as caught:
-        list(list_images(open_source(laid.spec, kind=laid.format)))
-    assert "1 .txt" in caught.value.hint
+        list(list_images(open_source(laid.spec)))
+    assert f"1 {next(iter(laid.left_out))}" in caught.value.hint
     assert "jpg" in caught.value.hint

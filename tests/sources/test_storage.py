@@ -9,10 +9,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from s3fs import S3FileSystem  # type: ignore[import-untyped]
 
 from tagllm_cli.errors import SourceError
 from tagllm_cli.sources import remote_errors
-from tagllm_cli.sources.base import ReadFailure
+from tagllm_cli.sources.base import ReadFailure, SourceOptions, list_images, read_all
+from tagllm_cli.sources.registry import open_source
 from tagllm_cli.sources.storage import Storage
 from tagllm_cli.sources.url_secrets import hide
 from tests.support.object_store import ObjectStore, expired_after, object_store
@@ -55,6 +57,11 @@ def below_a_key(tmp_path: Path) -> str:
 @pytest.fixture(params=[on_disk, in_bucket, below_a_key], ids=lambda each: each.__name__)
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     return Storage(request.param(tmp_path))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_errors, "_FIRST_WAIT_S", 0.01)
 
 
 @pytest.fixture
@@ -175,6 +182,41 @@ def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch:
         Storage(str(tmp_path)).find([".tar"])
 
 
+def test_a_remote_folder_of_images_is_listed_like_a_local_one(tmp_path: Path, store: ObjectStore) -> None:
+    images = [
+        "b.jpg",
+        "a/2.jpg",
+        "a/10.JPG",
+        "a.jpg",
+        "a b/1.jpg",
+        "a-b.jpg",
+        "raw/x.png",
+        "thumbs/deep/y.jpg",
+        "z.gif",
+    ]
+    others = [
+        ".hidden.jpg",
+        ".git/x.jpg",
+        "@eaDir/x.jpg",
+        "@eaDir/deep/y.jpg",
+        "a/Thumbs.db",
+        "v.mp4",
+        "README",
+        "w.MP4",
+    ]
+    for path in [*images, *others]:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(path)
+    url = store.bucket({f"photos/{path}": path.encode() for path in [*images, *others]})
+    for options in (SourceOptions(), SourceOptions(exclude=("*.gif", "thumbs", "raw/**"))):
+        local, remote = open_source(str(tmp_path), options, "folder"), open_source(f"{url}/photos/", options)
+        assert [image.id for image in list_images(remote)] == [image.id for image in list_images(local)]
+        assert remote.left_out == local.left_out
+        assert [data for _, data in read_all(remote, list_images(remote))] == [
+            image.id.encode() for image in list_images(local)
+        ]
+
+
 def test_more_objects_than_one_page_of_a_listing(store: ObjectStore) -> None:
     root = store.bucket({f"x/{number:04}.tar": b"" for number in range(1001)})
     assert len(Storage(root).find([".tar"])) == 1001
@@ -242,6 +284,15 @@ def test_a_bucket_that_may_be_read_but_not_listed(store: ObjectStore) -> None:
         assert names(Storage(root), "{a,empty}.tar") == ["a.tar", "empty.tar"]
 
 
+@pytest.fixture
+def other_environment() -> Iterator[None]:
+    """File systems, which are kept for a process, see what a test puts into the environment."""
+    S3FileSystem.clear_instance_cache()
+    yield
+    S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.usefixtures("other_environment")
 def test_no_credentials_at_all(store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = store.bucket(FILES)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -253,6 +304,7 @@ def test_no_credentials_at_all(store: ObjectStore, tmp_path: Path, monkeypatch: 
     assert "AWS_ACCESS_KEY_ID" in caught.value.hint
 
 
+@pytest.mark.usefixtures("other_environment")
 def test_nobody_listens(monkeypatch: pytest.MonkeyPatch, store: ObjectStore, impatient: None) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setattr("tagllm_cli.sources.remote._CHECK_S", 0.0)

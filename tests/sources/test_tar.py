@@ -56,10 +56,11 @@ def test_images_of_one_key_are_images_and_sidecars_are_counted(folder: TarFolder
 
 
 def test_hidden_members_and_folders_of_systems_are_left_out(folder: TarFolder) -> None:
-    names = ["./a.jpg", "./.hidden/b.jpg", "._a.jpg", "__MACOSX/._a.jpg", "d/__macosx/a.jpg", "d/..c.jpg", "@eaDir.jpg"]
+    names = ["./a.jpg", "./.hidden/b.jpg", "._a.jpg", "__MACOSX/._a.jpg", "d/..c.jpg", "@eaDir.jpg"]
+    names += ["__MACOSX/a.jpg", "__MACOSX/b/c.txt", "d/__macosx/a.jpg", "d/e.jpg"]
     tar = folder.source(packed(*map(member, names)))
-    assert list(contents(tar)) == ["a.tar/a.jpg", "a.tar/@eaDir.jpg"]
-    assert dict(tar.left_out) == {"__MACOSX/": 1, "__macosx/": 1}
+    assert list(contents(tar)) == ["a.tar/a.jpg", "a.tar/@eaDir.jpg", "a.tar/d/e.jpg"]
+    assert dict(tar.left_out) == {"__MACOSX/": 2, "__macosx/": 1}
 
 
 def test_exclusions_hold_for_shards_and_members(folder: TarFolder) -> None:
