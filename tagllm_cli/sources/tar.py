@@ -19,11 +19,11 @@ from tagllm_cli.sources.base import (
     read_or_failure,
     summarize_left_out,
 )
-from tagllm_cli.sources.file_names import group_of
+from tagllm_cli.sources.file_names import why_left_out
 from tagllm_cli.sources.read import MAX_FILE_BYTES, failure_of
 from tagllm_cli.sources.storage import Storage, StoredFile
 from tagllm_cli.sources.tar_files import ForwardFile, LocalReader
-from tagllm_cli.sources.tar_images import Catalog, Place, excluded_by, excluding
+from tagllm_cli.sources.tar_images import Catalog, Place, why_folder_left_out
 from tagllm_cli.sources.tar_members import cut_short, is_plain, refusal, walk
 
 # Archives that would have to be unpacked: they are counted, so that nobody thinks they were read.
@@ -77,11 +77,11 @@ class Tar:
         counts: Counter[str] = Counter()
         any_found = False
         for stored in self.storage.find((".tar", *_PACKED), self.options.pattern):
-            pattern = excluding(stored.name, self.options.exclude)
-            if pattern is not None:
-                counts[excluded_by(pattern)] += 1
-            elif stored.name.lower().endswith(_PACKED):
-                counts[group_of(stored.name, os.path.splitext(stored.name)[1].lower())] += 1
+            reason = why_folder_left_out(stored.name, self.options.exclude)
+            if reason is None and stored.name.lower().endswith(_PACKED):
+                reason = why_left_out(stored.name, False, ())
+            if reason is not None:
+                counts[reason] += 1
             else:
                 any_found = True
                 yield Shard(stored.name, stored.version)
@@ -224,8 +224,6 @@ class Tar:
             return self.read(image)
         _check_version(image, stored)
         _check_size(place.length)
-        if 0 <= file.size < place.start + place.length:
-            raise cut_short(file.size, image.id)
         file.seek(place.start)
         data = file.read(place.length)
         if len(data) < place.length:

@@ -11,7 +11,6 @@ from collections import OrderedDict
 from tagllm_cli.sources.base import ReadFailure
 from tagllm_cli.sources.read import failure_of
 from tagllm_cli.sources.storage import Storage, StoredFile
-from tagllm_cli.sources.tar_members import BLOCK
 
 _CHUNK = 1 << 20  # bytes that are read ahead of headers and small members
 _PIECE = 8 << 20  # bytes that are lost at most when a connection breaks
@@ -69,7 +68,7 @@ class LocalReader:
 class ForwardFile:
     """A stored file read from front to back, and opened again where its connection breaks and it is not seekable.
 
-    It can go back by one block of a tar archive. Raises ReadFailure.
+    It can go back to where the last small read began. Raises ReadFailure.
     """
 
     def __init__(self, storage: Storage, stored: StoredFile) -> None:
@@ -116,11 +115,10 @@ class ForwardFile:
         missing = size - len(data)
         if missing >= _CHUNK:
             data += self._fetch(missing)
-            self._chunk = data[-BLOCK:]
+            self._chunk = b""
         elif missing:
-            self._chunk = self._chunk[max(0, start - BLOCK) :] + self._fetch(_CHUNK)
-            start = self._position - self._end + len(self._chunk)
-            data = self._chunk[start : start + size]
+            self._chunk = data + self._fetch(_CHUNK)
+            data = self._chunk[:size]
         self._position += len(data)
         return data
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
 import tarfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tagllm_cli.records import Image
-from tagllm_cli.sources.file_names import EXTENSIONS, SYSTEM_FOLDERS, group_of
+from tagllm_cli.sources.file_names import why_left_out
 from tagllm_cli.sources.folder import escaped, is_utf8
-from tagllm_cli.sources.patterns import is_match
 from tagllm_cli.sources.storage import StoredFile
 from tagllm_cli.sources.tar_members import is_plain
 
-# A hidden file or folder, or a folder that systems make. "." and ".." hide nothing.
-_SYSTEM = "|".join(map(re.escape, sorted(SYSTEM_FOLDERS)))
-_UNWANTED = re.compile(rf"(?i)(?:^|/)(?:\.(?!\.?(?:/|$))|({_SYSTEM})/)")
+# A hidden file or folder; "." and ".." hide nothing.
+_HIDDEN = re.compile(r"(?:^|/)\.(?!\.?(?:/|$))")
 
 _URI = re.compile(r"(?s)(.*)#(\d{1,18})(?:\+(\d{1,18}))?")
 
@@ -60,6 +56,8 @@ class Catalog:
         self._stored, self._exclude = stored, exclude
         self._places: dict[str, str] = {}  # of the last member of each name
         self._copies: Counter[str] = Counter()
+        self._folder = ""  # of the last member
+        self._why: str | None = None  # what is in it is left out
 
     def image(self, member: tarfile.TarInfo) -> Image | None:
         """Return the image that a member is, None where it is none or is left out."""
@@ -85,21 +83,15 @@ class Catalog:
         return Image(self._stored.name, self._stored.name, self._stored.version, self._stored.name)
 
     def _is_wanted(self, name: str) -> bool:
-        unwanted = _UNWANTED.search(name)
-        if unwanted is not None and not unwanted[1]:
+        if _HIDDEN.search(name):
             return False
-        if self._exclude:
-            pattern = excluding(f"{self._stored.name}/{name}", self._exclude)
-            if pattern is not None:
-                self.left_out[excluded_by(pattern)] += 1
-                return False
-        if unwanted is not None:
-            self.left_out[f"{unwanted[1]}/"] += 1
-            return False
-        ending = os.path.splitext(name)[1].lower()
-        if ending in EXTENSIONS:
+        folder = name.rpartition("/")[0]
+        if folder != self._folder:  # of many members in a row
+            self._folder, self._why = folder, why_folder_left_out(f"{self._stored.name}/{folder}", self._exclude)
+        reason = self._why or why_left_out(f"{self._stored.name}/{name}", False, self._exclude)
+        if reason is None:
             return True
-        self.left_out[group_of(name.rpartition("/")[2], ending)] += 1
+        self.left_out[reason] += 1
         return False
 
     def _link(self, member: tarfile.TarInfo) -> str:
@@ -108,16 +100,15 @@ class Catalog:
         return place if "+" in place else ""
 
 
-def excluding(path: str, globs: Sequence[str]) -> str | None:
-    """Return the first glob that leaves out a path or a folder that it lies in."""
+def why_folder_left_out(path: str, exclude: Sequence[str]) -> str | None:
+    """Return what to count under that lies in a folder (or shard), from the first one above it that is left out.
+
+    >>> why_folder_left_out("a.tar/__MACOSX/b", ()), why_folder_left_out("a.tar/b", ())
+    ('__MACOSX/', None)
+    """
     segments = path.split("/")
-    above = ["/".join(segments[: count + 1]) for count in range(len(segments))]
-    return next((glob for glob in globs if any(is_match(each, glob) for each in above)), None)
-
-
-def excluded_by(glob: str) -> str:
-    """Return what to count under that a glob leaves out."""
-    return f"by --exclude {shlex.quote(glob)}"
+    above = ("/".join(segments[:count]) for count in range(1, len(segments) + 1))
+    return next((reason for each in above if (reason := why_left_out(each, True, exclude)) is not None), None)
 
 
 def _normal(name: str) -> str:

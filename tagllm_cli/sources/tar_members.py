@@ -29,7 +29,7 @@ _PACK_AGAIN = "pack the archive again with"
 
 
 class TarBytes(Protocol):
-    """What an archive is read from. Where it cannot go back, it can go back by one block."""
+    """What an archive is read from. Going back is asked for only to where the last block read began."""
 
     def read(self, size: int, /) -> bytes:
         """Return `size` bytes, fewer only at the end."""
@@ -106,7 +106,7 @@ def walk(file: TarBytes, size: int) -> Iterator[tarfile.TarInfo]:
                 raise _damage(file, start, error) from error
             archive.offset = position
             continue
-        if archive.offset <= start:
+        if member.size < 0:  # PAX records may say so, and lead back to where this member begins
             raise ReadFailure("corrupt_file", f"the archive is damaged at byte {start}; {_COPY_AGAIN}")
         if 0 <= size < (member.offset_data + member.size if is_plain(member) else archive.offset):
             raise cut_short(size, member.name)
@@ -164,14 +164,20 @@ def _behind_zeros(file: TarBytes, start: int) -> int | None:
     return None
 
 
+def _no_tar(head: bytes) -> ReadFailure:
+    found = recognize(head)
+    what = found.message if isinstance(found, Failure) else f"an image ({found.name})"
+    advice = "decompress it" if "gzip" in what else "unpack it" if "zip" in what else _COPY_AGAIN
+    return ReadFailure("not_a_tar", f"not a tar archive but {what}; {advice}")
+
+
 def _damage(file: TarBytes, start: int, error: Exception) -> ReadFailure:
     """Return the failure of an archive whose headers at `start` cannot be read."""
     if start == 0 and file.tell() <= BLOCK:
         file.seek(0)
-        found = recognize(file.read(BLOCK))
-        what = found.message if isinstance(found, Failure) else f"an image ({found.name})"
-        advice = "decompress it" if "gzip" in what else "unpack it" if "zip" in what else _COPY_AGAIN
-        return ReadFailure("not_a_tar", f"not a tar archive but {what}; {advice}")
+        head = file.read(BLOCK)
+        if head[257:262] != b"ustar":
+            return _no_tar(head)
     if not file.read(1):
         return ReadFailure("truncated_file", f"the archive ends too early, in a header at byte {start}; {_COPY_AGAIN}")
     said = one_line(error, 80) if isinstance(error, tarfile.TarError) else "headers that make no sense"

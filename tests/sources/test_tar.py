@@ -56,10 +56,11 @@ def test_images_of_one_key_are_images_and_sidecars_are_counted(folder: TarFolder
 
 
 def test_hidden_members_and_folders_of_systems_are_left_out(folder: TarFolder) -> None:
-    names = ["./a.jpg", "./.hidden/b.jpg", "._a.jpg", "__MACOSX/._a.jpg", "d/__macosx/a.jpg", "d/..c.jpg", "@eaDir.jpg"]
+    names = ["./a.jpg", "./.hidden/b.jpg", "._a.jpg", "__MACOSX/._a.jpg", "d/..c.jpg", "@eaDir.jpg"]
+    names += ["__MACOSX/a.jpg", "__MACOSX/b/c.txt", "d/__macosx/a.jpg", "d/e.jpg"]
     tar = folder.source(packed(*map(member, names)))
-    assert list(contents(tar)) == ["a.tar/a.jpg", "a.tar/@eaDir.jpg"]
-    assert dict(tar.left_out) == {"__MACOSX/": 1, "__macosx/": 1}
+    assert list(contents(tar)) == ["a.tar/a.jpg", "a.tar/@eaDir.jpg", "a.tar/d/e.jpg"]
+    assert dict(tar.left_out) == {"__MACOSX/": 2, "__macosx/": 1}
 
 
 def test_exclusions_hold_for_shards_and_members(folder: TarFolder) -> None:
@@ -132,11 +133,13 @@ def test_links_devices_and_fifos_are_named_failures(folder: TarFolder) -> None:
 
 
 def test_a_hard_link_to_an_image_before_it_has_its_bytes(folder: TarFolder) -> None:
-    links = [("b.jpg", "./a.jpg"), ("c.jpg", "b.jpg"), ("d.jpg", "z.jpg")]
-    hard = [member(name, type=tarfile.LNKTYPE, linkname=target) for name, target in links]
+    links = [("b.jpg", "./a.jpg"), ("c.jpg", "b.jpg"), ("d.jpg", "z.jpg"), ("e.jpg", "soft.jpg")]
+    hard = [member("soft.jpg", type=tarfile.SYMTYPE, linkname="a.jpg")]
+    hard += [member(name, type=tarfile.LNKTYPE, linkname=target) for name, target in links]
     got = folder.read(packed(member("a.jpg", b"old"), member("a.jpg", b"new"), *hard, member("z.jpg")))
     assert (got["a.tar/b.jpg"], got["a.tar/c.jpg"], got["a.tar/z.jpg"]) == (b"new", b"new", b"")
     assert str(got["a.tar/d.jpg"]).startswith("not_a_file: a hard link to 'z.jpg'")
+    assert str(got["a.tar/e.jpg"]).startswith("not_a_file: a hard link to 'soft.jpg'")
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,20 @@ def test_headers_made_to_harm_are_damage(size: bytes, kind: bytes, folder: TarFo
     assert {name for name, value in got.items() if isinstance(value, str)} == {"a.tar"}
 
 
+def test_a_long_name_that_would_fill_the_memory_is_damage(folder: TarFolder) -> None:
+    data = _with_size(packed(member("././@LongLink")), b"10000000", b"L")[:512] + bytes(2 << 20)
+    got = folder.read(data + packed(member("a.jpg", b"x")))
+    reason = f"the archive is damaged at byte 0 (a header of {2 << 20} bytes), and what follows is not read"
+    assert got == {"a.tar": f"corrupt_file: {reason}; copy or download it again"}
+
+
+@pytest.mark.parametrize("size", ["-5", "-100000", "x", "9" * 5000])
+def test_records_that_say_an_impossible_size_are_damage(size: str, folder: TarFolder) -> None:
+    got = folder.read(packed(member("a.jpg", b"x"), member("b.jpg", b"y", pax_headers={"size": size})))
+    assert got.pop("a.tar/a.jpg") == b"x"
+    assert [name for name, data in got.items() if data != b""] == ["a.tar"]
+
+
 def test_headers_nested_deeper_than_the_stack_are_damage(folder: TarFolder) -> None:
     one = _with_size(packed(member("a.jpg")), b"0", b"x")[:512]
     got = folder.read(one * 3000 + packed(member("b.jpg")))
@@ -153,7 +167,25 @@ def test_the_image_of_a_damaged_shard_says_why_in_another_process_too(folder: Ta
     assert failure(tar, image) == expected
     assert failure(folder.source(), Image("a.tar", "a.tar", shard="a.tar")) == expected
     again = folder.source(packed(member("a.jpg", b"x" * 600)))
-    assert failure(again, image) == ("changed", "the archive can be read now; run again")
+    assert [each.id for each in list_images(tar)] == ["a.tar/a.jpg"]
+    for each in (tar, again):
+        assert failure(each, image) == ("changed", "the archive can be read now; run again")
+
+
+def test_a_shard_that_is_replaced_just_before_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tar = TarFolder(tmp_path).source(packed(member("a.jpg", b"old")))
+    (image,) = list_images(tar)
+    (tmp_path / "new").write_bytes(packed(member("a.jpg", b"new")))
+    opened = os.open
+
+    def replace_and_open(path: str, flags: int) -> int:
+        (tmp_path / "new").replace(path)
+        return opened(path, flags)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", replace_and_open)
+        assert failure(tar, image)[0] == "changed"
+    assert [tar.read(each) for each in list_images(tar)] == [b"new"]
 
 
 def test_shards_that_are_no_files(tmp_path: Path) -> None:

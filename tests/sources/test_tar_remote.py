@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -71,6 +72,12 @@ def test_a_connection_that_is_cut_in_mid_shard_is_opened_again_where_it_broke(st
         assert streamed(Tar.at(root)) == EXPECTED
 
 
+def test_a_hard_link_is_read_after_its_target_has_passed(store: ObjectStore) -> None:
+    link = member("link.jpg", type=tarfile.LNKTYPE, linkname="1.jpg")
+    root = store.bucket({"a.tar": packed(*[member(*each) for each in FILES.items()], link, member("last.jpg", b"z"))})
+    assert contents(Tar.at(root)) == {**EXPECTED, "a.tar/link.jpg": FILES["1.jpg"], "a.tar/last.jpg": b"z"}
+
+
 def test_credentials_that_expire_in_mid_shard_are_the_reason(store: ObjectStore) -> None:
     root = store.bucket({"a.tar": DATA})
     source = Tar.at(root)
@@ -82,6 +89,12 @@ def test_credentials_that_expire_in_mid_shard_are_the_reason(store: ObjectStore)
     assert 0 < len(whole) < len(FILES)
     assert last == "a.tar"
     assert str(got["a.tar"]).startswith("forbidden: ExpiredToken")
+    store.requests.clear()
+    with store.failing(expired_after(3)):
+        known = streamed(source, images)
+    assert list(known)[: len(whole)] == whole
+    assert {str(known[image.id])[:9] for image in images[len(whole) :]} == {"forbidden"}
+    assert store.requests.total() == 4  # the one that was refused is the last
     with store.failing(expired_after(0)):
         assert [str(each)[:9] for each in streamed(source, images).values()] == ["forbidden"] * len(FILES)
         (only,) = source.images(Shard("a.tar"))

@@ -66,7 +66,9 @@ def contents(source: Tar) -> dict[str, bytes | str]:
         images = list(source.images(shard))
         each = [(image, told(read_or_failure(source, image))) for image in images]
         assert [(image, told(data)) for image, data in source.stream(shard)] == each
-        assert [(image, told(data)) for image, data in source.stream(shard, images[::2])] == each[::2]
+        for step in (1, 2):
+            some = source.stream(shard, images[::step])
+            assert [(image, told(data)) for image, data in some] == each[::step]
         assert not found.keys() & {image.id for image in images}
         found |= {image.id: data for image, data in each}
         assert len({image.id for image in images}) == len(images)
