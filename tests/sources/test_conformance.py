@@ -5,6 +5,7 @@ A source joins the suite with one function that lays out FILES as a source of it
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import os
@@ -78,6 +79,37 @@ def folder(tmp_path: Path) -> Laid:
         (root / name).write_bytes(data)
     (root / "notes.txt").touch()
     return Laid("folder", str(root), lambda name: (root / name).unlink(), lambda: str(root.rename(tmp_path / "moved")))
+
+
+def folder_on_s3(tmp_path: Path) -> Laid:
+    store = object_store()
+    root = store.bucket({f"photos/{name}": data for name, data in {**FILES, "notes.txt": b""}.items()})
+
+    def move() -> str:
+        for name in [*FILES, "notes.txt"]:
+            store.delete(f"{root}/photos/{name}")
+        return store.bucket({**FILES, "notes.txt": b""})
+
+    return Laid("folder", f"{root}/photos/", lambda name: store.delete(f"{root}/photos/{name}"), move)
+
+
+def manifest(tmp_path: Path) -> Laid:
+    """A CSV beside the images that it names, with one line that names none."""
+    laid = folder(tmp_path)
+    root = Path(laid.spec)
+    names = list(NAMES)
+
+    def write() -> None:
+        with open(root / "list.csv", "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([["image", "label"], *([name, "x"] for name in names), ["", "x"]])
+
+    def vanish(name: str) -> None:
+        laid.vanish(name)
+        names.remove(name)
+        write()
+
+    write()
+    return Laid("manifest", str(root / "list.csv"), vanish, laid.move, left_out={"lines without an image": 1})
 
 
 def parquet(tmp_path: Path, write: Callable[[Path, Mapping[str, bytes]], None]) -> Laid:
@@ -160,7 +192,7 @@ def saved_to_disk(tmp_path: Path) -> Laid:
     return Laid("parquet", str(root), vanish, lambda: str(root.rename(tmp_path / "moved")), left_out={".arrow": 1})
 
 
-def parquet_in_bucket(tmp_path: Path) -> Laid:
+def parquet_on_s3(tmp_path: Path) -> Laid:
     """Files of Hugging Face in S3; a bucket cannot be renamed, but its objects can be put into another one."""
     store = object_store()
     root = store.bucket()
@@ -183,7 +215,8 @@ def parquet_in_bucket(tmp_path: Path) -> Laid:
     return dataclasses.replace(local, spec=upload(root), vanish=vanish, move=move)
 
 
-SOURCES = [folder, parquet_in_bucket, parquet_bytes, parquet_ids, parquet_paths, hugging_face, saved_to_disk]
+PARQUET = [parquet_bytes, parquet_ids, parquet_paths, parquet_on_s3, hugging_face, saved_to_disk]
+SOURCES = [folder, folder_on_s3, manifest, *PARQUET]
 
 
 @pytest.fixture(params=SOURCES, ids=lambda each: each.__name__)
