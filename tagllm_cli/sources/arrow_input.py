@@ -27,10 +27,13 @@ class ArrowInput:
     def __init__(self, file: BinaryIO | _File) -> None:
         self._file = file
         self._failure: ReadFailure | None = None
+        self._size = file.seek(0, io.SEEK_END)
+        file.seek(0)
 
     def read(self, size: int = -1) -> bytes:
+        """Return bytes of the file; `size` may be anything where the file is damaged."""
         with self._watch():
-            return self._file.read(size)
+            return self._file.read(min(size, max(0, self._size - self._file.tell())))
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         with self._watch():
@@ -60,6 +63,8 @@ class ArrowInput:
         if self._failure is not None:
             raise self._failure from error
         said = "".join(filter(str.isprintable, public_text(error)))[:160]
+        if isinstance(error, ReadFailure):
+            return error
         return ReadFailure("corrupt_file", f"the {form} file is damaged: {said}")
 
     @contextlib.contextmanager

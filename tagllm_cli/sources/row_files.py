@@ -25,8 +25,6 @@ _BUFFER_BYTES = 1 << 20
 
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
-# What pyarrow raises about a file: its own errors, and OSError where Parquet's structures do not fit together.
-_ERRORS = (pa.ArrowException, OSError)
 _TO_THE_END = 1 << 62  # rows, where nobody knows how many there are
 
 
@@ -73,7 +71,7 @@ def open_rows(storage: Storage, name: str, *, is_sparse: bool = False) -> RowFil
     """
     file = open_input(storage, name, is_sparse=is_sparse and not is_arrow(name))
     try:
-        return ArrowRows(file) if is_arrow(name) else ParquetRows(file)
+        return ArrowRows(file) if is_arrow(name) else ParquetRows(file, is_sparse=is_sparse)
     except BaseException:
         file.close()
         raise
@@ -82,22 +80,24 @@ def open_rows(storage: Storage, name: str, *, is_sparse: bool = False) -> RowFil
 class ParquetRows:
     """A Parquet file: one row group after the other, only the columns asked for."""
 
-    def __init__(self, file: ArrowInput) -> None:
+    def __init__(self, file: ArrowInput, *, is_sparse: bool = False) -> None:
         self._input = file
+        self._is_sparse = is_sparse
         try:
             # Without pre_buffer and with a buffer, column chunks are read as they are decoded.
             self._file = pq.ParquetFile(
                 file, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True
             )
-            self.schema = self._file.schema_arrow
-        except _ERRORS as error:
+            self.schema = _decoded(self._file.schema_arrow)
+        except Exception as error:  # as below
             raise self._unusable(error) from error
         metadata = self._file.metadata
         self.rows: int | None = metadata.num_rows
-        self._chunks: dict[str, int] = {}  # of a row group, by the path of their column
         self._starts: list[int] = [0]
         for group in range(metadata.num_row_groups):
             self._starts.append(self._starts[-1] + metadata.row_group(group).num_rows)
+        if self._starts[-1] != self.rows or sorted(self._starts) != self._starts:
+            raise ReadFailure("corrupt_file", "the Parquet file is damaged: its footer has two numbers of rows")
 
     def group_of(self, row: int) -> int | None:
         return bisect_right(self._starts, row) - 1 if 0 <= row < self._starts[-1] else None
@@ -109,13 +109,13 @@ class ParquetRows:
         end = self._starts[group + 1]
         failure = ReadFailure("truncated_file", "the row group has fewer rows than the file says")
         # What fails is decoded once more row by row: the rows before the damage are whole.
-        for rows in (self._rows_at_a_time(group, leaves), 1):
+        for rows in (self._rows_at_a_time(group), 1):
             try:
                 for piece in self._decode(group, leaves, rows):
                     if piece.first + piece.length > row:
                         row = piece.first + piece.length
                         yield piece
-            except _ERRORS as error:
+            except Exception as error:  # of damaged files pyarrow raises a dozen kinds, from OSError to MemoryError
                 failure = self._input.blame(error, "Parquet")
             if row >= end:
                 return
@@ -132,14 +132,13 @@ class ParquetRows:
             yield Piece(first, batch.num_rows, batch)
             first += batch.num_rows
 
-    def _rows_at_a_time(self, group: int, leaves: Sequence[Leaf]) -> int:
-        """Return how many rows of these columns have about _BATCH_BYTES."""
+    def _rows_at_a_time(self, group: int) -> int:
+        """Return how many rows have about _BATCH_BYTES."""
+        # The metadata of columns would say it better, but reading it from a damaged footer aborts the process.
+        if self._is_sparse:
+            return _BATCH_ROWS
         about = self._file.metadata.row_group(group)
-        if not self._chunks:
-            self._chunks = {about.column(index).path_in_schema: index for index in range(about.num_columns)}
-        indices = [self._chunks[path] for path in map(".".join, leaves) if path in self._chunks]
-        size = sum(about.column(index).total_uncompressed_size for index in indices)
-        return int(max(1, min(_BATCH_ROWS, _BATCH_BYTES * about.num_rows // max(1, size))))
+        return int(max(1, min(_BATCH_ROWS, _BATCH_BYTES * about.num_rows // max(1, about.total_byte_size))))
 
     def _unusable(self, error: Exception) -> ReadFailure:
         failure = self._input.blame(error, "Parquet")
@@ -179,7 +178,7 @@ class ArrowRows:
                 first += whole.num_rows
             if not self._is_complete():
                 yield Piece(first, _TO_THE_END, ReadFailure("truncated_file", "the Arrow file ends too early"))
-        except _ERRORS as error:
+        except Exception as error:  # as above
             yield Piece(first, _TO_THE_END, self._input.blame(error, "Arrow"))
 
     def close(self) -> None:
@@ -199,9 +198,9 @@ class ArrowRows:
                 raise ReadFailure("empty_file", "the file is empty")
             self._has_footer = head == b"ARROW1"
             reader = pa.ipc.open_file(self._input) if self._has_footer else pa.ipc.open_stream(self._input)
-        except _ERRORS as error:
+            self.schema = _decoded(reader.schema)
+        except Exception as error:  # as above
             raise self._input.blame(error, "Arrow") from error
-        self.schema: pa.Schema = reader.schema
         return _each_batch(reader)
 
 
@@ -209,3 +208,10 @@ def _each_batch(reader: Any) -> Iterator[pa.RecordBatch]:
     if isinstance(reader, pa.ipc.RecordBatchFileReader):
         return (reader.get_batch(index) for index in range(reader.num_record_batches))
     return iter(reader)
+
+
+def _decoded(schema: pa.Schema) -> pa.Schema:
+    """Return a schema whose names have been decoded once: in damaged files they are not UTF-8."""
+    for field in schema:
+        _ = field.name, str(field.type)
+    return schema

@@ -109,6 +109,8 @@ def test_a_message_is_one_line_of_text(tmp_path: Path) -> None:
         ("empty", "empty_file", "empty"),
         ("text", "corrupt_file", "not a Parquet file"),
         ("footer", "corrupt_file", "damaged"),
+        ("rows", "corrupt_file", "two numbers of rows"),
+        ("names", "corrupt_file", "damaged"),
         ("encrypted", "unreadable", "encrypted: decrypt it first"),
         ("folder", "not_a_file", "folder"),
         ("link", "not_a_file", "link"),
@@ -132,6 +134,11 @@ def test_a_file_that_cannot_be_used_is_one_row_beside_the_others(
             bad.write_text("id,image\n1,a.jpg\n")
         case "footer":
             bad.write_bytes(data[:-200] + b"\xff" * 100 + data[-100:])
+        case "rows":
+            assert data.count(b"\x16\x78") == 1  # in Thrift's compact protocol: 60 rows
+            bad.write_bytes(data.replace(b"\x16\x78", b"\x16\x76"))
+        case "names":
+            bad.write_bytes(data.replace(b"path", b"\xff\xff\xff\xff"))
         case "encrypted":
             encrypt(bad)
         case "folder":
