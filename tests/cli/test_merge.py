@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shlex
 import tarfile
 import time
@@ -13,7 +14,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console as RichConsole
 
+from tagllm_cli.cli.console import Console
+from tagllm_cli.cli.progress import CountDisplay
 from tagllm_cli.pipeline.label.listing import Part
 from tagllm_cli.store.merge.merge import merge_tables
 from tagllm_cli.store.merge.parts import evidence_of
@@ -229,6 +233,32 @@ def test_a_merge_needs_tables(made: Path) -> None:
     result = tagllm("merge all.parquet")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "Missing argument" in result.stderr
+
+
+def test_progress_is_a_line_now_and_then_without_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("tagllm_cli.cli.progress.time.monotonic", lambda: now[0])
+    for quiet in (False, True):
+        with Console(quiet=quiet).counting("merge") as report:
+            for done in range(0, 31, 5):
+                now[0] += 5
+                report("images", done, 1_000)
+    assert capsys.readouterr().err == "".join(f"merge: images {done}/1,000\n" for done in (5, 15, 25))
+
+
+def test_a_terminal_shows_a_bar_for_what_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = io.StringIO()
+    display = CountDisplay(RichConsole(file=drawn, force_terminal=True, width=80), "merge", quiet=False)
+    display("images", 1, 10)
+    assert drawn.getvalue() == ""
+    monkeypatch.setattr("tagllm_cli.cli.progress._BAR_SECONDS", 0.0)
+    display("images", 5, 10)
+    display("rows", 9, 10)
+    display.finish()
+    assert "merge: rows" in drawn.getvalue()
+    assert "9/10" in drawn.getvalue()
 
 
 # -- kills -------------------------------------------------------------------------------------------------------------
