@@ -59,7 +59,8 @@ class ArrowInput:
         """Return that the file is damaged; raise the failure of the storage where that is the reason."""
         if self._failure is not None:
             raise self._failure from error
-        return ReadFailure("corrupt_file", f"the {form} file is damaged: {public_text(error)[:160]}")
+        said = "".join(filter(str.isprintable, public_text(error)))[:160]
+        return ReadFailure("corrupt_file", f"the {form} file is damaged: {said}")
 
     @contextlib.contextmanager
     def _watch(self) -> Iterator[None]:

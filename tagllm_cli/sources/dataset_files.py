@@ -12,7 +12,7 @@ from typing import Any
 from tagllm_cli.errors import SourceError
 from tagllm_cli.sources.base import ReadFailure, SourceOptions
 from tagllm_cli.sources.patterns import is_match
-from tagllm_cli.sources.row_files import ARROW_ENDING, PARQUET_ENDINGS, is_arrow
+from tagllm_cli.sources.row_files import ARROW_ENDING, PARQUET_ENDING, is_arrow
 from tagllm_cli.sources.splits import choose, find_splits
 from tagllm_cli.sources.storage import Storage, StoredFile
 
@@ -27,7 +27,7 @@ def find_files(storage: Storage, options: SourceOptions) -> tuple[list[StoredFil
     """
     counts: Counter[str] = Counter()
     found: dict[str, StoredFile] = {}
-    for file in storage.find((*PARQUET_ENDINGS, ARROW_ENDING), options.pattern):
+    for file in storage.find((PARQUET_ENDING, ARROW_ENDING), options.pattern):
         pattern = next((each for each in options.exclude if _is_excluded(file.name, each)), None)
         if pattern is None:
             found[file.name] = file

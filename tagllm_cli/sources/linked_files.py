@@ -2,39 +2,53 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import posixpath
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+from urllib.parse import unquote, urlsplit
 
+from tagllm_cli.errors import SourceError
 from tagllm_cli.sources.base import ReadFailure
-from tagllm_cli.sources.read import read_file
+from tagllm_cli.sources.read import MAX_FILE_BYTES, read_file
 from tagllm_cli.sources.storage import Storage
+from tagllm_cli.sources.web import READERS, fetch
 
-LINKS_AHEAD, LINK_READERS = 64, 16
+LINKS_AHEAD = 64
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_BUCKETS = 64  # whose connections are kept
 
 _Key = TypeVar("_Key")
 _Link = TypeVar("_Link")
 
 
 def read_linked(storage: Storage, shard: str, path: str) -> bytes:
-    """Return the bytes of the file at a path from a shard: relative to the shard, else to the root, or absolute.
+    """Return the bytes at a URL, or of the file at a path: relative to the shard, else to the root, or absolute.
 
-    Raises ReadFailure.
+    Slashes of Windows are understood where nothing has the name as written. Raises ReadFailure.
     """
     if not path or "\0" in path:
         raise ReadFailure("bad_name", "the row holds an empty path, or one that no file can have")
-    if "://" in path and not path.startswith("file://"):
-        raise ReadFailure("unreachable", "URLs are not read yet")
-    path = path.removeprefix("file://")
+    scheme = found[1].lower() if (found := _SCHEME.match(path)) else ""
+    if scheme in ("http", "https"):
+        return fetch(path)
+    if scheme and scheme != "file":
+        return _read_url(path)
+    if scheme:
+        path = unquote(urlsplit(path).path)
     failure: ReadFailure | None = None
-    for folder in dict.fromkeys([posixpath.dirname(shard), ""]):
+    for folder, name in itertools.product((posixpath.dirname(shard), ""), (path, path.replace("\\", "/"))):
         try:
-            return _read(storage, posixpath.normpath(posixpath.join(folder, path)))
+            return _read(storage, posixpath.normpath(posixpath.join(folder, name)))
         except ReadFailure as error:
-            failure = failure or error
+            if failure is None or failure.kind == "vanished":
+                failure = error
             if error.kind not in ("vanished", "bad_name"):
                 break
     assert failure is not None
@@ -47,7 +61,28 @@ def _read(storage: Storage, name: str) -> bytes:
         return read_file(os.path.join(storage.root, name))
     if name.startswith(("/", "../")):
         raise ReadFailure("bad_name", "the path leads out of the dataset, which is not on this machine")
-    return storage.read(name)
+    return _limited(storage, name)
+
+
+def _read_url(url: str) -> bytes:
+    scheme, _, rest = url.partition("://")
+    bucket, _, name = rest.partition("/")
+    try:
+        return _limited(_bucket(f"{scheme}://{bucket}"), name)
+    except SourceError as error:  # no package for it
+        raise ReadFailure("unreadable", error.message) from error
+
+
+def _limited(storage: Storage, name: str) -> bytes:
+    data = storage.read(name, 0, MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise ReadFailure("too_large", f"more than {MAX_FILE_BYTES} bytes")
+    return data
+
+
+@functools.lru_cache(_BUCKETS)
+def _bucket(root: str) -> Storage:
+    return Storage(root)
 
 
 def read_ahead(
@@ -55,10 +90,10 @@ def read_ahead(
 ) -> Iterator[tuple[_Key, bytes | ReadFailure]]:
     """Yield what was found in its order, links replaced by what `read` returns or raises (ReadFailure).
 
-    Links are read in LINK_READERS threads, at most LINKS_AHEAD before the one that is due.
+    Links are read in READERS threads, at most LINKS_AHEAD before the one that is due.
     """
     waiting: deque[tuple[_Key, bytes | ReadFailure | Future[bytes]]] = deque()
-    pool = ThreadPoolExecutor(LINK_READERS)
+    pool = ThreadPoolExecutor(READERS)
     try:
         for key, each in found:
             waiting.append((key, each if isinstance(each, bytes | ReadFailure) else pool.submit(read, each)))

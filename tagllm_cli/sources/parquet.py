@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-import weakref
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
 from typing import ClassVar
 
@@ -16,10 +15,10 @@ from tagllm_cli.sources.base import DEFAULT_OPTIONS, ReadFailure, SourceOptions,
 from tagllm_cli.sources.dataset_files import find_files
 from tagllm_cli.sources.linked_files import read_ahead, read_linked
 from tagllm_cli.sources.parquet_columns import Columns, find_columns, is_label_table
-from tagllm_cli.sources.row_files import PARQUET_ENDINGS, RowFile, is_arrow, open_rows
-from tagllm_cli.sources.row_ids import Hashes, RowNames, SharedIds, hashes_of, is_numbered, is_same
+from tagllm_cli.sources.row_files import ARROW_ENDING, PARQUET_ENDING, RowFile, is_arrow, open_rows
+from tagllm_cli.sources.row_ids import Hashes, RowNames, SharedIds, hashes_of, is_same
 from tagllm_cli.sources.row_listing import all_names, image_of, list_rows, place_of, placeholder
-from tagllm_cli.sources.row_reader import Row, RowReader
+from tagllm_cli.sources.row_reader import OpenFiles, Row, RowReader
 from tagllm_cli.sources.storage import Storage, StoredFile
 
 _OPEN_FILES = 2  # that are kept open, for the rows near the last one
@@ -41,11 +40,11 @@ class Parquet:
         self._storage = Storage(root)
         self._options = options
         self._files: list[StoredFile] | None = None
+        self._versions: Mapping[str, str] = {}
         self._left_out: dict[str, Counter[str]] = {}
         self._shared = SharedIds(self._ids)
+        self._open_files = OpenFiles(self._version, self._reader)
         self._lock = threading.Lock()
-        self._readers: OrderedDict[str, RowReader] = OrderedDict()
-        weakref.finalize(self, _close_all, self._readers)
 
     @property
     def left_out(self) -> Mapping[str, int]:
@@ -105,7 +104,7 @@ class Parquet:
                     yield from self._listed(shard, file)
         except ReadFailure:
             yield placeholder(shard)
-        self._left_out[shard.name] = counts
+        self._note(shard, counts)
 
     def read(self, image: Image) -> bytes:
         """Return the bytes of a row's image. Cheap for rows one after the other: the last piece of the file is kept.
@@ -116,10 +115,14 @@ class Parquet:
         name, row = place_of(image.uri)
         if row is None:
             raise self._reason(name)
-        with self._lock:
-            reader = self._take(name)
-            self._put_back(name, reader)
-            found = self._found(reader, image, row)
+        with self._lock:  # neighbors share a file
+            reader = self._open_files.take(name)
+            try:
+                found = _found(reader, image, row)
+            except ReadFailure:
+                reader.close()
+                raise
+            self._open_files.keep(name, reader)
         if isinstance(found, Row):
             return self._linked(name, found)
         if isinstance(found, ReadFailure):
@@ -148,27 +151,41 @@ class Parquet:
         """Return None: the image is a part of a file, or the row has to be read to know where it is."""
         return None
 
+    def _note(self, shard: Shard, counts: Counter[str]) -> None:
+        """Remember what was left out of a shard, now that it is listed to its end."""
+        self._left_out.pop(shard.name, None)
+        if counts:
+            self._left_out[shard.name] = counts
+
     def _find(self) -> tuple[list[StoredFile], Counter[str]]:
         files, counts = find_files(self._storage, self._options)
         if not files:
             left_out = f"Left out: {summarize_left_out(counts)}. " if counts else ""
-            hint = f"{left_out}Known endings: {', '.join(PARQUET_ENDINGS)}, and .arrow where state.json names the file."
+            hint = f"{left_out}Known endings: {PARQUET_ENDING}, and {ARROW_ENDING} where state.json names the file."
             matching = f" matching {self._options.pattern!r}" if self._options.pattern else ""
             raise SourceError(f"there are no images in {self._storage.root}: no Parquet file{matching}", hint)
         self._files = files
+        self._versions = {file.name: file.version for file in files if not is_arrow(file.name)}
         return files, counts
 
     def _known_files(self) -> list[StoredFile]:
         """Return the files as they were last looked at."""
         return self._files if self._files is not None else self._find()[0]
 
-    @contextlib.contextmanager
-    def _opened(self, name: str, *, is_sparse: bool = True) -> Iterator[RowFile]:
-        file = open_rows(self._storage, name, is_sparse=is_sparse)
+    def _opened(self, name: str) -> contextlib.closing[RowFile]:
+        """Open a file whose images will not be read."""
+        return contextlib.closing(open_rows(self._storage, name, is_sparse=True))
+
+    def _version(self, name: str) -> str:
+        return self._storage.stat(name).version
+
+    def _reader(self, name: str, version: str) -> RowReader:
+        file = open_rows(self._storage, name)
         try:
-            yield file
-        finally:
+            return RowReader(file, self._columns(file), version)
+        except ReadFailure:
             file.close()
+            raise
 
     def _columns(self, file: RowFile) -> Columns:
         try:
@@ -183,14 +200,19 @@ class Parquet:
         """Return the hashes of ids that several files have, None where a file's images are not named by an id alone."""
         if not self._options.id_column or is_arrow(name):
             return None
-        return self._shared.among({file.name: file.version for file in self._known_files() if not is_arrow(file.name)})
+        self._known_files()
+        return self._shared.of(name, self._versions)
 
-    def _ids(self, name: str) -> Hashes:
+    def _ids(self, name: str) -> Hashes | None:
+        """Return the hashes of a file's ids, None where they cannot be read now."""
         ids: list[str] = []
-        with contextlib.suppress(ReadFailure), self._opened(name) as file:
-            if not is_label_table(file.schema):
-                for names in all_names(file, self._columns(file)):
-                    ids += names.drop_null().to_pylist()
+        try:
+            with self._opened(name) as file:
+                if not is_label_table(file.schema):
+                    for names in all_names(file, self._columns(file)):
+                        ids += names.drop_null().to_pylist()
+        except ReadFailure:
+            return None
         return hashes_of(ids)
 
     def _reason(self, name: str) -> ReadFailure:
@@ -212,28 +234,17 @@ class Parquet:
                 if row is None:
                     yield image, self._reason(name)
                     continue
-                if reader is None:
-                    reader = self._taken(name)
-                if isinstance(reader, ReadFailure):
-                    yield image, reader
-                    continue
                 try:
-                    found = self._found(reader, image, row)
+                    reader = reader or self._open_files.take(name)
+                    found = reader if isinstance(reader, ReadFailure) else _found(reader, image, row)
                 except ReadFailure as failure:
-                    reader.close()
+                    if isinstance(reader, RowReader):
+                        reader.close()
                     found = reader = failure
                 yield image, found
         finally:
             if isinstance(reader, RowReader):
-                with self._lock:
-                    self._put_back(name, reader)
-
-    def _taken(self, name: str) -> RowReader | ReadFailure:
-        try:
-            with self._lock:
-                return self._take(name)
-        except ReadFailure as failure:
-            return failure
+                self._open_files.keep(name, reader)
 
     def _all_rows(self, shard: Shard) -> Generator[tuple[Image, bytes | ReadFailure | Row]]:
         """Yield the rows of an Arrow file as `images` lists them, reading it once."""
@@ -251,55 +262,23 @@ class Parquet:
                     yield image, _content(found)
         except ReadFailure as failure:
             yield placeholder(shard), failure
-        self._left_out[shard.name] = Counter()
-
-    def _found(self, reader: RowReader, image: Image, row: int) -> bytes | ReadFailure | Row:
-        """Return what a row holds, where it is still that of the image. Raises ReadFailure where the storage fails."""
-        found = reader.row(row)
-        if found is None:
-            return ReadFailure("vanished", f"the file has no row {row} any more")
-        if isinstance(found, ReadFailure):
-            return found
-        is_changed = bool(image.version and reader.version) and image.version != f"{reader.version}#{row}"
-        is_other = (
-            is_changed
-            if is_numbered(image.id, image.shard, row)
-            else not is_same(image.id, image.shard, row, found.own)
-        )
-        if is_other:
-            return ReadFailure("vanished", f"the file has changed: another image is in row {row}")
-        return _content(found)
+        self._note(shard, Counter())
 
     def _linked(self, name: str, row: Row) -> bytes:
         return read_linked(self._storage, name, row.path or "")
 
-    def _take(self, name: str) -> RowReader:
-        """Return an open file, the one kept open where it has not changed."""
-        reader = self._readers.pop(name, None)
-        try:
-            version = self._storage.stat(name).version
-            if reader is not None and reader.version == version and version:
-                return reader
-        except BaseException:
-            if reader is not None:
-                reader.close()
-            raise
-        if reader is not None:
-            reader.close()
-        file = open_rows(self._storage, name)
-        try:
-            return RowReader(file, self._columns(file), version)
-        except BaseException:
-            file.close()
-            raise
 
-    def _put_back(self, name: str, reader: RowReader) -> None:
-        old = self._readers.pop(name, None)
-        self._readers[name] = reader
-        if old is not None:
-            old.close()
-        while len(self._readers) > _OPEN_FILES:
-            self._readers.popitem(last=False)[1].close()
+def _found(reader: RowReader, image: Image, row: int) -> bytes | ReadFailure | Row:
+    """Return what a row holds, where it is still that of the image. Raises ReadFailure where the storage fails."""
+    found = reader.row(row)
+    if found is None:
+        return ReadFailure("vanished", f"the file has no row {row} any more")
+    if isinstance(found, ReadFailure):
+        return found
+    is_changed = bool(image.version and reader.version) and image.version != f"{reader.version}#{row}"
+    if (found.own is None and is_changed) or not is_same(image.id, place_of(image.uri)[0], row, found.own):
+        return ReadFailure("vanished", f"the file has changed: another image is in row {row}")
+    return _content(found)
 
 
 def _content(row: Row) -> bytes | ReadFailure | Row:
@@ -307,8 +286,3 @@ def _content(row: Row) -> bytes | ReadFailure | Row:
     if row.data is not None:
         return row.data
     return row if row.path is not None else ReadFailure("no_image", "the row holds no image")
-
-
-def _close_all(readers: Mapping[str, RowReader]) -> None:
-    for reader in readers.values():
-        reader.close()

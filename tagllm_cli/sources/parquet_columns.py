@@ -55,15 +55,15 @@ def find_columns(schema: pa.Schema, image_column: str = "", id_column: str = "")
     binary column, else a column of strings with one of PATH_NAMES. Raises SourceError where there is none or more than
     one, or where what is named does not exist or cannot hold images or ids.
     """
-    field = _named(schema, image_column, "--image-column") if image_column else _only_image(schema)
-    image, path = _leaves(field)
-    if id_column:
-        kind = plain_type(_named(schema, id_column, "--id-column").type)
-        if pa.types.is_nested(kind):
-            raise SourceError(
-                f"column {id_column!r} holds {kind}, no ids", "Name a column of plain values with --id-column."
-            )
-    return Columns(image, path, (id_column,) if id_column else None)
+    place, kind = _named(schema, image_column, "--image-column") if image_column else _only_image(schema)
+    image, path = _leaves(place, kind)
+    if not id_column:
+        return Columns(image, path, None)
+    place, kind = _named(schema, id_column, "--id-column")
+    if pa.types.is_nested(kind):
+        hint = "Name a column of plain values with --id-column."
+        raise SourceError(f"column {id_column!r} holds {_short(kind)}, no ids", hint)
+    return Columns(image, path, place)
 
 
 def column(batch: pa.RecordBatch, leaf: Leaf) -> pa.Array:
@@ -90,49 +90,57 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def _plain(values: pa.Array) -> pa.Array:
+    if isinstance(values, pa.UuidArray):
+        return pa.array([None if value is None else str(value) for value in values.to_pylist()], pa.string())
     if isinstance(values, pa.ExtensionArray):
         return _plain(values.storage)
     return _plain(values.dictionary_decode()) if isinstance(values, pa.DictionaryArray) else values
 
 
-def _named(schema: pa.Schema, name: str, option: str) -> pa.Field:
+def _named(schema: pa.Schema, name: str, option: str) -> tuple[Leaf, pa.DataType]:
+    """Return the column of this name, or the field of a struct that `column.field` names, with its plain type."""
     fields = [field for field in schema if field.name == name]
-    if len(fields) == 1:
-        return fields[0]
-    if fields:
+    if len(fields) > 1:
         raise SourceError(f"there are {len(fields)} columns {name!r}", "Rename one.")
+    if fields:
+        return (name,), plain_type(fields[0].type)
+    outer, _, inner = name.rpartition(".")
+    if outer:
+        place, kind = _named(schema, outer, option)
+        if pa.types.is_struct(kind) and kind.get_field_index(inner) >= 0:
+            return (*place, inner), plain_type(kind.field(inner).type)
     raise SourceError(f"there is no column {name!r}: {_all_columns(schema)}", f"Name one of them with {option}.")
 
 
-def _only_image(schema: pa.Schema) -> pa.Field:
-    for is_image in (_is_declared(schema), _is_struct, _is_binary, _is_path):
-        found = [field for field in schema if is_image(field)]
-        if len(found) == 1:
-            return _named(schema, found[0].name, "--image-column")
-        if found:
-            names = ", ".join(repr(field.name) for field in found)
+def _only_image(schema: pa.Schema) -> tuple[Leaf, pa.DataType]:
+    for is_image in (_is_declared(schema), _is_image_struct, _is_binary, _is_path):
+        found = [field.name for field in schema if is_image(field)]
+        if len(found) > 1:
+            names = ", ".join(map(repr, found))
             raise SourceError(
-                f"several columns can hold the images: {names}", f"Name one with --image-column {found[0].name}."
+                f"several columns can hold the images: {names}", f"Name one with --image-column {found[0]}."
             )
+        if found:
+            return _named(schema, found[0], "--image-column")
     nested = next((field.name for field in schema if _is_list_of_images(field.type)), None)
     if nested is not None:
         raise SourceError(f"column {nested!r} holds a list of images in each row", _ONE_PER_ROW)
     raise SourceError(f"no column holds images: {_all_columns(schema)}", "Name the column with --image-column.")
 
 
-def _leaves(field: pa.Field) -> tuple[Leaf | None, Leaf | None]:
+def _leaves(place: Leaf, kind: pa.DataType) -> tuple[Leaf | None, Leaf | None]:
     """Return where the bytes and where the paths are in an image column."""
-    kind = plain_type(field.type)
     if is_bytes(kind):
-        return (field.name,), None
+        return place, None
     if is_text(kind):
-        return None, (field.name,)
+        return None, place
+    name = ".".join(place)
     if _is_list_of_images(kind):
-        raise SourceError(f"column {field.name!r} holds a list of images in each row", _ONE_PER_ROW)
-    if not _is_struct(field):
+        raise SourceError(f"column {name!r} holds a list of images in each row", _ONE_PER_ROW)
+    if not _is_struct(kind):
         hint = "Name a column of bytes, paths or URLs, or a struct of `bytes` and `path`, with --image-column."
-        raise SourceError(f"column {field.name!r} holds {_short(kind)}, no images", hint)
-    image, path = ((field.name, name) if _has(kind, name, is_kind) else None for name, is_kind in _PARTS)
+        raise SourceError(f"column {name!r} holds {_short(kind)}, no images", hint)
+    image, path = ((*place, part) if _has(kind, part, is_kind) else None for part, is_kind in _PARTS)
     return image, path
 
 
@@ -143,8 +151,11 @@ def _has(struct: pa.StructType, name: str, is_kind: Callable[[pa.DataType], bool
     return struct.get_field_index(name) >= 0 and is_kind(plain_type(struct.field(name).type))
 
 
-def _is_struct(field: pa.Field) -> bool:
-    kind = plain_type(field.type)
+def _is_image_struct(field: pa.Field) -> bool:
+    return _is_struct(plain_type(field.type))
+
+
+def _is_struct(kind: pa.DataType) -> bool:
     return pa.types.is_struct(kind) and any(_has(kind, name, is_kind) for name, is_kind in _PARTS)
 
 
@@ -177,7 +188,11 @@ def _is_list_of_images(kind: pa.DataType) -> bool:
     kind = plain_type(kind)
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
         return False
-    return is_bytes(plain_type(kind.value_type)) or _is_struct(kind.value_field) or _is_list_of_images(kind.value_type)
+    return (
+        is_bytes(plain_type(kind.value_type))
+        or _is_struct(plain_type(kind.value_type))
+        or _is_list_of_images(kind.value_type)
+    )
 
 
 def _all_columns(schema: pa.Schema) -> str:

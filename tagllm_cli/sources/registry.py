@@ -10,6 +10,7 @@ from tagllm_cli.records import SourceInfo
 from tagllm_cli.sources.base import DEFAULT_OPTIONS, Source, SourceOptions
 from tagllm_cli.sources.detect import detect
 from tagllm_cli.sources.folder import Folder
+from tagllm_cli.sources.manifest import Manifest
 from tagllm_cli.sources.tar import Tar
 
 
@@ -34,6 +35,7 @@ KINDS: Mapping[str, Kind] = {
     "folder": Kind("image files", Folder.at),
     "tar": Kind("tar shards (WebDataset)", Tar.at),
     "parquet": Kind("Parquet files, Hugging Face datasets", _parquet),
+    "manifest": Kind("CSV, TSV, JSON lines or text with one path or URL per line", Manifest),
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import ssl
 import threading
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from typing import Any, BinaryIO, cast
 
 from tagllm_cli.errors import SourceError
 from tagllm_cli.sources.base import ReadFailure
+from tagllm_cli.sources.certificates import ssl_context
 from tagllm_cli.sources.file_names import SYSTEM_FOLDERS
 from tagllm_cli.sources.patterns import match_segments, split_folder
 from tagllm_cli.sources.remote_errors import explain, is_beyond_end, patiently, source_error
@@ -280,15 +280,6 @@ async def _web_client(**options: Any) -> Any:
         trust_env=True,
         **options,
     )
-
-
-def ssl_context() -> ssl.SSLContext:
-    """Return a context that trusts the CAs of the system, of SSL_CERT_FILE and of certifi."""
-    import certifi
-
-    context = ssl.create_default_context()
-    context.load_verify_locations(certifi.where())
-    return context
 
 
 def _is_hidden(names: Sequence[str]) -> bool:

@@ -16,7 +16,7 @@ from tagllm_cli.sources.parquet_columns import Leaf
 from tagllm_cli.sources.storage import Storage
 
 ARROW_ENDING = ".arrow"
-PARQUET_ENDINGS = (".parquet", ".parq", ".pq")
+PARQUET_ENDING = ".parquet"
 
 # What is decoded at a time, and the most rows of it: a large row group must not be in memory whole.
 _BATCH_BYTES = 4 << 20
@@ -27,6 +27,7 @@ _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 # What pyarrow raises about a file: its own errors, and OSError where Parquet's structures do not fit together.
 _ERRORS = (pa.ArrowException, OSError)
+_TO_THE_END = 1 << 62  # rows, where nobody knows how many there are
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ class ParquetRows:
             raise self._unusable(error) from error
         metadata = self._file.metadata
         self.rows: int | None = metadata.num_rows
+        self._chunks: dict[str, int] = {}  # of a row group, by the path of their column
         self._starts: list[int] = [0]
         for group in range(metadata.num_row_groups):
             self._starts.append(self._starts[-1] + metadata.row_group(group).num_rows)
@@ -104,40 +106,39 @@ class ParquetRows:
         group = self.group_of(row)
         if group is None:
             return
-        first, end = self._starts[group], self._starts[group + 1]
-        size = self._batch_rows(group, leaves)
-        failure: ReadFailure | None = None
+        end = self._starts[group + 1]
+        failure = ReadFailure("truncated_file", "the row group has fewer rows than the file says")
         # What fails is decoded once more row by row: the rows before the damage are whole.
-        for rows in (size, 1):
-            place = self._starts[group]
+        for rows in (self._rows_at_a_time(group, leaves), 1):
             try:
-                for batch in self._batches(group, leaves, rows):
-                    start, place = place, place + batch.num_rows
-                    if place > max(row, first):
-                        first = place
-                        yield Piece(start, batch.num_rows, batch)
+                for piece in self._decode(group, leaves, rows):
+                    if piece.first + piece.length > row:
+                        row = piece.first + piece.length
+                        yield piece
             except _ERRORS as error:
                 failure = self._input.blame(error, "Parquet")
-            if place >= end or (failure is None and rows == size):
-                break
-        if first < end and place < end:
-            said = failure or ReadFailure("truncated_file", "the row group has fewer rows than the file says")
-            yield Piece(first, end - first, said)
+            if row >= end:
+                return
+        yield Piece(row, end - row, failure)
 
     def close(self) -> None:
         self._file.close(force=True)
         self._input.close()
 
-    def _batches(self, group: int, leaves: Sequence[Leaf], rows: int) -> Iterator[pa.RecordBatch]:
+    def _decode(self, group: int, leaves: Sequence[Leaf], rows: int) -> Iterator[Piece]:
         columns = [".".join(leaf) for leaf in leaves]
-        yield from self._file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False)
+        first = self._starts[group]
+        for batch in self._file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False):
+            yield Piece(first, batch.num_rows, batch)
+            first += batch.num_rows
 
-    def _batch_rows(self, group: int, leaves: Sequence[Leaf]) -> int:
-        """Return how many rows have about _BATCH_BYTES."""
-        paths = [".".join(leaf) for leaf in leaves]
+    def _rows_at_a_time(self, group: int, leaves: Sequence[Leaf]) -> int:
+        """Return how many rows of these columns have about _BATCH_BYTES."""
         about = self._file.metadata.row_group(group)
-        chunks = [about.column(index) for index in range(about.num_columns)]
-        size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in paths)
+        if not self._chunks:
+            self._chunks = {about.column(index).path_in_schema: index for index in range(about.num_columns)}
+        indices = [self._chunks[path] for path in map(".".join, leaves) if path in self._chunks]
+        size = sum(about.column(index).total_uncompressed_size for index in indices)
         return int(max(1, min(_BATCH_ROWS, _BATCH_BYTES * about.num_rows // max(1, size))))
 
     def _unusable(self, error: Exception) -> ReadFailure:
@@ -167,23 +168,19 @@ class ArrowRows:
         return 0 if row >= 0 else None
 
     def scan(self, leaves: Sequence[Leaf], row: int) -> Iterator[Piece]:
-        place = 0
-        batches = self._open()
+        first = 0
         names = list(dict.fromkeys(leaf[0] for leaf in leaves))
-        while True:
-            try:
-                batch = next(batches, None)
-            except _ERRORS as error:
-                yield Piece(place, max(1, row + 1 - place), self._input.blame(error, "Arrow"))
-                return
-            if batch is None:
-                if not self._is_complete():
-                    cut = ReadFailure("truncated_file", "the Arrow file ends too early")
-                    yield Piece(place, max(1, row + 1 - place), cut)
-                return
-            start, place = place, place + batch.num_rows
-            if place > row:
-                yield Piece(start, batch.num_rows, batch.select(names))
+        try:
+            for whole in self._open():
+                batch = whole.select(names)
+                batch.validate(full=True)  # nothing else checks that offsets stay within the buffers
+                if first + whole.num_rows > row:
+                    yield Piece(first, whole.num_rows, batch)
+                first += whole.num_rows
+            if not self._is_complete():
+                yield Piece(first, _TO_THE_END, ReadFailure("truncated_file", "the Arrow file ends too early"))
+        except _ERRORS as error:
+            yield Piece(first, _TO_THE_END, self._input.blame(error, "Arrow"))
 
     def close(self) -> None:
         self._input.close()

@@ -13,6 +13,7 @@ import hashlib
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Set
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,10 @@ import pyarrow.compute as pc
 from tagllm_cli.sources.parquet_columns import is_bytes
 from tagllm_cli.text import public_url
 
-_LOOKS_LIKE_A_ROW = re.compile(r"\.(parquet|parq|pq|arrow)/", re.IGNORECASE)
+_LOOKS_LIKE_A_ROW = re.compile(r"\.(parquet|arrow)/", re.IGNORECASE)
 _REPEAT = re.compile(r"#\d+")
+
+_AT_A_TIME = 8  # files, of which little is read
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -66,11 +69,6 @@ def is_same(listed: str, shard: str, row: int, own: str | None) -> bool:
         if name.startswith(base) and (len(name) == len(base) or _REPEAT.fullmatch(name, len(base))):
             return True
     return False
-
-
-def is_numbered(listed: str, shard: str, row: int) -> bool:
-    """Tell whether an id has only the row's number, which says nothing about what the row holds."""
-    return is_same(listed, shard, row, None)
 
 
 def own_names(values: pa.Array) -> pa.Array:
@@ -120,25 +118,33 @@ class SharedIds:
     """The hashes of ids that more than one file has; a file is read again only where its version is another one.
 
     Args:
-        read: returns the hashes of a file's ids, none where it cannot be read.
+        read: returns the hashes of a file's ids, None where they cannot be read now.
     """
 
-    def __init__(self, read: Callable[[str], Hashes]) -> None:
+    def __init__(self, read: Callable[[str], Hashes | None]) -> None:
         self._read = read
         self._lock = threading.Lock()
-        self._files: dict[str, tuple[str, Hashes]] = {}
+        self._files: dict[str, tuple[str, Hashes | None]] = {}
         self._versions: Mapping[str, str] | None = None
         self._shared: Set[int] = frozenset()
 
-    def among(self, versions: Mapping[str, str]) -> Set[int]:
-        """Return the hashes among files, given by name with their versions."""
+    def of(self, name: str, versions: Mapping[str, str]) -> Set[int] | None:
+        """Return the hashes that a file may share; None: any.
+
+        `versions` are all files by name with their versions; the same mapping as last time is not looked at again.
+        """
         with self._lock:
-            if versions != self._versions:
-                known = {name: self._files.get(name) for name in versions}
-                self._files = {
-                    name: old if old and version and old[0] == version else (version, self._read(name))
-                    for (name, version), old in zip(versions.items(), known.values(), strict=True)
-                }
-                self._shared = shared_hashes(hashes for _, hashes in self._files.values())
+            if versions is not self._versions:
+                with ThreadPoolExecutor(_AT_A_TIME) as pool:
+                    hashes = pool.map(self._hashes, versions, versions.values())
+                    self._files = dict(zip(versions, hashes, strict=True))
+                self._shared = shared_hashes(known for _, known in self._files.values() if known is not None)
                 self._versions = versions
-            return self._shared
+            is_known = name in self._files and self._files[name][1] is not None
+            return self._shared if is_known else None
+
+    def _hashes(self, name: str, version: str) -> tuple[str, Hashes | None]:
+        old = self._files.get(name)
+        if old is not None and version and old[0] == version and old[1] is not None:
+            return old
+        return version, self._read(name)

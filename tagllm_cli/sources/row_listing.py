@@ -61,7 +61,8 @@ def all_names(file: RowFile, columns: Columns) -> Iterator[pa.Array]:
     if columns.name is None and file.rows is not None:
         yield pa.nulls(file.rows, pa.large_string())
         return
-    leaves = (columns.name,) if columns.name else ()
+    # An Arrow file is read whole anyway: what is damaged for `stream` shall be damaged here.
+    leaves = (columns.name,) if columns.name and file.rows is not None else columns.leaves
     row, last = 0, -1
     while last < row and file.group_of(row) is not None:
         last = row

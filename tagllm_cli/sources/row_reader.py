@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+import sys
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +15,8 @@ from tagllm_cli.sources.base import ReadFailure
 from tagllm_cli.sources.parquet_columns import Columns, column
 from tagllm_cli.sources.row_files import Piece, RowFile
 from tagllm_cli.sources.row_ids import own_names
+
+_KEPT_FILES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,7 @@ class RowReader:
         self._columns = columns
         self._pieces: Iterator[Piece] = iter(())
         self._piece: Piece | None = None
+        self._end = sys.maxsize  # no row from here on, as far as is known
         self._own: Sequence[str | None] | None = None
         self._data: Sequence[Any] | None = None
         self._paths: Sequence[Any] | None = None
@@ -47,7 +55,7 @@ class RowReader:
         place = number - piece.first
         own = self._own[place] if self._own is not None else None
         data = self._data[place].as_py() if self._data is not None else None
-        path = self._paths[place].as_py() if self._paths is not None and data is None else None
+        path = _path(self._paths[place]) if self._paths is not None and data is None else None
         return Row(own, data, path)
 
     def close(self) -> None:
@@ -56,7 +64,7 @@ class RowReader:
         self._file.close()
 
     def _piece_of(self, number: int) -> Piece | None:
-        group = self._file.group_of(number)
+        group = self._file.group_of(number) if number < self._end else None
         if group is None:
             return None
         piece = self._piece
@@ -69,6 +77,7 @@ class RowReader:
         while piece is None or number >= piece.first + piece.length:
             piece = next(self._pieces, None)
             if piece is None:
+                self._end = number
                 return None
         self._piece = piece
         if not isinstance(piece.batch, ReadFailure):
@@ -77,3 +86,55 @@ class RowReader:
             self._data = column(piece.batch, self._columns.image) if self._columns.image else None
             self._paths = column(piece.batch, self._columns.path) if self._columns.path else None
         return piece
+
+
+class OpenFiles:
+    """The files that were read last, kept open; for several threads, each of which has what it takes for itself.
+
+    Args:
+        version: returns a file's version as it is now. Raises ReadFailure.
+        open_file: opens a file, given its name and version. Raises ReadFailure.
+    """
+
+    def __init__(self, version: Callable[[str], str], open_file: Callable[[str, str], RowReader]) -> None:
+        self._version = version
+        self._open = open_file
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, RowReader] = OrderedDict()
+        weakref.finalize(self, _close_all, self._kept)
+
+    def take(self, name: str) -> RowReader:
+        """Return a file for reading: the one that was kept where it has not changed. Raises ReadFailure."""
+        with self._lock:
+            kept = self._kept.pop(name, None)
+        try:
+            version = self._version(name)
+            if kept is not None and version and kept.version == version:
+                taken, kept = kept, None
+                return taken
+            return self._open(name, version)
+        finally:
+            if kept is not None:
+                kept.close()
+
+    def keep(self, name: str, reader: RowReader) -> None:
+        """Keep a file for the next one who reads it, and close the one that was kept longest."""
+        with self._lock:
+            closed = [self._kept.pop(name, None)]
+            self._kept[name] = reader
+            if len(self._kept) > _KEPT_FILES:
+                closed.append(self._kept.popitem(last=False)[1])
+        for each in closed:
+            if each is not None:
+                each.close()
+
+
+def _close_all(readers: OrderedDict[str, RowReader]) -> None:
+    for reader in readers.values():
+        reader.close()
+
+
+def _path(value: Any) -> str | None:
+    """Return a path as Python names files: the writer may have called bytes that are not UTF-8 text."""
+    buffer = value.as_buffer()
+    return None if buffer is None else os.fsdecode(buffer.to_pybytes())

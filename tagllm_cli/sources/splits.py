@@ -6,13 +6,13 @@ The rules are those of `datasets`: the same folder loaded with it has the same s
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from tagllm_cli.errors import SourceError
-from tagllm_cli.sources.patterns import is_match
+from tagllm_cli.sources.patterns import match_segments
 from tagllm_cli.text import shortened
 
 _KEYWORDS = {
@@ -47,10 +47,7 @@ def find_splits(names: Sequence[str], readme: str = "") -> Splits:
     `readme` is the text of its README.md: what its front matter says (`configs`) goes before all else. Splits of the
     same name in several configs are one.
     """
-    declared: dict[str, set[str]] = {}
-    for split, pattern in _declared(readme):
-        declared.setdefault(split, set()).update(name for name in names if _is_data_file(name, pattern))
-    return declared or _by_name(names)
+    return _declared(names, readme) or _by_name(names)
 
 
 def _by_name(names: Sequence[str]) -> Splits:
@@ -76,30 +73,45 @@ def _split_of(words: Sequence[str]) -> str | None:
     return next(found, None)
 
 
-def _is_data_file(name: str, pattern: str) -> bool:
-    pattern = pattern.removeprefix("./")
-    return is_match(f"/{name}", f"/{pattern}") or name.startswith(f"{pattern.rstrip('/')}/")
-
-
-def _declared(readme: str) -> Iterator[tuple[str, str]]:
-    """Yield (split, pattern) of a README's configs; nothing where they cannot be read."""
+def _declared(names: Sequence[str], readme: str) -> Splits:
+    """Return the splits that a README's configs name; none where it has no configs that can be read."""
     found = _FRONT_MATTER.match(readme.lstrip("\ufeff"))
     try:
         front = yaml.safe_load(found[1]) if found else None
     except yaml.YAMLError:
-        return
+        return {}
     configs = front.get("configs") if isinstance(front, dict) else None
+    splits: dict[str, set[str]] = {}
     for config in configs if isinstance(configs, list) else []:
         if isinstance(config, dict):
-            yield from _data_files(config.get("data_files"), str(config.get("data_dir") or ""))
+            for split, of in _of_config(names, config).items():
+                splits.setdefault(split, set()).update(of)
+    return splits
 
 
-def _data_files(files: Any, folder: str) -> Iterator[tuple[str, str]]:
-    below = f"{folder.strip('/')}/" if folder else ""
+def _of_config(names: Sequence[str], config: dict[str, Any]) -> Splits:
+    folder = str(config.get("data_dir") or "").strip("/")
+    below = {name[len(folder) :].lstrip("/"): name for name in names if not folder or name.startswith(f"{folder}/")}
+    if config.get("data_files") is None:
+        splits: Splits = _by_name(list(below))
+    else:
+        splits = {
+            split: [name for name in below if any(_is_match(name, pattern) for pattern in patterns)]
+            for split, patterns in _patterns(config["data_files"]).items()
+        }
+    return {split: [below[name] for name in of] for split, of in splits.items()}
+
+
+def _patterns(files: Any) -> dict[str, list[str]]:
+    """Return the patterns of each split: `data_files` is a text, a list of texts, a mapping, or a list of mappings."""
     if isinstance(files, dict):
         files = [{"split": split, "path": path} for split, path in files.items()]
+    patterns: dict[str, list[str]] = {}
     for each in files if isinstance(files, list) else [files]:
         split, paths = (each.get("split", "train"), each.get("path")) if isinstance(each, dict) else ("train", each)
-        for path in paths if isinstance(paths, list) else [paths]:
-            if isinstance(path, str):
-                yield str(split), below + path
+        patterns.setdefault(str(split), []).extend(map(str, paths if isinstance(paths, list) else [paths]))
+    return patterns
+
+
+def _is_match(name: str, pattern: str) -> bool:
+    return match_segments(name.split("/"), pattern.removeprefix("./").split("/"))

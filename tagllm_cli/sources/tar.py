@@ -6,6 +6,7 @@ import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from io import BytesIO
 
 from tagllm_cli.errors import SourceError
@@ -30,6 +31,7 @@ _PACKED = (".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst"
 
 _HEADERS = 1 << 16  # bytes that the headers of one member fit into
 _REMOTE_READERS = 8
+_REQUEST_BYTES = 8 << 20  # are read in the time that one more request takes
 
 
 class Tar:
@@ -47,7 +49,7 @@ class Tar:
         self.readers = min(16, max(2, os.cpu_count() or 1)) if storage.is_local else _REMOTE_READERS
         self._left_out: dict[str, Counter[str]] = {}  # of each shard, and of all others under ""
         self._damages: dict[str, ReadFailure] = {}
-        self._reader = LocalReader()
+        self._reader = LocalReader(self.storage)
 
     @classmethod
     def at(cls, root: str, options: SourceOptions = DEFAULT_OPTIONS) -> Tar:
@@ -102,20 +104,19 @@ class Tar:
         place = Place.of(image.uri)
         if place.start is None:
             raise self._damage(place.shard)
-        stored = self.storage.stat(place.shard) if self.storage.is_local else None
-        if stored is not None:
+        stored = StoredFile(place.shard, -1, "")
+        if self.storage.is_local or image.version:
+            stored = self.storage.stat(place.shard)
             _check_version(image, stored)
         if place.length is None:
             raise self._refusal(place.shard, place.start)
         _check_size(place.length)
-        if stored is None:
-            data = self.storage.read(place.shard, place.start, place.length)
+        if 0 <= stored.size < place.start + place.length:
+            raise cut_short(stored.size, image.id)
+        if self.storage.is_local:
+            data = self._reader.read(stored, place.start, place.length)
         else:
-            path = self.storage.locate(place.shard)
-            try:
-                data = self._reader.read(path, stored.version, place.start, place.length)
-            except OSError as error:
-                raise failure_of(path, error) from error
+            data = self.storage.read(place.shard, place.start, place.length)
         if len(data) < place.length:
             raise cut_short(place.start + len(data), image.id)
         return data
@@ -151,9 +152,7 @@ class Tar:
             catalog = Catalog(stored, self.options.exclude)
             yield from self._members(stored, catalog, reads=reads)
         except ReadFailure as failure:
-            damage = failure
-        except OSError as error:  # a failing disk
-            damage = failure_of(self.storage.locate(shard.name), error)
+            damage = ReadFailure(failure.kind, failure.message)  # without the frames that it came through
         self._left_out[shard.name] = catalog.left_out
         if damage is None:
             self._damages.pop(shard.name, None)
@@ -166,11 +165,14 @@ class Tar:
     ) -> Iterator[tuple[Image, bytes | ReadFailure | None]]:
         """Yield the images. Raises ReadFailure behind the last one that can be read."""
         if self.storage.is_local:
-            with self.storage.open(stored.name) as file:
-                for member in walk(file, stored.size):
-                    image = catalog.image(member)
-                    if image is not None:
-                        yield image, None
+            try:
+                with self.storage.open(stored.name) as file:
+                    for member in walk(file, stored.size):
+                        image = catalog.image(member)
+                        if image is not None:
+                            yield image, None
+            except OSError as error:  # a failing disk
+                raise failure_of(self.storage.locate(stored.name), error) from error
             if self.storage.stat(stored.name).version != stored.version:
                 raise ReadFailure("changed", "the file changed while it was listed; run again")
             return
@@ -204,15 +206,16 @@ class Tar:
             return
         broken = None
         with file:
+            read = self.read if file.is_seekable and _is_sparse(images) else partial(self._read_on, file, stored)
             for image in images:
                 if broken is not None:
                     yield image, broken
                     continue
                 try:
-                    data: bytes | ReadFailure = self._read_on(file, stored, image)
+                    data: bytes | ReadFailure = read(image)
                 except ReadFailure as failure:
                     data = failure
-                    broken = failure if failure.kind in STORAGE_KINDS else None
+                    broken = failure if failure.kind in STORAGE_KINDS else file.failure
                 yield image, data
 
     def _read_on(self, file: ForwardFile, stored: StoredFile, image: Image) -> bytes:
@@ -248,6 +251,12 @@ class Tar:
         if member is None or is_plain(member):
             return ReadFailure("changed", "the archive changed since it was listed; run again")
         return refusal(member)
+
+
+def _is_sparse(images: Sequence[Image]) -> bool:
+    """Tell whether requests for single images take less time than reading what lies between them."""
+    starts = [start for image in images if (start := Place.of(image.uri).start) is not None]
+    return bool(starts) and max(starts) - min(starts) > len(images) * _REQUEST_BYTES
 
 
 def _check_version(image: Image, stored: StoredFile) -> None:

@@ -9,10 +9,12 @@ import time
 from collections import OrderedDict
 
 from tagllm_cli.sources.base import ReadFailure
+from tagllm_cli.sources.read import failure_of
 from tagllm_cli.sources.storage import Storage, StoredFile
 from tagllm_cli.sources.tar_members import BLOCK
 
 _CHUNK = 1 << 20  # bytes that are read ahead of headers and small members
+_PIECE = 8 << 20  # bytes that are lost at most when a connection breaks
 _RETRY_SECONDS = (0.5, 2.0, 8.0)  # before a connection that broke is opened again, without one byte in between
 
 
@@ -32,35 +34,33 @@ class _Descriptor:
 class LocalReader:
     """Reads at positions of local files, from several threads at once; keeps the last `most` files open."""
 
-    def __init__(self, most: int = 64) -> None:
-        self._most = most
-        self._open: OrderedDict[tuple[str, str], _Descriptor] = OrderedDict()
+    def __init__(self, storage: Storage, most: int = 64) -> None:
+        self._storage, self._most = storage, most
+        self._open: OrderedDict[StoredFile, _Descriptor] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, path: str, version: str, start: int, length: int) -> bytes:
-        """Return `length` bytes, fewer where the file ends before. A file of another version is opened again.
+    def read(self, stored: StoredFile, start: int, length: int) -> bytes:
+        """Return `length` bytes, fewer where the stored file ends before. Raises ReadFailure."""
+        try:
+            file = self._descriptor(stored)
+            data = os.pread(file.number, length, start)
+            while len(data) < length and (more := os.pread(file.number, length - len(data), start + len(data))):
+                data += more  # one call returns at most 2 GiB
+            return data
+        except OSError as error:
+            raise failure_of(self._storage.locate(stored.name), error) from error
 
-        Raises OSError.
-        """
-        descriptor = self._descriptor(path, version)
-        data = os.pread(descriptor.number, length, start)
-        if 0 < len(data) < length:  # one call returns at most 2 GiB
-            parts = [data]
-            while data := os.pread(descriptor.number, length - sum(map(len, parts)), start + sum(map(len, parts))):
-                parts.append(data)
-            return b"".join(parts)
-        return data
-
-    def _descriptor(self, path: str, version: str) -> _Descriptor:
-        key = (path, version)
+    def _descriptor(self, stored: StoredFile) -> _Descriptor:
         with self._lock:
-            found = self._open.get(key)
+            found = self._open.get(stored)
             if found is not None:
-                self._open.move_to_end(key)
+                self._open.move_to_end(stored)
                 return found
-        opened = _Descriptor(path)
+        opened = _Descriptor(self._storage.locate(stored.name))
+        if self._storage.stat(stored.name) != stored:
+            raise ReadFailure("changed", "the archive changed since it was listed; run again")
         with self._lock:
-            self._open[key] = opened
+            self._open[stored] = opened
             while len(self._open) > self._most:
                 self._open.popitem(last=False)
         return opened
@@ -77,6 +77,7 @@ class ForwardFile:
         self._position = 0
         self._chunk, self._end = b"", 0  # what is held, and where in the file it ends
         self._failed = 0  # connections, since the last byte
+        self.failure: ReadFailure | None = None  # after which nothing can be read any more
         self._file = storage.open(stored.name)
         self.is_seekable = self._file.seekable()
         self.size = stored.size
@@ -128,9 +129,9 @@ class ForwardFile:
         parts: list[bytes] = []
         while size > 0:
             try:
-                part = self._file.read(size)
+                part = self._file.read(min(size, _PIECE))
                 if not part and self._end < self.size:
-                    raise ReadFailure("unreachable", f"the connection ended at byte {self._end} of {self.size}")
+                    raise self._hung_up()
             except ReadFailure as failure:
                 self._reconnect(failure)
                 continue
@@ -143,16 +144,32 @@ class ForwardFile:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _reconnect(self, failure: ReadFailure) -> None:
-        """Open the file again where it broke. Raises the failure where that is of no use, or was not once too often."""
-        if self.is_seekable or failure.kind != "unreachable" or self._failed == len(_RETRY_SECONDS):
-            raise failure  # storage has tried again what is seekable
-        time.sleep(_RETRY_SECONDS[self._failed])
-        self._failed += 1
-        self._file.close()
-        if self._storage.stat(self._stored.name).version != self._stored.version:
-            raise ReadFailure("changed", "the file changed while it was read; run again") from failure
+        """Open the file again where it broke. Raises a failure where that is of no use, or was not once too often."""
+        while True:
+            # What is seekable has been tried again by the storage.
+            if self.is_seekable or failure.kind != "unreachable" or self._failed == len(_RETRY_SECONDS):
+                self.failure = failure
+                raise failure
+            time.sleep(_RETRY_SECONDS[self._failed])
+            self._failed += 1
+            self._file.close()
+            try:
+                self._open_again()
+            except ReadFailure as another:
+                failure = another
+            else:
+                return
+
+    def _open_again(self) -> None:
+        if self._storage.stat(self._stored.name) != self._stored:
+            raise ReadFailure("changed", "the file changed while it was read; run again")
         self._file = self._storage.open(self._stored.name)
         passed = 0
-        with contextlib.suppress(ReadFailure):  # it broke again: the next read says so
-            while passed < self._end and (part := self._file.read(min(_CHUNK, self._end - passed))):
-                passed += len(part)
+        while passed < self._end:
+            part = self._file.read(min(_CHUNK, self._end - passed))
+            if not part:
+                raise self._hung_up()
+            passed += len(part)
+
+    def _hung_up(self) -> ReadFailure:
+        return ReadFailure("unreachable", f"the server hung up at byte {self._end} or before")

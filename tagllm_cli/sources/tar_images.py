@@ -85,15 +85,16 @@ class Catalog:
         return Image(self._stored.name, self._stored.name, self._stored.version, self._stored.name)
 
     def _is_wanted(self, name: str) -> bool:
+        unwanted = _UNWANTED.search(name)
+        if unwanted is not None and not unwanted[1]:
+            return False
         if self._exclude:
             pattern = excluding(f"{self._stored.name}/{name}", self._exclude)
             if pattern is not None:
                 self.left_out[excluded_by(pattern)] += 1
                 return False
-        unwanted = _UNWANTED.search(name)
         if unwanted is not None:
-            if unwanted[1]:
-                self.left_out[f"{unwanted[1]}/"] += 1
+            self.left_out[f"{unwanted[1]}/"] += 1
             return False
         ending = os.path.splitext(name)[1].lower()
         if ending in EXTENSIONS:

@@ -14,6 +14,7 @@ from tagllm_cli.text import one_line
 
 BLOCK: Final = 512
 _REGULAR: Final = ord("0")
+_GNU_MAGIC = b"ustar  \0"  # incremental archives have times where others have the first part of a long name
 
 # A member's long name and PAX records are held in memory; no file system has paths of this length.
 _MOST_HEADER_BYTES = 1 << 20
@@ -62,7 +63,7 @@ class _Header(tarfile.TarInfo):
             return None  # or the sum of signed bytes
         member = cls(buf[:100].partition(b"\0")[0].decode(encoding, errors))
         member.size = int(buf[124:136].partition(b"\0")[0], 8)
-        if buf[345]:
+        if buf[345] and buf[257:265] != _GNU_MAGIC:
             member.name = f"{buf[345:500].partition(bytes(1))[0].decode(encoding, errors)}/{member.name}"
         return member
 
@@ -129,7 +130,13 @@ def refusal(member: tarfile.TarInfo) -> ReadFailure:
     if member.islnk():
         reason = f"a hard link to {target}, which is no image before it"
         return ReadFailure("not_a_file", f"{reason}; {_PACK_AGAIN} --hard-dereference")
-    what = "a FIFO" if member.isfifo() else "a device" if member.isdev() else f"an entry of type {member.type!r}"
+    what = (
+        "a FIFO"
+        if member.isfifo()
+        else "a device"
+        if member.isdev()
+        else f"an entry of type {member.type.decode('latin-1')!r}"
+    )
     return ReadFailure("not_a_file", f"{what}, not a regular file")
 
 
@@ -167,5 +174,6 @@ def _damage(file: TarBytes, start: int, error: Exception) -> ReadFailure:
         return ReadFailure("not_a_tar", f"not a tar archive but {what}; {advice}")
     if not file.read(1):
         return ReadFailure("truncated_file", f"the archive ends too early, in a header at byte {start}; {_COPY_AGAIN}")
-    reason = f"the archive is damaged at byte {start} ({one_line(error, 80)})"
+    said = one_line(error, 80) if isinstance(error, tarfile.TarError) else "headers that make no sense"
+    reason = f"the archive is damaged at byte {start} ({said})"
     return ReadFailure("corrupt_file", f"{reason}, and what follows is not read; {_COPY_AGAIN}")

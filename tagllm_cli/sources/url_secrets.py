@@ -20,7 +20,10 @@ def hide(url: str) -> str:
     public = public_url(url)
     if public == url:
         return url
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # a host in brackets that is no address
+        return public
     user, _, host = parts.netloc.rpartition("@")
     with _lock:
         if user:
@@ -34,7 +37,10 @@ def reveal(url: str) -> str:
     """Return the URL that `hide` was given; below a host whose password is known, with that."""
     if "://" not in url:
         return url
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # a host in brackets that is no address
+        return url
     with _lock:
         user = _users.get(f"{parts.scheme}://{parts.netloc}")
         query = _queries.get(url)
@@ -42,3 +48,9 @@ def reveal(url: str) -> str:
         return url
     netloc = parts.netloc if user is None else f"{user}@{parts.netloc}"
     return urlunsplit(parts._replace(netloc=netloc, query=parts.query if query is None else query))
+
+
+def secret_query(url: str) -> str:
+    """Return the whole query that `hide` took secrets out of, "" where there was none."""
+    with _lock:
+        return _queries.get(url, "")

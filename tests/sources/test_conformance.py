@@ -102,7 +102,7 @@ def parquet(tmp_path: Path, write: Callable[[Path, Mapping[str, bytes]], None]) 
     labels = pa.schema([("image_id", pa.string())], {"tagllm.schema_version": "1"})
     pq.write_table(labels.empty_table(), root / "labels.parquet")
     left_out = {"label table of tagllm": 1}
-    return Laid("parquet", str(root), vanish, lambda: str(root.rename(tmp_path / "moved")), "parquet", left_out)
+    return Laid("parquet", str(root), vanish, lambda: str(root.rename(tmp_path / "moved")), left_out=left_out)
 
 
 def parquet_bytes(tmp_path: Path) -> Laid:
@@ -126,9 +126,11 @@ def parquet_paths(tmp_path: Path) -> Laid:
     for name, data in FILES.items():
         (tmp_path / "dataset" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "dataset" / name).write_bytes(data)
-    return parquet(
-        tmp_path, lambda path, files: pq.write_table(pa.table({"file_name": pa.array(list(files), pa.string())}), path)
-    )
+
+    def write(path: Path, files: Mapping[str, bytes]) -> None:
+        pq.write_table(pa.table({"file_name": pa.array(list(files), pa.string())}), path)
+
+    return dataclasses.replace(parquet(tmp_path, write), format="parquet")
 
 
 def dataset_of(files: Mapping[str, bytes]) -> datasets.Dataset:
@@ -157,7 +159,7 @@ def saved_to_disk(tmp_path: Path) -> Laid:
         put()
 
     put()
-    return Laid("parquet", str(root), vanish, lambda: str(root.rename(tmp_path / "moved")), "parquet", {".arrow": 1})
+    return Laid("parquet", str(root), vanish, lambda: str(root.rename(tmp_path / "moved")), left_out={".arrow": 1})
 
 
 def parquet_in_bucket(tmp_path: Path) -> Laid:
