@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+from collections.abc import Sequence
+
+from tagllm_cli.sources.patterns import is_match
 
 # Everything that people call an image file. What no decoder here reads is listed too: its row says why it failed.
 _COMMON = "jpg jpeg jpe jfif png webp gif bmp dib tif tiff avif heic heif hif jxl jp2 j2k"
@@ -16,6 +21,22 @@ SYSTEM_FOLDERS = frozenset([*_NAS_FOLDERS, "$recycle.bin", "system volume inform
 # An ending worth counting by; ".2024" and such are parts of names.
 _ENDING = re.compile(r"\.(?=[0-9]*[a-z])[a-z0-9]{1,10}")
 _SYSTEM_FILES = {"thumbs.db": "Thumbs.db", "desktop.ini": "desktop.ini"}
+
+
+def why_left_out(path: str, is_folder: bool, exclude: Sequence[str]) -> str | None:
+    """Return what to count a path below the root under that a folder of images leaves out; None: it is taken.
+
+    >>> why_left_out("a/b.jpg", False, ()), why_left_out("a/b.MP4", False, ()), why_left_out("a/@eaDir", True, ())
+    (None, '.mp4', '@eaDir/')
+    """
+    pattern = next((each for each in exclude if is_match(path, each)), None)
+    if pattern is not None:
+        return f"by --exclude {shlex.quote(pattern)}"
+    name = path.rpartition("/")[2]
+    if is_folder:
+        return f"{name}/" if name.lower() in SYSTEM_FOLDERS else None
+    ending = os.path.splitext(name)[1].lower()
+    return None if ending in EXTENSIONS else group_of(name, ending)
 
 
 def group_of(name: str, ending: str) -> str:

@@ -15,9 +15,9 @@ from typing import ClassVar
 from tagllm_cli.errors import SourceError
 from tagllm_cli.records import Image, Shard, SourceInfo
 from tagllm_cli.sources.base import DEFAULT_OPTIONS, ReadFailure, SourceOptions, read_or_failure
-from tagllm_cli.sources.file_names import EXTENSIONS, SYSTEM_FOLDERS, group_of
-from tagllm_cli.sources.patterns import is_match
+from tagllm_cli.sources.file_names import why_left_out
 from tagllm_cli.sources.read import read_file
+from tagllm_cli.sources.remote_folder import RemoteFolder
 
 # Only root may list it, at the top of every ext4 disk; it holds no images.
 _ROOT_ONLY = "lost+found"
@@ -82,11 +82,7 @@ class Folder:
         """
         counts: Counter[str] = Counter()
         for entry, path in self._files(counts):
-            ending = os.path.splitext(entry.name)[1].lower()
-            if ending in EXTENSIONS:
-                yield _image(entry, path)
-            else:
-                counts[group_of(entry.name, ending)] += 1
+            yield _image(entry, path)
         self.left_out.clear()
         self.left_out.update(counts)
 
@@ -126,7 +122,7 @@ class Folder:
             ) from error
 
     def _files(self, counts: Counter[str]) -> Iterator[tuple[os.DirEntry[str], str]]:
-        """Yield every entry that is no folder with its path below the root; count what is left out on the way."""
+        """Yield every image with its path below the root; count what is left out on the way."""
         levels = [_Level("", *self._top())]
         while levels:
             level = levels[-1]
@@ -135,13 +131,11 @@ class Folder:
                 levels.pop()
                 continue
             path, is_folder = level.below + entry.name, _is_folder(entry)
-            pattern = next((each for each in self.options.exclude if is_match(path, each)), None)
-            if pattern is not None:
-                counts[f"by --exclude {shlex.quote(pattern)}"] += 1
+            why = why_left_out(path, is_folder, self.options.exclude)
+            if why is not None:
+                counts[why] += 1
             elif not is_folder:
                 yield entry, path
-            elif entry.name.lower() in SYSTEM_FOLDERS:
-                counts[f"{entry.name}/"] += 1
             elif (inode := _inode(entry)) and all(inode != above.inode for above in levels):
                 levels.append(_Level(f"{path}/", inode, self._enter(entry, path, counts)))
 
@@ -160,6 +154,11 @@ class Folder:
                 ) from error
             counts[f"{path if is_utf8(path) else escaped(path)}/ (unreadable)"] += 1
             return iter(())
+
+
+def open_folder(root: str, options: SourceOptions) -> Folder | RemoteFolder:
+    """Return the folder at a path or URL, which is not looked at."""
+    return RemoteFolder(root, options) if "://" in root else Folder.at(root, options)
 
 
 def is_below(uri: str) -> bool:

@@ -13,12 +13,12 @@ from urllib.parse import unquote, urlsplit
 
 from tagllm_cli.errors import SourceError
 from tagllm_cli.records import Image, Shard, SourceInfo
-from tagllm_cli.sources import read
 from tagllm_cli.sources.base import DEFAULT_OPTIONS, ReadFailure, SourceOptions, read_or_failure
 from tagllm_cli.sources.folder import is_below
 from tagllm_cli.sources.manifest_rows import Row, is_url, read_rows
 from tagllm_cli.sources.manifest_text import ManifestText
 from tagllm_cli.sources.patterns import expand_braces, is_match, literal
+from tagllm_cli.sources.read import read_file
 from tagllm_cli.sources.storage import Storage
 from tagllm_cli.sources.url_secrets import hide, secret_query
 from tagllm_cli.sources.web import READERS, fetch
@@ -108,7 +108,7 @@ class Manifest:
             root, _, name = uri.partition("://")[2].partition("/")
             return self._read_stored(self._other(f"{uri.partition('://')[0]}://{root}"), name)
         if self._storage.is_local or os.path.isabs(uri):
-            return read.read_file(self._path(uri))
+            return read_file(self._path(uri))
         return self._read_stored(self._storage, uri)
 
     def stream(
@@ -185,12 +185,9 @@ class Manifest:
 
     def _read_stored(self, storage: Storage, name: str) -> bytes:
         try:
-            data = storage.read(name, 0, read.MAX_FILE_BYTES + 1)
+            return storage.read_whole(name)
         except SourceError as error:  # the package for this storage is missing
             raise ReadFailure("unreadable", f"{error.message}: {error.hint}") from error
-        if len(data) > read.MAX_FILE_BYTES:
-            raise ReadFailure("too_large", f"more than {read.MAX_FILE_BYTES} bytes")
-        return data
 
     def _is_named(self, image: Image) -> bool:
         """Tell whether the manifest names an image. It is read once for this (and for the secrets of its URLs)."""

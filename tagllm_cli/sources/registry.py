@@ -9,7 +9,7 @@ from tagllm_cli.errors import SourceError
 from tagllm_cli.records import SourceInfo
 from tagllm_cli.sources.base import DEFAULT_OPTIONS, Source, SourceOptions
 from tagllm_cli.sources.detect import detect
-from tagllm_cli.sources.folder import Folder
+from tagllm_cli.sources.folder import open_folder
 from tagllm_cli.sources.manifest import Manifest
 from tagllm_cli.sources.tar import Tar
 
@@ -32,7 +32,7 @@ def _parquet(root: str, options: SourceOptions) -> Source:
 
 
 KINDS: Mapping[str, Kind] = {
-    "folder": Kind("image files", Folder.at),
+    "folder": Kind("image files", open_folder),
     "tar": Kind("tar shards (WebDataset)", Tar.at),
     "parquet": Kind("Parquet files, Hugging Face datasets", _parquet),
     "manifest": Kind("CSV, TSV, JSON lines or text with one path or URL per line", Manifest),

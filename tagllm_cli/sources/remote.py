@@ -86,6 +86,12 @@ class RemoteFiles:
                     found[stored.name] = stored
         return found
 
+    def everything(self) -> list[StoredFile]:
+        """Return all files below the root, hidden ones too, in no order. Raises SourceError."""
+        if self._is_web:
+            raise self._no_listing()
+        return [stored for _, stored in self._below("", is_deep=True)]
+
     def stat_all(self, names: Sequence[str]) -> dict[str, StoredFile]:
         """Return those of the named files that are there. Raises SourceError."""
         if not self._is_web and len(names) > _FEW:

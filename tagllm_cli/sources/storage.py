@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import BinaryIO
 
 from tagllm_cli.errors import SourceError
+from tagllm_cli.sources import read
 from tagllm_cli.sources.base import ReadFailure
 from tagllm_cli.sources.local_files import LocalFiles
 from tagllm_cli.sources.patterns import expand_braces, literal
@@ -86,6 +87,13 @@ class Storage:
     def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
         """Return bytes of a file, to its end without a `length`; fewer where it ends before."""
         return self._files.read(_checked(name), start, length)
+
+    def read_whole(self, name: str) -> bytes:
+        """Return all bytes of an image's file. Raises ReadFailure, also `too_large` (more than MAX_FILE_BYTES)."""
+        data = self.read(name, 0, read.MAX_FILE_BYTES + 1)
+        if len(data) > read.MAX_FILE_BYTES:
+            raise ReadFailure("too_large", f"more than {read.MAX_FILE_BYTES} bytes")
+        return data
 
     def locate(self, name: str) -> str:
         """Return the absolute path or URL of a file."""

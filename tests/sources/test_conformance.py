@@ -5,6 +5,7 @@ A source joins the suite with one function that lays out FILES as a source of it
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import io
 import json
@@ -246,8 +247,41 @@ def tar_on_s3(tmp_path: Path) -> Laid:
     return Laid("tar", f"{root}/shards", vanish, move, format="tar")
 
 
+def folder_on_s3(tmp_path: Path) -> Laid:
+    store = object_store()
+    root = store.bucket({f"photos/{name}": data for name, data in {**FILES, "notes.txt": b""}.items()})
+
+    def move() -> str:
+        for name in [*FILES, "notes.txt"]:
+            store.delete(f"{root}/photos/{name}")
+        return store.bucket({**FILES, "notes.txt": b""})
+
+    return Laid("folder", f"{root}/photos/", lambda name: store.delete(f"{root}/photos/{name}"), move)
+
+
+def manifest(tmp_path: Path) -> Laid:
+    """A CSV beside the images that it names, with one line that names none."""
+    laid = folder(tmp_path)
+    root = Path(laid.spec)
+    names = list(NAMES)
+
+    def write() -> None:
+        with open(root / "list.csv", "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([["image", "label"], *([name, "x"] for name in names), ["", "x"]])
+
+    def vanish(name: str) -> None:
+        laid.vanish(name)
+        names.remove(name)
+        write()
+
+    write()
+    return Laid("manifest", str(root / "list.csv"), vanish, laid.move, left_out={"lines without an image": 1})
+
+
 SOURCES = [
     folder,
+    folder_on_s3,
+    manifest,
     tar,
     tar_on_s3,
     parquet_in_bucket,

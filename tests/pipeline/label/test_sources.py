@@ -101,10 +101,9 @@ def test_shards_that_nobody_has_read_are_shown_as_shards(workspace: Workspace) -
     assert workspace.candidates().stats.shards == 4
 
 
+@pytest.mark.parametrize("place", ["tar", "parquet", "tar on S3", "parquet on S3"])
 def test_a_changed_shard_is_read_again_and_only_other_images_are_asked_about(workspace: Workspace, place: str) -> None:
     kind, _, where = place.partition(" on ")
-    if kind not in ("tar", "parquet"):
-        pytest.skip("a folder and a manifest have no shards")
     root = on(workspace, place).source or ""
     workspace.candidates()
     workspace.paint(200, "001.png")
