@@ -20,6 +20,7 @@ from PIL import Image
 
 from tests.bench import sources
 from tests.bench.client import client
+from tests.bench.merging import merged, merging
 from tests.bench.tiling import tiles, tiling
 
 HERE = Path(__file__).parents[1]
@@ -244,6 +245,7 @@ MEASUREMENTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "sources": lambda chosen: sources.sources(chosen, _child, say),
     "listing": lambda chosen: sources.listing(chosen, _child, say),
     "remote": lambda chosen: sources.remote(chosen, _child, say),
+    "merge": lambda chosen: merging(chosen, _child, say),
 }
 CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {
     "raw": raw,
@@ -253,6 +255,7 @@ CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {
     "first_question": sources.first_question,
     "answered": sources.answered,
     "idle": sources.idle,
+    "merged": merged,
 }
 
 if __name__ == "__main__":

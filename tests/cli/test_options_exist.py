@@ -26,6 +26,10 @@ FOREIGN = {
     "--shm-size": "docker run",
     "--ipc": "docker run",
     "--query-gpu": "nvidia-smi",
+    "--ignore-zeros": "tar",
+    "--sparse": "tar",
+    "--dereference": "tar",
+    "--hard-dereference": "tar",
 }
 
 

@@ -317,6 +317,20 @@ def test_answers_in_a_log_that_a_killed_process_left_are_read(tmp_path: Path, pa
     assert snapshot(killed) == before
 
 
+def test_a_damaged_log_is_refused_because_it_hides_answers(tmp_path: Path, parts: list[Path], out: Path) -> None:
+    file = SQLiteFile(evidence_of(parts[0]), LAYOUT)
+    for _ in range(3):
+        file.query("UPDATE run SET started = started + 1")
+        file.commit()
+    log = Path(f"{evidence_of(parts[0])}-wal")
+    data = bytearray(log.read_bytes())
+    file.close()
+    data[100] ^= 1
+    log.write_bytes(data)
+    with pytest.raises(TableError, match=r"the log p0\.evidence-wal is damaged"):
+        merge_tables(out, parts)
+
+
 def test_evidence_of_an_older_format_is_read_from_a_copy(tmp_path: Path, parts: list[Path], out: Path) -> None:
     with sqlite3.connect(evidence_of(parts[0])) as db:  # format 3
         db.execute("DROP INDEX image_position")

@@ -72,7 +72,7 @@ def merge_tables(out: Path, tables: Sequence[Path], report: Report = lambda *_: 
 
 
 class _Merge:
-    """One merge into an open evidence file. `all` are the output as it was, where there is one, and the parts."""
+    """One merge of parts into an open evidence file; `target` is the output as it was, with a table or without."""
 
     def __init__(self, file: SQLiteFile, target: Part, parts: Sequence[Part], report: Report) -> None:
         self._file, self._target, self._parts, self._report = file, target, parts, report
@@ -90,32 +90,13 @@ class _Merge:
     def run(self) -> MergeSummary:
         """Do it; what is not committed yet is forgotten by the caller where this raises."""
         warnings = self._check()
-        stage = self._info().stage
+        count = len(self._parts)
         if self._is_done:
-            count, counts = len(self._parts), Counter(_statuses(self._target))
-            return MergeSummary(self._target.path, count, count, stage, counts, Added(), 0.0, warnings)
-        inputs = [self._target, *self._changed]
-        for part in self._changed:
-            part.check()
-        self._index(inputs)
-        if len(self._changed) < len(self._parts) and self._lacks_rows():
-            # The output lost rows that it had: take them from the parts again.
-            inputs = [self._target, *self._parts]
-            self._file.query("DELETE FROM part_row")
-            self._index(inputs)
-        added = Added()
-        unite_requests(self._file, inputs, added, self._step("responses", inputs[1:], "response"))
-        revision = int(self._target.meta("revision") or 0) + 1
-        unite_images(self._file, inputs, revision, added, self._step("images", inputs[1:], "image"))
-        is_moved = stage != "candidates" and order_by_path(self._file)
-        unite_shards(self._file, inputs, added)
-        self._set_meta(revision, changes=not added.is_nothing or is_moved)
-        with contextlib.closing(MergedRows(self._file, inputs, self._step("rows", [self._target], "image"))) as rows:
-            if self._must_write(added, is_moved):
-                self._write(rows)
-            else:
-                self._file.commit()
-                rows.counts.update(_statuses(self._target))
+            rows = Counter(_statuses(self._target))
+            return MergeSummary(self._target.path, count, count, self._info().stage, rows, Added(), 0.0, warnings)
+        inputs = self._index()
+        added, is_moved = self._unite(inputs)
+        rows = self._bring_up_to_date(inputs, added, is_moved)
         self._remember()
         if added.damaged_responses:
             warnings.append(f"{added.damaged_responses:,} damaged responses were left out: they are asked for again")
@@ -123,8 +104,8 @@ class _Merge:
             warnings.append(
                 f"{added.conflicts:,} images differ between tables: the row that says most counts, else the first one"
             )
-        unchanged = len(self._parts) - len(inputs) + 1
-        return MergeSummary(self._target.path, len(self._parts), unchanged, stage, rows.counts, added, 0.0, warnings)
+        unchanged = count - len(inputs) + 1
+        return MergeSummary(self._target.path, count, unchanged, self._info().stage, rows, added, 0.0, warnings)
 
     def _check(self) -> list[str]:
         """Raise TableError where the parts do not belong together; return what is worth a warning."""
@@ -150,10 +131,45 @@ class _Merge:
         assert table is not None  # only the output may lack one
         return table.info
 
-    def _index(self, inputs: Sequence[Part]) -> None:
+    def _index(self) -> list[Part]:
+        """Note where each row is; return the output and the parts to read: those that are new or have changed."""
+        for part in self._changed:
+            part.check()
+        inputs = [self._target, *self._changed]
+        self._index_all(inputs)
+        if len(self._changed) < len(self._parts) and self._lacks_rows():
+            # The output lost rows that it had: take them from the parts again.
+            inputs = [self._target, *self._parts]
+            self._file.query("DELETE FROM part_row")
+            self._index_all(inputs)
+        return inputs
+
+    def _index_all(self, inputs: Sequence[Part]) -> None:
         step = self._step("tables", inputs, None)
         for number, part in enumerate(inputs):
             index_rows(self._file, number, part, step)
+
+    def _unite(self, inputs: Sequence[Part]) -> tuple[Added, bool]:
+        """Take the evidence over, uncommitted; return what is new, and whether images moved within the order."""
+        added = Added()
+        unite_requests(self._file, inputs, added, self._step("responses", inputs[1:], "response"))
+        revision = int(self._target.meta("revision") or 0) + 1
+        unite_images(self._file, inputs, revision, added, self._step("images", inputs[1:], "image"))
+        is_moved = self._info().stage != "candidates" and order_by_path(self._file)
+        unite_shards(self._file, inputs, added)
+        self._set_meta(revision, changes=not added.is_nothing or is_moved)
+        return added, is_moved
+
+    def _bring_up_to_date(self, inputs: Sequence[Part], added: Added, is_moved: bool) -> Counter[str]:
+        """Put the table in place where it is another one, and commit; return its rows by status."""
+        if not self._must_write(added, is_moved):
+            self._file.commit()
+            return Counter(_statuses(self._target))
+        rows = MergedRows(self._file, inputs, self._step("rows", [self._target], "image"))
+        with contextlib.closing(rows), replacing(self._target.path, TableError) as new:
+            write_file(new, self._info(), rows.pieces())
+            self._file.commit()  # the new table is whole, and takes its place next
+        return rows.counts
 
     def _lacks_rows(self) -> bool:
         query = "SELECT EXISTS (SELECT 1 FROM image WHERE id NOT IN (SELECT id FROM part_row))"
@@ -165,12 +181,6 @@ class _Merge:
         if table is None or taken or is_moved or added.images or added.replaced:
             return True
         return self._lacks_rows() or len(table) != self._target.count("image")
-
-    def _write(self, rows: MergedRows) -> None:
-        """Put the table in place; the evidence is committed when the new table is whole."""
-        with replacing(self._target.path, TableError) as new:
-            write_file(new, self._info(), rows.pieces())
-            self._file.commit()
 
     def _set_meta(self, revision: int, *, changes: bool) -> None:
         """Bring the entries of the output up to date: the next run makes the table anew from the evidence."""

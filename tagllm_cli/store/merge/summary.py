@@ -54,12 +54,13 @@ class MergeSummary:
         added = self.added
         others = [f"{self.rows[each]:,} {each.value}" for each in Status if each is not Status.OK and self.rows[each]]
         state = ", ".join([f"{self.rows[Status.OK]:,} ok", *others])
+        tables = "1 table" if self.parts == 1 else f"{self.parts:,} tables"
         unchanged = f", {self.unchanged:,} of them merged before" if self.unchanged else ""
         replaced = f", {added.replaced:,} brought up to date" if added.replaced else ""
         failed = f", {added.failed_requests:,} failed requests" if added.failed_requests else ""
         return [
             f"{self.out}: {self.rows.total():,} images ({state})",
-            f"{self.parts:,} tables{unchanged}: {added.images:,} images added{replaced}",
+            f"{tables}{unchanged}: {added.images:,} images added{replaced}",
             f"{added.responses:,} responses taken over{failed} ({self.seconds:.1f} s)",
             f"next: {self.next_command}",
         ]
