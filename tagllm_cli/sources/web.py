@@ -145,6 +145,8 @@ class _Loop:
             if self._session is not None:
                 asyncio.run_coroutine_threadsafe(self._session.close(), self._loop).result(1.0)
             self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(1.0)
+            self._loop.close()
 
 
 def _check_status(response: aiohttp.ClientResponse, shown: str) -> None:
