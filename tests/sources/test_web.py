@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -163,6 +165,12 @@ def test_passwords_and_signatures_are_sent_as_they_were_given(server: WebServer)
     assert fetch(hide(f"http://me:pa55word@{host}/a.png?{signature}")) == IMAGE
     assert server.requests[0].target == f"/a.png?{signature}"
     assert server.requests[0].headers["Authorization"].startswith("Basic ")
+
+
+def test_nothing_is_left_open_at_the_end_of_the_process(server: WebServer) -> None:
+    program = f"from tagllm_cli.sources.web import fetch; print(len(fetch('{server.url}/a.png')))"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == (f"{len(IMAGE)}\n", "")
 
 
 def test_the_proxy_of_the_environment_is_asked(server: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
