@@ -74,7 +74,7 @@ def _divide_path(spec: str, is_file: bool, offline: bool) -> tuple[str, str]:
     """Return root and pattern of a local path; the pattern of a folder is ""."""
     if not offline and os.path.lexists(spec):
         is_file = not os.path.isdir(spec) and os.path.splitext(spec)[1].lower() not in EXTENSIONS
-    elif (place := first_special(spec)) is not None:
+    elif (place := _first_special(spec, offline)) is not None:
         folder, _, _ = spec[:place].rpartition("/")
         start = len(folder) + 1 if "/" in spec[:place] else 0
         return os.path.abspath(folder or ("/" if start else ".")), spec[start:]
@@ -83,6 +83,15 @@ def _divide_path(spec: str, is_file: bool, offline: bool) -> tuple[str, str]:
         return path, ""
     folder, name = os.path.split(path)
     return folder, escape(name)
+
+
+def _first_special(spec: str, offline: bool) -> int | None:
+    """Return where a path's first wildcard stands; in the names of folders that exist there is none."""
+    start = 0
+    while not offline and (end := spec.find("/", start) + 1) and os.path.isdir(spec[:end]):
+        start = end
+    place = first_special(spec[start:])
+    return None if place is None else start + place
 
 
 def _divide_url(spec: str, is_file: bool) -> tuple[str, str]:

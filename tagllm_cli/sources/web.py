@@ -16,7 +16,6 @@ from tagllm_cli.records import Failure
 from tagllm_cli.sources import read
 from tagllm_cli.sources.base import ReadFailure
 from tagllm_cli.sources.certificates import ssl_context
-from tagllm_cli.sources.formats import recognize
 from tagllm_cli.sources.url_secrets import reveal
 from tagllm_cli.text import public_text, public_url
 
@@ -181,6 +180,8 @@ def _refuse_page(start: bytes, response: aiohttp.ClientResponse, shown: str) -> 
     """Raise ReadFailure where the server says that it sends a page, and the bytes do not begin like an image."""
     if not _PAGES.match(response.content_type) or not start:
         return
+    from tagllm_cli.sources.formats import recognize  # Pillow
+
     found = recognize(start)
     if isinstance(found, Failure) and found.kind == "not_an_image":
         what = found.message if found.message in ("a web page", "JSON") else response.content_type

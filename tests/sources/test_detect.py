@@ -95,6 +95,7 @@ def test_a_path_that_exists_is_no_pattern(here: Path) -> None:
     assert [file.name for file in Storage(str(here)).find([".tar"], escape("{a,b}.tar"))] == ["{a,b}.tar"]
     assert detect("[x]*") == Detected("folder", str(here / "[x]*"))
     assert detect("{c,d}") == Detected("tar", str(here / "{c,d}"))
+    assert detect("{c,d}/{0..2}.tar") == Detected("tar", str(here / "{c,d}"), "{0..2}.tar")
 
 
 FOLDERS = [
