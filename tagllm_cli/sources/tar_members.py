@@ -25,7 +25,7 @@ _EXTENDED = frozenset(b"LKxgX")
 _MOST_PADDING = 1 << 20
 
 _COPY_AGAIN = "copy or download it again"
-_PACK_AGAIN = "pack the archive again with"
+_PACK_AGAIN = "pack the archive again"
 
 
 class TarBytes(Protocol):
@@ -124,19 +124,15 @@ def refusal(member: tarfile.TarInfo) -> ReadFailure:
     """Return why the data of a member that is not plain is not read."""
     target = one_line(repr(member.linkname))
     if member.issparse():
-        return ReadFailure("unsupported_format", f"a sparse entry is not read; {_PACK_AGAIN}out --sparse")
+        return ReadFailure("unsupported_format", f"a sparse entry is not read; {_PACK_AGAIN} without --sparse")
     if member.issym():
-        return ReadFailure("not_a_file", f"a symbolic link to {target}; {_PACK_AGAIN} --dereference")
+        return ReadFailure("not_a_file", f"a symbolic link to {target}; {_PACK_AGAIN} with --dereference")
     if member.islnk():
         reason = f"a hard link to {target}, which is no image before it"
-        return ReadFailure("not_a_file", f"{reason}; {_PACK_AGAIN} --hard-dereference")
-    what = (
-        "a FIFO"
-        if member.isfifo()
-        else "a device"
-        if member.isdev()
-        else f"an entry of type {member.type.decode('latin-1')!r}"
-    )
+        return ReadFailure("not_a_file", f"{reason}; {_PACK_AGAIN} with --hard-dereference")
+    what = f"an entry of type {member.type.decode('latin-1')!r}"
+    if member.isdev():
+        what = "a FIFO" if member.isfifo() else "a device"
     return ReadFailure("not_a_file", f"{what}, not a regular file")
 
 
