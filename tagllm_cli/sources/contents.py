@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 
 from tagllm_cli.errors import SourceError
 from tagllm_cli.sources.base import ReadFailure
-from tagllm_cli.sources.file_names import EXTENSIONS
-from tagllm_cli.sources.local_files import LocalFiles
-from tagllm_cli.sources.patterns import literal
-from tagllm_cli.sources.storage import Storage
+from tagllm_cli.sources.storage.file_names import EXTENSIONS
+from tagllm_cli.sources.storage.local_files import LocalFiles
+from tagllm_cli.sources.storage.patterns import literal
+from tagllm_cli.sources.storage.storage import Storage
 
 ENDINGS = {
     "tar": (".tar",),

@@ -9,9 +9,9 @@ from urllib.parse import unquote, urlsplit
 
 from tagllm_cli.errors import SourceError
 from tagllm_cli.sources.contents import ENDINGS, FILES_INSTEAD, kind_of_contents, kind_of_matches
-from tagllm_cli.sources.file_names import EXTENSIONS
-from tagllm_cli.sources.patterns import escape, expand_braces, first_special
-from tagllm_cli.sources.url_secrets import hide
+from tagllm_cli.sources.storage.file_names import EXTENSIONS
+from tagllm_cli.sources.storage.patterns import escape, expand_braces, first_special
+from tagllm_cli.sources.storage.url_secrets import hide
 
 # What has to be unpacked first, the longest ending first, and the command that does it.
 _PACKED = {

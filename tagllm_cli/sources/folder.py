@@ -15,9 +15,9 @@ from typing import ClassVar
 from tagllm_cli.errors import SourceError
 from tagllm_cli.records import Image, Shard, SourceInfo
 from tagllm_cli.sources.base import DEFAULT_OPTIONS, ReadFailure, SourceOptions, read_or_failure
-from tagllm_cli.sources.file_names import why_left_out
 from tagllm_cli.sources.read import read_file
 from tagllm_cli.sources.remote_folder import RemoteFolder
+from tagllm_cli.sources.storage.file_names import why_left_out
 
 # Only root may list it, at the top of every ext4 disk; it holds no images.
 _ROOT_ONLY = "lost+found"

@@ -10,8 +10,8 @@ from tagllm_cli.records import SourceInfo
 from tagllm_cli.sources.base import DEFAULT_OPTIONS, Source, SourceOptions
 from tagllm_cli.sources.detect import detect
 from tagllm_cli.sources.folder import open_folder
-from tagllm_cli.sources.manifest import Manifest
-from tagllm_cli.sources.tar import Tar
+from tagllm_cli.sources.manifest.source import Manifest
+from tagllm_cli.sources.tar.source import Tar
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Kind:
 
 
 def _parquet(root: str, options: SourceOptions) -> Source:
-    from tagllm_cli.sources.parquet import Parquet  # pyarrow is slow to import
+    from tagllm_cli.sources.parquet.source import Parquet  # pyarrow is slow to import
 
     return Parquet(root, options)
 

@@ -8,10 +8,10 @@ from typing import ClassVar
 
 from tagllm_cli.records import Image, Shard, SourceInfo
 from tagllm_cli.sources.base import DEFAULT_OPTIONS, ReadFailure, SourceOptions, read_or_failure
-from tagllm_cli.sources.file_names import why_left_out
-from tagllm_cli.sources.remote import RemoteFiles
-from tagllm_cli.sources.storage import Storage
-from tagllm_cli.sources.stored import StoredFile
+from tagllm_cli.sources.storage.file_names import why_left_out
+from tagllm_cli.sources.storage.remote import RemoteFiles
+from tagllm_cli.sources.storage.storage import Storage
+from tagllm_cli.sources.storage.stored import StoredFile
 
 
 class RemoteFolder:

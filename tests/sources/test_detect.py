@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from tagllm_cli.errors import SourceError
 from tagllm_cli.sources.contents import kind_of_contents
 from tagllm_cli.sources.detect import Detected, detect
-from tagllm_cli.sources.patterns import escape, expand_braces, literal
 from tagllm_cli.sources.registry import open_source
-from tagllm_cli.sources.storage import Storage
+from tagllm_cli.sources.storage.patterns import escape, expand_braces, literal
+from tagllm_cli.sources.storage.storage import Storage
 from tests.support.object_store import object_store
 
 

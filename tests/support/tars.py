@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 from tagllm_cli.records import Image
 from tagllm_cli.sources.base import ReadFailure, SourceOptions, read_or_failure
-from tagllm_cli.sources.tar import Tar
+from tagllm_cli.sources.tar.source import Tar
 
 Form = Literal["ustar", "gnu", "pax"]
 FORMS: Final[dict[Form, Literal[0, 1, 2]]] = {
