@@ -9,9 +9,6 @@ from tagllm_cli.errors import SourceError
 from tagllm_cli.records import SourceInfo
 from tagllm_cli.sources.base import DEFAULT_OPTIONS, Source, SourceOptions
 from tagllm_cli.sources.detect import detect
-from tagllm_cli.sources.folder import open_folder
-from tagllm_cli.sources.manifest.source import Manifest
-from tagllm_cli.sources.tar.source import Tar
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +22,38 @@ class Kind:
     open: Callable[[str, SourceOptions], Source]
 
 
+# Imported when one is opened: the command line loads this module for its help, and pyarrow and Pillow are slow.
+
+
+def _folder(root: str, options: SourceOptions) -> Source:
+    from tagllm_cli.sources.folder import open_folder
+
+    return open_folder(root, options)
+
+
+def _tar(root: str, options: SourceOptions) -> Source:
+    from tagllm_cli.sources.tar.source import Tar
+
+    return Tar.at(root, options)
+
+
 def _parquet(root: str, options: SourceOptions) -> Source:
-    from tagllm_cli.sources.parquet.source import Parquet  # pyarrow is slow to import
+    from tagllm_cli.sources.parquet.source import Parquet
 
     return Parquet(root, options)
 
 
+def _manifest(root: str, options: SourceOptions) -> Source:
+    from tagllm_cli.sources.manifest.source import Manifest
+
+    return Manifest(root, options)
+
+
 KINDS: Mapping[str, Kind] = {
-    "folder": Kind("image files", open_folder),
-    "tar": Kind("tar shards (WebDataset)", Tar.at),
+    "folder": Kind("image files", _folder),
+    "tar": Kind("tar shards (WebDataset)", _tar),
     "parquet": Kind("Parquet files, Hugging Face datasets", _parquet),
-    "manifest": Kind("CSV, TSV, JSON lines or text with one path or URL per line", Manifest),
+    "manifest": Kind("CSV, TSV, JSON lines or text with one path or URL per line", _manifest),
 }
 
 

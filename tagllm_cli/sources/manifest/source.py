@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import threading
 from collections import Counter
@@ -22,8 +23,10 @@ from tagllm_cli.sources.storage.patterns import expand_braces, is_match, literal
 from tagllm_cli.sources.storage.storage import Storage
 from tagllm_cli.sources.storage.url_secrets import hide, secret_query
 from tagllm_cli.sources.storage.web import READERS, fetch
+from tagllm_cli.text import shortened
 
 _WEB = ("http://", "https://")
+_CHECKED_LINES = 20
 
 
 class Manifest:
@@ -50,11 +53,19 @@ class Manifest:
         self._others: dict[str, Storage] = {}
 
     def check(self) -> None:
-        """Raise SourceError where the manifest cannot be read, or its first lines do not tell which images it names."""
+        """Raise SourceError where the manifest cannot be read, or its first lines name no image that may be there.
+
+        A file of labels is a manifest as well, and paths that do not fit its place would fail one by one.
+        """
         if self._options.splits:
             raise SourceError("a manifest has no splits", "Leave out --split.")
-        with contextlib.closing(self._rows(self._text())) as rows:
-            next(rows, None)
+        text = self._text()
+        with contextlib.closing(self._rows(text)) as rows:
+            first = [self._image(text, row) for row in itertools.islice(rows, _CHECKED_LINES) if row.image.strip()]
+        if first and not any(map(self._may_be_there, first)):
+            named = shortened([image.uri for image in first], 1)
+            message = f"the first files that {text.path} names are not there: {named}"
+            raise SourceError(message, f"Paths in it are absolute, or relative to {self._storage.root}.")
 
     def describe(self) -> SourceInfo:
         """Return the kind `manifest`, the folder of the manifest, and options with its name."""
@@ -181,6 +192,10 @@ class Manifest:
                 continue
             return path, f"{status.st_size}-{status.st_mtime_ns}"
         return usual, ""
+
+    def _may_be_there(self, image: Image) -> bool:
+        """Tell whether an image is a file that exists, or one that only a request could tell about."""
+        return image.version != "" or is_url(image.uri) or not (self._storage.is_local or os.path.isabs(image.uri))
 
     def _path(self, uri: str) -> str:
         return os.path.join(self._storage.root, uri) if self._storage.is_local else uri
