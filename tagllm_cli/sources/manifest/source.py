@@ -114,7 +114,11 @@ class Manifest:
         does not name it.
         """
         uri = image.uri
-        if not (is_below(uri) and uri and not is_url(uri)) and not self._is_named(image):
+        try:
+            is_allowed = self._is_allowed(image)
+        except SourceError as error:
+            raise ReadFailure("unreadable", error.message) from error
+        if not is_allowed:
             raise ReadFailure("bad_name", "the manifest does not name this file")
         if uri.startswith(_WEB):
             return fetch(uri)
@@ -139,11 +143,14 @@ class Manifest:
         return ""
 
     def locate(self, image: Image) -> str | None:
-        """Return the file's absolute path, or its URL without secrets; None where the manifest cannot name it."""
+        """Return the file's absolute path, or its URL without secrets; None where `read` refuses to look for it.
+
+        Raises SourceError where the manifest is broken.
+        """
+        if not self._is_allowed(image) or "\0" in image.uri:
+            return None
         if is_url(image.uri):
             return image.uri
-        if not image.uri or "\0" in image.uri:
-            return None
         if self._storage.is_local or os.path.isabs(image.uri):
             return self._path(image.uri)
         return self._storage.locate(image.uri)
@@ -209,17 +216,18 @@ class Manifest:
         except SourceError as error:  # the package for this storage is missing
             raise ReadFailure("unreadable", f"{error.message}: {error.hint}") from error
 
-    def _is_named(self, image: Image) -> bool:
-        """Tell whether the manifest names an image. It is read once for this (and for the secrets of its URLs)."""
-        if self._known.has(image):
+    def _is_allowed(self, image: Image) -> bool:
+        """Tell whether an image lies below the root, or the manifest names it, which is read once (with its secrets).
+
+        Raises SourceError where it is broken.
+        """
+        is_ours = image.uri != "" and is_below(image.uri) and not is_url(image.uri)
+        if is_ours or self._known.has(image):
             return True
         with self._listing:
             if not self._known.is_complete:
-                try:
-                    for _ in self.images(Shard()):
-                        pass
-                except SourceError as error:
-                    raise ReadFailure("unreadable", error.message) from error
+                for _ in self.images(Shard()):
+                    pass
         return self._known.has(image)
 
     def _conflict(self, text: ManifestText, row: Row, image: Image) -> SourceError:
