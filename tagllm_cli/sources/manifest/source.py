@@ -57,8 +57,6 @@ class Manifest:
 
         A file of labels is a manifest as well, and paths that do not fit its place would fail one by one.
         """
-        if self._options.splits:
-            raise SourceError("a manifest has no splits", "Leave out --split.")
         text = self._text()
         with contextlib.closing(self._rows(text)) as rows:
             first = [self._image(text, row) for row in itertools.islice(rows, _CHECKED_LINES) if row.image.strip()]
