@@ -116,8 +116,23 @@ def found(model: str | Path | None, *endpoints: str) -> tuple[str, str]:
 
 def test_this_machine() -> None:
     here = checks()
-    assert list(here) == ["tagllm", "vLLM", "GPU", "memory", "disk"]
+    assert list(here) == ["tagllm", "vLLM", "GPU", "memory", "disk", "storage"]
     assert f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}" in here["tagllm"].detail
+
+
+def test_storages_name_their_packages_and_extras(install: Callable[..., None]) -> None:
+    install("s3fs", "2026.1")
+    assert checks()["storage"] == Check(
+        "storage",
+        "warning",
+        "images on disk, https://, s3:// (s3fs 2026.1); not gs:// and hf://",
+        "pip install 'tagllm[gs,hf]'",
+    )
+    install("gcsfs", "2026.1")
+    install("huggingface_hub", "1.0")
+    storage = checks()["storage"]
+    assert (storage.state, storage.hint) == ("ok", "")
+    assert storage.detail.endswith("gs:// (gcsfs 2026.1), hf:// (huggingface_hub 1.0)")
 
 
 def test_a_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
