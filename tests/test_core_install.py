@@ -16,12 +16,14 @@ import pytest
 from packaging.requirements import Requirement
 
 from tests.support.live import IMAGES
+from tests.support.packing import files_below, shards_of
 from tests.support.stub_server import stub_server
+from tests.support.web_server import WebServer
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("torch", "torchmetrics", "vllm", "transformers", "huggingface_hub", "datasets", "pandas")
+HEAVY = ("torch", "torchmetrics", "vllm", "transformers", "huggingface_hub", "datasets", "pandas", "s3fs")
 
 
 def closure(name: str) -> Iterator[Distribution]:
@@ -107,6 +109,36 @@ def test_a_model_in_this_process_names_its_extra(python: Path, photos: Path, mod
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr
     assert "pip install 'tagllm[vllm]'" in done.stderr
+
+
+def test_shards_on_a_web_server_need_nothing_more(python: Path, photos: Path) -> None:
+    files = files_below(photos / "photos")
+    shards = {f"/{name}": data for name, data in shards_of(files, "tar", 2).items()}
+    with stub_server("stub") as server, WebServer(shards) as web:
+        line = f"candidates {web.url}/{{00000..00001}}.tar --vocab voc --endpoint {server.url} --out c.parquet --json"
+        done = tagllm(python, photos, line)
+    assert (done.returncode, json.loads(done.stdout)["rows"]["ok"]) == (0, 4), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "extra"),
+    [("s3://bucket/a", "s3"), ("gs://bucket/{0..9}.tar", "gs"), ("hf://datasets/me/a", "hf"), ("s3a://b/m.csv", "s3")],
+)
+def test_a_storage_names_its_extra(python: Path, photos: Path, source: str, extra: str) -> None:
+    done = tagllm(python, photos, f"candidates {source} --vocab voc --endpoint http://127.0.0.1:9 --out c.parquet")
+    assert (done.returncode, done.stdout) == (2, "")
+    what, todo = done.stderr.splitlines()
+    assert what.startswith(f"error: {source.partition(':')[0]}:// needs the package ")
+    assert todo == f"pip install 'tagllm[{extra}]'"
+
+
+def test_doctor_says_which_storages_work(python: Path, photos: Path) -> None:
+    checks = json.loads(tagllm(python, photos, "doctor --json").stdout)["checks"]
+    (storage,) = [check for check in checks if check["name"] == "storage"]
+    assert (storage["detail"], storage["hint"]) == (
+        "images on disk, https://; not s3:// and gs:// and hf://",
+        "pip install 'tagllm[s3,gs,hf]'",
+    )
 
 
 @pytest.mark.parametrize("line", ["--help", "doctor", "vocab list", "candidates --help"])

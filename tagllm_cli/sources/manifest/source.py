@@ -167,7 +167,10 @@ class Manifest:
         return name
 
     def _rows(self, text: ManifestText) -> Generator[Row, None, None]:
-        return read_rows(text, self._name(), self._options)
+        name = self._name()
+        if self._storage.root.startswith(_WEB):
+            name = name.partition("?")[0]
+        return read_rows(text, name, self._options)
 
     def _image(self, text: ManifestText, row: Row) -> Image:
         uri, version = self._place(row.image)

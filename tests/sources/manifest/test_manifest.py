@@ -259,6 +259,8 @@ def test_a_manifest_on_a_web_server(web: WebServer) -> None:
     assert source.read(images[0]) == b"a"
     assert (web.count("/lists/a.jpg"), web.count("/lists/a.jpg", "HEAD")) == (1, 0)
     assert failure(source, "../b.jpg").kind == "bad_name"
+    signed = open_source(f"{web.url}/lists/m.csv?part=1&sig=secret")
+    assert list(list_images(signed)) == images
 
 
 def test_a_storage_whose_package_is_missing_is_a_failed_row(root: Path) -> None:
