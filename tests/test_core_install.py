@@ -136,7 +136,7 @@ def test_doctor_says_which_storages_work(python: Path, photos: Path) -> None:
     checks = json.loads(tagllm(python, photos, "doctor --json").stdout)["checks"]
     (storage,) = [check for check in checks if check["name"] == "storage"]
     assert (storage["detail"], storage["hint"]) == (
-        "images on disk, https://; not s3:// and gs:// and hf://",
+        "images on disk, https://; not s3://, gs://, hf://",
         "pip install 'tagllm[s3,gs,hf]'",
     )
 

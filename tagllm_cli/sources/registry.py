@@ -81,9 +81,7 @@ def open_source(
     return source
 
 
-def reopen(
-    info: SourceInfo, root: str | None = None, *, offline: bool = False, root_option: str = "--root"
-) -> Source:
+def reopen(info: SourceInfo, root: str | None = None, *, offline: bool = False, root_option: str = "--root") -> Source:
     """Return the source that `describe` gave this record of, moved to `root` where one is given.
 
     `root` takes the place of the folder on record; where that held one file, it may be this file. Errors name the

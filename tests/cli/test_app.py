@@ -78,7 +78,7 @@ print("loaded:", *sorted(sys.modules))
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     loaded = set(done.stdout.splitlines()[-1].split())
     heavy = {"vllm", "torch", "torchmetrics", "transformers", "pyarrow", "numpy", "PIL", "aiohttp", "jinja2", "yaml"}
-    heavy |= {"rich.progress", "sqlite3", "tagllm_cli.engines", "tagllm_cli.cli.console"}
+    heavy |= {"fsspec", "s3fs", "asyncio", "rich.progress", "sqlite3", "tagllm_cli.engines", "tagllm_cli.cli.console"}
     assert {"typer", "rich.panel"} <= loaded
     assert loaded & heavy == set()
 

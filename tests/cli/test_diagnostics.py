@@ -125,7 +125,7 @@ def test_storages_name_their_packages_and_extras(install: Callable[..., None]) -
     assert checks()["storage"] == Check(
         "storage",
         "warning",
-        "images on disk, https://, s3:// (s3fs 2026.1); not gs:// and hf://",
+        "images on disk, https://, s3:// (s3fs 2026.1); not gs://, hf://",
         "pip install 'tagllm[gs,hf]'",
     )
     install("gcsfs", "2026.1")

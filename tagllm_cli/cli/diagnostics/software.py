@@ -49,7 +49,7 @@ def storage() -> Check:
     known = [f"{protocol}:// ({PACKAGES[protocol]} {version})" for protocol, version in found.items() if version]
     detail = f"images on disk, https://{''.join(f', {each}' for each in known)}"
     if missing := [protocol for protocol, version in found.items() if not version]:
-        without = " and ".join(f"{protocol}://" for protocol in missing)
+        without = ", ".join(f"{protocol}://" for protocol in missing)
         return Check("storage", "warning", f"{detail}; not {without}", f"pip install 'tagllm[{','.join(missing)}]'")
     return Check("storage", "ok", detail)
 
