@@ -116,8 +116,8 @@ class ForwardFile:
         if missing >= _CHUNK:
             data += self._fetch(missing)
             self._chunk = b""
-        elif missing:
-            self._chunk = data + self._fetch(_CHUNK)
+        elif missing and (more := self._fetch(_CHUNK)):  # at the end what was read last is still held
+            self._chunk = data + more
             data = self._chunk[:size]
         self._position += len(data)
         return data

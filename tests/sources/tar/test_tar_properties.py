@@ -85,6 +85,8 @@ def test_a_cut_at_every_byte(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(data)
     for cut in range(len(data.rstrip(b"\0")) + 600, -1, -1):
         check_cut(TarFolder(tmp_path), data, cut)
+        if cut % 512 in (0, 511):
+            check_cut(TarFolder(tmp_path, remote=True), data, cut)
 
 
 def check_cut(folder: TarFolder, data: bytes, cut: int) -> None:
