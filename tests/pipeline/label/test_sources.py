@@ -15,6 +15,7 @@ from tagllm_cli.sources.base import SourceOptions
 from tagllm_cli.store.table import open_table
 from tests.support.object_store import expired_after, object_store
 from tests.support.packing import PLACES, files_below, packed, parquet_of, shards_of, tar_of
+from tests.support.web_server import Reply, WebServer
 from tests.support.workspace import Workspace
 
 IMAGES = 17
@@ -244,6 +245,20 @@ def test_credentials_that_expire_end_the_run_and_it_goes_on_later(workspace: Wor
     assert summary.rows.failed <= 17
     done = summary.rows.ok
     assert workspace.candidates().stats.asked == EACH * (60 - done)
+
+
+def test_a_host_that_refuses_all_costs_a_manifest_its_images_and_no_others(workspace: Workspace) -> None:
+    with WebServer() as web:
+        refused = [f"/{number}.png" for number in range(40)]
+        for path in refused:
+            web.on(path, Reply(403))
+        manifest = workspace.images.parent / "images.txt"
+        urls, files = (web.url(path) for path in refused), map(str, sorted(workspace.images.iterdir()))
+        manifest.write_text("\n".join([*urls, *files]))
+        workspace.source = str(manifest)
+        summary = workspace.candidates(max_failed_rate=1.0)
+    assert summary.error is None
+    assert (summary.rows.ok, summary.rows.failed) == (IMAGES, 40)
 
 
 def test_credentials_that_never_worked_are_an_error_before_anything_is_written(workspace: Workspace) -> None:
