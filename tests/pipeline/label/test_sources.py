@@ -253,7 +253,7 @@ def test_a_host_that_refuses_all_costs_a_manifest_its_images_and_no_others(works
         for path in refused:
             web.on(path, Reply(403))
         manifest = workspace.images.parent / "images.txt"
-        urls, files = (web.url(path) for path in refused), map(str, sorted(workspace.images.iterdir()))
+        urls, files = (web.url + path for path in refused), map(str, sorted(workspace.images.iterdir()))
         manifest.write_text("\n".join([*urls, *files]))
         workspace.source = str(manifest)
         summary = workspace.candidates(max_failed_rate=1.0)
