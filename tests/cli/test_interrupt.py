@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tagllm_cli.pipeline.label import scheduler
-from tests.support.label_process import command, processes
+from tests.support.label_process import command, plain_command, processes
 from tests.support.object_store import object_store
 from tests.support.packing import packed
 from tests.support.workspace import Workspace
@@ -38,7 +38,7 @@ def start(workspace: Workspace, step: str, drain_s: float = 0.1) -> tuple[BasePr
     """Run `tagllm candidates` in a process of its own whose engine hangs at a step; return it and when it does."""
     words = [
         "candidates",
-        workspace.source or str(workspace.images),
+        str(workspace.images),
         "--vocab",
         str(workspace.vocabulary),
         "--out",
@@ -152,7 +152,11 @@ def silent_server(silence: Silence) -> Iterator[str]:
 def test_storage_that_does_not_answer_holds_up_no_signal(
     workspace: Workspace, silence: Silence, number: signal.Signals
 ) -> None:
-    process, _ = start(workspace, "never")
+    words = ["candidates", workspace.source or "", "--vocab", str(workspace.vocabulary), "--out", str(workspace.out)]
+    words += ["--quiet", "--replay", "nothing", "--model-id", "rules"]
+    storage = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    process = processes().Process(target=plain_command, args=(words, storage))
+    process.start()
     assert silence.asked.wait(60)
     began = time.monotonic()
     os.kill(process.pid or 0, number)

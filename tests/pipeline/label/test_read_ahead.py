@@ -243,9 +243,7 @@ class Slow(RuleEngine):
             yield pair
 
 
-def test_files_are_not_held_while_their_images_are_asked_about(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_are_not_held_while_their_images_are_asked_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace = Workspace(tmp_path, 60)
     decode = scheduler.decode
 
