@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +173,21 @@ def test_a_shard_that_cannot_be_read_any_more_keeps_its_rows(workspace: Workspac
     put_shard(root, "00001.tar", whole)
     assert workspace.candidates().stats.asked == 0
     assert workspace.rows() == before
+
+
+@pytest.mark.parametrize("place", ["tar", "parquet", "tar on S3"])
+@pytest.mark.parametrize("options", [{"limit": 3}, {}])
+def test_damage_in_the_record_of_a_shard_is_not_taken_for_its_images(
+    workspace: Workspace, place: str, options: dict[str, Any]
+) -> None:
+    on(workspace, place).candidates()
+    before = rows(workspace.out)
+    with closing(sqlite3.connect(workspace.out.with_suffix(".evidence"))) as evidence:
+        evidence.execute("UPDATE image SET uri = replace(uri, '#', '#9') WHERE position = 1 AND shard < '00001'")
+        evidence.commit()
+    assert workspace.candidates(**options).stats.asked == 0
+    assert workspace.candidates({"min_votes": 2}).stats.asked == 0  # every row is made anew
+    assert [row.uri for row in rows(workspace.out)] == [row.uri for row in before]
 
 
 def put_shard(root: str, name: str, data: bytes) -> None:
