@@ -186,6 +186,7 @@ def test_damage_in_the_record_of_a_shard_is_not_taken_for_its_images(
         evidence.execute("UPDATE image SET uri = replace(uri, '#', '#9') WHERE position = 1 AND shard < '00001'")
         evidence.commit()
     assert workspace.candidates(**options).stats.asked == 0
+    assert rows(workspace.out) == before
     assert workspace.candidates({"min_votes": 2}).stats.asked == 0  # every row is made anew
     assert [row.uri for row in rows(workspace.out)] == [row.uri for row in before]
 
