@@ -149,6 +149,7 @@ def test_a_filtered_image_is_asked_about_again(released: Workspace) -> None:
     assert summary.stats.asked == 2  # with the request that had failed
     assert summary.rows.ok == 7
 
+
 # What format 3 had where format 4 differs, as of its last commit.
 FORMAT_3 = """
     DROP TABLE shard;

@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from tagllm_cli.errors import SourceError, StoppedRunError, TableError
+from tagllm_cli.pipeline.label.job import RunOptions
 from tagllm_cli.pipeline.label.listing import Part
+from tagllm_cli.pipeline.label.run import run_job
+from tagllm_cli.pipeline.progress import Silent
 from tagllm_cli.records import Row
 from tagllm_cli.sources.base import SourceOptions
 from tagllm_cli.store.table import open_table
@@ -67,6 +70,18 @@ def test_a_second_run_has_nothing_to_do(workspace: Workspace, place: str) -> Non
     assert (summary.stats.opened, summary.stats.asked, summary.rows.ok) == (0, 0, IMAGES)
     assert (summary.listing.new, summary.listing.changed, summary.listing.unread) == (0, 0, 0)
     assert workspace.out.read_bytes() == before
+
+
+def test_a_run_that_has_nothing_to_do_says_what_is_left_out_as_well(workspace: Workspace) -> None:
+    class Notes(Silent):
+        def note(self, message: str) -> None:
+            notes.append(message)
+
+    (workspace.images / "movie.mp4").write_bytes(b"")
+    workspace.candidates()
+    notes: list[str] = []
+    run_job(workspace.candidates_job(), RunOptions(), Notes())
+    assert notes == ["left out: 1 .mp4"]
 
 
 @pytest.mark.parametrize("place", [place for place in PLACES if "S3" in place])
