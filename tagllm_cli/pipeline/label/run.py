@@ -105,6 +105,8 @@ def run_job(job: Job, options: RunOptions, reporter: Reporter) -> Summary | DryR
         stats, usage = RunStats(), Usage()
         if not options.offline:
             stats, usage = _ask(job, plan, stage, evidence, keys, options, reporter)
+            if stats.is_complete and listing.unread:  # what is in these shards is known only now
+                check_not_empty(job.source, evidence.count_images(), options.part)
         counts = _materialize_after(stats, job, plan, stage, evidence, keys, options)
         if counts.pending and not options.offline and stats.is_complete and reopen_incomplete(stage, evidence, keys):
             # The table shows that images that were complete lack answers now: they are asked about in a second pass.

@@ -308,3 +308,19 @@ def test_offline_the_source_on_record_is_kept(workspace: Workspace, place: str) 
     workspace.out.unlink()
     assert workspace.candidates(offline=True).rows.ok == IMAGES
     assert workspace.out.read_bytes() == before
+
+
+@pytest.mark.parametrize("where", ["", " on S3"])
+def test_shards_without_an_image_are_an_error_that_says_what_is_in_them(workspace: Workspace, where: str) -> None:
+    root = on(workspace, f"tar{where}").source or ""
+    for number in range(4):
+        data = tar_of({f"{number}.json": b"{}"})
+        if where:
+            object_store().upload(f"{root}/{number:05}.tar", data)
+        else:
+            (Path(root) / f"{number:05}.tar").write_bytes(data)
+    for _ in range(2):
+        with pytest.raises(SourceError, match="there are no images") as caught:
+            workspace.candidates()
+        assert not workspace.out.exists()
+    assert where or "4 .json" in caught.value.hint
