@@ -120,6 +120,10 @@ class Evidence:
         """Tell whether all images of a shard are on record, as they are in this version."""
         return listing.knows_shard(self._file, shard)
 
+    def is_damaged(self, shard: Shard) -> bool:
+        """Tell whether what is on record about the images of a shard is not what was written."""
+        return listing.is_damaged(self._file, shard)
+
     def forget_shards(self) -> None:
         """Forget which shards are known, so that all are listed again."""
         listing.forget_shards(self._file)

@@ -87,6 +87,12 @@ def knows_shard(file: SQLiteFile, shard: Shard) -> bool:
     return bool(shard.version and file.query(query, (shard.name, shard.version)))
 
 
+def is_damaged(file: SQLiteFile, shard: Shard) -> bool:
+    """Tell whether the row of an image of a shard is not what was written."""
+    broken = f"image WHERE shard = ? AND NOT {is_intact('image')}"
+    return bool(file.query(f"SELECT EXISTS (SELECT 1 FROM {broken})", (shard.name,))[0][0])
+
+
 def forget_shards(file: SQLiteFile) -> None:
     """Forget which shards are known: all have to be listed again."""
     if count_of(file, "shard"):

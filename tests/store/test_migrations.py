@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tagllm_cli.errors import TableError
 from tagllm_cli.export.registry import export_table
 from tagllm_cli.records import Failure, Response, SourceInfo
+from tagllm_cli.store.checksums import checksum, set_checksums
 from tagllm_cli.store.evidence import Evidence
 from tagllm_cli.store.table import open_table
 from tests.support.workspace import Workspace, evidence_rows
@@ -146,3 +148,59 @@ def test_a_filtered_image_is_asked_about_again(released: Workspace) -> None:
     summary = released.candidates()
     assert summary.stats.asked == 2  # with the request that had failed
     assert summary.rows.ok == 7
+
+
+# What format 3 had where format 4 differs, as of its last commit.
+FORMAT_3 = """
+    DROP TABLE shard;
+    CREATE TABLE image_3 (id TEXT PRIMARY KEY, position INTEGER NOT NULL, uri TEXT NOT NULL, version TEXT NOT NULL,
+        fingerprint BLOB, width INTEGER, height INTEGER, error_kind TEXT, error TEXT, proposed TEXT, completed BLOB,
+        revision INTEGER NOT NULL, checksum BLOB) WITHOUT ROWID;
+    INSERT INTO image_3 SELECT id, position, uri, version, fingerprint, width, height, error_kind, error, proposed,
+        completed, revision, NULL FROM image;
+    DROP TABLE image;
+    ALTER TABLE image_3 RENAME TO image;
+    CREATE INDEX image_position ON image (position, id);
+    PRAGMA user_version = 3;
+"""
+IMAGE_3 = (
+    "id", "position", "uri", "version", "fingerprint", "width", "height", "error_kind", "error", "proposed",
+    "completed", "revision",
+)  # fmt: skip
+
+
+@pytest.fixture
+def format_3(tmp_path: Path) -> Workspace:
+    """A finished table whose evidence is in format 3."""
+    workspace = Workspace(tmp_path, 8)
+    (workspace.images / "torn.png").write_bytes((workspace.images / "000.png").read_bytes()[:60])
+    workspace.candidates(max_failed_rate=1.0)
+    with closing(sqlite3.connect(workspace.out.with_suffix(".evidence"))) as evidence:
+        evidence.create_function("checksum", 1, checksum, deterministic=True)
+        evidence.executescript(FORMAT_3)
+        evidence.execute(set_checksums("image", IMAGE_3))
+        evidence.commit()
+    return workspace
+
+
+def test_format_3_has_nothing_to_do(format_3: Workspace) -> None:
+    before = format_3.out.read_bytes()
+    summary = format_3.candidates(max_failed_rate=1.0)
+    assert (summary.stats.opened, summary.stats.asked, summary.rows.ok) == (0, 0, 8)
+    assert format_3.out.read_bytes() == before
+    assert evidence_rows(format_3.out.with_suffix(".evidence"), "PRAGMA user_version") == [(4,)]
+    format_3.paint(100, "new.png")
+    assert format_3.candidates(max_failed_rate=1.0).stats.asked == 4
+    assert list(format_3.rows())[-2:] == ["new.png", "torn.png"]
+
+
+def test_what_is_damaged_in_format_3_stays_damaged(format_3: Workspace) -> None:
+    with closing(sqlite3.connect(format_3.out.with_suffix(".evidence"))) as evidence:
+        evidence.execute("UPDATE image SET width = 9 WHERE id = '003.png'")
+        evidence.commit()
+    with pytest.raises(TableError, match="is damaged"):
+        format_3.candidates(offline=True)
+    summary = format_3.candidates(max_failed_rate=1.0)
+    assert (summary.stats.opened, summary.stats.asked, summary.rows.ok) == (1, 0, 8)
+    assert format_3.rows()["003.png"].width == 8
+    assert format_3.candidates(offline=True, max_failed_rate=1.0).rows.ok == 8

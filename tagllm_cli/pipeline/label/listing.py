@@ -154,7 +154,7 @@ def _takes_the_same(source: Source, evidence: Evidence) -> bool:
 def _numbered(source: Source, shards: Iterator[Shard], trusted: Evidence | None) -> Iterator[tuple[int, Item]]:
     """Yield all images with their positions, from the record where that is as good."""
     for shard in shards:
-        if trusted is not None and trusted.knows_shard(shard):
+        if trusted is not None and trusted.knows_shard(shard) and not trusted.is_damaged(shard):
             recorded = trusted.iter_recorded(shard.name)
             yield from ((image.position, Item(image.item().image)) for image in recorded)
         else:

@@ -76,10 +76,11 @@ def run_job(job: Job, options: RunOptions, reporter: Reporter) -> Summary | DryR
         if listing.is_nothing and not (options.dry_run or options.offline or options.by_hash):
             counts = finished_counts(job, plan, evidence, options)
             if counts is not None:
+                for note in [*notes, *_left_out(job)]:
+                    reporter.note(note)
                 return _nothing_to_do(job, counts, listing, options, began)
         listing = _merge(job, evidence, options, listing, notes)
-        if left_out := summarize_left_out(job.source.left_out):
-            notes.append(f"left out: {left_out}")
+        notes += _left_out(job)
         stage, keys = job.stage(plan), RequestKeys(plan.context())
         if options.dry_run or options.offline or options.replan:
             prompts = PendingPrompts() if options.dry_run else None
@@ -131,6 +132,11 @@ def _nothing_to_do(job: Job, counts: RowCounts, listing: SourceChanges, options:
     verdict = _verdict(counts, stats, options)
     logger.info("%s: nothing has changed", job.command)
     return Summary(job.command, job.out, counts, stats, Usage(), listing, seconds, job.next_command, verdict)
+
+
+def _left_out(job: Job) -> list[str]:
+    left_out = summarize_left_out(job.source.left_out)
+    return [f"left out: {left_out}"] if left_out else []
 
 
 def _evidence_path(job: Job, options: RunOptions) -> Path | None:

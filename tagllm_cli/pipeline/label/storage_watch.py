@@ -34,9 +34,7 @@ class StorageWatch:
         else:
             self._elsewhere += 1
             self._hosts.add(host)
-        if self._in_storage >= MOST_FAILURES or (
-            self._elsewhere >= MOST_FAILURES and len(self._hosts) >= MOST_HOSTS
-        ):
+        if self._in_storage >= MOST_FAILURES or (self._elsewhere >= MOST_FAILURES and len(self._hosts) >= MOST_HOSTS):
             raise SourceError(
                 f"the last {self._in_storage + self._elsewhere} images cannot be read: {data.kind}: {data.message}",
                 "Look at the connection and the credentials.",

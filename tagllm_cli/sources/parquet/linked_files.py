@@ -9,7 +9,9 @@ import posixpath
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from queue import SimpleQueue
+from threading import Thread
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -93,16 +95,53 @@ def read_ahead(
     Links are read in READERS threads, at most LINKS_AHEAD before the one that is due.
     """
     waiting: deque[tuple[_Key, bytes | ReadFailure | Future[bytes]]] = deque()
-    pool = ThreadPoolExecutor(READERS)
+    pool = _DaemonPool()
     try:
         for key, each in found:
-            waiting.append((key, each if isinstance(each, bytes | ReadFailure) else pool.submit(read, each)))
+            if isinstance(each, bytes | ReadFailure):
+                waiting.append((key, each))
+            else:
+                waiting.append((key, pool.submit(functools.partial(read, each))))
             while waiting and (len(waiting) > LINKS_AHEAD or not isinstance(waiting[0][1], Future)):
                 yield _resolved(*waiting.popleft())
         while waiting:
             yield _resolved(*waiting.popleft())
     finally:
-        pool.shutdown(cancel_futures=True)
+        for _, left in waiting:
+            if isinstance(left, Future):
+                left.cancel()
+        pool.close()
+
+
+class _DaemonPool:
+    """READERS threads, which unlike those of an executor do not keep a process from ending while no server answers."""
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[tuple[Future[bytes], Callable[[], bytes]] | None] = SimpleQueue()
+        self._count = 0
+
+    def submit(self, call: Callable[[], bytes]) -> Future[bytes]:
+        """Return what a call will return."""
+        future: Future[bytes] = Future()
+        self._calls.put((future, call))
+        if self._count < READERS:
+            self._count += 1
+            Thread(target=self._work, name=f"link-{self._count}", daemon=True).start()
+        return future
+
+    def close(self) -> None:
+        """Let the threads end after what they are reading now."""
+        for _ in range(self._count):
+            self._calls.put(None)
+
+    def _work(self) -> None:
+        while (each := self._calls.get()) is not None:
+            future, call = each
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(call())
+                except BaseException as error:  # for who takes the result
+                    future.set_exception(error)
 
 
 def _resolved(key: _Key, found: bytes | ReadFailure | Future[bytes]) -> tuple[_Key, bytes | ReadFailure]:

@@ -18,6 +18,8 @@ from tagllm_cli.pipeline.label.read_ahead import ReadAhead
 from tagllm_cli.pipeline.label.reads import ReadImage, ShardRead, Work
 from tagllm_cli.records import DecodedImage, Image, ImageInfo, Item, Request, Shard, SourceInfo
 from tagllm_cli.sources.base import ReadFailure, read_or_failure
+from tagllm_cli.sources.decode import decode
+from tagllm_cli.sources.folder import Folder
 from tests.support.rule_engine import RuleEngine
 from tests.support.workspace import Workspace
 
@@ -49,7 +51,7 @@ def nothing_is_held() -> None:
 
 
 class Fake:
-    """A source of images of `size` bytes, -1 for images that cannot be read; `started` are those whose reading began."""
+    """A source of images of `size` bytes, -1: that cannot be read. `started` are those whose reading began."""
 
     is_ordered = lists_by_reading = False
     readers = 4
@@ -243,11 +245,8 @@ class Slow(RuleEngine):
             yield pair
 
 
-def test_files_are_not_held_while_their_images_are_asked_about(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_are_not_held_while_their_images_are_asked_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace = Workspace(tmp_path, 60)
-    decode = scheduler.decode
 
     def without_file(data: bytes, max_pixels: int) -> tuple[ImageInfo, DecodedImage | None]:
         info, image = decode(bytes(data[: len(data) - MEGABYTE]), max_pixels)
@@ -256,8 +255,7 @@ def test_files_are_not_held_while_their_images_are_asked_about(
     monkeypatch.setattr(scheduler, "decode", without_file)
     monkeypatch.setattr(scheduler, "ReadAhead", lambda source, work: ReadAhead(source, work, 4 * MEGABYTE))
     workspace.engine = engine = Slow(capacity=16 * 4)
-    job_source = workspace.candidates_job().source.__class__
-    read = job_source.read
-    monkeypatch.setattr(job_source, "read", lambda self, image: Tracked(read(self, image) + bytes(MEGABYTE)))
+    read = Folder.read
+    monkeypatch.setattr(Folder, "read", lambda self, image: Tracked(read(self, image) + bytes(MEGABYTE)))
     assert workspace.candidates().rows.ok == 60
     assert 0 < engine.held <= 12.5 * MEGABYTE

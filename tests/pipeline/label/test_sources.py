@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tagllm_cli.errors import SourceError, StoppedRunError, TableError
+from tagllm_cli.pipeline.label.job import RunOptions
 from tagllm_cli.pipeline.label.listing import Part
+from tagllm_cli.pipeline.label.run import run_job
+from tagllm_cli.pipeline.progress import Silent
 from tagllm_cli.records import Row
 from tagllm_cli.sources.base import SourceOptions
 from tagllm_cli.store.table import open_table
@@ -65,6 +70,18 @@ def test_a_second_run_has_nothing_to_do(workspace: Workspace, place: str) -> Non
     assert (summary.stats.opened, summary.stats.asked, summary.rows.ok) == (0, 0, IMAGES)
     assert (summary.listing.new, summary.listing.changed, summary.listing.unread) == (0, 0, 0)
     assert workspace.out.read_bytes() == before
+
+
+def test_a_run_that_has_nothing_to_do_says_what_is_left_out_as_well(workspace: Workspace) -> None:
+    class Notes(Silent):
+        def note(self, message: str) -> None:
+            notes.append(message)
+
+    (workspace.images / "movie.mp4").write_bytes(b"")
+    workspace.candidates()
+    notes: list[str] = []
+    run_job(workspace.candidates_job(), RunOptions(), Notes())
+    assert notes == ["left out: 1 .mp4"]
 
 
 @pytest.mark.parametrize("place", [place for place in PLACES if "S3" in place])
@@ -173,6 +190,22 @@ def test_a_shard_that_cannot_be_read_any_more_keeps_its_rows(workspace: Workspac
     assert workspace.rows() == before
 
 
+@pytest.mark.parametrize("place", ["tar", "parquet", "tar on S3"])
+@pytest.mark.parametrize("options", [{"limit": 3}, {}])
+def test_damage_in_the_record_of_a_shard_is_not_taken_for_its_images(
+    workspace: Workspace, place: str, options: dict[str, Any]
+) -> None:
+    on(workspace, place).candidates()
+    before = rows(workspace.out)
+    with closing(sqlite3.connect(workspace.out.with_suffix(".evidence"))) as evidence:
+        evidence.execute("UPDATE image SET uri = replace(uri, '#', '#9') WHERE position = 1 AND shard < '00001'")
+        evidence.commit()
+    assert workspace.candidates(**options).stats.asked == 0
+    assert rows(workspace.out) == before
+    assert workspace.candidates({"min_votes": 2}).stats.asked == 0  # every row is made anew
+    assert [row.uri for row in rows(workspace.out)] == [row.uri for row in before]
+
+
 def put_shard(root: str, name: str, data: bytes) -> None:
     if "://" in root:
         object_store().upload(f"{root}/{name}", data)
@@ -253,7 +286,7 @@ def test_a_host_that_refuses_all_costs_a_manifest_its_images_and_no_others(works
         for path in refused:
             web.on(path, Reply(403))
         manifest = workspace.images.parent / "images.txt"
-        urls, files = (web.url(path) for path in refused), map(str, sorted(workspace.images.iterdir()))
+        urls, files = (web.url + path for path in refused), map(str, sorted(workspace.images.iterdir()))
         manifest.write_text("\n".join([*urls, *files]))
         workspace.source = str(manifest)
         summary = workspace.candidates(max_failed_rate=1.0)

@@ -37,8 +37,7 @@ def ends_after(source: Source, images: list[Image], failure: ReadFailure = GONE)
     for number, image in enumerate(images, 1):
         try:
             watch.add(image, failure)
-        except SourceError as error:
-            assert failure.message in error.message
+        except SourceError:
             return number
     return None
 
