@@ -78,7 +78,8 @@ def run_job(job: Job, options: RunOptions, reporter: Reporter) -> Summary | DryR
             if counts is not None:
                 return _nothing_to_do(job, counts, listing, options, began)
         listing = _merge(job, evidence, options, listing, notes)
-        if left_out := summarize_left_out(job.source.left_out):
+        left_out = summarize_left_out(job.source.left_out)
+        if left_out:
             notes.append(f"left out: {left_out}")
         stage, keys = job.stage(plan), RequestKeys(plan.context())
         if options.dry_run or options.offline or options.replan:
@@ -104,6 +105,9 @@ def run_job(job: Job, options: RunOptions, reporter: Reporter) -> Summary | DryR
         stats, usage = RunStats(), Usage()
         if not options.offline:
             stats, usage = _ask(job, plan, stage, evidence, keys, options, reporter)
+            found_later = summarize_left_out(job.source.left_out)  # in shards that became known while they were read
+            if found_later != left_out:
+                reporter.note(f"left out: {found_later}")
         counts = _materialize_after(stats, job, plan, stage, evidence, keys, options)
         if counts.pending and not options.offline and stats.is_complete and reopen_incomplete(stage, evidence, keys):
             # The table shows that images that were complete lack answers now: they are asked about in a second pass.

@@ -40,9 +40,9 @@ def fetch(url: str) -> bytes:
     """Return the bytes that an http(s) URL leads to; `url` may be without the secrets that `hide` took out of it.
 
     Transient failures (no connection, 408, 425, 429, 5xx; not an unknown host) are tried again within TOTAL_S, as the
-    server's Retry-After says. Raises ReadFailure: `vanished` (404, 410), `forbidden` (401, 403), `unreachable`, `too_large` (more than
-    MAX_FILE_BYTES, which are not read), `not_an_image` (a web page or JSON), `unreadable` (redirects without end,
-    another status), `bad_name` (no URL). For threads: all share one event loop.
+    server's Retry-After says. Raises ReadFailure: `vanished` (404, 410), `forbidden` (401, 403), `unreachable`,
+    `too_large` (more than MAX_FILE_BYTES, which are not read), `not_an_image` (a web page or JSON), `unreadable`
+    (redirects without end, another status), `bad_name` (no URL). For threads: all share one event loop.
     """
     return _Loop.get().run(url)
 

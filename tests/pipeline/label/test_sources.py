@@ -9,6 +9,7 @@ import pytest
 
 from tagllm_cli.errors import SourceError, StoppedRunError, TableError
 from tagllm_cli.pipeline.label.listing import Part
+from tagllm_cli.pipeline.progress import Silent
 from tagllm_cli.records import Row
 from tagllm_cli.store.table import open_table
 from tests.support.object_store import expired_after, object_store
@@ -99,6 +100,15 @@ def test_shards_that_nobody_has_read_are_shown_as_shards(workspace: Workspace) -
     assert any("4 shards" in line for line in report.lines())
     assert not workspace.out.exists()
     assert workspace.candidates().stats.shards == 4
+
+
+@pytest.mark.parametrize("where", ["", " on S3"])
+def test_what_is_left_out_is_told_once(workspace: Workspace, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (workspace.images / "caption.txt").write_text("a cat")
+    told: list[str] = []
+    monkeypatch.setattr(Silent, "note", lambda _, message: told.append(message))
+    on(workspace, f"tar{where}").candidates()
+    assert [message for message in told if message.startswith("left out")] == ["left out: 1 .txt"]
 
 
 @pytest.mark.parametrize("place", ["tar", "parquet", "tar on S3", "parquet on S3"])
