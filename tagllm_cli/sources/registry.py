@@ -18,11 +18,16 @@ from tagllm_cli.sources.tar.source import Tar
 class Kind:
     """A kind of source. `open` takes a root (absolute path or URL) and options, and does not look at the disk.
 
-    `help` is a phrase for the command line.
+    `help` is a phrase for the command line; `knows` are those of _SOME_KNOW that mean something here.
     """
 
     help: str
     open: Callable[[str, SourceOptions], Source]
+    knows: frozenset[str] = frozenset()
+
+
+# Fields of SourceOptions that not every kind knows -> the option that sets them.
+_SOME_KNOW = {"splits": "--split", "image_column": "--image-column", "id_column": "--id-column"}
 
 
 def _parquet(root: str, options: SourceOptions) -> Source:
@@ -34,8 +39,10 @@ def _parquet(root: str, options: SourceOptions) -> Source:
 KINDS: Mapping[str, Kind] = {
     "folder": Kind("image files", open_folder),
     "tar": Kind("tar shards (WebDataset)", Tar.at),
-    "parquet": Kind("Parquet files, Hugging Face datasets", _parquet),
-    "manifest": Kind("CSV, TSV, JSON lines or text with one path or URL per line", Manifest),
+    "parquet": Kind("Parquet files, Hugging Face datasets", _parquet, frozenset(_SOME_KNOW)),
+    "manifest": Kind(
+        "CSV, TSV, JSON lines or text with one path or URL per line", Manifest, frozenset({"image_column", "id_column"})
+    ),
 }
 
 
@@ -54,8 +61,16 @@ def open_source(
     found = detect(spec, kind, offline=offline)
     source = KINDS[found.kind].open(found.root, replace(options, pattern=found.pattern))
     if not offline:
+        _check_known(found.kind, options)
         source.check()
     return source
+
+
+def _check_known(kind: str, options: SourceOptions) -> None:
+    for name, option in _SOME_KNOW.items():
+        if getattr(options, name) and name not in KINDS[kind].knows:
+            knowing = " and ".join(each for each in KINDS if name in KINDS[each].knows)
+            raise SourceError(f"{option} is for sources of kind {knowing}, not {kind}", f"Leave out {option}.")
 
 
 def reopen(info: SourceInfo, root: str | None = None, *, offline: bool = False) -> Source:

@@ -51,8 +51,6 @@ class Manifest:
 
     def check(self) -> None:
         """Raise SourceError where the manifest cannot be read, or its first lines do not tell which images it names."""
-        if self._options.splits:
-            raise SourceError("a manifest has no splits", "Leave out --split.")
         with contextlib.closing(self._rows(self._text())) as rows:
             next(rows, None)
 
