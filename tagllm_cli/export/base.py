@@ -40,13 +40,17 @@ class ExportSettings:
 
 @dataclass(frozen=True, slots=True)
 class ExportSummary:
-    """What an export wrote, and why it left images out, counted by reason (`failed`, `pending`, ...)."""
+    """What an export wrote, and why it left images out, counted by reason (`failed`, `pending`, ...).
+
+    `elsewhere` counts the images whose file names are URLs or paths that do not lie below the source root.
+    """
 
     files: tuple[Path, ...]
     images: int
     labels: int
     unknown: int
     left_out: Mapping[str, int] = field(default_factory=dict)
+    elsewhere: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values under stable keys."""
@@ -56,6 +60,7 @@ class ExportSummary:
             "labels": self.labels,
             "unknown": self.unknown,
             "left_out": dict(self.left_out),
+            "elsewhere": self.elsewhere,
         }
 
     def lines(self) -> list[str]:
@@ -63,6 +68,8 @@ class ExportSummary:
         lines = [f"exported {self.images:,} images with {self.labels:,} labels: {', '.join(map(str, self.files))}"]
         if self.unknown:
             lines.append(f"{self.unknown:,} labels are undecided")
+        if self.elsewhere:
+            lines.append(f"{self.elsewhere:,} images are named by a URL, or by a path that leads out of the source")
         lines += [f"left out {count:,} images: {reason}" for reason, count in self.left_out.items()]
         return lines
 
@@ -119,7 +126,7 @@ class Examples:
         self.ids = tuple(numbered)
         self.vocabulary = tuple(numbered.values())
         self._position = {label.name: index for index, label in enumerate(self.vocabulary)}
-        self._images = self._labels = self._unknown = 0
+        self._images = self._labels = self._unknown = self._elsewhere = 0
         self._left_out: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[Example]:
@@ -140,6 +147,23 @@ class Examples:
             self._count(example, 1)
             yield example
 
+    def with_file_names(self) -> Iterator[tuple[Example, str]]:
+        """Yield the examples with the paths of their files, for formats that name files and do not hold them.
+
+        A path is relative to the source root; that of a member of a shard is its id: where it lies once each shard is
+        unpacked into a folder of the shard's name. Manifests may name a URL or any path. A member whose path leads out
+        of that folder is left out.
+        """
+        kind = self._table.info.source.kind
+        for example in self:
+            name = example.row.uri if kind in ("folder", "manifest") else example.row.image_id
+            is_elsewhere = "://" in name or not is_below(name)
+            if is_elsewhere and kind != "manifest":
+                self.drop(example, "bad_name")
+            else:
+                self._elsewhere += is_elsewhere
+                yield example, name
+
     def drop(self, example: Example, reason: str) -> None:
         """Take an example back that cannot be exported after all."""
         self._count(example, -1)
@@ -148,7 +172,12 @@ class Examples:
     def summary(self, files: Iterable[Path]) -> ExportSummary:
         """Return the counts of what was read so far."""
         return ExportSummary(
-            tuple(files), self._images, self._labels, self._unknown, dict(sorted(self._left_out.items()))
+            tuple(files),
+            self._images,
+            self._labels,
+            self._unknown,
+            dict(sorted(self._left_out.items())),
+            self._elsewhere,
         )
 
     def _place(self, entry: LabelEntry) -> int:

@@ -1,6 +1,6 @@
 """COCO instances JSON, for tools that read categories from it: an annotation per label, boxed by the whole image.
 
-Images carry `file_name` (the path below the source root) and `image_id` (the table's id); annotations carry `score`.
+Images carry `file_name` (see `Examples.with_file_names`) and `image_id` (the table's id); annotations carry `score`.
 A category's id is the label's permanent id plus 1 (0 is the background to many tools): it never moves, and the id of a
 label that was removed is not used again.
 """
@@ -33,8 +33,8 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
     ):
         file.write(_head(table.info.vocabulary.name, examples))
         written = 0
-        for number, example in enumerate(examples, 1):
-            file.write(_item(_image(number, example), first=number == 1))
+        for number, (example, name) in enumerate(examples.with_file_names(), 1):
+            file.write(_item(_image(number, example, name), first=number == 1))
             for label, score in zip(example.labels, example.scores, strict=True):
                 written += 1
                 annotation = {"id": written, "image_id": number, "category_id": examples.ids[label] + 1, "score": score}
@@ -62,9 +62,9 @@ def _item(value: Mapping[str, Any], *, first: bool) -> str:
     return f"{'' if first else ','}\n{json.dumps(value)}"
 
 
-def _image(number: int, example: Example) -> dict[str, Any]:
+def _image(number: int, example: Example, name: str) -> dict[str, Any]:
     row = example.row
-    return {"id": number, "file_name": row.uri, "width": row.width, "height": row.height, "image_id": row.image_id}
+    return {"id": number, "file_name": name, "width": row.width, "height": row.height, "image_id": row.image_id}
 
 
 def _box(example: Example) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,12 +35,13 @@ GROUP_ROWS, GROUP_BYTES, SHARD_BYTES = 1000, 32 << 20, 500 << 20
 _AS_THEY_ARE = {"compression": "none", "use_dictionary": False, "write_statistics": False}
 _SHARD = re.compile(r"train-\d{5}-of-\d{5}\.parquet")
 _MARK = b"tagllm.export"
+_NO_FILE = "not_a_file"
 
 
 def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
     """Write the folder. Images that cannot be read, or that changed since they were labeled, are left out and counted.
 
-    Raises UsageError where the source root is no folder, or where not one image could be read below it.
+    Raises SourceError where the source is not there, and UsageError where not one image of it could be read or named.
     """
     examples = Examples(table, settings)
     source = reopen(table.info.source, settings.root)
@@ -52,12 +53,19 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
         )
         summary = examples.summary([])
         if not summary.images and len(table) > summary.left_out.get("failed", 0) + summary.left_out.get("pending", 0):
-            message = f"not one image of the table can be read below {source.describe().uri}"
-            raise UsageError(message, "Say with --root where the images are now.")
+            raise _nothing_found(source, summary.left_out)
         names = [f"train-{number:05}-of-{len(shards):05}.parquet" for number in range(len(shards))]
         for shard, name in zip(shards, names, strict=True):
             shard.rename(data / name)
     return examples.summary(out / "data" / name for name in names)
+
+
+def _nothing_found(source: Source, left_out: Mapping[str, int]) -> UsageError:
+    info = source.describe()
+    if info.kind in ("tar", "parquet") and left_out.get(_NO_FILE):
+        message = f"the images in the {info.kind} files of {info.uri} have no files of their own to be named by"
+        return UsageError(message, "Leave out --no-embed: their bytes are copied then.")
+    return UsageError(f"not one image of the table can be read below {info.uri}", "Say with --root where they are now.")
 
 
 FORMAT = Format("hf", "a folder for Hugging Face datasets, images included", export)
@@ -75,7 +83,7 @@ def _located(examples: Examples, source: Source) -> Iterator[tuple[Example, dict
     for example in examples:
         path = source.locate(recall(source, example.row.image_id, example.row.uri))
         if path is None:
-            yield example, ReadFailure("not_a_file", "no file of its own, so it cannot be named by a path")
+            yield example, ReadFailure(_NO_FILE, "no file of its own, so it cannot be named by a path")
         else:
             yield example, {"bytes": None, "path": path}
 

@@ -1,7 +1,8 @@
 """JSON Lines, one object per image, for everything that has no format of its own.
 
 Saved as `metadata.jsonl` beside the images it is an `imagefolder` of `datasets`: `file_name` is the path below the
-source root. `unknown` lists undecided labels, which a loss should leave out rather than take for absent.
+source root (see `Examples.with_file_names`). `unknown` lists undecided labels, which a loss should leave out rather
+than take for absent.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
     examples = Examples(table, settings)
     names = [label.name for label in examples.vocabulary]
     with replacing(out, is_ours=starts_with(_SIGNATURE)) as new, new.open("w", encoding="utf-8") as file:
-        for example in examples:
+        for example, name in examples.with_file_names():
             row = example.row
             line = {
                 "image_id": row.image_id,
-                "file_name": row.uri,
+                "file_name": name,
                 "width": row.width,
                 "height": row.height,
                 "labels": [names[label] for label in example.labels],

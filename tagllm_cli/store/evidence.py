@@ -120,6 +120,10 @@ class Evidence:
         """Tell whether all images of a shard are on record, as they are in this version."""
         return listing.knows_shard(self._file, shard)
 
+    def forget_shards(self) -> None:
+        """Forget which shards are known, so that all are listed again."""
+        listing.forget_shards(self._file)
+
     def list_shard(self, shard: Shard, items: Iterable[tuple[int, Item]]) -> None:
         """Take in a shard with its images as (position in the shard, item)."""
         listing.add_shard(self._file, shard, listing.LISTED)

@@ -32,9 +32,11 @@ _REDONE = """(l.proposed IS NOT i.proposed OR (coalesce(l.fingerprint, l.error_k
 _MOVED = "(l.position, l.shard, l.uri) IS NOT (i.position, i.shard, i.uri)"
 _PAIRS = "listed l JOIN image i USING (id)"
 _KNOWN_SHARDS = f"SELECT name FROM listed_shard WHERE state = '{KNOWN}'"
-# Complete listings only: of a shard that is not read yet nobody knows what is gone.
+# Complete listings only. Of a shard that is not read yet, or that cannot be read to its end (so that an image of its
+# name stands for the rest), nobody knows what is gone.
 _GONE = f"""image WHERE id NOT IN (SELECT id FROM listed)
-    AND shard NOT IN (SELECT name FROM listed_shard WHERE state != '{LISTED}')"""
+    AND shard NOT IN (SELECT name FROM listed_shard WHERE state != '{LISTED}')
+    AND shard NOT IN (SELECT shard FROM listed WHERE id = shard)"""
 _COLUMNS = IMAGE_COLUMNS.split(", ")
 _INSERT = f"INSERT OR IGNORE INTO listed ({IMAGE_COLUMNS}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 
@@ -85,6 +87,12 @@ def knows_shard(file: SQLiteFile, shard: Shard) -> bool:
     return bool(shard.version and file.query(query, (shard.name, shard.version)))
 
 
+def forget_shards(file: SQLiteFile) -> None:
+    """Forget which shards are known: all have to be listed again."""
+    if count_of(file, "shard"):
+        file.query("DELETE FROM shard")
+
+
 def check(file: SQLiteFile, *, complete: bool) -> int:
     """Forget images whose rows are damaged and come anew with the listing; return how many there are.
 
@@ -129,6 +137,8 @@ def merge(file: SQLiteFile, revision: int, *, complete: bool, by_hash: bool) -> 
     anything has changed.
     """
     merger = _Merger(file, revision)
+    if not complete:
+        merger.forget_changed_shards()
     unverified = f"""listed WHERE fingerprint IS NULL AND error_kind IS NULL
         AND id IN (SELECT id FROM {_PAIRS} WHERE {int(by_hash)} OR {_CHANGED})"""
     file.query(f"UPDATE listed SET unverified = 1 WHERE id IN (SELECT id FROM {unverified})")
@@ -211,6 +221,14 @@ class _Merger:
         if self._file.query(f"SELECT EXISTS (SELECT 1 FROM {rows})", values)[0][0]:
             self._file.query(statement, values)
             self.has_changed = True
+
+    def forget_changed_shards(self) -> None:
+        """Forget the record of shards in which other images were listed than it is about."""
+        others = f"""SELECT shard FROM listed WHERE id NOT IN (SELECT id FROM image)
+            UNION SELECT l.shard FROM {_PAIRS} WHERE {_CHANGED} OR {_MOVED}"""
+        lost = f"shard WHERE name IN ({others})"
+        if count_of(self._file, lost):
+            self._file.query(f"DELETE FROM {lost}")
 
     def record_shards(self) -> None:
         """Record the listed shards, and forget those that are gone. One that could not be read to its end stays out."""

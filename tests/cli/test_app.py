@@ -92,7 +92,7 @@ def test_the_version() -> None:
 RUN = "candidates photos --vocab voc --out x.parquet"
 ERRORS = {
     "candidates nowhere --vocab voc --out x.parquet": "nowhere'",
-    "candidates truth.csv --vocab voc --out x.parquet": "truth.csv",
+    "candidates truth.csv --vocab voc --out x.parquet": "truth.csv names are not there: 0.png",
     "candidates empty --vocab voc --out x.parquet": "no images in",
     "candidates photos --vocab vok --out x.parquet": "no built-in vocabulary is called 'vok'",
     "candidates photos --vocab none.yaml --out x.parquet": "none.yaml cannot be read",

@@ -236,7 +236,7 @@ def test_hf_leaves_out_images_that_changed_or_vanished(table: Path, root: Path, 
 
 def test_hf_reads_images_where_they_are_now(table: Path, root: Path, tmp_path: Path) -> None:
     moved = root.rename(tmp_path / "moved")
-    assert len(load(export(table, "hf", root=moved))) == len(LABELS)
+    assert len(load(export(table, "hf", root=str(moved)))) == len(LABELS)
     (tmp_path / "empty").mkdir()
     before = content(tmp_path)
     for wrong in (root, tmp_path / "empty"):

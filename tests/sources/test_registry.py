@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -42,22 +41,6 @@ def test_a_path_that_cannot_be_stored_as_text(tmp_path: Path) -> None:
     root.mkdir()
     with pytest.raises(SourceError, match="not UTF-8"):
         open_source(str(root))
-
-
-@pytest.mark.parametrize(
-    ("kind", "options", "message"),
-    [
-        ("folder", {"id_column": "id"}, "--id-column is for sources of kind parquet and manifest, not folder"),
-        ("tar", {"image_column": "jpg"}, "--image-column is for sources of kind parquet and manifest, not tar"),
-        ("manifest", {"splits": ("train",)}, "--split is for sources of kind parquet, not manifest"),
-    ],
-)
-def test_options_of_other_kinds_are_refused(kind: str, options: dict[str, Any], message: str, tmp_path: Path) -> None:
-    spec = tmp_path / "m.csv" if kind == "manifest" else tmp_path
-    (tmp_path / "m.csv").write_text("image\na.jpg\n")
-    with pytest.raises(SourceError, match=message) as caught:
-        open_source(str(spec), SourceOptions(**options), kind)
-    assert "Leave out" in caught.value.hint
 
 
 def test_exclusions_are_part_of_the_description(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def examine(model: str | None = None, endpoints: Sequence[str] = ()) -> Report:
         raise UsageError("the current folder does not exist any more", "Change to another folder.") from None
     gpus, reason = machine.list_gpus()
     checks = [software.versions(), software.vllm(bool(gpus)), machine.gpu(gpus, reason)]
-    checks += [machine.memory(), machine.disk(folder)]
+    checks += [machine.memory(), machine.disk(folder), software.storage()]
     if addresses := list(dict.fromkeys(endpoints)):
         with ThreadPoolExecutor(max_workers=len(addresses)) as pool:
             checks += pool.map(partial(models.endpoint, name=model), addresses)

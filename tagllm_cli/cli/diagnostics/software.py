@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tagllm_cli import __version__
 from tagllm_cli.cli.diagnostics.base import Check
+from tagllm_cli.sources.storage.remote import PACKAGES
 
 
 def versions() -> Check:
@@ -40,6 +41,17 @@ def vllm(has_gpu: bool) -> Check:
         hint = "pip uninstall torchvision, or install the CPU build of it; most models need one"
         return Check("vLLM", "missing", f"{detail}; torchvision is built for CUDA: no model can be loaded", hint)
     return Check("vLLM", "ok", detail)
+
+
+def storage() -> Check:
+    """Check the packages for images in object stores and on the Hugging Face hub."""
+    found = {protocol: _version(package) for protocol, package in PACKAGES.items()}
+    known = [f"{protocol}:// ({PACKAGES[protocol]} {version})" for protocol, version in found.items() if version]
+    detail = f"images on disk, https://{''.join(f', {each}' for each in known)}"
+    if missing := [protocol for protocol, version in found.items() if not version]:
+        without = " and ".join(f"{protocol}://" for protocol in missing)
+        return Check("storage", "warning", f"{detail}; not {without}", f"pip install 'tagllm[{','.join(missing)}]'")
+    return Check("storage", "ok", detail)
 
 
 def _cuda() -> str:

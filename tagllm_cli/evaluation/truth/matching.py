@@ -61,9 +61,9 @@ def match_images(truth: Truth, ids: Collection[str]) -> ImageMatch:
     """Match the table's image ids with the truth's keys, one to one.
 
     The id itself counts first; else one path is the end of the other (`val/1.jpg`, `/data/val/1.jpg`), as it stands
-    (in NFC), without the ending of an image file, in any case, without leading zeros (`42`, `000042.jpg`). Only where
-    that finds no image at all, folders and file formats that differ are left aside. What could be matched in two ways
-    is not matched.
+    (in NFC), without the ending of an image file, in any case, without leading zeros (`42`, `000042.jpg`); next, in the
+    same way, the path inside a shard, for keys that name no shard. Only where that finds no image at all, folders and
+    file formats that differ are left aside. What could be matched in two ways is not matched.
     """
     keys = truth.labels
     matched = {image: image for image in ids if image in keys}
@@ -71,6 +71,8 @@ def match_images(truth: Truth, ids: Collection[str]) -> ImageMatch:
         if len(matched) in (len(ids), len(keys)):
             break
         matched |= _by_suffix(ids, keys, form, matched)
+    if any(map(paths.is_in_shard, ids)):
+        matched |= _without_shards(ids, keys, matched)
     if not matched:
         named = (lambda name, form=form: paths.file_name(form(name)) for form in _FORMS)
         matched = next((found for form in named if (found := _by_form(ids, keys, form))), {})
@@ -78,6 +80,21 @@ def match_images(truth: Truth, ids: Collection[str]) -> ImageMatch:
     taken = set(matched.values())
     vanished = tuple(key for key in keys if key not in taken)
     return ImageMatch(matched, vanished, tuple(image for image in ids if image not in matched))
+
+
+def _without_shards(ids: Collection[str], keys: Mapping[str, object], matched: Mapping[str, str]) -> dict[str, str]:
+    """Return new pairs of images in shards and keys without a shard: `0.tar/val/1.jpg` is `/data/val/1.jpg`."""
+    found = dict(matched)
+    outside = [key for key in keys if not paths.is_in_shard(key)]
+    for form in _FORMS:
+        if len(found) in (len(ids), len(keys)):
+            break
+        found |= _by_suffix(ids, outside, _inside(form), found)
+    return {image: key for image, key in found.items() if image not in matched}
+
+
+def _inside(form: Callable[[str], str]) -> Callable[[str], str]:
+    return lambda name: paths.in_shard(form(name))
 
 
 def _by_suffix(

@@ -13,6 +13,7 @@ _ENDING = re.compile(
 _SAME_ENDING = {"jpeg": "jpg", "jpe": "jpg", "jfif": "jpg", "tiff": "tif", "heif": "heic", "dib": "bmp"}
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://[^/?#]*(?P<path>.*)", re.DOTALL)
 _UPLOAD = re.compile(r"(?:^|/)upload/(?:\d+/)?[0-9a-f]{8}-([^/]+)$")  # Label Studio puts a hash before the file's name
+_SHARD = re.compile(r"\.(tar|parquet|arrow)/", re.IGNORECASE)
 _ZEROS = re.compile(r"^0+(?=\d)")
 
 
@@ -64,6 +65,21 @@ def without_zeros(path: str) -> str:
     """Return a path without image ending and without leading zeros of its file name, in one case."""
     folder, slash, name = without_ending(folded(path)).rpartition("/")
     return f"{folder}{slash}{_ZEROS.sub('', name)}"
+
+
+def is_in_shard(name: str) -> bool:
+    """Tell whether a name is that of an image in a tar or Parquet file."""
+    return _SHARD.search(name) is not None
+
+
+def in_shard(path: str) -> str:
+    """Return what follows the name of the shard; a path outside of shards as it is.
+
+    >>> in_shard("train/00000.tar/val/1.jpg"), in_shard("val/1.jpg")
+    ('val/1.jpg', 'val/1.jpg')
+    """
+    found = _SHARD.search(path)
+    return path if found is None else path[found.end() :]
 
 
 def file_name(path: str) -> str:

@@ -112,7 +112,7 @@ def open_validation_set(
             f"{table} has no label of {vocabulary.name}", "Name a table that was made with this vocabulary."
         )
     if opened is not None:
-        source = reopen(opened.info.source, images)
+        source = reopen(opened.info.source, images, root_option="--images")
         shown, ids = _of_table(opened, source), [row.image_id for row in opened.rows()] if truth else []
     else:
         source = open_source(images or "", source_options, source_format)

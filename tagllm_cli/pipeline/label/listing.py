@@ -10,16 +10,20 @@ import hashlib
 import heapq
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any
 
 from tagllm_cli.errors import SourceError, TableError, UsageError
 from tagllm_cli.records import Item, Shard
-from tagllm_cli.sources.base import Source, no_images
+from tagllm_cli.sources.base import Source, SourceOptions, no_images
 from tagllm_cli.store.evidence import Evidence
 
 # More than this share of the images gone at once looks like a disk that is not mounted.
 GONE_SHARE = 0.1
+
+# Options that say which shards there are, and not which images of a shard: here as their defaults.
+_CHOOSE_SHARDS: dict[str, Any] = {"pattern": "", "splits": (), "skip_unreadable": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,8 @@ def list_source(
     if items is not None:
         evidence.list_images(selection.of(enumerate(items())))
         return
+    if not _takes_the_same(source, evidence):
+        evidence.forget_shards()
     trusted = evidence if not by_hash else None
     shards = (shard for shard in source.shards() if selection.part is None or selection.part.has(shard))
     if selection.is_complete:
@@ -131,6 +137,18 @@ def relist(source: Source, evidence: Evidence, selection: Selection, shard: Shar
         evidence.leave_unread(shard)
     else:
         evidence.list_shard(shard, selection.of(enumerate(map(Item, source.images(shard)))))
+
+
+def _takes_the_same(source: Source, evidence: Evidence) -> bool:
+    """Tell whether the options take the same images of a shard as those under which the shards were recorded."""
+    recorded = evidence.meta("source", derived=True)
+    if recorded is None:
+        return True
+    now, before = (
+        replace(SourceOptions.from_json(options), **_CHOOSE_SHARDS)
+        for options in (source.describe().options, recorded["options"])
+    )
+    return now == before
 
 
 def _numbered(source: Source, shards: Iterator[Shard], trusted: Evidence | None) -> Iterator[tuple[int, Item]]:

@@ -19,6 +19,7 @@ from tagllm_cli.pipeline.label.reads import ReadImage, ShardRead, Work
 from tagllm_cli.sources.base import ReadFailure, Source, read_or_failure
 
 MOST_BYTES = 64 << 20
+_OVERHEAD = 2 << 10  # bytes that an image takes beside its file: an image of a few bytes, or a failure, is not free
 _LOOKS = 1000  # at images that need not be read, before others get their turn
 
 
@@ -164,18 +165,27 @@ class _Stream:
         return read
 
     def _read(self) -> None:
-        pending = None if self.work.images is None else iter(self.work.images)
-        images = None if self.work.images is None else [each.item.image for each in self.work.images]
         end: Exception | None = None
         try:
-            for image, data in self._source.stream(self.work.shard, images):
-                self._budget.take(_size(data), wait=True)
+            for read in self._reads():
+                self._budget.take(_size(read.data), wait=True)
                 if self._budget.is_closed:
                     break
-                self._put(ReadImage(image, data, None if pending is None else next(pending)))
+                self._put(read)
         except Exception as error:
             end = error
         self._put(end)
+
+    def _reads(self) -> Iterator[ReadImage]:
+        shard, pending = self.work.shard, self.work.images
+        if pending is None:
+            for image, data in self._source.stream(shard):
+                yield ReadImage(image, data)
+            return
+        found = self._source.stream(shard, [each.item.image for each in pending])
+        # Strict: a source that yields fewer images than it was asked for ends the run instead of losing some.
+        for each, (image, data) in zip(pending, found, strict=True):
+            yield ReadImage(image, data, each)
 
     def _put(self, read: ReadImage | Exception | None) -> None:
         try:
@@ -236,4 +246,4 @@ def _resolve(future: asyncio.Future[Any], result: Any, error: Exception | None) 
 
 
 def _size(data: bytes | ReadFailure) -> int:
-    return len(data) if isinstance(data, bytes) else 0
+    return _OVERHEAD + (len(data) if isinstance(data, bytes) else 0)

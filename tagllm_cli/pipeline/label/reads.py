@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 
 from tagllm_cli.labeling.stage import Stage
 from tagllm_cli.pipeline.label.pending import (
@@ -58,11 +57,23 @@ class Reads:
             if is_unread:
                 yield ShardRead(shard)
             elif self._source.is_ordered:
-                lacking = (image for image in self._lacking(shard, listed_only=listed_only) if image is not None)
-                while some := list(islice(lacking, IMAGES_PER_STREAM)):
-                    yield ShardRead(shard, some)
+                yield from self._streams(shard, listed_only=listed_only)
             else:
                 yield from self._lacking(shard, listed_only=listed_only)
+
+    def _streams(self, shard: Shard, *, listed_only: bool) -> Iterator[Work]:
+        """Yield the images of a shard that lack responses, many at a time, and None for each other one."""
+        some: list[PendingImage] = []
+        for image in self._lacking(shard, listed_only=listed_only):
+            if image is None:
+                yield None
+                continue
+            some.append(image)
+            if len(some) == IMAGES_PER_STREAM:
+                yield ShardRead(shard, some)
+                some = []
+        if some:
+            yield ShardRead(shard, some)
 
     def found(self, read: ReadImage) -> PendingImage | None:
         """Record an image of an unread shard; return it if it lacks responses."""

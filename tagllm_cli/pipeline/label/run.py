@@ -108,6 +108,8 @@ def run_job(job: Job, options: RunOptions, reporter: Reporter) -> Summary | DryR
             found_later = summarize_left_out(job.source.left_out)  # in shards that became known while they were read
             if found_later != left_out:
                 reporter.note(f"left out: {found_later}")
+            if stats.is_complete and listing.unread:  # what is in these shards is known only now
+                check_not_empty(job.source, evidence.count_images(), options.part)
         counts = _materialize_after(stats, job, plan, stage, evidence, keys, options)
         if counts.pending and not options.offline and stats.is_complete and reopen_incomplete(stage, evidence, keys):
             # The table shows that images that were complete lack answers now: they are asked about in a second pass.

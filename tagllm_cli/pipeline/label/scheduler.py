@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 from tagllm_cli.engines.base import Engine, Usage
 from tagllm_cli.engines.local.memory import free_memory
-from tagllm_cli.errors import GOES_ON, SourceError, StoppedRunError, TableError, TagllmError
+from tagllm_cli.errors import GOES_ON, StoppedRunError, TableError, TagllmError
 from tagllm_cli.labeling.stage import Stage
 from tagllm_cli.pipeline.label.asking import ask_until_complete
 from tagllm_cli.pipeline.label.circuit_breaker import CircuitBreaker
@@ -32,9 +32,10 @@ from tagllm_cli.pipeline.label.reads import ReadImage, Reads, ShardRead
 from tagllm_cli.pipeline.label.recorder import Recorder
 from tagllm_cli.pipeline.label.sanity_check import Sample, SanityCheck
 from tagllm_cli.pipeline.label.stats import RunStats
+from tagllm_cli.pipeline.label.storage_watch import StorageWatch
 from tagllm_cli.pipeline.progress import RunProgress
 from tagllm_cli.records import DecodedImage, Failure, ImageInfo, Item, Request, Response
-from tagllm_cli.sources.base import STORAGE_KINDS, ReadFailure, Source
+from tagllm_cli.sources.base import ReadFailure, Source
 from tagllm_cli.sources.decode import decode
 from tagllm_cli.store.evidence import Evidence
 
@@ -42,7 +43,6 @@ from tagllm_cli.store.evidence import Evidence
 # and the table must be written by then.
 DRAIN_SECONDS = 3.0
 TROUBLE_SECONDS = 1.0
-MOST_STORAGE_FAILURES = 16  # one after the other
 DECODE_THREADS = min(16, max(2, os.cpu_count() or 1))
 MOST_BYTES = 1 << 30
 _BYTES_PER_PIXEL = 3
@@ -89,9 +89,7 @@ class Scheduler:
         self._engine = LazyEngine(engine, self._stop, progress.starting, self._engine_ready)
         self._recorder = Recorder(evidence, self._fail)
         self._reads = Reads(stage, evidence, self._keys, self._recorder, source, by_hash=settings.by_hash)
-        self._storage_failures = 0  # one after the other
-        # Of pixels and file. An image's own size is known once it is decoded.
-        self._expected_bytes = 2 * settings.max_pixels * _BYTES_PER_PIXEL
+        self._storage = StorageWatch(source)
         self._check, self._breaker = SanityCheck(stage), CircuitBreaker()
         self._limiter = RequestLimiter(max_bytes=settings.max_bytes or _default_max_bytes())
         self._threads = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
@@ -146,20 +144,21 @@ class Scheduler:
                     self.stats.shards += read.images is None
                     continue
                 image = read.pending or self._reads.found(read)
-                self._watch_storage(read)
+                self._storage.add(read.image, read.data)
                 if image is None:
                     continue
                 if not self._engine.is_ready:  # until then images are opened, as many at once as there are threads
                     self._limiter.set_limit(DECODE_THREADS * image.missing)
-                await first(self._limiter.acquire(image.missing, self._expected_bytes), self._stop.wait())
+                held = self._expected_bytes(read.data)
+                await first(self._limiter.acquire(image.missing, held), self._stop.wait())
                 if self._stop.is_set():
                     break
                 images += 1
-                task = asyncio.create_task(self._work(image, read.data))
+                task = asyncio.create_task(self._work(image, read.data, held))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
             self._breaker.expect(images)
-        except TagllmError as error:
+        except Exception as error:
             self._fail(error)
         finally:
             ahead.close()
@@ -174,30 +173,22 @@ class Scheduler:
             return None
         return reading.result()
 
-    def _watch_storage(self, read: ReadImage) -> None:
-        """End the run where image after image cannot be read for a reason that is not the image's."""
-        failure = read.data
-        if not isinstance(failure, ReadFailure) or failure.kind not in STORAGE_KINDS:
-            self._storage_failures = 0
-            return
-        self._storage_failures += 1
-        if self._storage_failures >= MOST_STORAGE_FAILURES:
-            raise SourceError(
-                f"the last {self._storage_failures} images cannot be read: {failure.kind}: {failure.message}",
-                "Look at the connection and the credentials.",
-            )
-
     def _engine_ready(self, engine: Engine) -> None:
         self._limiter.set_limit(engine.capacity)
         self._recorder.engine(engine.version)
         self.stats.engine = engine.version
 
-    async def _work(self, image: PendingImage, data: bytes | ReadFailure) -> None:
-        """Process one image within what was acquired for it: its requests, and so many bytes until it is decoded."""
-        held = self._expected_bytes
+    def _expected_bytes(self, data: bytes | ReadFailure) -> int:
+        """Return how many bytes of pixels and file to hold for an image until it is decoded: most are smaller."""
+        pixels = self._settings.max_pixels * _BYTES_PER_PIXEL
+        return pixels + max(pixels, len(data) if isinstance(data, bytes) else 0)
+
+    async def _work(self, image: PendingImage, data: bytes | ReadFailure, held: int) -> None:
+        """Process one image within what was acquired for it: its requests, and `held` bytes until it is decoded."""
         try:
             run_in_thread = asyncio.get_running_loop().run_in_executor
             info, decoded_image = await run_in_thread(self._threads, self._decode, data)
+            del data  # a file that is still needed is a part of the decoded image
             actual = _bytes_of(decoded_image)
             self._limiter.release(0, held - actual)
             held = actual

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import threading
 from collections import Counter
@@ -22,8 +23,10 @@ from tagllm_cli.sources.storage.patterns import expand_braces, is_match, literal
 from tagllm_cli.sources.storage.storage import Storage
 from tagllm_cli.sources.storage.url_secrets import hide, secret_query
 from tagllm_cli.sources.storage.web import READERS, fetch
+from tagllm_cli.text import shortened
 
 _WEB = ("http://", "https://")
+_CHECKED_LINES = 20
 
 
 class Manifest:
@@ -50,9 +53,17 @@ class Manifest:
         self._others: dict[str, Storage] = {}
 
     def check(self) -> None:
-        """Raise SourceError where the manifest cannot be read, or its first lines do not tell which images it names."""
-        with contextlib.closing(self._rows(self._text())) as rows:
-            next(rows, None)
+        """Raise SourceError where the manifest cannot be read, or its first lines name no image that may be there.
+
+        A file of labels is a manifest as well, and paths that do not fit its place would fail one by one.
+        """
+        text = self._text()
+        with contextlib.closing(self._rows(text)) as rows:
+            first = [self._image(text, row) for row in itertools.islice(rows, _CHECKED_LINES) if row.image.strip()]
+        if first and not any(map(self._may_be_there, first)):
+            named = shortened([image.uri for image in first], 1)
+            message = f"the first files that {text.path} names are not there: {named}"
+            raise SourceError(message, f"Paths in it are absolute, or relative to {self._storage.root}.")
 
     def describe(self) -> SourceInfo:
         """Return the kind `manifest`, the folder of the manifest, and options with its name."""
@@ -101,7 +112,11 @@ class Manifest:
         does not name it.
         """
         uri = image.uri
-        if not (is_below(uri) and uri and not is_url(uri)) and not self._is_named(image):
+        try:
+            is_allowed = self._is_allowed(image)
+        except SourceError as error:
+            raise ReadFailure("unreadable", error.message) from error
+        if not is_allowed:
             raise ReadFailure("bad_name", "the manifest does not name this file")
         if uri.startswith(_WEB):
             return fetch(uri)
@@ -126,11 +141,14 @@ class Manifest:
         return ""
 
     def locate(self, image: Image) -> str | None:
-        """Return the file's absolute path, or its URL without secrets; None where the manifest cannot name it."""
+        """Return the file's absolute path, or its URL without secrets; None where `read` refuses to look for it.
+
+        Raises SourceError where the manifest is broken.
+        """
+        if not self._is_allowed(image) or "\0" in image.uri:
+            return None
         if is_url(image.uri):
             return image.uri
-        if not image.uri or "\0" in image.uri:
-            return None
         if self._storage.is_local or os.path.isabs(image.uri):
             return self._path(image.uri)
         return self._storage.locate(image.uri)
@@ -182,6 +200,10 @@ class Manifest:
             return path, f"{status.st_size}-{status.st_mtime_ns}"
         return usual, ""
 
+    def _may_be_there(self, image: Image) -> bool:
+        """Tell whether an image is a file that exists, or one that only a request could tell about."""
+        return image.version != "" or is_url(image.uri) or not (self._storage.is_local or os.path.isabs(image.uri))
+
     def _path(self, uri: str) -> str:
         return os.path.join(self._storage.root, uri) if self._storage.is_local else uri
 
@@ -196,17 +218,18 @@ class Manifest:
         except SourceError as error:  # the package for this storage is missing
             raise ReadFailure("unreadable", f"{error.message}: {error.hint}") from error
 
-    def _is_named(self, image: Image) -> bool:
-        """Tell whether the manifest names an image. It is read once for this (and for the secrets of its URLs)."""
-        if self._known.has(image):
+    def _is_allowed(self, image: Image) -> bool:
+        """Tell whether an image lies below the root, or the manifest names it, which is read once (with its secrets).
+
+        Raises SourceError where it is broken.
+        """
+        is_ours = image.uri != "" and is_below(image.uri) and not is_url(image.uri)
+        if is_ours or self._known.has(image):
             return True
         with self._listing:
             if not self._known.is_complete:
-                try:
-                    for _ in self.images(Shard()):
-                        pass
-                except SourceError as error:
-                    raise ReadFailure("unreadable", error.message) from error
+                for _ in self.images(Shard()):
+                    pass
         return self._known.has(image)
 
     def _conflict(self, text: ManifestText, row: Row, image: Image) -> SourceError:

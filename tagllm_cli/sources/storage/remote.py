@@ -20,13 +20,13 @@ from tagllm_cli.text import public_text
 
 BLOCK_BYTES = 8 << 20  # that are read ahead of each open file
 CONNECTIONS = 64  # to one storage
+PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub"}  # by protocol, which is also the name of the extra
 
 _CHECK_S = 10.0  # a name that is mistyped is said soon
 _AT_A_TIME = 16  # requests about named files
 _FEW = 64  # named files; more are found by listing their folders
 _WEB = ("http", "https")
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"}
-_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub"}
+_ALSO_CALLED = {"s3a": "s3", "gcs": "gs"}
 # What tells one version of a file from the next.
 _CHECKSUMS = ("ETag", "etag", "generation", "md5Hash", "md5", "blob_id", "Content-MD5", "Digest")
 _TIMES = ("Last-Modified", "LastModified", "last_modified", "updated", "mtime", "modified", "created")
@@ -265,10 +265,10 @@ def _file_system(protocol: str) -> Any:
     try:
         return fsspec.filesystem(protocol, **options)
     except ImportError as error:
-        extra = _EXTRAS.get(protocol)
-        if extra is None:
+        extra = _ALSO_CALLED.get(protocol, protocol)
+        if extra not in PACKAGES:
             raise SourceError(f"{protocol}:// needs a package: {public_text(error)}", "Install it with pip.") from error
-        message = f"{protocol}:// needs the package {_PACKAGES[extra]}, which is not installed"
+        message = f"{protocol}:// needs the package {PACKAGES[extra]}, which is not installed"
         raise SourceError(message, f"pip install 'tagllm[{extra}]'") from error
     except ValueError as error:
         known = "Give a path, or a URL such as s3://bucket/folder, gs://, hf:// or https://."

@@ -79,6 +79,16 @@ def test_names_match_exactly_then_by_case_then_by_synonym() -> None:
             ["val/1.jpg", "1.jpg"],
             {"val/1.jpg": "/data/val/1.jpg", "1.jpg": "/data/1.jpg"},
         ),
+        # Images in shards are named by file name or path, where that is clear.
+        (["1.jpg"], ["00000.tar/1.jpg", "00001.tar/2.jpg"], {"00000.tar/1.jpg": "1.jpg"}),
+        (["1.jpg"], ["00000.tar/1.jpg", "00001.tar/1.jpg"], {}),
+        (
+            ["/data/a/1.jpg", "/data/b/1", "2.jpg"],
+            ["0.tar/a/1.jpg", "x/1.parquet/b/1.JPG", "2.jpg"],
+            {"0.tar/a/1.jpg": "/data/a/1.jpg", "x/1.parquet/b/1.JPG": "/data/b/1", "2.jpg": "2.jpg"},
+        ),
+        (["1.tar/1.jpg", "0.tar/2.jpg"], ["0.tar/1.jpg", "0.tar/2.jpg"], {"0.tar/2.jpg": "0.tar/2.jpg"}),
+        (["train/0.parquet/12"], ["0.parquet/12", "0.parquet/2"], {"0.parquet/12": "train/0.parquet/12"}),
         # Addresses.
         (["/data/local-files/?d=photos/a/1.jpg"], ["a/1.jpg"], {"a/1.jpg": "/data/local-files/?d=photos/a/1.jpg"}),
         (["/data/upload/7/0a1b2c3d-1.jpg"], ["a/1.jpg"], {"a/1.jpg": "/data/upload/7/0a1b2c3d-1.jpg"}),

@@ -238,10 +238,10 @@ def test_a_sample_shows_the_label_where_it_was_proposed_and_elsewhere(workspace:
 
 
 def test_a_folder_is_sampled_by_truth_or_blindly(workspace: ConceptWorkspace) -> None:
-    by_truth = validation_set(workspace, table=None, images=workspace.images).samples["bat"]
+    by_truth = validation_set(workspace, table=None, images=str(workspace.images)).samples["bat"]
     assert [example.present for example in by_truth] == [True] * 16 + [False] * 8
     assert {example.proposed for example in by_truth} == {None}
-    blind = validation_set(workspace, table=None, images=workspace.images, truth=None).samples
+    blind = validation_set(workspace, table=None, images=str(workspace.images), truth=None).samples
     assert len(blind["bat"]) == 24
     assert {example.present for example in blind["bat"]} == {None}
 

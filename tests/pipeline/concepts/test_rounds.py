@@ -97,7 +97,7 @@ def test_without_ground_truth_a_card_must_leave_alone_what_it_is_not_about(
 
 def test_images_of_a_folder_are_enough(workspace: ConceptWorkspace) -> None:
     with ScriptedLLM(GOOD, WORDS) as server:
-        workspace.write(server, table=None, truth=None, images=workspace.images)
+        workspace.write(server, table=None, truth=None, images=str(workspace.images))
     assert list(workspace.file()["cards"]) == ["mouse", "bat"]
     assert " where it was proposed, and none elsewhere" in reasons(workspace, "mouse")[0]
 
@@ -105,7 +105,7 @@ def test_images_of_a_folder_are_enough(workspace: ConceptWorkspace) -> None:
 def test_a_folder_with_ground_truth_is_enough(workspace: ConceptWorkspace) -> None:
     bad = {**GOOD, "bat": [card("bat", "an unheard-of animal with wings")]}
     with ScriptedLLM(bad, WORDS) as server:
-        workspace.write(server, table=None, images=workspace.images, rounds=1)
+        workspace.write(server, table=None, images=str(workspace.images), rounds=1)
     assert list(workspace.file()["cards"]) == ["mouse"]
     assert reasons(workspace, "bat")[0].startswith("corrects ")
 

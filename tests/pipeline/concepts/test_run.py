@@ -156,7 +156,7 @@ def test_one_model_may_play_both_parts(workspace: ConceptWorkspace) -> None:
         ({"out": Path("cards.txt")}, "is no YAML file"),
         ({"table": None}, "--truth needs images"),
         ({"review": True}, "--review needs a terminal"),
-        ({"images": Path("nowhere"), "table": None}, "there is no folder '.*nowhere'"),
+        ({"images": "nowhere", "table": None}, "there is no folder '.*nowhere'"),
     ],
 )
 def test_what_cannot_be_used_is_said_before_anything_is_asked(

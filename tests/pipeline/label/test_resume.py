@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 IMAGES = 150
 EACH = 4  # questions about an image in the first stage
-KILLS = 50
+KILLS = 25
 DELAY_S = 0.002
 TOGETHER = 4
 
@@ -86,7 +86,7 @@ def test_the_undisturbed_run_labels_every_image(world: World) -> None:
     assert world.answers > world.candidate_answers
 
 
-def test_killed_at_fifty_moments_and_run_again_the_tables_are_the_same(world: World, tmp_path: Path) -> None:
+def test_killed_at_many_moments_and_run_again_the_tables_are_the_same(world: World, tmp_path: Path) -> None:
     rng = Random(3)
     outs: list[Path] = []
     died = 0

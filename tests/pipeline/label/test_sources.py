@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from tagllm_cli.errors import SourceError, StoppedRunError, TableError
 from tagllm_cli.pipeline.label.listing import Part
 from tagllm_cli.pipeline.progress import Silent
 from tagllm_cli.records import Row
+from tagllm_cli.sources.base import SourceOptions
 from tagllm_cli.store.table import open_table
 from tests.support.object_store import expired_after, object_store
 from tests.support.packing import PLACES, files_below, packed, parquet_of, shards_of, tar_of
+from tests.support.web_server import Reply, WebServer
 from tests.support.workspace import Workspace
 
 IMAGES = 17
@@ -113,20 +116,78 @@ def test_what_is_left_out_is_told_once(workspace: Workspace, where: str, monkeyp
 
 @pytest.mark.parametrize("place", ["tar", "parquet", "tar on S3", "parquet on S3"])
 def test_a_changed_shard_is_read_again_and_only_other_images_are_asked_about(workspace: Workspace, place: str) -> None:
-    kind, _, where = place.partition(" on ")
+    kind = place.partition(" on ")[0]
     root = on(workspace, place).source or ""
     workspace.candidates()
     workspace.paint(200, "001.png")
     (workspace.images / "004.png").unlink()
     first = shards_of(files_below(workspace.images), kind, 4)[f"00000.{kind}"]
-    if where:
-        object_store().upload(f"{root}/00000.{kind}", first)
-    else:
-        (Path(root) / f"00000.{kind}").write_bytes(first)
+    put_shard(root, f"00000.{kind}", first)
     summary = workspace.candidates()
     assert summary.stats.asked == EACH
     names = [row.image_id.rpartition("/")[2] for row in rows(workspace.out)]
     assert names == sorted(path.name for path in workspace.images.iterdir())
+
+
+@pytest.mark.parametrize("place", ["folder", "tar", "parquet", "tar on S3"])
+def test_what_was_excluded_comes_with_the_next_run_without_the_option(workspace: Workspace, place: str) -> None:
+    on(workspace, place)
+    names = ("*3.png",) if place != "parquet" else ("00003.parquet",)
+    assert workspace.candidates({"source_options": SourceOptions(exclude=names)}).rows.ok == 15
+    assert workspace.candidates().rows.ok == IMAGES
+    assert workspace.candidates({"source_options": SourceOptions(exclude=names)}, allow_gone=True).rows.ok == 15
+
+
+@pytest.mark.parametrize("where", ["", " on S3"])
+def test_more_shards_by_a_wider_pattern_open_no_other(workspace: Workspace, where: str) -> None:
+    root = on(workspace, f"tar{where}").source or ""
+    workspace.source = f"{root}/{{00000..00001}}.tar"
+    assert workspace.candidates().rows.ok == 10
+    workspace.source = f"{root}/{{00000..00002}}.tar"
+    store = object_store()
+    store.requests.clear()
+    assert workspace.candidates().rows.ok == 15
+    assert set(store.opened(root)) == ({"00002.tar"} if where else set())
+
+
+@pytest.mark.parametrize("where", ["", " on S3"])
+def test_a_shard_that_changed_for_a_limited_run_and_back_has_its_own_labels(workspace: Workspace, where: str) -> None:
+    root = on(workspace, f"tar{where}").source or ""
+    original = shards_of(files_below(workspace.images), "tar")["00000.tar"]
+    workspace.candidates()
+    before = rows(workspace.out)
+    path = Path(root) / "00000.tar"
+    time = 0 if where else path.stat().st_mtime_ns
+    workspace.paint(200, "001.png")
+    put_shard(root, "00000.tar", shards_of(files_below(workspace.images), "tar")["00000.tar"])
+    workspace.candidates(limit=3)
+    put_shard(root, "00000.tar", original)
+    if not where:
+        os.utime(path, ns=(time, time))
+    assert workspace.candidates().stats.asked == 0
+    assert rows(workspace.out) == before
+
+
+@pytest.mark.parametrize("where", ["", " on S3"])
+def test_a_shard_that_cannot_be_read_any_more_keeps_its_rows(workspace: Workspace, where: str) -> None:
+    root = on(workspace, f"tar{where}").source or ""
+    whole = shards_of(files_below(workspace.images), "tar")["00001.tar"]
+    workspace.candidates()
+    before = workspace.rows()
+    put_shard(root, "00001.tar", whole[:1400])
+    summary = workspace.candidates(max_failed_rate=1.0)
+    assert (summary.rows.ok, summary.rows.failed, summary.stats.asked) == (IMAGES, 1, 0)
+    assert workspace.rows().items() >= before.items()
+    put_shard(root, "00001.tar", whole)
+    assert workspace.candidates().stats.asked == 0
+    assert workspace.rows() == before
+
+
+def put_shard(root: str, name: str, data: bytes) -> None:
+    if "://" in root:
+        object_store().upload(f"{root}/{name}", data)
+    else:
+        (Path(root) / name).write_bytes(data)
 
 
 def test_parts_are_the_whole_and_stay_as_they_are(workspace: Workspace, place: str) -> None:
@@ -171,19 +232,13 @@ def test_a_damaged_shard_is_a_failed_row_until_it_is_whole(workspace: Workspace,
     root = on(workspace, f"tar{where}").source or ""
     whole = shards_of(files_below(workspace.images), "tar")["00001.tar"]
 
-    def put(data: bytes) -> None:
-        if where:
-            object_store().upload(f"{root}/00001.tar", data)
-        else:
-            (Path(root) / "00001.tar").write_bytes(data)
-
-    put(whole[:1400])
+    put_shard(root, "00001.tar", whole[:1400])
     summary = workspace.candidates(max_failed_rate=1.0)
     found = {row.image_id: row for row in rows(workspace.out)}
     assert (summary.rows.failed, found["00001.tar"].status) == (1, "failed")
     assert (found["00001.tar"].error or "").startswith("truncated_file: ")
     assert summary.rows.ok == IMAGES - 4
-    put(whole)
+    put_shard(root, "00001.tar", whole)
     summary = workspace.candidates()
     assert (summary.rows.ok, summary.rows.failed, summary.stats.asked) == (IMAGES, 0, 4 * EACH)
 
@@ -202,6 +257,20 @@ def test_credentials_that_expire_end_the_run_and_it_goes_on_later(workspace: Wor
     assert workspace.candidates().stats.asked == EACH * (60 - done)
 
 
+def test_a_host_that_refuses_all_costs_a_manifest_its_images_and_no_others(workspace: Workspace) -> None:
+    with WebServer() as web:
+        refused = [f"/{number}.png" for number in range(40)]
+        for path in refused:
+            web.on(path, Reply(403))
+        manifest = workspace.images.parent / "images.txt"
+        urls, files = (web.url + path for path in refused), map(str, sorted(workspace.images.iterdir()))
+        manifest.write_text("\n".join([*urls, *files]))
+        workspace.source = str(manifest)
+        summary = workspace.candidates(max_failed_rate=1.0)
+    assert summary.error is None
+    assert (summary.rows.ok, summary.rows.failed) == (IMAGES, 40)
+
+
 def test_credentials_that_never_worked_are_an_error_before_anything_is_written(workspace: Workspace) -> None:
     on(workspace, "tar on S3")
     with object_store().failing(lambda method, path: (403, "AccessDenied")), pytest.raises(SourceError) as caught:
@@ -216,3 +285,19 @@ def test_offline_the_source_on_record_is_kept(workspace: Workspace, place: str) 
     workspace.out.unlink()
     assert workspace.candidates(offline=True).rows.ok == IMAGES
     assert workspace.out.read_bytes() == before
+
+
+@pytest.mark.parametrize("where", ["", " on S3"])
+def test_shards_without_an_image_are_an_error_that_says_what_is_in_them(workspace: Workspace, where: str) -> None:
+    root = on(workspace, f"tar{where}").source or ""
+    for number in range(4):
+        data = tar_of({f"{number}.json": b"{}"})
+        if where:
+            object_store().upload(f"{root}/{number:05}.tar", data)
+        else:
+            (Path(root) / f"{number:05}.tar").write_bytes(data)
+    for _ in range(2):
+        with pytest.raises(SourceError, match="there are no images") as caught:
+            workspace.candidates()
+        assert not workspace.out.exists()
+    assert where or "4 .json" in caught.value.hint

@@ -184,6 +184,14 @@ def test_the_line_after_that_of_excel_counts_as_the_second(root: Path) -> None:
     assert found.message == f"{root}/m.csv, lines 3 and 4: two images with the id '1'"
 
 
+def test_a_manifest_whose_files_are_elsewhere_is_refused_at_once(root: Path) -> None:
+    missing = [f"{number}.jpg" for number in range(30)]
+    message = error(root, "truth.csv", "image,label\n" + "".join(f"{name},cat\n" for name in missing)).message
+    assert message == f"the first files that {root}/truth.csv names are not there: 0.jpg and 19 more"
+    for one_more in ("a.jpg", "http://127.0.0.1:9/a.jpg"):
+        assert len(listed(root, "m.txt", "\n".join([*missing[:19], one_more, *missing[19:]]))) == 31
+
+
 def test_versions_of_local_files_change_with_them(root: Path) -> None:
     (root / "m.txt").write_text("a.jpg\nb.jpg\n")
     source = open_source(str(root / "m.txt"))
@@ -308,10 +316,11 @@ def test_manifests_that_are_not_one_file(root: Path) -> None:
 
 def test_memory_does_not_grow_with_the_lines(root: Path) -> None:
     def peak(lines: int) -> int:
-        (root / "m.txt").write_text("".join(f"images/{number:020}/{number:020}.jpg\n" for number in range(lines)))
+        named = "".join(f"images/{number:020}/{number:020}.jpg\n" for number in range(lines))
+        (root / "m.txt").write_text(f"a.jpg\n{named}")
         source = open_source(str(root / "m.txt"))
         tracemalloc.start()
-        assert sum(1 for _ in list_images(source)) == lines
+        assert sum(1 for _ in list_images(source)) == lines + 1
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return most
