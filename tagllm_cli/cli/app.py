@@ -104,6 +104,8 @@ def _as_usage(error: Any) -> UsageError:
         source = context.get_parameter_source(param.name)
         if source is not None and source.name == "DEFAULT_MAP":
             message += f" (in the config file {context.params.get('config')})"
+    if message.startswith("Got unexpected extra argument") and command.endswith(" candidates"):
+        return UsageError(message, "Name one source, and quote globs, so that the shell leaves them: 'shards/*.tar'.")
     return UsageError(message, f"`{command} --help` lists what there is.")
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from tagllm_cli.errors import SourceError
 from tagllm_cli.records import Image, Shard, SourceInfo
+from tagllm_cli.sources.storage.patterns import shown
 
 _KNOWN = "Known endings: jpg, png, webp, gif, bmp, tiff, avif, heic, jxl, jp2 and those of camera raw files."
 IMAGES_PER_STREAM = 10_000  # of one shard, in one call of `Source.stream`
@@ -154,7 +155,10 @@ def no_images(source: Source) -> SourceError:
     """Return the error of a source in which a complete listing has found no image."""
     left_out = summarize_left_out(source.left_out)
     hint = f"Left out: {left_out}. {_KNOWN}" if left_out else _KNOWN
-    return SourceError(f"there are no images in {source.describe().uri}", hint)
+    info = source.describe()
+    pattern = SourceOptions.from_json(info.options).pattern
+    place = f"{info.uri}/{shown(pattern)}" if pattern else info.uri
+    return SourceError(f"there are no images in {place}", hint)
 
 
 def recall(source: Source, image_id: str, uri: str) -> Image:

@@ -20,6 +20,10 @@ ENDINGS = {
 FILES_INSTEAD = "Give the folder that holds them, or a text file with one path or URL per line."
 _LOOKED_AT = (*ENDINGS["tar"], *ENDINGS["parquet"], *EXTENSIONS)
 _WORDS = {"folder": "image files", "tar": "tar files", "parquet": "Parquet or Arrow files", "manifest": "manifests"}
+# Lists of images that have to be saved in another form.
+_LINES = "Write a manifest of it: `jq -c '.[]' FILE.json > FILE.jsonl`; of COCO files `jq -c '.images[]'`."
+_SPREADSHEET = ("a spreadsheet", "Save it as CSV.")
+_CONVERTED = {".json": ("JSON", _LINES), ".xlsx": _SPREADSHEET, ".xls": _SPREADSHEET, ".ods": _SPREADSHEET}
 _OUR_TABLE = b"tagllm.schema_version"  # in the metadata of a label table
 
 
@@ -49,6 +53,7 @@ def kind_of_matches(root: str, pattern: str) -> str:
     kinds = _kinds(storage, (file.name for file in storage.find(_LOOKED_AT, pattern)), opens=storage.is_local)
     if not kinds:
         name = literal(pattern)
+        _refuse_known(storage, name or "")
         what = (
             f"no file matches {pattern!r} in {root}" if name is None else f"{storage.locate(name)} has no known ending"
         )
@@ -56,6 +61,12 @@ def kind_of_matches(root: str, pattern: str) -> str:
     if kinds == {"folder"}:
         raise SourceError(f"{pattern!r} in {root} names image files one by one", FILES_INSTEAD)
     return _decide(root, kinds, set())
+
+
+def _refuse_known(storage: Storage, name: str) -> None:
+    for ending, (what, hint) in _CONVERTED.items():
+        if name.lower().endswith(ending):
+            raise SourceError(f"{storage.locate(name)} is {what}, which is not read", hint)
 
 
 def _names(storage: Storage, pattern: str) -> Iterator[str]:

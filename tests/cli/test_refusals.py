@@ -145,3 +145,9 @@ def test_an_output_on_a_url_is_refused_before_a_server_is_looked_for(
     result = tagllm([*(word.format(**places) for word in arguments), "--out", "s3://my-bucket/c.parquet"])
     assert (result.exit_code, "s3://my-bucket/c.parquet is a URL" in result.stderr) == (2, True)
     assert snapshot(workspace.images.parent) == before
+
+
+def test_a_glob_that_the_shell_has_expanded_is_to_be_quoted() -> None:
+    outcome = tagllm(["candidates", "0.tar", "1.tar", "--vocab", "coco", "--out", "c.parquet"])
+    assert outcome.exit_code == 2
+    assert "quote globs" in outcome.stderr

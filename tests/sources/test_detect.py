@@ -211,6 +211,16 @@ def test_files_without_a_known_ending(here: Path) -> None:
         detect("x.data", "folder")
 
 
+@pytest.mark.parametrize(
+    ("name", "what", "instead"), [("x.json", "is JSON", "jq -c '.images[]'"), ("X.XLSX", "is a spreadsheet", "CSV")]
+)
+def test_lists_in_another_form_say_how_to_save_them(name: str, what: str, instead: str, here: Path) -> None:
+    put(here, name)
+    with pytest.raises(SourceError, match=f"{name} {what}, which is not read") as caught:
+        detect(name)
+    assert instead in caught.value.hint
+
+
 def test_an_unknown_kind(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no kind of source 'zip'") as caught:
         open_source(str(tmp_path), kind="zip")

@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, astuple, replace
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def run_job(job: Job, options: RunOptions, reporter: Reporter) -> Summary | DryR
                     reporter.note(note)
                 return _nothing_to_do(job, counts, listing, options, began)
         listing = _merge(job, evidence, options, listing, notes)
-        notes += _left_out(job)
+        notes += (told := _left_out(job))
         stage, keys = job.stage(plan), RequestKeys(plan.context())
         if options.dry_run or options.offline or options.replan:
             prompts = PendingPrompts() if options.dry_run else None
@@ -105,8 +106,8 @@ def run_job(job: Job, options: RunOptions, reporter: Reporter) -> Summary | DryR
         stats, usage = RunStats(), Usage()
         if not options.offline:
             stats, usage = _ask(job, plan, stage, evidence, keys, options, reporter)
-            if stats.is_complete and listing.unread:  # what is in these shards is known only now
-                check_not_empty(job.source, evidence.count_images(), options.part)
+            if listing.unread:  # what is in these shards is known only now
+                _look_again(job, evidence, options, stats, told, reporter)
         counts = _materialize_after(stats, job, plan, stage, evidence, keys, options)
         if counts.pending and not options.offline and stats.is_complete and reopen_incomplete(stage, evidence, keys):
             # The table shows that images that were complete lack answers now: they are asked about in a second pass.
@@ -132,6 +133,17 @@ def _nothing_to_do(job: Job, counts: RowCounts, listing: SourceChanges, options:
     verdict = _verdict(counts, stats, options)
     logger.info("%s: nothing has changed", job.command)
     return Summary(job.command, job.out, counts, stats, Usage(), listing, seconds, job.next_command, verdict)
+
+
+def _look_again(
+    job: Job, evidence: Evidence, options: RunOptions, stats: RunStats, told: Sequence[str], reporter: Reporter
+) -> None:
+    """Say what is left out of shards that were read, and raise SourceError where they held no image."""
+    for note in _left_out(job):
+        if note not in told:
+            reporter.note(note)
+    if stats.is_complete:
+        check_not_empty(job.source, evidence.count_images(), options.part)
 
 
 def _left_out(job: Job) -> list[str]:

@@ -18,7 +18,7 @@ from tagllm_cli.sources.base import DEFAULT_OPTIONS, ReadFailure, SourceOptions,
 from tagllm_cli.sources.folder import is_below
 from tagllm_cli.sources.manifest.rows import Row, is_url, read_rows
 from tagllm_cli.sources.manifest.text import ManifestText
-from tagllm_cli.sources.read import read_file
+from tagllm_cli.sources.read import is_image_data, named_missing, read_named_file
 from tagllm_cli.sources.storage.patterns import expand_braces, is_match, literal
 from tagllm_cli.sources.storage.storage import Storage
 from tagllm_cli.sources.storage.url_secrets import hide, secret_query
@@ -34,7 +34,7 @@ class Manifest:
 
     An image's uri is its path as written, relative to the manifest's folder or absolute, or its URL without secrets;
     its id is that of the column of ids, else the uri. `./` is dropped; a path that does not exist as written is taken
-    without white space around it and with slashes for backslashes.
+    without white space and quotes around it, and with slashes for backslashes.
 
     A table's row reads any path below `root`; a path elsewhere, or a URL, only where the manifest names it. Paths of a
     remote manifest do not lead out of its folder.
@@ -124,7 +124,7 @@ class Manifest:
             root, _, name = uri.partition("://")[2].partition("/")
             return self._read_stored(self._other(f"{uri.partition('://')[0]}://{root}"), name)
         if self._storage.is_local or os.path.isabs(uri):
-            return read_file(self._path(uri))
+            return read_named_file(self._path(uri))
         if self._storage.root.startswith(_WEB):
             return fetch(self._storage.locate(uri)) if is_below(uri) else self._read_stored(self._storage, uri)
         return self._read_stored(self._storage, uri)
@@ -173,6 +173,8 @@ class Manifest:
         return read_rows(text, name, self._options)
 
     def _image(self, text: ManifestText, row: Row) -> Image:
+        if is_image_data(row.image.strip()):
+            raise text.error("base64 data, not a path or URL", "Write the images to files, or to a Parquet file.")
         uri, version = self._place(row.image)
         if row.id == "":
             raise text.error(f"its column {self._options.id_column!r} is empty", "Give each image an id.")
@@ -185,7 +187,7 @@ class Manifest:
 
     def _place(self, written: str) -> tuple[str, str]:
         """Return the uri and the version of the file that a line names."""
-        stripped = written.strip()
+        stripped = _without_quotes(written.strip())
         if stripped.startswith("file://"):
             written = stripped = unquote(urlsplit(stripped).path)
         elif is_url(stripped):
@@ -214,6 +216,8 @@ class Manifest:
     def _read_stored(self, storage: Storage, name: str) -> bytes:
         try:
             return storage.read_whole(name)
+        except ReadFailure as failure:
+            raise named_missing(storage.locate(name), failure) from failure
         except SourceError as error:  # the package for this storage is missing
             raise ReadFailure("unreadable", f"{error.message}: {error.hint}") from error
 
@@ -281,6 +285,10 @@ def _hash(text: str) -> bytes:
 
 def _number(text: str) -> int:
     return int.from_bytes(_hash(text)[:7], "big") + 1
+
+
+def _without_quotes(path: str) -> str:
+    return path[1:-1] if len(path) > 2 and path[0] == path[-1] == '"' else path
 
 
 def _without_dot(path: str) -> str:

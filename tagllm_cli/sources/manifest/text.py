@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 from tagllm_cli.errors import SourceError
 from tagllm_cli.sources.base import ReadFailure
+from tagllm_cli.sources.storage.remote_errors import advice
 from tagllm_cli.sources.storage.storage import Storage
 
 _SAVE = "Save it as UTF-8 text."
@@ -41,7 +42,8 @@ class ManifestText:
             with self._storage.open(self._name) as file:
                 yield from self._decoded(file, keep_ends)
         except ReadFailure as failure:
-            raise self._unreadable(failure.message) from failure
+            hint = None if self._storage.is_local else advice(self.path, failure)
+            raise self._unreadable(failure.message, hint) from failure
         except OSError as error:
             raise self._unreadable(error.strerror or type(error).__name__) from error
 
@@ -77,8 +79,9 @@ class ManifestText:
             raise SourceError(f"{self.path} is no UTF-8 text: it holds NUL bytes", _SAVE)
         return encoding, start
 
-    def _unreadable(self, why: str) -> SourceError:
-        return SourceError(f"the manifest {self.path} cannot be read: {why}", "Give the path or URL of a text file.")
+    def _unreadable(self, why: str, hint: str | None = None) -> SourceError:
+        message = f"the manifest {self.path} cannot be read: {why}"
+        return SourceError(message, hint or "Give the path or URL of a text file.")
 
 
 class _Prefixed(io.RawIOBase):

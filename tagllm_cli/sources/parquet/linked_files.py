@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from tagllm_cli.errors import SourceError
 from tagllm_cli.sources.base import ReadFailure
-from tagllm_cli.sources.read import MAX_FILE_BYTES, read_file
+from tagllm_cli.sources.read import MAX_FILE_BYTES, is_image_data, named_missing, read_named_file
 from tagllm_cli.sources.storage.storage import Storage
 from tagllm_cli.sources.storage.web import READERS, fetch
 
@@ -37,6 +37,8 @@ def read_linked(storage: Storage, shard: str, path: str) -> bytes:
     """
     if not path or "\0" in path:
         raise ReadFailure("bad_name", "the row holds an empty path, or one that no file can have")
+    if is_image_data(path):
+        raise ReadFailure("bad_name", "the row holds base64 text, not a path or URL; store the images as bytes")
     scheme = found[1].lower() if (found := _SCHEME.match(path)) else ""
     if scheme in ("http", "https"):
         return fetch(path)
@@ -60,7 +62,7 @@ def read_linked(storage: Storage, shard: str, path: str) -> bytes:
 def _read(storage: Storage, name: str) -> bytes:
     """Read below the root, and locally also beside it: whoever wrote a path into the dataset decides what is its."""
     if storage.is_local:
-        return read_file(os.path.join(storage.root, name))
+        return read_named_file(os.path.join(storage.root, name))
     if name.startswith(("/", "../")):
         raise ReadFailure("bad_name", "the path leads out of the dataset, which is not on this machine")
     return _limited(storage, name)
@@ -76,7 +78,10 @@ def _read_url(url: str) -> bytes:
 
 
 def _limited(storage: Storage, name: str) -> bytes:
-    data = storage.read(name, 0, MAX_FILE_BYTES + 1)
+    try:
+        data = storage.read(name, 0, MAX_FILE_BYTES + 1)
+    except ReadFailure as failure:
+        raise named_missing(storage.locate(name), failure) from failure
     if len(data) > MAX_FILE_BYTES:
         raise ReadFailure("too_large", f"more than {MAX_FILE_BYTES} bytes")
     return data

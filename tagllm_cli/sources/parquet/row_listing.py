@@ -11,6 +11,7 @@ from tagllm_cli.sources.base import ReadFailure
 from tagllm_cli.sources.parquet.columns import Columns, column
 from tagllm_cli.sources.parquet.row_files import RowFile
 from tagllm_cli.sources.parquet.row_ids import RowNames, are_unique, image_id, own_names
+from tagllm_cli.sources.read import is_image_data
 
 
 def place_of(uri: str) -> tuple[str, int | None]:
@@ -43,6 +44,7 @@ def list_rows(shard: Shard, file: RowFile, columns: Columns, shared: Set[int] | 
     except ReadFailure as error:
         failure = error
     chunks = pa.chunked_array(names, pa.large_string())
+    _refuse_base64(chunks, columns)
     namer = RowNames(are_unique=are_unique(chunks))
     row = 0
     for chunk in chunks.chunks:
@@ -51,6 +53,16 @@ def list_rows(shard: Shard, file: RowFile, columns: Columns, shared: Set[int] | 
             row += 1
     if failure is not None:
         raise failure
+
+
+def _refuse_base64(names: pa.ChunkedArray, columns: Columns) -> None:
+    """Raise ReadFailure where the first path is an image as text: it would be taken for an id."""
+    if columns.image is not None or columns.name != columns.path:
+        return
+    first = next((name.as_py() for name in names if name.is_valid), "")
+    if is_image_data(first):
+        what = f"column {'.'.join(columns.path or ())!r} holds base64 text, not paths or URLs"
+        raise ReadFailure("no_image_column", f"{what}; store the images as bytes")
 
 
 def all_names(file: RowFile, columns: Columns) -> Iterator[pa.Array]:

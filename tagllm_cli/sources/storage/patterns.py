@@ -49,8 +49,15 @@ def literal(pattern: str) -> str | None:
     ('{a,b}[c].jpg', None)
     """
     rest = _ESCAPED.sub("", pattern)
-    if any(character in rest for character in "*?["):
-        return None
+    return None if any(character in rest for character in "*?[") else shown(pattern)
+
+
+def shown(pattern: str) -> str:
+    """Return a pattern as a user would write it, for messages.
+
+    >>> shown(escape("a[1].csv")), shown("*.tar")
+    ('a[1].csv', '*.tar')
+    """
     return _ESCAPED.sub(r"\1", pattern)
 
 

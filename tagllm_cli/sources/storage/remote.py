@@ -252,6 +252,8 @@ def _file_system(protocol: str) -> Any:
     """Return a file system that remembers nothing of earlier listings. Raises SourceError where it is not installed."""
     import fsspec  # type: ignore[import-untyped]
 
+    if protocol == "ftp":  # fsspec prints a traceback where the connection fails
+        raise SourceError("ftp:// is not read", "Copy the files to a disk or a bucket.")
     options: dict[str, Any] = {"use_listings_cache": False}
     if protocol in _WEB:
         options |= {"get_client": _web_client}

@@ -75,9 +75,15 @@ def patiently(operation: Callable[[], _T], patience_s: float | None = None) -> _
 def source_error(url: str, failure: ReadFailure) -> SourceError:
     """Return the error of a root or folder that cannot be listed: what happened, and which setting may help."""
     if failure.kind == "vanished":
-        return SourceError(f"there is nothing at {url}", "Give the URL of a folder or of files that exist.")
-    hint = "Try again later." if failure.kind == "unreachable" else _CREDENTIALS.get(url.partition("://")[0], _OTHER)
-    return SourceError(f"{url} cannot be listed: {failure.message}", hint)
+        return SourceError(f"there is nothing at {url}", advice(url, failure))
+    return SourceError(f"{url} cannot be listed: {failure.message}", advice(url, failure))
+
+
+def advice(url: str, failure: ReadFailure) -> str:
+    """Return what to do about a URL that cannot be read."""
+    if failure.kind == "vanished":
+        return "Give the URL of a folder or of files that exist."
+    return "Try again later." if failure.kind == "unreachable" else _CREDENTIALS.get(url.partition("://")[0], _OTHER)
 
 
 def status_of(error: BaseException) -> int | None:

@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import email.utils
 import re
+import socket
 import threading
 import time
 import weakref
@@ -38,10 +39,10 @@ _KINDS = {401: "forbidden", 403: "forbidden", 407: "forbidden", 404: "vanished",
 def fetch(url: str) -> bytes:
     """Return the bytes that an http(s) URL leads to; `url` may be without the secrets that `hide` took out of it.
 
-    Transient failures (no connection, 408, 425, 429, 5xx) are tried again within TOTAL_S, as the server's Retry-After
-    says. Raises ReadFailure: `vanished` (404, 410), `forbidden` (401, 403), `unreachable`, `too_large` (more than
-    MAX_FILE_BYTES, which are not read), `not_an_image` (a web page or JSON), `unreadable` (redirects without end,
-    another status), `bad_name` (no URL). For threads: all share one event loop.
+    Transient failures (no connection, 408, 425, 429, 5xx; not an unknown host) are tried again within TOTAL_S, as the
+    server's Retry-After says. Raises ReadFailure: `vanished` (404, 410), `forbidden` (401, 403), `unreachable`,
+    `too_large` (more than MAX_FILE_BYTES, which are not read), `not_an_image` (a web page or JSON), `unreadable`
+    (redirects without end, another status), `bad_name` (no URL). For threads: all share one event loop.
     """
     return _Loop.get().run(url)
 
@@ -125,6 +126,8 @@ class _Loop:
         except TimeoutError:
             raise _TransientError("the server is silent") from None
         except (aiohttp.ClientError, OSError) as error:
+            if _is_unknown_host(error):
+                raise ReadFailure("unreachable", f"{_said(error)}: {shown}") from None
             raise _TransientError(_said(error)) from None
 
     def _opened(self) -> aiohttp.ClientSession:
@@ -199,6 +202,12 @@ def _retry_after_s(text: str) -> float | None:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
     except ValueError:
         return None
+
+
+def _is_unknown_host(error: Exception) -> bool:
+    """Tell whether a resolver that works knows no such host: a dead link, of which lists of URLs have many."""
+    cause = getattr(error, "os_error", None)
+    return isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME
 
 
 def _said(error: Exception) -> str:

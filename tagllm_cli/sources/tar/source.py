@@ -21,6 +21,7 @@ from tagllm_cli.sources.base import (
 )
 from tagllm_cli.sources.read import MAX_FILE_BYTES, failure_of
 from tagllm_cli.sources.storage.file_names import why_left_out
+from tagllm_cli.sources.storage.patterns import shown
 from tagllm_cli.sources.storage.storage import Storage, StoredFile
 from tagllm_cli.sources.tar.files import ForwardFile, LocalReader
 from tagllm_cli.sources.tar.images import Catalog, Place, why_folder_left_out
@@ -89,7 +90,8 @@ class Tar:
         if not any_found:
             left_out = f"Left out: {summarize_left_out(counts)}. " if counts else ""
             hint = f"{left_out}Name a folder of .tar files; decompress .tar.gz with gunzip, unpack .zip."
-            raise SourceError(f"there are no tar files in {self.storage.root}", hint)
+            matching = f" that match {shown(self.options.pattern)!r}" if self.options.pattern else ""
+            raise SourceError(f"there are no tar files in {self.storage.root}{matching}", hint)
 
     def images(self, shard: Shard) -> Iterator[Image]:
         """Yield the shard's images in the order of the archive, from its headers; without ranges by reading all of it.

@@ -121,6 +121,15 @@ def test_shards_that_nobody_has_read_are_shown_as_shards(workspace: Workspace) -
     assert workspace.candidates().stats.shards == 4
 
 
+@pytest.mark.parametrize("where", ["", " on S3"])
+def test_what_is_left_out_is_told_once(workspace: Workspace, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (workspace.images / "caption.txt").write_text("a cat")
+    told: list[str] = []
+    monkeypatch.setattr(Silent, "note", lambda _, message: told.append(message))
+    on(workspace, f"tar{where}").candidates()
+    assert [message for message in told if message.startswith("left out")] == ["left out: 1 .txt"]
+
+
 @pytest.mark.parametrize("place", ["tar", "parquet", "tar on S3", "parquet on S3"])
 def test_a_changed_shard_is_read_again_and_only_other_images_are_asked_about(workspace: Workspace, place: str) -> None:
     kind = place.partition(" on ")[0]

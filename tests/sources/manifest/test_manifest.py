@@ -65,6 +65,9 @@ READ = {
     "CSV of one column": ("m.csv", "a.jpg\nsub/c d.jpg\n"),
     "CSV of one column with a strange name": ("m.csv", "Bild\na.jpg\nsub/c d.jpg\n"),
     "CSV with semicolons": ("m.csv", "id;path\n1;a.jpg\n2;sub/c d.jpg\n"),
+    "CSV with bars": ("m.csv", "id|path\n1|a.jpg\n2|sub/c d.jpg\n"),
+    "CSV of Excel": ("m.csv", "\ufeffsep=;\r\nid;path\r\n1;a.jpg\r\n2;sub/c d.jpg\r\n"),
+    "paths as Windows copies them": ("m.txt", '"a.jpg"\r\n".\\sub\\c d.jpg"\r\n'),
     "CSV of UTF-16": ("m.csv", "path\r\na.jpg\r\nsub/c d.jpg\r\n".encode("utf-16")),
     "TSV": ("m.tsv", "url\tcaption\na.jpg\t\nsub/c d.jpg\tx, y\n"),
     "JSON lines": ("m.jsonl", '{"id": 1, "image": "a.jpg"}\n\n{"image": "sub/c d.jpg", "more": []}\n'),
@@ -94,7 +97,13 @@ BROKEN = {
     "empty": ("m.txt", "", "is empty"),
     "blank": ("m.csv", " \n\n", "is empty"),
     "two columns of images": ("m.csv", "image,url\na.jpg,b.jpg\n", "'image' and 'url'"),
-    "no column of images": ("m.csv", "x,y\n1,2\n", "no column"),
+    "no column of images": ("m.csv", "x,y\n1,2\n", "no column of paths or URLs of images: x, y"),
+    "text with tabs": ("m.txt", "a.jpg\tcat\nb.jpg\tdog\n", "line 1: columns, divided by tabs"),
+    "text with labels": ("m.txt", "\na.jpg 65\nb.jpg 970\n", "line 2: text after the path: a.jpg 65"),
+    "a list in JSON": ("m.jsonl", '{"image": ["a.jpg"]}\n', "line 1: 'image' is a list"),
+    "a number in JSON": ("m.jsonl", '{"image": "a.jpg"}\n{"image": 7}\n', "line 2: 'image' is a number"),
+    "an image in a line": ("m.jsonl", '{"image": "a.jpg"}\n"/9j/' + "AbC+" * 999 + '"\n', "line 2: base64 data"),
+    "an image as a URL": ("m.txt", "data:image/png;base64,iVBORw0KGgo=\n", "line 1: base64 data"),
     "no column without a header": ("m.csv", "a.jpg,b.jpg\n", "columns 1 and 2 may be"),
     "keys of JSON": ("m.jsonl", '{"x": "a.jpg", "y": "b.jpg"}', "no column that is known"),
     "broken JSON": ("m.jsonl", '{"image": "a.jpg"}\n{"image": \n', "line 2: broken JSON"),
@@ -161,8 +170,18 @@ def test_lines_without_an_image_are_counted(root: Path) -> None:
 def test_a_missing_file_is_a_failed_row(root: Path) -> None:
     assert listed(root, "m.txt", "a.jpg\nnowhere.jpg\nsub\n") == ["a.jpg", "nowhere.jpg", "sub"]
     source = open_source(str(root / "m.txt"))
-    assert failure(source, "nowhere.jpg").kind == "vanished"
+    missing = failure(source, "nowhere.jpg")
+    assert (missing.kind, missing.message) == ("vanished", f"there is no file {root}/nowhere.jpg")
     assert failure(source, "sub").kind == "not_a_file"
+
+
+def test_a_manifest_without_an_image_is_named(root: Path) -> None:
+    assert error(root, "m[1].csv", "image,label\n").message == f"there are no images in {root}/m[1].csv"
+
+
+def test_the_line_after_that_of_excel_counts_as_the_second(root: Path) -> None:
+    found = error(root, "m.csv", "sep=;\nid;image\n1;a.jpg\n1;b.jpg\n", id_column="id")
+    assert found.message == f"{root}/m.csv, lines 3 and 4: two images with the id '1'"
 
 
 def test_a_manifest_whose_files_are_elsewhere_is_refused_at_once(root: Path) -> None:
@@ -246,9 +265,17 @@ def test_a_manifest_in_a_bucket(root: Path) -> None:
     images = list(list_images(source))
     assert [image.id for image in images] == ["a.jpg", "deep/b.jpg", f"{other}/x y.jpg", "nowhere.jpg"]
     assert list(map(source.read, images[:3])) == [b"a", b"b", b"other"]
-    assert failure(source, "nowhere.jpg").kind == "vanished"
+    assert failure(source, "nowhere.jpg").message == f"there is no file {bucket}/lists/nowhere.jpg"
     assert source.locate(images[0]) == f"{bucket}/lists/a.jpg"
     assert failure(source, "../secret.jpg").kind == "bad_name"
+
+
+def test_a_manifest_that_may_not_be_read_says_which_credentials_are_needed() -> None:
+    store = object_store()
+    bucket = store.bucket({"m.txt": b"a.jpg\n"})
+    with store.failing(lambda method, path: (403, "AccessDenied")), pytest.raises(SourceError) as caught:
+        open_source(f"{bucket}/m.txt")
+    assert "AWS_PROFILE" in caught.value.hint
 
 
 def test_a_manifest_on_a_web_server(web: WebServer) -> None:
@@ -264,10 +291,11 @@ def test_a_manifest_on_a_web_server(web: WebServer) -> None:
 
 
 def test_a_storage_whose_package_is_missing_is_a_failed_row(root: Path) -> None:
-    (root / "m.txt").write_text("gs://bucket/a.jpg\n")
+    (root / "m.txt").write_text("gs://bucket/a.jpg\nftp://host/a.jpg\n")
     source = open_source(str(root / "m.txt"))
-    [image] = list_images(source)
+    [image, other] = list_images(source)
     assert "tagllm[gs]" in failure(source, image.id).message
+    assert "ftp:// is not read" in failure(source, other.id).message
 
 
 def test_what_is_excluded_is_counted(root: Path) -> None:

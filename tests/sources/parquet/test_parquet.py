@@ -5,6 +5,7 @@ What every source owes is in test_conformance.py, what is read is in test_parque
 
 from __future__ import annotations
 
+import base64
 import uuid
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tagllm_cli.errors import SourceError
 from tagllm_cli.records import Shard
 from tagllm_cli.sources.base import ReadFailure, SourceOptions, list_images
 from tagllm_cli.sources.parquet.source import Parquet
+from tagllm_cli.sources.registry import open_source
 from tagllm_cli.sources.storage.storage import Storage
 from tests.support.parquet_files import BYTES, found, ids, images_of, put, source_of
 
@@ -231,6 +233,22 @@ def test_what_cannot_be_used_is_said_before_anything_is_read(
         list(list_images(source_of(tmp_path, **options)))
     assert caught.value.message.startswith(said)
     assert caught.value.hint
+
+
+def test_images_as_base64_text_are_one_row_that_says_so(tmp_path: Path) -> None:
+    put(tmp_path, {"image": [None, base64.b64encode(bytes(range(256)) * 4).decode()]}, "a.parquet")
+    source = source_of(tmp_path)
+    [image] = list_images(source)
+    assert image.id == "a.parquet"
+    with pytest.raises(ReadFailure, match="column 'image' holds base64 text") as caught:
+        source.read(image)
+    assert caught.value.kind == "no_image_column"
+
+
+def test_a_file_without_rows_is_named(tmp_path: Path) -> None:
+    put(tmp_path, {"image": pa.array([], pa.binary())}, "a.parquet")
+    with pytest.raises(SourceError, match=f"there are no images in {tmp_path}/a.parquet"):
+        list(list_images(open_source(f"{tmp_path}/a.parquet")))
 
 
 def test_options_and_secrets_of_the_description(tmp_path: Path) -> None:

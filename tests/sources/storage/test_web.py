@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import time
@@ -47,6 +48,22 @@ def test_an_image_is_fetched(server: WebServer) -> None:
     assert fetch(f"{server.url}/with space \u732b.png") == fetch(f"{server.url}/with%20space%20%E7%8C%AB.png") == IMAGE
     server.on("/moved.png", redirect("/a.png"))
     assert fetch(f"{server.url}/moved.png") == IMAGE
+
+
+def test_a_host_that_no_resolver_knows_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def unknown(host: str, *args: object, **options: object) -> None:
+        asked.append(host)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    found = failure("http://dead.example.org/a.png")
+    assert (found.kind, found.message) == (
+        "unreachable",
+        "Name or service not known: http://dead.example.org/a.png",
+    )
+    assert asked == ["dead.example.org"]
 
 
 PASSING = {

@@ -239,6 +239,8 @@ def test_a_folder_of_packed_archives_says_what_to_do(folder: TarFolder) -> None:
     assert caught.value.hint == (
         "Left out: 1 .gz, 1 .tgz, 1 .zip. Name a folder of .tar files; decompress .tar.gz with gunzip, unpack .zip."
     )
+    with pytest.raises(SourceError, match=r"there are no tar files in .* that match 'x\*\.tar'"):
+        list(folder.source(pattern="x*.tar").shards())
     folder.source(packed(member("notes.txt")))
     with pytest.raises(SourceError, match="there are no images in") as caught:
         list(list_images(tar))
