@@ -19,7 +19,8 @@ from tagllm_cli.sources.folder import is_below
 from tagllm_cli.sources.manifest.rows import Row, is_url, read_rows
 from tagllm_cli.sources.manifest.text import ManifestText
 from tagllm_cli.sources.read import is_image_data, named_missing, read_named_file
-from tagllm_cli.sources.storage.patterns import expand_braces, is_match, literal
+from tagllm_cli.sources.storage.file_names import why_excluded
+from tagllm_cli.sources.storage.patterns import expand_braces, literal
 from tagllm_cli.sources.storage.storage import Storage
 from tagllm_cli.sources.storage.url_secrets import hide, secret_query
 from tagllm_cli.sources.storage.web import READERS, fetch
@@ -91,9 +92,9 @@ class Manifest:
                     counts["lines without an image"] += 1
                     continue
                 image = self._image(text, row)
-                pattern = next((each for each in self._options.exclude if is_match(image.uri, each)), None)
-                if pattern is not None:
-                    counts[f"by --exclude {pattern}"] += 1
+                excluded = why_excluded(image.uri, self._options.exclude)
+                if excluded:
+                    counts[excluded] += 1
                 elif (what := known.add(image)) == "new":
                     yield image
                 elif what == "repeated":

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import posixpath
-import shlex
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tagllm_cli.errors import SourceError
 from tagllm_cli.sources.base import ReadFailure, SourceOptions
 from tagllm_cli.sources.parquet.row_files import ARROW_ENDING, PARQUET_ENDING, is_arrow
 from tagllm_cli.sources.parquet.splits import choose, find_splits
-from tagllm_cli.sources.storage.patterns import is_match
+from tagllm_cli.sources.storage.file_names import why_excluded
 from tagllm_cli.sources.storage.storage import Storage, StoredFile
 
 _MOST_TEXT = 1 << 22  # bytes of a README or of a JSON file
@@ -28,11 +27,11 @@ def find_files(storage: Storage, options: SourceOptions) -> tuple[list[StoredFil
     counts: Counter[str] = Counter()
     found: dict[str, StoredFile] = {}
     for file in storage.find((PARQUET_ENDING, ARROW_ENDING), options.pattern):
-        pattern = next((each for each in options.exclude if _is_excluded(file.name, each)), None)
-        if pattern is None:
+        excluded = _why_excluded(file.name, options.exclude)
+        if excluded is None:
             found[file.name] = file
         else:
-            counts[f"by --exclude {shlex.quote(pattern)}"] += 1
+            counts[excluded] += 1
     saved = _saved_splits(storage, [name for name in found if is_arrow(name)])
     for name in [name for name in found if is_arrow(name) and name not in saved and not options.pattern]:
         del found[name]
@@ -43,9 +42,11 @@ def find_files(storage: Storage, options: SourceOptions) -> tuple[list[StoredFil
     return [found[name] for name in names], counts
 
 
-def _is_excluded(name: str, pattern: str) -> bool:
+def _why_excluded(name: str, exclude: Sequence[str]) -> str | None:
+    """Return what to count a file under that is left out by its own path or that of a folder above it."""
     parts = name.split("/")
-    return any(is_match("/".join(parts[:count]), pattern) for count in range(1, len(parts) + 1))
+    above = ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
+    return next((reason for each in above if (reason := why_excluded(each, exclude)) is not None), None)
 
 
 def _splits(storage: Storage, names: Iterable[str], saved: dict[str, str]) -> dict[str, set[str]]:

@@ -19,6 +19,7 @@ from tagllm_cli.sources.parquet.row_files import ARROW_ENDING, PARQUET_ENDING, R
 from tagllm_cli.sources.parquet.row_ids import Hashes, RowNames, SharedIds, hashes_of, is_same
 from tagllm_cli.sources.parquet.row_listing import all_names, image_of, list_rows, place_of, placeholder
 from tagllm_cli.sources.parquet.row_reader import OpenFiles, Row, RowReader
+from tagllm_cli.sources.storage.file_names import why_excluded
 from tagllm_cli.sources.storage.storage import Storage, StoredFile
 
 _OPEN_FILES = 2  # that are kept open, for the rows near the last one
@@ -92,7 +93,11 @@ class Parquet:
                 if is_label_table(file.schema):
                     counts[_LABEL_TABLE] += 1
                 else:
-                    yield from self._listed(shard, file)
+                    for image in self._listed(shard, file):
+                        if excluded := self._why_excluded(image):
+                            counts[excluded] += 1
+                        else:
+                            yield image
         except ReadFailure:
             yield placeholder(shard)
         self._note(shard, counts)
@@ -210,6 +215,11 @@ class Parquet:
     def _listed(self, shard: Shard, file: RowFile) -> Iterator[Image]:
         return list_rows(shard, file, self._columns(file), self._shared_ids(shard.name))
 
+    def _why_excluded(self, image: Image) -> str | None:
+        """Return what to count a row under that --exclude leaves out by the image's own path, or by its id."""
+        own = image.id.removeprefix(f"{image.shard}/")
+        return why_excluded(f"{image.shard}/{own}", self._options.exclude)
+
     def _shared_ids(self, name: str) -> Set[int] | None:
         """Return the hashes of ids that several files have, None where a file's images are not named by an id alone."""
         if not self._options.id_column or is_arrow(name):
@@ -262,7 +272,7 @@ class Parquet:
 
     def _all_rows(self, shard: Shard) -> Generator[tuple[Image, bytes | ReadFailure | Row]]:
         """Yield the rows of an Arrow file as `images` lists them, reading it once."""
-        namer = RowNames()
+        namer, counts = RowNames(), Counter[str]()
         try:
             with self._opened(shard.name) as file:
                 reader = RowReader(file, self._columns(file), shard.version)
@@ -273,10 +283,13 @@ class Parquet:
                     if isinstance(found, ReadFailure):
                         raise found
                     image = image_of(shard, row, found.own, namer.name(row, found.own), None)
-                    yield image, _content(found)
+                    if excluded := self._why_excluded(image):
+                        counts[excluded] += 1
+                    else:
+                        yield image, _content(found)
         except ReadFailure as failure:
             yield placeholder(shard), failure
-        self._note(shard, Counter())
+        self._note(shard, counts)
 
     def _linked(self, name: str, row: Row) -> bytes:
         return read_linked(self._storage, name, row.path or "")

@@ -29,14 +29,19 @@ def why_left_out(path: str, is_folder: bool, exclude: Sequence[str]) -> str | No
     >>> why_left_out("a/b.jpg", False, ()), why_left_out("a/b.MP4", False, ()), why_left_out("a/@eaDir", True, ())
     (None, '.mp4', '@eaDir/')
     """
-    pattern = next((each for each in exclude if is_match(path, each)), None)
-    if pattern is not None:
-        return f"by --exclude {shlex.quote(pattern)}"
+    if excluded := why_excluded(path, exclude):
+        return excluded
     name = path.rpartition("/")[2]
     if is_folder:
         return f"{name}/" if name.lower() in SYSTEM_FOLDERS else None
     ending = os.path.splitext(name)[1].lower()
     return None if ending in EXTENSIONS else group_of(name, ending)
+
+
+def why_excluded(path: str, exclude: Sequence[str]) -> str | None:
+    """Return what to count a path under that a glob of `exclude` leaves out; None: none does."""
+    pattern = next((each for each in exclude if is_match(path, each)), None)
+    return None if pattern is None else f"by --exclude {shlex.quote(pattern)}"
 
 
 def group_of(name: str, ending: str) -> str:

@@ -11,6 +11,8 @@ import socket
 import threading
 import time
 import weakref
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tagllm_cli.records import Failure
@@ -30,6 +32,7 @@ TOTAL_S = 90.0  # for one image, all attempts together, once its turn at the hos
 _CONNECT_S, _SILENCE_S = 10.0, 30.0
 _REDIRECTS = 10
 _WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # before each further attempt
+_LOST_IMAGES = 3  # that are given up before a host gets one attempt for each further image, until it answers again
 _SNIFFED = 64  # bytes that tell a web page from an image
 _PAGES = re.compile(r"text/html|application/(xhtml\+xml|json)|text/(xml|plain)|application/xml", re.IGNORECASE)
 _ENCODED = re.compile(r"[!#-;=?-\[\]_a-z~%]+")  # a URL that can be sent as it is: a signature covers its spelling
@@ -40,9 +43,10 @@ def fetch(url: str) -> bytes:
     """Return the bytes that an http(s) URL leads to; `url` may be without the secrets that `hide` took out of it.
 
     Transient failures (no connection, 408, 425, 429, 5xx; not an unknown host) are tried again within TOTAL_S, as the
-    server's Retry-After says. Raises ReadFailure: `vanished` (404, 410), `forbidden` (401, 403), `unreachable`,
-    `too_large` (more than MAX_FILE_BYTES, which are not read), `not_an_image` (a web page or JSON), `unreadable`
-    (redirects without end, another status), `bad_name` (no URL). For threads: all share one event loop.
+    server's Retry-After says, and not where the host has failed for several images and answered none since.
+    Raises ReadFailure: `vanished` (404, 410), `forbidden` (401, 403), `unreachable`, `too_large` (more than
+    MAX_FILE_BYTES, which are not read), `not_an_image` (a web page or JSON), `unreadable` (redirects without end,
+    another status), `bad_name` (no URL). For threads: all share one event loop.
     """
     return _Loop.get().run(url)
 
@@ -64,6 +68,7 @@ class _Loop:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fetch", daemon=True)
         self._session: aiohttp.ClientSession | None = None
+        self._lost: Counter[str] = Counter()  # images given up, by host, since it last answered
         self._hosts: weakref.WeakValueDictionary[str, asyncio.Semaphore] = weakref.WeakValueDictionary()
         self._thread.start()
         atexit.register(self._close)
@@ -91,12 +96,20 @@ class _Loop:
             raise ReadFailure("bad_name", f"{public_url(url)} is no URL of a web server")
         turn = self._hosts.setdefault(host, asyncio.Semaphore(PER_HOST))
         async with turn:
-            return await self._attempts(target, public_url(url))
+            place = f"{host}:{target.port}"
+            waits_s = _WAITS_S if self._lost[place] < _LOST_IMAGES else ()
+            try:
+                data = await self._attempts(target, public_url(url), waits_s)
+            except ReadFailure as failure:
+                self._lost[place] = self._lost[place] + 1 if failure.kind == "unreachable" else 0
+                raise
+            self._lost[place] = 0
+            return data
 
-    async def _attempts(self, target: object, shown: str) -> bytes:
+    async def _attempts(self, target: object, shown: str, waits_s: Sequence[float]) -> bytes:
         deadline = time.monotonic() + TOTAL_S
         reason = ""
-        for wait_s in (*_WAITS_S, None):
+        for wait_s in (*waits_s, None):
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 break

@@ -302,7 +302,7 @@ def test_what_is_excluded_is_counted(root: Path) -> None:
     (root / "m.txt").write_text("a.jpg\nsub/c d.jpg\nhttps://host/x.gif\n")
     source = open_source(str(root / "m.txt"), SourceOptions(exclude=("*.gif", "sub/**")))
     assert [image.id for image in list_images(source)] == ["a.jpg"]
-    assert dict(source.left_out) == {"by --exclude *.gif": 1, "by --exclude sub/**": 1}
+    assert dict(source.left_out) == {"by --exclude '*.gif'": 1, "by --exclude 'sub/**'": 1}
 
 
 def test_manifests_that_are_not_one_file(root: Path) -> None:

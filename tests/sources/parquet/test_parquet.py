@@ -256,3 +256,21 @@ def test_options_and_secrets_of_the_description(tmp_path: Path) -> None:
     info = source_of(tmp_path, "mask", "key").describe()
     assert (info.kind, info.uri) == ("parquet", str(tmp_path))
     assert info.options == {"image_column": "mask", "id_column": "key"}
+
+
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+def test_rows_are_excluded_by_their_own_paths(tmp_path: Path, ending: str) -> None:
+    names = ["cat.jpg", "cat.seg.png", "dog.jpg"]  # `datasets` keeps no folders
+    rows = {"image": [{"bytes": name.encode(), "path": name} for name in names]}
+    if ending == "parquet":
+        put(tmp_path, rows)
+    else:
+        features = datasets.Features({"image": datasets.Image()})
+        datasets.Dataset.from_dict(rows, features).save_to_disk(tmp_path)
+    source = source_of(tmp_path, exclude=("*.seg.png", "**/dog.*"))
+    (only,) = [data for shard in source.shards() for _, data in source.stream(shard)]
+    assert only == b"cat.jpg"
+    assert {what: count for what, count in source.left_out.items() if "exclude" in what} == {
+        "by --exclude '*.seg.png'": 1,
+        "by --exclude '**/dog.*'": 1,
+    }

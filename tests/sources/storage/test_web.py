@@ -50,6 +50,17 @@ def test_an_image_is_fetched(server: WebServer) -> None:
     assert fetch(f"{server.url}/moved.png") == IMAGE
 
 
+def test_a_host_that_answers_nothing_is_asked_once_per_image_until_it_answers(server: WebServer) -> None:
+    for number in range(5):
+        server.on(f"/{number}.png", Reply(503))
+        assert failure(f"{server.url}/{number}.png").kind == "unreachable"
+    assert [server.count(f"/{number}.png") for number in range(5)] == [3, 3, 3, 1, 1]
+    assert fetch(f"{server.url}/a.png") == IMAGE
+    server.on("/5.png", Reply(503))
+    assert failure(f"{server.url}/5.png").kind == "unreachable"
+    assert server.count("/5.png") == 3
+
+
 def test_a_host_that_no_resolver_knows_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
