@@ -100,13 +100,14 @@ def run_job(job: Job, options: RunOptions, reporter: Reporter) -> Summary | DryR
             if options.replan:
                 notes.append(f"--replan: {found.requests:,} requests about {found.images:,} images are to be asked")
             if options.offline and not options.missing_unknown:
-                _refuse(found)
+                _refuse(found, evidence.meta("unread", derived=True) or 0)
         for note in notes:
             reporter.note(note)
         stats, usage = RunStats(), Usage()
         if not options.offline:
             stats, usage = _ask(job, plan, stage, evidence, keys, options, reporter)
             if listing.unread:  # what is in these shards is known only now
+                evidence.set_meta("unread", listing.unread - stats.shards, revises=False)
                 _look_again(job, evidence, options, stats, told, reporter)
         counts = _materialize_after(stats, job, plan, stage, evidence, keys, options)
         if counts.pending and not options.offline and stats.is_complete and reopen_incomplete(stage, evidence, keys):
@@ -241,6 +242,8 @@ def _merge(
     if not options.allow_gone:
         check_gone(job.source, listing.gone, listing.known)
     evidence.merge(complete=options.complete, by_hash=options.by_hash)
+    if options.complete and listing.unread != (evidence.meta("unread", derived=True) or 0):
+        evidence.set_meta("unread", listing.unread, revises=False)
     if (source := asdict(job.source.describe())) != evidence.meta("source", derived=True):
         evidence.set_meta("source", source, revises=False)
     return listing
@@ -273,7 +276,12 @@ def _ask(
     return stats, scheduler.usage
 
 
-def _refuse(found: PendingCounts) -> None:
+def _refuse(found: PendingCounts, unread: int) -> None:
+    if unread:
+        raise OfflineError(
+            f"{unread:,} shards were never read to their end, so not all images are on record",
+            "Run once without --offline, or do without them with --missing unknown.",
+        )
     if found.requests:
         raise OfflineError(
             f"{found.requests:,} answers about {found.images:,} images are missing, and --offline asks nothing",

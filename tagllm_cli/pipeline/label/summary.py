@@ -117,8 +117,10 @@ class Summary:
         mean = rows.labels / max(1, rows.ok + rows.partial)
         unsure = f", {rows.unknown:,} unknown" if rows.unknown else ""
         strange = f", {rows.unmatched:,} answers outside the vocabulary" if rows.unmatched else ""
+        left = self.listing.unread - self.stats.shards
+        unread = f"; {left:,} shards are not read yet" if left > 0 else ""
         return [
-            f"{self.out}: {rows.total:,} images ({state})",
+            f"{self.out}: {rows.total:,} images ({state}){unread}",
             f"{rows.labels:,} {labels}, {mean:.2f} per image{unsure}{strange}",
             self._requests(),
             *self._failures(),

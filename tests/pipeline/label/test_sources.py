@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import sqlite3
+from collections.abc import AsyncGenerator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tagllm_cli.errors import SourceError, StoppedRunError, TableError
+from tagllm_cli.errors import InterruptedRunError, OfflineError, SourceError, StoppedRunError, TableError
 from tagllm_cli.pipeline.label.job import RunOptions
 from tagllm_cli.pipeline.label.listing import Part
 from tagllm_cli.pipeline.label.run import run_job
@@ -20,6 +23,7 @@ from tagllm_cli.sources.base import SourceOptions
 from tagllm_cli.store.table import open_table
 from tests.support.object_store import expired_after, object_store
 from tests.support.packing import PLACES, files_below, packed, parquet_of, shards_of, tar_of
+from tests.support.rule_engine import RuleEngine
 from tests.support.web_server import Reply, WebServer
 from tests.support.workspace import Workspace
 
@@ -333,3 +337,25 @@ def test_shards_without_an_image_are_an_error_that_says_what_is_in_them(workspac
             workspace.candidates()
         assert not workspace.out.exists()
     assert where or "4 .json" in caught.value.hint
+
+
+def test_shards_that_an_interrupted_run_did_not_reach_are_told_and_missed_offline(workspace: Workspace) -> None:
+    class Interrupted(RuleEngine):
+        async def ask(self, picture: Any, requests: Any) -> AsyncGenerator[Any]:
+            async for pair in super().ask(picture, requests):
+                yield pair
+            if len(self.asked) == 6 * EACH:
+                os.kill(os.getpid(), signal.SIGINT)
+                await asyncio.sleep(0.05)
+
+    on(workspace, "tar on S3")
+    workspace.engine = Interrupted(capacity=EACH)
+    summary = workspace.candidates()
+    assert isinstance(summary.error, InterruptedRunError)
+    assert summary.lines()[0].endswith("shards are not read yet")
+    with pytest.raises(OfflineError, match="shards were never read to their end"):
+        workspace.candidates(offline=True)
+    assert workspace.candidates(offline=True, missing_unknown=True).rows.total < IMAGES
+    workspace.engine = RuleEngine()
+    assert workspace.candidates().rows.ok == IMAGES
+    assert workspace.candidates(offline=True).rows.ok == IMAGES
