@@ -5,10 +5,13 @@ Images that a manifest names by URL lie at many hosts: one that is down takes it
 
 from __future__ import annotations
 
+import re
+
 from tagllm_cli.errors import SourceError
 from tagllm_cli.records import Image
 from tagllm_cli.sources.base import STORAGE_KINDS, ReadFailure, Source
 
+_URL = re.compile(r": (https?://\S+)$")  # at the end of what the fetching of a URL says
 MOST_FAILURES = 16  # one after the other
 MOST_HOSTS = 8  # that these are at, where images have URLs of their own
 
@@ -17,7 +20,6 @@ class StorageWatch:
     """Looks at what is read, in order."""
 
     def __init__(self, source: Source) -> None:
-        self._source = source
         self._own_host = _host(source.describe().uri)
         self._in_storage = self._elsewhere = 0  # failures since the last image that the storage is not to blame for
         self._hosts: set[str] = set()
@@ -28,7 +30,7 @@ class StorageWatch:
             self._in_storage = self._elsewhere = 0
             self._hosts.clear()
             return
-        host = _host(self._source.locate(image) or "")
+        host = _host(_place(image, data))
         if host in ("", self._own_host):
             self._in_storage += 1
         else:
@@ -39,6 +41,14 @@ class StorageWatch:
                 f"the last {self._in_storage + self._elsewhere} images cannot be read: {data.kind}: {data.message}",
                 "Look at the connection and the credentials.",
             )
+
+
+def _place(image: Image, failure: ReadFailure) -> str:
+    """Return the URL that a failure is about: the image's own, or that of a row, which the message names; else ""."""
+    if "://" in image.uri:
+        return image.uri
+    named = _URL.search(failure.message)
+    return "" if named is None else named[1]
 
 
 def _host(place: str) -> str:

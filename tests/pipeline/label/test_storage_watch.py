@@ -47,6 +47,12 @@ def test_many_urls_of_few_dead_hosts_end_no_run(manifest: Source, hosts: int) ->
     assert ends_after(manifest, urls(1000, hosts)) is None
 
 
+def test_rows_that_name_urls_of_a_dead_host_end_no_run(tmp_path: Path) -> None:
+    rows = [Image(f"a.parquet/{number}", f"a.parquet#{number}", shard="a.parquet") for number in range(100)]
+    dead = ReadFailure("unreachable", "Connection refused: https://gone.example/1.jpg")
+    assert ends_after(Folder(tmp_path), rows, dead) is None
+
+
 @pytest.mark.parametrize(("hosts", "end"), [(MOST_HOSTS, MOST_FAILURES), (20, MOST_FAILURES), (1000, MOST_FAILURES)])
 def test_no_connection_to_any_host_ends_a_run(manifest: Source, hosts: int, end: int) -> None:
     assert ends_after(manifest, urls(1000, hosts)) == end
