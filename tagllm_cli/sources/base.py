@@ -177,6 +177,14 @@ def read_all(source: Source, images: Iterable[Image]) -> Iterator[tuple[Image, b
             yield from source.stream(Shard(shard), chunk)
 
 
+def read_one_by_one(
+    source: Source, shard: Shard, images: Sequence[Image] | None
+) -> Iterator[tuple[Image, bytes | ReadFailure]]:
+    """Yield what `Source.stream` does, for images that are files of their own."""
+    for image in source.images(shard) if images is None else images:
+        yield image, read_or_failure(source, image)
+
+
 def read_or_failure(source: Source, image: Image) -> bytes | ReadFailure:
     """Return what `read` returns or raises."""
     try:

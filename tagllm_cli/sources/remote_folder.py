@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from tagllm_cli.records import Image, Shard, SourceInfo
-from tagllm_cli.sources.base import DEFAULT_OPTIONS, ReadFailure, SourceOptions, read_or_failure
+from tagllm_cli.sources.base import DEFAULT_OPTIONS, ReadFailure, SourceOptions, read_one_by_one
 from tagllm_cli.sources.storage.file_names import why_left_out
 from tagllm_cli.sources.storage.remote import RemoteFiles
 from tagllm_cli.sources.storage.storage import Storage
@@ -60,8 +60,7 @@ class RemoteFolder:
         self, shard: Shard, images: Sequence[Image] | None = None
     ) -> Iterator[tuple[Image, bytes | ReadFailure]]:
         """Yield the images with their bytes, one file after the other."""
-        for image in self.images(shard) if images is None else images:
-            yield image, read_or_failure(self, image)
+        return read_one_by_one(self, shard, images)
 
     def shard_of(self, uri: str) -> str:
         """Return the name of the only shard."""

@@ -64,13 +64,14 @@ def check_writable_path(path: Path, kind: type[UsageError] = UsageError, *, may_
 
 
 def check_free_space(folder: Path) -> None:
-    """Raise TableError where a folder has no room for LEAST_ROOM bytes, or takes none. Leaves nothing behind."""
+    """Raise TableError where a folder has less than LEAST_ROOM bytes free, or is not writable. Leaves no file."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(LEAST_ROOM))
     except OSError as error:
         raise TableError(
-            f"{folder} has no room for {LEAST_ROOM >> 20} MiB: {error.strerror}", "Free some space; nothing was asked."
+            f"{folder} has less than {LEAST_ROOM >> 20} MiB of free space: {error.strerror}",
+            "Free some space; nothing was asked.",
         ) from error
 
 

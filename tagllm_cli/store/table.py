@@ -64,7 +64,7 @@ class Table:
             yield from _rows(batch, self.path)
 
     def batches(self, rows: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Yield Arrow batches of at most so many rows, with all columns or some."""
+        """Yield Arrow batches of up to `rows` rows, with all columns or some."""
         with _readable(self.path), pq.ParquetFile(self.path) as file:
             yield from file.iter_batches(batch_size=rows, columns=columns)
 

@@ -21,7 +21,7 @@ class BadResponseError(Exception):
 def parse_json(body: bytes) -> Any:
     """Return the JSON in a body: UTF-8, 16 or 32, with a mark or without, compressed or not. Raises ValueError."""
     try:
-        if body.startswith(_GZIP):  # without a header that says so
+        if body.startswith(_GZIP):  # the Content-Encoding header is missing
             body = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS).decompress(body, MOST_BYTES)
         return json.loads(body)
     except (zlib.error, RecursionError) as error:

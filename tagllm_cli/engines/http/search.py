@@ -33,7 +33,7 @@ class Search:
         self._pause, self._pause_s = pause, pause_s
 
     async def find(self, server: Server) -> frozenset[str] | str:
-        """Return a server's models, after several tries why there are none; `server.reason` says so, too.
+        """Return a server's models, or the reason why several attempts found none; `server.reason` is set to it, too.
 
         Raises:
             EndpointError: the address is not an API that can be used.

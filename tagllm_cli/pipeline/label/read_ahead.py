@@ -207,7 +207,7 @@ class _Threads:
         self._count = 0
 
     def submit(self, function: Callable[[], Any], most: int) -> asyncio.Future[Any]:
-        """Return what a call will return, made in one of at most so many threads."""
+        """Return the future of a call that is made in a thread; no more than `most` threads are started."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
 

@@ -133,7 +133,7 @@ class Scheduler:
             self._progress.trouble(self._engine.trouble)
 
     async def _admit(self, listed_only: bool) -> None:
-        """Start a task for every image that lacks responses, as room permits, and wait for all of them."""
+        """Start a task for every image that lacks responses, within the limits, and wait for all of them."""
         tasks: set[asyncio.Task[None]] = set()
         images = 0
         ahead = ReadAhead(self._source, self._reads.work(listed_only=listed_only))

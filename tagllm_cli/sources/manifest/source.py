@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from tagllm_cli.errors import SourceError
 from tagllm_cli.records import Image, Shard, SourceInfo
-from tagllm_cli.sources.base import DEFAULT_OPTIONS, ReadFailure, SourceOptions, read_or_failure
+from tagllm_cli.sources.base import DEFAULT_OPTIONS, ReadFailure, SourceOptions, read_one_by_one
 from tagllm_cli.sources.folder import is_below
 from tagllm_cli.sources.manifest.rows import Row, is_url, read_rows
 from tagllm_cli.sources.manifest.text import ManifestText
@@ -134,8 +134,7 @@ class Manifest:
         self, shard: Shard, images: Sequence[Image] | None = None
     ) -> Iterator[tuple[Image, bytes | ReadFailure]]:
         """Yield the images with their bytes, one after the other."""
-        for image in self.images(shard) if images is None else images:
-            yield image, read_or_failure(self, image)
+        return read_one_by_one(self, shard, images)
 
     def shard_of(self, uri: str) -> str:
         """Return the name of the only shard."""

@@ -16,6 +16,7 @@ from tagllm_cli.sources.base import (
     STORAGE_KINDS,
     ReadFailure,
     SourceOptions,
+    read_one_by_one,
     read_or_failure,
     summarize_left_out,
 )
@@ -128,8 +129,7 @@ class Tar:
     ) -> Iterator[tuple[Image, bytes | ReadFailure]]:
         """Yield the images with their bytes; a remote shard is opened once and read from front to back."""
         if self.storage.is_local:
-            for image in self.images(shard) if images is None else images:
-                yield image, read_or_failure(self, image)
+            yield from read_one_by_one(self, shard, images)
         elif images is None:
             for image, data in self._listed(shard, reads=True):
                 assert data is not None

@@ -395,7 +395,7 @@ def test_on_a_full_disk_no_engine_is_started(done: Workspace, monkeypatch: pytes
     monkeypatch.setattr(tempfile, "TemporaryFile", on_a_full_disk)
     assert (done.candidates().rows.ok, full) == (IMAGES, [])  # nothing to ask, nothing to write
     done.paint(100, "new.png")
-    with pytest.raises(TableError, match="has no room for 4 MiB: No space left on device"):
+    with pytest.raises(TableError, match="has less than 4 MiB of free space: No space left on device"):
         done.candidates()
     assert (full, done.engine.started, snapshot(done.out.parent)) == ([done.out.parent], 0, before)
 

@@ -14,7 +14,6 @@ from s3fs import S3FileSystem  # type: ignore[import-untyped]
 from tagllm_cli.errors import SourceError
 from tagllm_cli.sources.base import ReadFailure, SourceOptions, list_images, read_all
 from tagllm_cli.sources.registry import open_source
-from tagllm_cli.sources.storage import remote_errors
 from tagllm_cli.sources.storage.storage import Storage
 from tests.support.object_store import ObjectStore, expired_after, object_store
 
@@ -55,16 +54,6 @@ def below_a_key(tmp_path: Path) -> str:
 @pytest.fixture(params=[on_disk, in_bucket, below_a_key], ids=lambda each: each.__name__)
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     return Storage(request.param(tmp_path))
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_errors, "_FIRST_WAIT_S", 0.01)
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_errors, "PATIENCE_S", 0.0)
 
 
 def names(storage: Storage, pattern: str = "") -> list[str]:

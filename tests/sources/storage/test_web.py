@@ -31,7 +31,7 @@ def server() -> Iterator[WebServer]:
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "_WAITS_S", (0.01, 0.02))
 
 

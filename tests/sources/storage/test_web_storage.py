@@ -16,16 +16,6 @@ from tagllm_cli.sources.storage.url_secrets import hide
 from tests.support.web_server import Reply, WebServer, cut_file, redirect
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_errors, "_FIRST_WAIT_S", 0.01)
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_errors, "PATIENCE_S", 0.0)
-
-
 def kind(operation: Callable[[], object]) -> str:
     with pytest.raises(ReadFailure) as caught:
         operation()
