@@ -60,7 +60,7 @@ format: $(READY) ## rewrite the sources as `make check` wants them
 	$(RUN) -m ruff format .
 
 kills: $(READY) ## kill each labeling command 100 times, and report what is asked again (KILLS=100)
-	TAGLLM_KILLS=$(KILLS) $(RUN) -m pytest -q -o faulthandler_timeout=0 tests/cli/test_kills.py
+	TAGLLM_KILLS=$(KILLS) $(RUN) -m pytest -q -o timeout=0 -o faulthandler_timeout=0 tests/cli/test_kills.py
 
 bench: $(READY) ## measure speed, memory and start-up against their goals
 	$(RUN) -m tests.bench
