@@ -13,7 +13,8 @@ from tagllm_cli.engines.base import Usage
 from tagllm_cli.errors import InterruptedRunError, StoppedRunError
 from tagllm_cli.pipeline.label import budget, worker
 from tagllm_cli.pipeline.label.budget import Limits
-from tagllm_cli.records import DecodedImage, Failure, Request, Response
+from tagllm_cli.records import DecodedImage, Failure, ImageInfo, Request, Response
+from tagllm_cli.sources.decode import decode
 from tests.support.packing import packed
 from tests.support.rule_engine import RuleEngine
 from tests.support.workspace import Workspace, recorded
@@ -47,8 +48,12 @@ def expected(tmp_path: Path, workspace: Workspace) -> Workspace:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Count how often an image is decoded."""
     decoded: list[int] = []
-    decode = worker.decode
-    monkeypatch.setattr(worker, "decode", lambda *args: (decoded.append(1), decode(*args))[1])
+
+    def counted(data: bytes, max_pixels: int) -> tuple[ImageInfo, DecodedImage | None]:
+        decoded.append(len(data))
+        return decode(data, max_pixels)
+
+    monkeypatch.setattr(worker, "decode", counted)
     return decoded
 
 
