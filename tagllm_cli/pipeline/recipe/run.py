@@ -67,7 +67,10 @@ class Work:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a run came to. `labels` is None where the first stage's end left no second one."""
+    """What a run came to; `began` and `ended` are seconds since the epoch.
+
+    `labels` is None where the first stage's end left no second one.
+    """
 
     out: Path
     candidates: Summary
@@ -77,6 +80,7 @@ class Outcome:
     exports: list[StepResult] = field(default_factory=list)
     skipped: Sequence[str] = ()
     error: TagllmError | None = None
+    ended: float = 0.0
 
     @property
     def stages(self) -> Sequence[Summary]:
@@ -96,13 +100,12 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         """Return the report: plain JSON values, times in UTC."""
-        now = time.time()
         return {
             "tagllm": tagllm_cli.__version__,
             "table": str(self.out),
             "began": _utc(self.began),
-            "ended": _utc(now),
-            "seconds": round(now - self.began, 3),
+            "ended": _utc(self.ended),
+            "seconds": round(self.ended - self.began, 3),
             "exit_code": 0 if self.error is None else self.error.exit_code,
             "error": None if self.error is None else self.error.to_json(),
             "candidates": self.candidates.to_json(),
@@ -172,6 +175,7 @@ def run_work(work: Work, reporter: Reporter, redact: Callable[[str], str]) -> Ou
         if outcome.asked == 0:
             raise
         outcome.error = TagllmError(f"the labels are written, and then: {error.message}", error.hint)
+    outcome.ended = time.time()
     try:
         write_report(work.out, outcome.to_json(), redact)
     except TableError as error:
