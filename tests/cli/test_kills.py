@@ -1,7 +1,7 @@
 """`kill -9` at random moments: the same tables, no recorded answer asked for again, and few of those that were sent.
 
 `make kills` does it 100 times with each command, 25 times with each kind of shards, and prints a report; TAGLLM_KILLS
-sets another number. `run` leaves both tables; it is killed as often from a folder and from tar shards.
+sets another number. `run` leaves both tables: half of its kills fall on a folder, half on tar shards.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("TAGLLM_KILLS", "15"))
 KILLS_OF_SHARDS = int(os.environ.get("TAGLLM_KILLS", "40")) // 4
-KILLS_OF_RUN = int(os.environ.get("TAGLLM_KILLS", "20"))
+KILLS_OF_RUN = int(os.environ.get("TAGLLM_KILLS", "20")) // 2
 SHARDS = ("tar", "parquet", "tar on S3", "parquet on S3")
 RUNS = {"run": "images", "run from tar": "tar"}
 MOST_LOST = 64  # answers that were sent and are asked for again, per kill
@@ -175,10 +175,11 @@ def killed_until_done(world: World, command: str, out: Path, most: int, rng: Ran
         assert kept.isdisjoint(sent), "asked again after they were recorded"
         if process.exitcode == 0:
             assert rows(out) == world.rows[command]
-            assert len(world.rows[command]) == 1 + (command in RUNS)
-            again = world.start(command, out)
-            again.join(120)
-            assert (again.exitcode, len(world.ledger.sent)) == (0, before + len(sent)), "asked again when all was done"
+            if command in RUNS:
+                before = len(world.ledger.sent)
+                again = world.start(command, out)
+                again.join(120)
+                assert (again.exitcode, world.ledger.sent[before:]) == (0, [])
             return lost
         assert process.exitcode == -signal.SIGKILL
         kept = recorded(out, out.parent.with_name(f"{out.parent.name}-{len(lost)}"))
@@ -190,5 +191,6 @@ def test_the_kills_fall_while_something_is_asked(world: World) -> None:
 
 
 def test_run_leaves_what_both_commands_leave(world: World) -> None:
+    assert len(world.rows["run"]) == 2
     assert world.rows["run"] == world.rows["disambiguate"] + world.rows["candidates"]
     assert world.rows["run from tar"][1] == world.rows["tar"][0]
