@@ -334,6 +334,30 @@ MinMass = Annotated[
     ),
 ]
 
+# -- prices ------------------------------------------------------------------------------------------------------------
+
+GpuPrice = Annotated[
+    float | None,
+    _prices("--gpu-price", metavar="MONEY", min=0, help="Price of one GPU for an hour."),
+]
+PriceIn = Annotated[
+    float | None,
+    _prices("--price-in", metavar="MONEY", min=0, help="Price of a million prompt tokens, cached ones included."),
+]
+PriceOut = Annotated[
+    float | None,
+    _prices("--price-out", metavar="MONEY", min=0, help="Price of a million output tokens."),
+]
+HumanPrice = Annotated[
+    float,
+    _prices(
+        "--human-price",
+        metavar="MONEY",
+        min=0,
+        help="Price of 1,000 annotation units: one person looks at one image with up to 20 labels.",
+    ),
+]
+
 # -- run ---------------------------------------------------------------------------------------------------------------
 
 SourceOrPipeline = Annotated[
@@ -365,30 +389,6 @@ GateTruth = Annotated[
 ExportTo = Annotated[
     list[str] | None,
     _output("--export", metavar="FORMAT=PATH", help="Export the labels, as coco=labels.json; repeatable."),
-]
-
-# -- prices ------------------------------------------------------------------------------------------------------------
-
-GpuPrice = Annotated[
-    float | None,
-    _prices("--gpu-price", metavar="MONEY", min=0, help="Price of one GPU for an hour."),
-]
-PriceIn = Annotated[
-    float | None,
-    _prices("--price-in", metavar="MONEY", min=0, help="Price of a million prompt tokens, cached ones included."),
-]
-PriceOut = Annotated[
-    float | None,
-    _prices("--price-out", metavar="MONEY", min=0, help="Price of a million output tokens."),
-]
-HumanPrice = Annotated[
-    float,
-    _prices(
-        "--human-price",
-        metavar="MONEY",
-        min=0,
-        help="Price of 1,000 annotation units: one person looks at one image with up to 20 labels.",
-    ),
 ]
 
 # -- evaluate, export --------------------------------------------------------------------------------------------------

@@ -108,6 +108,7 @@ class JobRun:
         self._plan, self._notes = pin(job, evidence, options)
         self._keys = RequestKeys(self._plan.context())
         self._told: list[str] = []  # what was left out
+        self._followers: Sequence[StageRun] = ()
 
     def run(self) -> Summary | DryRun:
         """See `run_job`."""
@@ -168,7 +169,10 @@ class JobRun:
 
     def _summary(self, counts: RowCounts, stats: RunStats, usage: Usage, listing: SourceChanges) -> Summary:
         job, verdict = self._job, _verdict(counts, stats, self._options)
-        seconds = time.monotonic() - self._began
+        # A stage that was asked in the pass of another one takes its share of the engine's time from there.
+        seconds = time.monotonic() - self._began - sum(each.stats.seconds for each in self._followers)
+        if self._before is not None:
+            seconds += self._before.stats.seconds
         summary = Summary(job.command, job.out, counts, stats, usage, listing, seconds, job.next_command, verdict)
         logger.info("%s ended: %s, error: %s", job.command, counts, verdict)
         if stats.asked or stats.images:
@@ -256,12 +260,12 @@ class JobRun:
         if not images and not unread:
             return RunStats(), Usage()
         check_free_space(job.evidence.absolute().parent)
-        if self._before is None:
-            evidence.start_run(job.command, tagllm_cli.__version__)
+        evidence.start_run(job.command, tagllm_cli.__version__)
         run = StageRun(self._stage, evidence, self._keys)
+        self._followers = self._session.follow(self._plan)
         with self._reporter.watching(job.command, images, unread) as progress:
             scheduler = Scheduler(
-                [run, *self._session.follow(self._plan)],
+                [run, *self._followers],
                 job.source,
                 lambda: self._session.engine(job, self._plan),
                 Settings(self._plan.max_pixels, job.expects_same_bytes),

@@ -118,7 +118,7 @@ class Scheduler:
             self._progress.trouble(self._worker.engine.trouble)
             if self._left_at and time.monotonic() - self._left_at > LEAVE_SECONDS:
                 self._worker.fail(self._budget.error())
-            elif not self._budget.look(self._worker.engine.seconds, self.usage):
+            elif not self._budget.look(self.usage, self.stats.gpus):
                 self._leave()
 
     def _leave(self) -> None:
@@ -143,7 +143,7 @@ class Scheduler:
             worker.error = worker.error or error
         finally:
             seconds = await worker.close()
-            self._budget.end_pass(seconds, self.usage)
+            self._budget.end_pass(self.usage)
             _share(seconds, self._stages)
 
     # -- the worker's host ----------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ class Scheduler:
         """Record which engine answers."""
         for each, recorder in zip(self._stages, self._recorders, strict=True):
             recorder.engine(engine.version)
-            each.stats.engine = engine.version
+            each.stats.engine, each.stats.gpus = engine.version, engine.gpus
 
     def opened(self, image: PendingImage, info: ImageInfo) -> None:
         """Record what opening an image found out."""
