@@ -88,7 +88,7 @@ def run(
     from tagllm_cli.cli.redact import redact
     from tagllm_cli.errors import TableError
     from tagllm_cli.labeling.disambiguate import Thresholds
-    from tagllm_cli.pipeline.label.jobs import candidates_job, disambiguate_job
+    from tagllm_cli.pipeline.label.jobs import candidates_job, follow_up_job
     from tagllm_cli.pipeline.recipe.run import Work, candidate_table, dry_run, run_work
     from tagllm_cli.store.atomic import check_writable_path
     from tagllm_cli.store.run_lock import run_lock
@@ -100,28 +100,22 @@ def run(
         model, console, verbose=output.verbose, prompts=prompts, max_pixels=max_pixels, recording=recording
     )
     check_writable_path(out, TableError)
-    between = candidate_table(out)
     with contextlib.nullcontext() if options.dry_run else run_lock(out):
-        work = Work(
-            out,
-            candidates_job(
-                source,
-                vocab,
-                between,
-                models,
-                run_options,
-                **method.job_options(candidate_threshold),
-                source_options=listing.source_options(columns.image_column, columns.id_column),
-                source_format=listing.source_format,
-            ),
-            concepts,
-            lambda: disambiguate_job(
-                between, out, models, run_options, concepts=concepts, thresholds=Thresholds(threshold, min_mass)
-            ),
+        first = candidates_job(
+            source,
+            vocab,
+            candidate_table(out),
+            models,
             run_options,
-            _gates(truth, fail_under or (), min_overlap, recipe),
-            _exports(export or (), recipe),
+            **method.job_options(candidate_threshold),
+            source_options=listing.source_options(columns.image_column, columns.id_column),
+            source_format=listing.source_format,
         )
+        second = follow_up_job(
+            first, out, models, run_options, concepts=concepts, thresholds=Thresholds(threshold, min_mass)
+        )
+        gates, exports = _gates(truth, fail_under or (), min_overlap, recipe), _exports(export or (), recipe)
+        work = Work(first, second, run_options, gates, exports)
         show(dry_run(work, console) if options.dry_run else run_work(work, console, redact), console)
 
 
