@@ -22,7 +22,7 @@ from tagllm_cli.vocabulary.serialize import vocabulary_from_json
 
 _ENDS = {
     "InterruptedRunError": "interrupted",
-    "TooManyFailedError": "too many failed",
+    "TooManyFailedError": "failures",
     "StoppedRunError": "stopped",
 }
 
@@ -62,7 +62,7 @@ class TableReport:
         return max(by_now or 0, self.counts.labeled if self.counts else 0)
 
     def ended(self, run: RunRecord) -> str:
-        """Return how a run ended, in a word or three; `killed`: its process ended without another word."""
+        """Return how a run ended, in a word; `killed`: its process ended without another word."""
         if run.ended is not None:
             error = run.report.get("error")
             return _ENDS.get(error["kind"], "failed") if error else "done"

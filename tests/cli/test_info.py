@@ -114,7 +114,7 @@ def test_people_read_it(labeled: Workspace) -> None:
         "note:    the runs do not say how many GPUs they had: --gpu-price is taken as the price of all of them",
     ):
         assert line in result.stdout
-    assert re.search(r"^together +10 +0\.\d+ +3,100 +65% ", result.stdout, re.MULTILINE), result.stdout
+    assert re.search(r"^together +10 +0\.\d+ +3,100 +64% ", result.stdout, re.MULTILINE), result.stdout
     assert " of that (the paper says 1/1,000)" in result.stdout
     assert "ratio:   needs --gpu-price" in tagllm(f"info {labeled.out}").stdout
     alone = tagllm(f"info {labeled.labels_out} --price-in 0.2").stdout
@@ -165,7 +165,7 @@ def test_a_table_alone_tells_what_it_knows(labeled: Workspace) -> None:
 def test_tables_of_the_first_release(tmp_path: Path) -> None:
     candidates, labels = told(RELEASE / "c.parquet", RELEASE / "l.parquet", options="--price-in 1")["tables"]
     assert (of_runs(candidates)[1:], of_runs(labels)[1:]) == ((1680, 0, 140), (1260, 0, 21))
-    assert [run["end"] for run in candidates["runs"]] == ["too many failed"]
+    assert [run["end"] for run in candidates["runs"]] == ["failures"]
     assert candidates["runs"][0]["started"].endswith("+00:00")
 
 
@@ -176,11 +176,11 @@ def test_how_runs_ended_and_what_failed(workspace: Workspace) -> None:
     workspace.candidates()
     (found,) = told(workspace.out)["tables"]
     first, second = found["runs"]
-    assert (first["end"], first["requests"], first["failed_requests"]) == ("too many failed", 8, 8)
+    assert (first["end"], first["requests"], first["failed_requests"]) == ("failures", 8, 8)
     assert first["error"]["kind"] == "TooManyFailedError"
     assert (second["end"], second["failed_requests"], second["engine"]) == ("done", 0, "rules")
     shown = tagllm(f"info {workspace.out}").stdout
-    assert "too many failed" in shown
+    assert "failures" in shown
     assert "failed  prompt" in shown
 
 
