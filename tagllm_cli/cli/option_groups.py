@@ -19,7 +19,6 @@ import typer
 from tagllm_cli.cli.options import (
     AllowGone,
     Arms,
-    BinaryThreshold,
     ChatTemplateKwargs,
     Concurrency,
     Cooccurrence,
@@ -248,7 +247,17 @@ class MethodGroup:
     group_size: GroupSize = None
     cooccurrence: Cooccurrence = None
     min_votes: MinVotes = 1
-    threshold: BinaryThreshold = 0.5
+
+    def job_options(self, threshold: float) -> dict[str, Any]:
+        """Return what `candidates_job` takes of these; `threshold` is that of the strategy `binary`."""
+        return {
+            "strategy": self.strategy,
+            "arms": names(self.arms, "--arms", "cooccurring,disjoint"),
+            "group_size": self.group_size,
+            "cooccurrence": self.cooccurrence,
+            "min_votes": self.min_votes,
+            "threshold": threshold,
+        }
 
 
 @dataclass(frozen=True)

@@ -293,11 +293,15 @@ class Evidence:
         """Return those of the requests that have an answer."""
         return frozenset(found[0] for found in self._by_key("key", "response", keys))
 
-    def responses(self, keys: Sequence[bytes]) -> list[Response | None]:
-        """Return what is on record for each request: a response, a failure, or None where it was not asked yet."""
+    def answers(self, keys: Sequence[bytes]) -> dict[bytes, Response]:
+        """Return the answers that are on record."""
         columns = "key, text, finish, logprobs, prompt_tokens, cached_tokens, output_tokens"
         with damage_as_table_error(self._file.path):
-            found = {key: response_of(values) for key, *values in self._by_key(columns, "response", keys)}
+            return {key: response_of(values) for key, *values in self._by_key(columns, "response", keys)}
+
+    def responses(self, keys: Sequence[bytes]) -> list[Response | None]:
+        """Return what is on record for each request: a response, a failure, or None where it was not asked yet."""
+        found = self.answers(keys)
         if lacking := [key for key in keys if key not in found]:
             failures = self._by_key("key, kind, message", "failed_request", lacking)
             found.update({key: Response(failure=Failure(kind, message)) for key, kind, message in failures})
@@ -332,17 +336,18 @@ class Evidence:
 
     # -- runs -----------------------------------------------------------------------------------------------------
 
-    def start_run(self, command: str, version: str, engine: str | None = None) -> None:
+    def start_run(self, command: str, version: str, engine: str | None = None, *, has_clock: bool = True) -> None:
         """Open a run record; later responses are attributed to it. `version` is tagllm's, `engine` the engine's.
 
-        A second pass of the same run, before `end_run`, goes on with its record.
+        A second pass of the same run, before `end_run`, goes on with its record. `has_clock`: its time is not counted
+        elsewhere, by the run of another stage that goes on at the same time.
         """
         if self._progress is not None:
             return
         values = (command, version, time.time(), engine)
         self._file.query("INSERT INTO run (command, version, started, engine) VALUES (?, ?, ?, ?)", values)
         self._run = self._file.query("SELECT last_insert_rowid()")[0][0]
-        self._progress = RunProgress()
+        self._progress = RunProgress(has_clock=has_clock)
 
     def set_run_engine(self, version: str) -> None:
         """Add the engine's version to the run record: it is known once the engine has started."""

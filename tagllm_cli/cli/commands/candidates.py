@@ -15,9 +15,17 @@ from tagllm_cli.cli.option_groups import (
     RecordingGroup,
     RunGroup,
     SourceGroup,
-    names,
 )
-from tagllm_cli.cli.options import ChangedBy, ChangeDetection, Config, MaxPixels, Prompts, TableOut, Vocab
+from tagllm_cli.cli.options import (
+    BinaryThreshold,
+    ChangedBy,
+    ChangeDetection,
+    Config,
+    MaxPixels,
+    Prompts,
+    TableOut,
+    Vocab,
+)
 
 
 def candidates(
@@ -30,6 +38,7 @@ def candidates(
     out: TableOut,
     model: ModelGroup,
     method: MethodGroup,
+    threshold: BinaryThreshold = 0.5,
     listing: SourceGroup,
     columns: ColumnGroup,
     config: Config = None,
@@ -60,12 +69,7 @@ def candidates(
             model, console, verbose=output.verbose, prompts=prompts, max_pixels=max_pixels, recording=recording
         ),
         options,
-        strategy=method.strategy,
-        arms=names(method.arms, "--arms", "cooccurring,disjoint"),
-        group_size=method.group_size,
-        cooccurrence=method.cooccurrence,
-        min_votes=method.min_votes,
-        threshold=method.threshold,
+        **method.job_options(threshold),
         source_options=listing.source_options(columns.image_column, columns.id_column),
         source_format=listing.source_format,
     )
