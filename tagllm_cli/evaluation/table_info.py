@@ -129,6 +129,7 @@ class TableReport:
             "ended": None if run.ended is None else _time(run.ended),
             "end": self.ended(run),
             "error": run.report.get("error"),
+            "gpus": run.report.get("gpus"),
             **cost.to_json(),
             "price": _rounded(prices.of(cost)),
         }
@@ -184,7 +185,11 @@ class InfoReport:
             "tables": [table.to_json(self.prices) for table in self.tables],
             "prices": self.prices.to_json(),
             "stages": {name: _cost(cost, images, self.prices) for name, (cost, images) in self.stages.items()},
-            "together": {**self.together.to_json(), "per_1000_images": _rounded(self.per_1000_images)},
+            "together": {
+                **self.together.to_json(),
+                "price": _rounded(self.prices.of(self.together)),
+                "per_1000_images": _rounded(self.per_1000_images),
+            },
             "human": self.human.to_json(),
             "ratio": None if ratio is None else float(f"{ratio:.4g}"),
         }

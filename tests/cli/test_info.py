@@ -223,6 +223,20 @@ def test_a_run_under_way_and_a_killed_one_are_counted_and_left_alone(workspace: 
     assert "runs without an end, counted until their last answer (+): 1" in tagllm(f"info {workspace.out}").stdout
 
 
+def test_one_pass_for_both_stages_is_counted_once(workspace: Workspace) -> None:
+    tables = [workspace.out.with_name(name) for name in ("both.candidates.parquet", "both.parquet")]
+    with stub_server() as server:
+        line = f"run {workspace.images} --vocab {workspace.vocabulary} --out {tables[1]} --json"
+        took = tagllm(line, server.url)
+    assert took.exit_code == 0, took.output
+    report = told(*tables, options="--gpu-price 3600")
+    for path, found in zip(tables, report["tables"], strict=True):
+        assert ([run["end"] for run in found["runs"]], of_runs(found)) == (["done"], answers(path))
+    log = json.loads(tables[1].with_name("both.run.json").read_text())
+    assert report["together"]["price"] == pytest.approx(report["together"]["seconds"], rel=1e-3)
+    assert report["together"]["seconds"] <= log["seconds"] * 1.01
+
+
 def test_merged_tables_keep_the_runs_of_their_parts(workspace: Workspace, tmp_path: Path) -> None:
     parts = [tmp_path / f"part-{number}.parquet" for number in range(2)]
     for number, path in enumerate(parts):
