@@ -14,7 +14,7 @@ from tagllm_cli.evaluation.cost import Cost, HumanCost, Prices, per_1000
 from tagllm_cli.evaluation.label_counts import TableCounts, count_table
 from tagllm_cli.records import SourceInfo, Status
 from tagllm_cli.store.damage import damage_as_table_error
-from tagllm_cli.store.evidence_snapshot import EvidenceSnapshot, read_evidence
+from tagllm_cli.store.evidence_snapshot import EvidenceSnapshot, is_being_written, read_evidence
 from tagllm_cli.store.merge.parts import evidence_of
 from tagllm_cli.store.run_records import RunRecord
 from tagllm_cli.store.table import TableInfo, open_table
@@ -212,20 +212,26 @@ def report_table(path: Path) -> TableReport:
         evidence = read_evidence(evidence_of(path), progress=table is None)
     except TableError as error:
         if table is None:
-            raise
+            raise _not_yet(path) or error from error
         warning = f"{error.message}: what follows is from the table alone"
     if table is not None:
         if evidence is None and warning is None:
             warning = f"there is no evidence beside {path}: what runs asked and cost is not known"
         return TableReport(path, table.info, count_table(table), evidence, warning)
     if evidence is None or "plan" not in evidence.meta:
-        open_table(path)  # raises
-    assert evidence is not None
+        raise _not_yet(path) or TableError(f"there is no table at {path}", "Write it first, with `tagllm candidates`.")
     with damage_as_table_error(evidence.path):
         plan = evidence.meta["plan"]
         source = SourceInfo(**(evidence.meta.get("source") or {"kind": "folder", "uri": ""}))
         info = TableInfo(plan["stage"], source, vocabulary_from_json(plan["vocabulary"]), plan)
     return TableReport(path, info, None, evidence)
+
+
+def _not_yet(path: Path) -> TableError | None:
+    """Return the error for a table whose first run has just begun; None where none is under way."""
+    if not is_being_written(evidence_of(path)):
+        return None
+    return TableError(f"the first run of {path} has recorded nothing yet", "Try again in a moment.")
 
 
 def _cost(cost: Cost, images: int, prices: Prices) -> dict[str, Any]:
