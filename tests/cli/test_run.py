@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tagllm_cli.pipeline.recipe import run as recipe_run
 from tagllm_cli.store.run_lock import lock_path, run_lock
 from tests.support.command_line import one_object, tagllm
 from tests.support.faulty_proxy import FaultyProxy
@@ -266,18 +267,23 @@ def test_a_second_run_on_the_table_ends_at_once(desk: Desk) -> None:
 
 
 def test_the_lock_is_held_until_the_last_export(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tagllm_cli.pipeline.recipe import run as recipe_run
+    held: list[str] = []
 
-    held = []
-    for step in ("run_job", "check_gates", "export_labels"):
-        do = getattr(recipe_run, step)
-        monkeypatch.setattr(
-            recipe_run,
-            step,
-            lambda *words, do=do: (held.append(lock_path(Path("out/labels.parquet")).exists()), do(*words))[1],
-        )
+    def watched(name: str) -> Callable[..., Any]:
+        do = getattr(recipe_run, name)
+
+        def step(*arguments: Any) -> Any:
+            held.append(f"{name} {lock_path(Path('out/labels.parquet')).exists()}")
+            return do(*arguments)
+
+        return step
+
+    steps = ("run_both", "check_gates", "export_labels", "write_report")
+    for name in steps:
+        monkeypatch.setattr(recipe_run, name, watched(name))
     desk.types("run pipeline.yaml")
-    assert held == [True] * 4
+    assert held == [f"{name} True" for name in steps]
+    assert not lock_path(Path("out/labels.parquet")).exists()
 
 
 def test_what_is_refused_leaves_no_trace(desk: Desk) -> None:

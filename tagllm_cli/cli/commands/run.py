@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tagllm_cli.cli.option_groups import (
+    BudgetGroup,
     ColumnGroup,
     EngineGroup,
     MethodGroup,
@@ -66,6 +67,7 @@ def run(
     engine: EngineGroup,
     recording: RecordingGroup,
     options: RunGroup,
+    budget: BudgetGroup,
     changed_by: ChangedBy = ChangeDetection.stat,
     output: OutputGroup,
 ) -> None:
@@ -88,40 +90,39 @@ def run(
     from tagllm_cli.cli.redact import redact
     from tagllm_cli.errors import TableError
     from tagllm_cli.labeling.disambiguate import Thresholds
-    from tagllm_cli.pipeline.label.jobs import candidates_job, disambiguate_job
+    from tagllm_cli.pipeline.label.jobs import candidates_job, follow_up_job
     from tagllm_cli.pipeline.recipe.run import Work, candidate_table, dry_run, run_work
     from tagllm_cli.store.atomic import check_writable_path
     from tagllm_cli.store.run_lock import run_lock
 
     recipe: Recipe | None = model.context.meta.get(RECIPE_KEY)
     console = output.console(None if options.dry_run else out)
-    run_options = options.run_options(by_hash=changed_by is ChangeDetection.hash)
+    run_options = options.run_options(budget.limits(), by_hash=changed_by is ChangeDetection.hash)
     models = engine.model_options(
         model, console, verbose=output.verbose, prompts=prompts, max_pixels=max_pixels, recording=recording
     )
     check_writable_path(out, TableError)
-    between = candidate_table(out)
     with contextlib.nullcontext() if options.dry_run else run_lock(out):
-        work = Work(
-            out,
-            candidates_job(
-                source,
-                vocab,
-                between,
-                models,
-                run_options,
-                **method.job_options(candidate_threshold),
-                source_options=listing.source_options(columns.image_column, columns.id_column),
-                source_format=listing.source_format,
-            ),
-            concepts,
-            lambda: disambiguate_job(
-                between, out, models, run_options, concepts=concepts, thresholds=Thresholds(threshold, min_mass)
-            ),
+        first = candidates_job(
+            source,
+            vocab,
+            candidate_table(out),
+            models,
             run_options,
-            _gates(truth, fail_under or (), min_overlap, recipe),
-            _exports(export or (), recipe),
+            **method.job_options(candidate_threshold),
+            source_options=listing.source_options(columns.image_column, columns.id_column),
+            source_format=listing.source_format,
         )
+        second = follow_up_job(
+            first, out, models, run_options, concepts=concepts, thresholds=Thresholds(threshold, min_mass)
+        )
+        if budget.estimate is not None:
+            from tagllm_cli.pipeline.label.estimate import estimate
+
+            show(estimate(first, second, run_options, console, budget.prices(), budget.estimate), console)
+            return
+        gates, exports = _gates(truth, fail_under or (), min_overlap, recipe), _exports(export or (), recipe)
+        work = Work(first, second, run_options, gates, exports)
         show(dry_run(work, console) if options.dry_run else run_work(work, console, redact), console)
 
 

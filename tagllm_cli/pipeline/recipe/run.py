@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import tagllm_cli
-from tagllm_cli.errors import GateError, InterruptedRunError, TableError, TagllmError, TooManyFailedError
+from tagllm_cli.errors import GateError, InterruptedRunError, TableError, TagllmError
 from tagllm_cli.pipeline.label.job import Job, RunOptions
-from tagllm_cli.pipeline.label.run import run_job
+from tagllm_cli.pipeline.label.one_pass import run_both
 from tagllm_cli.pipeline.label.summary import DryRun, Summary
 from tagllm_cli.pipeline.progress import Reporter
 from tagllm_cli.pipeline.recipe.report import read_report, report_path, write_report
@@ -28,8 +28,6 @@ from tagllm_cli.pipeline.recipe.steps import (
     check_steps,
     export_labels,
 )
-from tagllm_cli.store.table import open_table
-from tagllm_cli.vocabulary.cards import load_cards
 
 
 def candidate_table(labels: Path) -> Path:
@@ -43,26 +41,22 @@ def candidate_table(labels: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Everything that one command does. `labels` makes the second stage's job once there is a candidate table.
+    """Everything that one command does; `labels` is the `follow_up_job` of `candidates`."""
 
-    `concepts` is the card file that it will read, as `disambiguate_job` takes it.
-    """
-
-    out: Path
     candidates: Job
-    concepts: str | None
-    labels: Callable[[], Job]
+    labels: Job
     options: RunOptions
     gates: GateStep | None = None
     exports: Sequence[ExportStep] = ()
 
+    @property
+    def out(self) -> Path:
+        """The label table."""
+        return self.labels.out
+
     def check(self) -> None:
         """Raise UsageError for what could not be done at the end of the run: nothing has been asked yet."""
         check_steps(self.gates, self.exports, [self.out, self.candidates.out, report_path(self.out)])
-        if self.concepts not in (None, "none"):
-            load_cards(Path(self.concepts), self.candidates.plan_options.vocabulary)
-        if self.out.exists() and (stage := open_table(self.out).info.stage) != "labels":
-            raise TableError(f"{self.out} is a table of another kind ({stage})", "Choose another --out.")
 
 
 @dataclass(slots=True)
@@ -108,7 +102,7 @@ class Outcome:
             "seconds": round(self.ended - self.began, 3),
             "exit_code": 0 if self.error is None else self.error.exit_code,
             "error": None if self.error is None else self.error.to_json(),
-            "candidates": self.candidates.to_json(),
+            "candidates": {**self.candidates.to_json(), "next": None},  # it was done
             "labels": None if self.labels is None else self.labels.to_json(),
             "gates": None if self.gates is None else dict(self.gates.value),
             "exports": [dict(each.value) for each in self.exports],
@@ -151,8 +145,7 @@ class DryOutcome:
 def dry_run(work: Work, reporter: Reporter) -> DryOutcome:
     """Return what `work`, whose options say `dry_run`, would ask. Writes nothing, loads no model."""
     work.check()
-    first = run_job(work.candidates, work.options, reporter)
-    second = run_job(work.labels(), work.options, reporter) if work.candidates.out.exists() else None
+    first, second = run_both(work.candidates, work.labels, work.options, reporter)
     assert isinstance(first, DryRun)
     assert second is None or isinstance(second, DryRun)
     return DryOutcome(first, second)
@@ -166,7 +159,9 @@ def run_work(work: Work, reporter: Reporter, redact: Callable[[str], str]) -> Ou
     work.check()
     last = read_report(work.out)
     began = time.time()
-    candidates, labels = _label(work, reporter)
+    candidates, labels = run_both(work.candidates, work.labels, work.options, reporter)
+    assert isinstance(candidates, Summary)
+    assert labels is None or isinstance(labels, Summary)
     outcome = Outcome(work.out, candidates, labels, began)
     outcome.error = _first_error(outcome.stages)
     try:
@@ -181,16 +176,6 @@ def run_work(work: Work, reporter: Reporter, redact: Callable[[str], str]) -> Ou
     except TableError as error:
         reporter.warn(f"{error.message}: the next run repeats gates and exports")
     return outcome
-
-
-def _label(work: Work, reporter: Reporter) -> tuple[Summary, Summary | None]:
-    first = run_job(work.candidates, work.options, reporter)
-    assert isinstance(first, Summary)
-    if first.error is not None and not isinstance(first.error, TooManyFailedError):
-        return first, None
-    second = run_job(work.labels(), replace(work.options, by_hash=False), reporter)
-    assert isinstance(second, Summary)
-    return first, second
 
 
 def _first_error(stages: Sequence[Summary]) -> TagllmError | None:

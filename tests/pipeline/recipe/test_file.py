@@ -13,7 +13,8 @@ from tagllm_cli.cli.app import app
 from tagllm_cli.errors import UsageError
 from tagllm_cli.export.base import ExportSettings
 from tagllm_cli.pipeline.recipe import file as recipe_file
-from tagllm_cli.pipeline.recipe.file import Recipe, UserModel, load_recipe
+from tagllm_cli.pipeline.recipe.file import Recipe, load_recipe
+from tagllm_cli.resources import UserModel
 
 FULL = """\
 source: photos/
