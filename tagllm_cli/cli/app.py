@@ -25,7 +25,7 @@ from tagllm_cli.cli.commands import (
     vocab,
 )
 from tagllm_cli.cli.expand import expand
-from tagllm_cli.cli.options import FLAG, JSON_KEY
+from tagllm_cli.cli.options import ESTIMATE, ESTIMATED_IMAGES, FLAG, JSON_KEY
 from tagllm_cli.errors import TagllmError, UsageError
 
 
@@ -45,7 +45,7 @@ class _Group(TyperGroup):
         self._json = "--json" in args  # needed before the arguments are parsed, and where they cannot be
         with self._explaining({}):
             _check_text(args)
-            return super().make_context(info_name, args, *rest, **extra)
+            return super().make_context(info_name, _with_number(args), *rest, **extra)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -88,6 +88,19 @@ def _check_text(args: Sequence[str]) -> None:
     for each in args:
         if any("\ud800" <= character <= "\udfff" for character in each):
             raise UsageError(f"{each} is not UTF-8", "Rename the file or folder.")
+
+
+def _with_number(args: Sequence[str]) -> list[str]:
+    """Return the arguments with the number that --estimate may go without: typer has no optional values.
+
+    >>> _with_number(["--estimate", "--json"]), _with_number(["--estimate", "64"])
+    (['--estimate=32', '--json'], ['--estimate', '64'])
+    """
+    following = [*args[1:], ""]
+    return [
+        f"{each}={ESTIMATED_IMAGES}" if each == ESTIMATE and not after.lstrip("-").isdigit() else each
+        for each, after in zip(args, following, strict=True)
+    ]
 
 
 def _as_ours(error: Exception) -> TagllmError:

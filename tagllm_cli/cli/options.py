@@ -80,6 +80,8 @@ _model = partial(typer.Option, rich_help_panel="Model")
 _output = partial(typer.Option, rich_help_panel="Output")
 _run = partial(typer.Option, rich_help_panel="Run")
 _prices = partial(typer.Option, rich_help_panel="Prices, in any one unit of money")
+ESTIMATE = "--estimate"
+ESTIMATED_IMAGES = 32  # where --estimate says no number
 FLAG = ""  # the metavar of an option that takes no value: typer would say <bool>
 
 # -- shared by several commands ----------------------------------------------------------------------------------------
@@ -347,6 +349,27 @@ PriceIn = Annotated[
 PriceOut = Annotated[
     float | None,
     _prices("--price-out", metavar="MONEY", min=0, help="Price of a million output tokens."),
+]
+EstimateImages = Annotated[
+    int | None,
+    _run(
+        ESTIMATE,
+        metavar="[N]",
+        min=2,
+        help=f"Ask about N images drawn at random ({ESTIMATED_IMAGES}), and say what the rest will take.",
+    ),
+]
+MaxSeconds = Annotated[
+    float | None,
+    _run("--max-seconds", metavar="S", min=0, help="End the run after so long; the same command goes on."),
+]
+MaxRequests = Annotated[
+    int | None,
+    _run("--max-requests", metavar="N", min=0, help="End the run after so many requests."),
+]
+MaxCost = Annotated[
+    float | None,
+    _run("--max-cost", metavar="MONEY", min=0, help="End the run when it has cost so much; needs a price."),
 ]
 HumanPrice = Annotated[
     float,

@@ -11,6 +11,7 @@ from tagllm_cli.errors import TagllmError
 
 if TYPE_CHECKING:
     from tagllm_cli.cli.console import Console
+    from tagllm_cli.cli.option_groups import BudgetGroup
     from tagllm_cli.pipeline.label.job import Job, RunOptions
 
 
@@ -31,11 +32,16 @@ def end(console: Console, error: TagllmError) -> NoReturn:
     raise typer.Exit(error.exit_code)
 
 
-def run_and_show(job: Job, options: RunOptions, console: Console) -> None:
-    """Run a labeling job, print its summary, exit with its error's code."""
-    from tagllm_cli.pipeline.label.run import run_job
+def run_and_show(job: Job, options: RunOptions, budget: BudgetGroup, console: Console) -> None:
+    """Run a labeling job, or estimate what it takes, print its summary, exit with its error's code."""
+    if budget.estimate is not None:
+        from tagllm_cli.pipeline.label.estimate import estimate
 
-    show(run_job(job, options, console), console)
+        show(estimate(job, None, options, console, budget.prices(), budget.estimate), console)
+    else:
+        from tagllm_cli.pipeline.label.run import run_job
+
+        show(run_job(job, options, console), console)
 
 
 def show(outcome: Outcome, console: Console) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from tagllm_cli.cli.option_groups import (
+    BudgetGroup,
     ColumnGroup,
     EngineGroup,
     MethodGroup,
@@ -47,6 +48,7 @@ def candidates(
     engine: EngineGroup,
     recording: RecordingGroup,
     run: RunGroup,
+    budget: BudgetGroup,
     changed_by: ChangedBy = ChangeDetection.stat,
     output: OutputGroup,
 ) -> None:
@@ -60,7 +62,7 @@ def candidates(
     from tagllm_cli.pipeline.label.jobs import candidates_job
 
     console = output.console(None if run.dry_run else out)
-    options = run.run_options(by_hash=changed_by is ChangeDetection.hash)
+    options = run.run_options(budget.limits(), by_hash=changed_by is ChangeDetection.hash)
     job = candidates_job(
         source,
         vocab,
@@ -73,4 +75,4 @@ def candidates(
         source_options=listing.source_options(columns.image_column, columns.id_column),
         source_format=listing.source_format,
     )
-    run_and_show(job, options, console)
+    run_and_show(job, options, budget, console)

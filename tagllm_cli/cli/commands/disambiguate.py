@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tagllm_cli.cli.option_groups import EngineGroup, ModelGroup, OutputGroup, RecordingGroup, RunGroup
+from tagllm_cli.cli.option_groups import BudgetGroup, EngineGroup, ModelGroup, OutputGroup, RecordingGroup, RunGroup
 from tagllm_cli.cli.options import Concepts, Config, MaxPixels, MinMass, Prompts, Root, TableOut, Threshold
 
 
@@ -26,6 +26,7 @@ def disambiguate(
     engine: EngineGroup,
     recording: RecordingGroup,
     run: RunGroup,
+    budget: BudgetGroup,
     output: OutputGroup,
 ) -> None:
     """Decide each candidate: candidate table -> label table, by concept alignment.
@@ -38,7 +39,7 @@ def disambiguate(
     from tagllm_cli.pipeline.label.jobs import disambiguate_job
 
     console = output.console(None if run.dry_run else out)
-    options = run.run_options()
+    options = run.run_options(budget.limits())
     job = disambiguate_job(
         table,
         out,
@@ -50,4 +51,4 @@ def disambiguate(
         root=root,
         thresholds=Thresholds(threshold, min_mass),
     )
-    run_and_show(job, options, console)
+    run_and_show(job, options, budget, console)

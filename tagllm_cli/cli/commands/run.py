@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tagllm_cli.cli.option_groups import (
+    BudgetGroup,
     ColumnGroup,
     EngineGroup,
     MethodGroup,
@@ -66,6 +67,7 @@ def run(
     engine: EngineGroup,
     recording: RecordingGroup,
     options: RunGroup,
+    budget: BudgetGroup,
     changed_by: ChangedBy = ChangeDetection.stat,
     output: OutputGroup,
 ) -> None:
@@ -95,7 +97,7 @@ def run(
 
     recipe: Recipe | None = model.context.meta.get(RECIPE_KEY)
     console = output.console(None if options.dry_run else out)
-    run_options = options.run_options(by_hash=changed_by is ChangeDetection.hash)
+    run_options = options.run_options(budget.limits(), by_hash=changed_by is ChangeDetection.hash)
     models = engine.model_options(
         model, console, verbose=output.verbose, prompts=prompts, max_pixels=max_pixels, recording=recording
     )
@@ -114,6 +116,11 @@ def run(
         second = follow_up_job(
             first, out, models, run_options, concepts=concepts, thresholds=Thresholds(threshold, min_mass)
         )
+        if budget.estimate is not None:
+            from tagllm_cli.pipeline.label.estimate import estimate
+
+            show(estimate(first, second, run_options, console, budget.prices(), budget.estimate), console)
+            return
         gates, exports = _gates(truth, fail_under or (), min_overlap, recipe), _exports(export or (), recipe)
         work = Work(first, second, run_options, gates, exports)
         show(dry_run(work, console) if options.dry_run else run_work(work, console, redact), console)

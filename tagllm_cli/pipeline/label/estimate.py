@@ -7,6 +7,7 @@ how different images are, not how the machine's speed will change.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, TypeAlias
@@ -25,7 +26,6 @@ from tagllm_cli.pipeline.progress import Reporter, Silent
 from tagllm_cli.records import Item
 from tagllm_cli.store.evidence import Evidence
 
-DEFAULT_IMAGES = 32
 _ROUNDS = 2000
 _LEVEL = 0.95
 
@@ -66,7 +66,6 @@ class Estimate:
 
     asked: int
     stages: tuple[StageEstimate, ...]
-    unread: int = 0
     error: TagllmError | None = None
     warnings: tuple[str, ...] = ()
 
@@ -74,7 +73,6 @@ class Estimate:
         """Return the estimate as plain JSON values."""
         return {
             "asked_images": self.asked,
-            "unread_shards": self.unread,
             "interval": _LEVEL,
             "stages": [stage.to_json() for stage in self.stages],
             "error": None if self.error is None else self.error.to_json(),
@@ -89,8 +87,6 @@ class Estimate:
             hours = ["  hours unknown: nothing was asked"] if stage.hours is None else [f"  {_time(stage.hours)}"]
             money = [] if stage.money is None else [f"  cost {_shown(stage.money)}"]
             lines += [tokens, *hours, *money]
-        if self.unread:
-            lines.append(f"{self.unread:,} shards are not read yet: what is in them comes on top")
         return lines
 
 
@@ -122,17 +118,21 @@ def estimate(
     stages = [_stage(job, left.pending.images, left.pending.requests, samples[0], pace, prices, gpus)]
     if labels is not None:
         stages.append(_stage(labels, left.pending.images, None, samples[1], pace, prices, gpus))
-    return Estimate(len(samples[0]), tuple(stages), left.listing.unread)
+    return Estimate(len(samples[0]), tuple(stages))
 
 
 def _left(job: Job, options: RunOptions) -> DryRun:
-    """Count what is left of a job, without counting tokens."""
+    """Count what is left of a job, without counting tokens; shards that nobody has read are read for it."""
 
     def counter() -> NoReturn:
         raise ModelError("tokens are extrapolated")
 
-    found = run_job(replace(job, counter=counter), replace(options, dry_run=True, replan=False), Silent())
+    counting, options = replace(job, counter=counter), replace(options, dry_run=True, replan=False)
+    found = run_job(counting, options, Silent())
     assert isinstance(found, DryRun)
+    if found.listing.unread:
+        found = run_job(counting, replace(options, limit=sys.maxsize), Silent())  # chooses among all, and so lists all
+        assert isinstance(found, DryRun)
     return found
 
 
