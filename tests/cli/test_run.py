@@ -198,6 +198,19 @@ def test_too_many_failed_images_end_with_3_and_nothing_is_exported(desk: Desk) -
     assert Path("out/labels.csv").exists()
 
 
+def test_limits_in_the_file_end_a_run_with_3_and_the_next_one_goes_on(desk: Desk) -> None:
+    limited = f"{PIPELINE}max_requests: 20\nmax_seconds: 600\ngpu_price: 2.5\nmax_cost: 10\n"
+    Path("pipeline.yaml").write_text(limited)
+    asked = desk.asked_by("run pipeline.yaml", exit_code=3)
+    assert 0 < asked <= 20
+    report = desk.report()
+    assert "--max-requests 20" in report["error"]["message"]
+    assert (report["skipped"][0], report["labels"]["rows"]["pending"] > 0) == ("gates", True)
+    desk.types("run pipeline.yaml --max-requests 1000")
+    assert desk.report()["labels"]["rows"]["ok"] == IMAGES
+    assert desk.done() == [True, True, True]
+
+
 def test_the_dry_run_says_what_would_be_asked_and_writes_nothing(desk: Desk) -> None:
     first = one_object(desk.types("run pipeline.yaml --dry-run --json").stdout)
     assert (first["candidates"]["requests"], first["labels"]) == (4 * IMAGES, None)
