@@ -342,6 +342,15 @@ def test_a_failing_export_after_labeling_says_that_the_labels_are_there(desk: De
     desk.types(run)
 
 
+def test_no_file_beside_the_table_holds_a_password(desk: Desk) -> None:
+    address = desk.server.url.replace("http://", "http://me:pa55word-of-mine@")
+    for line, code in (("run pipeline.yaml", 0), ("run pipeline.yaml --fail-under or=1 --json", 1)):
+        result = tagllm(line, address)
+        assert result.exit_code == code, result.output
+        assert "pa55word" not in result.output
+    assert [name for name, data in snapshot(Path("out")).items() if b"pa55word" in (data or b"")] == []
+
+
 def test_the_lock_of_folders_that_it_made_removes_them(tmp_path: Path) -> None:
     with run_lock(tmp_path / "a/b/labels.parquet"):
         assert (tmp_path / "a/b/labels.lock").exists()
