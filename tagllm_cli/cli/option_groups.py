@@ -327,8 +327,10 @@ def _json_object(option: str, given: str | None) -> dict[str, Any]:
 
 
 def _gpus(given: str | None) -> int | Literal["all"] | None:
-    if given is None or given == "all":
-        return given
+    if given is None:
+        return None
+    if given == "all":
+        return "all"
     if not given.isascii() or not given.isdigit() or int(given) < 1:
         raise UsageError(f"--gpus takes a number or `all`, not {given!r}", "For example --gpus all.")
     return int(given)

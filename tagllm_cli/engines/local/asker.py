@@ -18,11 +18,12 @@ from typing import Any
 
 from tagllm_cli.engines.base import REFUSED_KINDS, EngineDiedError, check_response, failure_kind, merge_logprobs
 from tagllm_cli.engines.local.errors import message_of
-from tagllm_cli.engines.local.rendering import PreparedImage, PromptRenderer
+from tagllm_cli.engines.local.prepared import PreparedImage
+from tagllm_cli.engines.local.rendering import PromptRenderer
 from tagllm_cli.records import DecodedImage, Failure, Request, Response
 
 _TRIES = 3
-_IMAGES_KEPT = 1024  # more than are in flight; without pixels and, once they are sent, without features
+_IMAGES_KEPT = 1024  # more than are in flight, without pixels and features
 
 Generate = Callable[[Any, Request, int | None], Awaitable[Response]]
 
@@ -35,12 +36,14 @@ class SharedImage:
 
     Attributes:
         lead: held while a request goes ahead of the others.
+        prepared: what is sent about it; None before the first request, and where the engine may lack its features.
         is_computed: no request has to go ahead any more.
     """
 
     def __init__(self, decoded: DecodedImage) -> None:
         self.decoded = decoded
         self.lead = asyncio.Lock()
+        self.prepared: PreparedImage | None = None
         self.is_computed = False
 
 
@@ -57,7 +60,7 @@ class Asker:
     def __init__(self, prompts: PromptRenderer, generate: Generate, long_image: int) -> None:
         self._prompts, self._generate = prompts, generate
         self._long_image = long_image
-        self._prepared: OrderedDict[str, PreparedImage] = OrderedDict()  # by uuid
+        self._sent: OrderedDict[str, PreparedImage] = OrderedDict()  # by uuid: a run asks about an image in both stages
 
     async def respond(self, image: SharedImage | None, request: Request, rank: int | None) -> Response:
         """Return the response; a request that vLLM loses is asked again.
@@ -92,37 +95,39 @@ class Asker:
 
     async def _about(self, image: SharedImage, request: Request, rank: int | None) -> Response:
         async with image.lead:
-            prepared = self._image(image.decoded.uuid)
-            async with prepared.lock:
-                has_features = not prepared.is_sent
-                prompt = await self._prompts.about(image.decoded, prepared, request)
+            prepared = image.prepared = image.prepared or self._sent.get(image.decoded.uuid) or PreparedImage()
+            has_features = not prepared.is_sent
+            prompt = await self._prompts.about(image.decoded, prepared, request)
+            if prepared.is_sent:
+                self._keep(image.decoded.uuid, prepared)
             if not image.is_computed and image_tokens(prompt) >= self._long_image:
                 response = await self._answer(self._generate(prompt, request, rank))
-                self._note(image.decoded.uuid, prepared, has_features, response)
+                self._note(image, prepared, has_features, response)
                 image.is_computed = not is_lost(response)
                 return response
             image.is_computed = True
         response = await self._answer(self._generate(prompt, request, rank))
-        self._note(image.decoded.uuid, prepared, has_features, response)
+        self._note(image, prepared, has_features, response)
         return response
 
-    def _image(self, uuid: str) -> PreparedImage:
-        """Return what was prepared of an image, which a run asks about in both stages."""
-        prepared = self._prepared.setdefault(uuid, PreparedImage())
-        self._prepared.move_to_end(uuid)
-        if len(self._prepared) > _IMAGES_KEPT:
-            self._prepared.popitem(last=False)
-        return prepared
+    def _keep(self, uuid: str, prepared: PreparedImage) -> None:
+        self._sent[uuid] = prepared
+        self._sent.move_to_end(uuid)
+        if len(self._sent) > _IMAGES_KEPT:
+            self._sent.popitem(last=False)
 
-    def _note(self, uuid: str, prepared: PreparedImage, has_features: bool, response: Response) -> None:
+    def _note(self, image: SharedImage, prepared: PreparedImage, has_features: bool, response: Response) -> None:
         """Forget what was prepared where the engine may lack the features, by the response to a request.
 
         A request that is refused before it reaches the engine does not take them there; one that is lost did not find
         them.
         """
         was_refused = response.failure is not None and response.failure.kind in REFUSED_KINDS
-        if (is_lost(response) or (has_features and was_refused)) and self._prepared.get(uuid) is prepared:
-            del self._prepared[uuid]
+        if is_lost(response) or (has_features and was_refused):
+            if image.prepared is prepared:
+                image.prepared = None
+            if self._sent.get(image.decoded.uuid) is prepared:
+                del self._sent[image.decoded.uuid]
 
 
 def image_tokens(prompt: Mapping[str, Any]) -> int:

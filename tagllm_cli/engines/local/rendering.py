@@ -20,70 +20,19 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 import PIL.Image
 
+from tagllm_cli.engines.local.prepared import Frame, PreparedImage, form_in, frame_in
 from tagllm_cli.records import DecodedImage, Request
 
 _TEXTS_KEPT = 16_384
 _TAIL_TOKENS = 16
 _MOST_THREADS = 8  # a fifth of an image's time is spent in Python itself, one thread at a time
-_PROBE_SIZE = (64, 64)
-
-
-class Frame(NamedTuple):
-    """The tokens of a text around an image.
-
-    Args:
-        head: before the image.
-        probe: of the probe image in this text. Where they differ between texts, those of other images do, too: Gemma's
-            line breaks make one token with those of the text.
-        tail: after the image.
-    """
-
-    head: list[int]
-    probe: tuple[int, ...]
-    tail: list[int]
-
-
-class Form(NamedTuple):
-    """The tokens of an image in texts whose frames have the same probe, and vLLM's `PlaceholderRange` of them."""
-
-    tokens: list[int]
-    span: Any
-
-
-class PreparedImage:
-    """An image as vLLM's processor leaves it, from its first request on.
-
-    Attributes:
-        rendered: the engine's input of its first request, with the features until they are sent.
-        forms: its tokens, by the frame's probe.
-        is_sent: whether a request has taken the features along; later ones do without.
-        lock: held while a request about it is rendered.
-    """
-
-    def __init__(self) -> None:
-        self.rendered: Mapping[str, Any] = {}
-        self.forms: dict[tuple[int, ...], Form] = {}
-        self.is_sent = False
-        self.lock = asyncio.Lock()
-
-    def input(self, frame: Frame, form: Form, *, engine_keeps: bool) -> dict[str, Any]:
-        """Return the input for a text; with the features, unless they were sent to an engine that keeps them."""
-        [modality] = self.rendered["mm_placeholders"]
-        prompt = {
-            **self.rendered,
-            "prompt_token_ids": [*frame.head, *form.tokens, *frame.tail],
-            "mm_placeholders": {modality: [replace(form.span, offset=len(frame.head))]},
-            "arrival_time": time.time(),
-        }
-        if engine_keeps:
-            self.is_sent = True
-            self.rendered = {**self.rendered, "mm_kwargs": {modality: [None]}}  # the features are megabytes
-        return prompt
+_ONE_THREAD = ("kimi_k25",)  # its processor ends the process where two threads compute (numba's work queue)
+_PROBE_SIZE, _PROBE_CACHE_GB = (64, 64), 0.25
 
 
 class PromptRenderer:
@@ -116,16 +65,17 @@ class PromptRenderer:
         self._framing = asyncio.Lock()
         self._probe = DecodedImage(PIL.Image.new("RGB", _PROBE_SIZE, "gray"), f"probe-{id(self)}")
         self._engine_keeps = engine_keeps_features(renderer.config)
-        self._config = _without_cache(renderer.config)
-        self._pool = ThreadPoolExecutor(threads or min(_MOST_THREADS, _cores()), thread_name_prefix="prepare-image")
-        self._own = threading.local()
+        is_alone = renderer.config.model_config.hf_config.model_type in _ONE_THREAD
+        threads = 1 if is_alone else threads or min(_MOST_THREADS, _cores())
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="prepare-image")
+        self._of_thread = threading.local()
 
     async def about(self, image: DecodedImage, prepared: PreparedImage, request: Request) -> Any:
         """Return the engine's input for a request about an image. Raises vLLM's errors (ValueError and others).
 
         Args:
             image: the image.
-            prepared: what was prepared of it for earlier requests; its lock is held.
+            prepared: what was prepared of it for earlier requests.
             request: the request.
         """
         frame = await self._frame(request)
@@ -134,7 +84,7 @@ class PromptRenderer:
         form = prepared.forms.get(frame.probe)
         if form is None:
             rendered = await self._rendered(image, request)
-            form = _form(rendered, frame)
+            form = form_in(rendered, frame)
             if form is None:
                 return rendered
             prepared.forms[frame.probe] = form
@@ -166,45 +116,50 @@ class PromptRenderer:
     async def _frame(self, request: Request) -> Frame | None:
         """Return what is around an image in a request; None where an image has no one place in it.
 
-        Found with a small image, by vLLM's own renderer, which looks at it once for all texts.
+        Found with a small image, which a renderer looks at once for all texts.
         """
         key = (request.system, request.text)
         if key not in self._frames:
             async with self._framing:  # many images ask for the same texts at the same time
                 if key not in self._frames:
-                    _keep(self._frames, key, _frame(await self._rendered_probe(request)))
+                    _keep(self._frames, key, frame_in(await self._rendered(self._probe, request)))
         self._frames.move_to_end(key)
         return self._frames[key]
 
-    async def _rendered_probe(self, request: Request) -> Any:
-        prompt = await self._prompt(self._probe, request)
-        if _is_plain(prompt):
-            return await self._renderer.process_for_engine_async({**prompt, **_pixels(self._probe)}, time.time())
-        messages = conversation(request, pixels_part(self._probe))
-        _, (rendered,) = await self._renderer.render_chat_async([messages], self._chat, self._tokens)
-        return rendered
-
     async def _rendered(self, image: DecodedImage, request: Request) -> Any:
-        """Return the engine's input with features, as a copy of vLLM's renderer makes it in a thread of the pool."""
+        """Return the engine's input with features, made by the renderer of a thread of the pool."""
         prompt = await self._prompt(image, request)
 
         def process() -> Any:
-            renderer = self._renderer_of_thread()
-            if _is_plain(prompt):
-                return renderer.process_for_engine({**prompt, **_pixels(image)}, time.time())
+            renderer = self._probing if image is self._probe else self._preparing
+            if prompt["multi_modal_data"].keys() == {"image"}:
+                pixels = {"multi_modal_data": {"image": [image.pixels]}, "multi_modal_uuids": {"image": [image.uuid]}}
+                return renderer.process_for_engine({**prompt, **pixels}, time.time())
             # A model that takes an image as something else, as chunks of a video, say.
-            messages = conversation(request, pixels_part(image))
-            _, (rendered,) = renderer.render_chat([messages], self._chat, self._tokens)
+            _, (rendered,) = renderer.render_chat([conversation(request, pixels_part(image))], self._chat, self._tokens)
             return rendered
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, process)
 
-    def _renderer_of_thread(self) -> Any:
-        """Return this thread's renderer, with a tokenizer and a processor of its own, and without a cache."""
-        if not hasattr(self._own, "renderer"):
-            # Fast tokenizers fail where two threads use one.
-            self._own.renderer = type(self._renderer)(self._config, copy.deepcopy(self._renderer.tokenizer))
-        return self._own.renderer
+    @property
+    def _preparing(self) -> Any:
+        """This thread's renderer, which gives an image's features each time."""
+        if not hasattr(self._of_thread, "renderer"):
+            self._of_thread.renderer = self._copy(cache_gb=0)
+        return self._of_thread.renderer
+
+    @cached_property
+    def _probing(self) -> Any:
+        """The renderer of the probe, which it looks at once; of one thread at a time."""
+        return self._copy(cache_gb=_PROBE_CACHE_GB)
+
+    def _copy(self, cache_gb: float) -> Any:
+        """Return a copy of vLLM's renderer with a tokenizer of its own: fast ones fail where two threads use one."""
+        config = copy.copy(self._renderer.config)
+        config.model_config = copy.copy(config.model_config)
+        kinds = config.model_config.multimodal_config = copy.copy(config.model_config.multimodal_config)
+        kinds.mm_processor_cache_gb, kinds.mm_processor_cache_type = cache_gb, "lru"
+        return type(self._renderer)(config, copy.deepcopy(self._renderer.tokenizer))
 
     async def _prompt(self, image: DecodedImage, request: Request) -> dict[str, Any]:
         """Return the tokenized request with a place for the image."""
@@ -232,26 +187,6 @@ class PromptRenderer:
         return dict(await self._renderer.tokenize_prompt_async(prompt, self._tokens))
 
 
-def _frame(rendered: Mapping[str, Any]) -> Frame | None:
-    """Return what is around the image in an engine's input; None where it has no one place in it."""
-    if rendered.get("type") != "multimodal":
-        return None
-    spans = [span for of_kind in rendered["mm_placeholders"].values() for span in of_kind]
-    if len(spans) != 1:
-        return None
-    tokens, start, end = rendered["prompt_token_ids"], spans[0].offset, spans[0].offset + spans[0].length
-    return Frame(tokens[:start], tuple(tokens[start:end]), tokens[end:])
-
-
-def _form(rendered: Mapping[str, Any], frame: Frame) -> Form | None:
-    """Return an image's tokens in an engine's input; None where other tokens than the frame's are around them."""
-    found = _frame(rendered)
-    if found is None or (found.head, found.tail) != (frame.head, frame.tail):
-        return None
-    [[span]] = rendered["mm_placeholders"].values()
-    return Form(list(found.probe), span)
-
-
 def engine_keeps_features(config: Any) -> bool:
     """Return whether vLLM's engines of this configuration keep an image's features for later requests.
 
@@ -262,26 +197,9 @@ def engine_keeps_features(config: Any) -> bool:
     return is_kept and (config.parallel_config.data_parallel_size == 1 or not config.model_config.is_moe)
 
 
-def _without_cache(config: Any) -> Any:
-    """Return vLLM's configuration for a renderer that gives an image's features each time."""
-    config, config.model_config = copy.copy(config), copy.copy(config.model_config)
-    config.model_config.multimodal_config = copy.copy(config.model_config.multimodal_config)
-    config.model_config.multimodal_config.mm_processor_cache_gb = 0
-    return config
-
-
 def _cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _is_plain(prompt: Mapping[str, Any]) -> bool:
-    """Return whether the model takes an image as an image."""
-    return bool(prompt["multi_modal_data"].keys() == {"image"})
-
-
-def _pixels(image: DecodedImage) -> dict[str, Any]:
-    return {"multi_modal_data": {"image": [image.pixels]}, "multi_modal_uuids": {"image": [image.uuid]}}
 
 
 def _keep(kept: OrderedDict[Any, Any], key: Any, value: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tagllm_cli.engines.local.asker import Asker, SharedImage, read_outputs
-from tagllm_cli.engines.local.rendering import PreparedImage
+from tagllm_cli.engines.local.prepared import PreparedImage
 from tagllm_cli.errors import EngineDiedError
 from tagllm_cli.records import DecodedImage, Request, Response
 from tests.support.asking import picture
@@ -38,7 +38,6 @@ class Vllm:
         return {"text": request.text}
 
     async def about(self, image: DecodedImage, prepared: PreparedImage, request: Request) -> dict[str, Any]:
-        assert prepared.lock.locked()
         await asyncio.sleep(0)
         has_features, prepared.is_sent = not prepared.is_sent, True
         of_image = {"image": [SimpleNamespace(length=self.image_tokens)]}
@@ -54,7 +53,7 @@ class Vllm:
         self.waits[text] = list(self.answered)
         self.running += 1
         self.most_running = max(self.most_running, self.running)
-        if prompt.get("features"):
+        if prompt.get("features") and uuid is not None:
             self.with_features.append(text)
             self.held.add(uuid)
         known = uuid is None or uuid in self.held
