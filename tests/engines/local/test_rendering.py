@@ -19,7 +19,7 @@ from tagllm_cli.engines.local.rendering import PromptRenderer, conversation, eng
 from tagllm_cli.records import DecodedImage, Request
 from tests.families.registry import built
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.filterwarnings("ignore")]  # vLLM and Transformers warn of themselves
 
 SIZES = [(640, 480), (224, 224), (27, 29), (1, 1), (1400, 20)]
 TEXTS = [
