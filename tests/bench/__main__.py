@@ -20,6 +20,7 @@ from PIL import Image
 
 from tests.bench import sources
 from tests.bench.client import client
+from tests.bench.front_end import front_end, prepared
 from tests.bench.merging import merged, merging
 from tests.bench.tiling import tiles, tiling
 
@@ -241,6 +242,7 @@ MEASUREMENTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "tiles": lambda chosen: tiling(chosen.out, _child, say),
     "help": start_up,
     "memory": memory,
+    "frontend": lambda chosen: front_end(_child, say),
     "client": lambda chosen: client(chosen, say),
     "sources": lambda chosen: sources.sources(chosen, _child, say),
     "listing": lambda chosen: sources.listing(chosen, _child, say),
@@ -251,6 +253,7 @@ CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {
     "raw": raw,
     "tiles": tiles,
     "label": label,
+    "prepared": prepared,
     "labeled": sources.labeled,
     "first_question": sources.first_question,
     "answered": sources.answered,
