@@ -22,6 +22,7 @@ from tests.bench import sources
 from tests.bench.client import client
 from tests.bench.front_end import front_end, prepared
 from tests.bench.merging import merged, merging
+from tests.bench.one_pass import both_ways, one_pass
 from tests.bench.tiling import tiles, tiling
 
 HERE = Path(__file__).parents[1]
@@ -248,6 +249,7 @@ MEASUREMENTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "listing": lambda chosen: sources.listing(chosen, _child, say),
     "remote": lambda chosen: sources.remote(chosen, _child, say),
     "merge": lambda chosen: merging(chosen, _child, say),
+    "onepass": lambda chosen: one_pass(chosen.out, _child, say),
 }
 CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {
     "raw": raw,
@@ -259,6 +261,7 @@ CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {
     "answered": sources.answered,
     "idle": sources.idle,
     "merged": merged,
+    "both_ways": both_ways,
 }
 
 if __name__ == "__main__":
