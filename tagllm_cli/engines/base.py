@@ -47,14 +47,18 @@ class Usage:
     requests: int = 0
 
     def plus(self, response: Response) -> Usage:
-        """Return the counters with one more response; a failed one is not counted."""
-        if response.failure is not None:
-            return self
+        """Return the counters with one more response; of a failed one, only the tokens that it took are counted."""
+        return self.add(
+            Usage(response.prompt_tokens, response.cached_tokens, response.output_tokens, int(response.failure is None))
+        )
+
+    def add(self, other: Usage) -> Usage:
+        """Return the sums of both."""
         return Usage(
-            self.prompt_tokens + response.prompt_tokens,
-            self.cached_tokens + response.cached_tokens,
-            self.output_tokens + response.output_tokens,
-            self.requests + 1,
+            self.prompt_tokens + other.prompt_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.output_tokens + other.output_tokens,
+            self.requests + other.requests,
         )
 
 

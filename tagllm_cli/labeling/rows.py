@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tagllm_cli.records import Item, LabelEntry, Response, Row, Status
+from tagllm_cli.records import Decision, Item, LabelEntry, Response, Row, Status
 
 # The labels of a row, and the answers that the vocabulary does not know.
 RowContent = tuple[tuple[LabelEntry, ...], tuple[str, ...]]
@@ -22,6 +22,14 @@ def unreadable(text: str) -> str:
     """Say that an answer is in no form that can be read: its kind and its beginning."""
     line = " ".join(text.split())
     return f"{UNREADABLE}: {line[:_SHOWN] + ('...' if len(line) > _SHOWN else '')!r}"
+
+
+def proposals(row: Row) -> tuple[LabelEntry, ...] | None:
+    """Return the candidates in a row of a candidate table; None where it says nothing (failed, pending).
+
+    What an exhaustive table says no to is no candidate, and what is absent means no.
+    """
+    return row.labels and tuple(entry for entry in row.labels if entry.decision is not Decision.NO)
 
 
 def make_row(

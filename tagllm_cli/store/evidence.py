@@ -288,11 +288,15 @@ class Evidence:
         """Return those of the requests that have an answer."""
         return frozenset(found[0] for found in self._by_key("key", "response", keys))
 
-    def responses(self, keys: Sequence[bytes]) -> list[Response | None]:
-        """Return what is on record for each request: a response, a failure, or None where it was not asked yet."""
+    def answers(self, keys: Sequence[bytes]) -> dict[bytes, Response]:
+        """Return the answers that are on record."""
         columns = "key, text, finish, logprobs, prompt_tokens, cached_tokens, output_tokens"
         with damage_as_table_error(self._file.path):
-            found = {key: response_of(values) for key, *values in self._by_key(columns, "response", keys)}
+            return {key: response_of(values) for key, *values in self._by_key(columns, "response", keys)}
+
+    def responses(self, keys: Sequence[bytes]) -> list[Response | None]:
+        """Return what is on record for each request: a response, a failure, or None where it was not asked yet."""
+        found = self.answers(keys)
         if lacking := [key for key in keys if key not in found]:
             failures = self._by_key("key, kind, message", "failed_request", lacking)
             found.update({key: Response(failure=Failure(kind, message)) for key, kind, message in failures})

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tagllm_cli.pipeline.label import scheduler
+from tagllm_cli.pipeline.label import worker
 from tests.support.label_process import command, plain_command, processes
 from tests.support.object_store import object_store
 from tests.support.packing import packed
@@ -78,7 +78,7 @@ def test_a_signal_ends_the_run_with_a_table_whose_rest_is_pending(
 
 def test_a_container_that_is_stopped_has_time_for_it(tmp_path: Path) -> None:
     many = Workspace(tmp_path, 300)
-    process, reached = start(many, "ask", drain_s=scheduler.DRAIN_SECONDS)
+    process, reached = start(many, "ask", drain_s=worker.DRAIN_SECONDS)
     assert reached.wait(60)
     began = time.monotonic()
     process.terminate()

@@ -18,7 +18,7 @@ from pathlib import Path
 from tagllm_cli import cli
 from tagllm_cli.engines.factory import ModelOptions
 from tagllm_cli.engines.replay import RecordingEngine, ReplayEngine, load_recording
-from tagllm_cli.pipeline.label import jobs, recorder, scheduler
+from tagllm_cli.pipeline.label import jobs, recorder, worker
 from tagllm_cli.pipeline.label.job import Job, RunOptions
 from tagllm_cli.pipeline.label.jobs import candidates_job, disambiguate_job
 from tagllm_cli.pipeline.label.run import run_job
@@ -142,7 +142,7 @@ class Hanging(RuleEngine):
 
 def command(arguments: Sequence[str], reached: Event, step: str, answered: int, drain_s: float) -> None:
     """Run a `tagllm` command line whose engine hangs; this process ends with its exit code."""
-    scheduler.DRAIN_SECONDS = drain_s
+    worker.DRAIN_SECONDS = drain_s
     vars(jobs)["make_engine"] = lambda model, log_file, earlier: Hanging(reached, step, answered)
     sys.argv[1:] = arguments
     cli.main()

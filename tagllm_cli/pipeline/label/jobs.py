@@ -25,10 +25,11 @@ from tagllm_cli.labeling.candidates import Candidates
 from tagllm_cli.labeling.disambiguate import Disambiguate, Thresholds
 from tagllm_cli.labeling.groups.cooccurrence import load_cooccurrence
 from tagllm_cli.labeling.plan import Plan, PlanOptions
+from tagllm_cli.labeling.rows import proposals
 from tagllm_cli.labeling.stage import Stage
 from tagllm_cli.labeling.templates import load_templates
 from tagllm_cli.pipeline.label.job import Job, RunOptions
-from tagllm_cli.records import Decision, Failure, ImageInfo, Item, Status
+from tagllm_cli.records import Failure, ImageInfo, Item, Status
 from tagllm_cli.sources.base import Source, SourceOptions, recall
 from tagllm_cli.sources.registry import open_source, reopen
 from tagllm_cli.store.atomic import check_writable_path
@@ -153,9 +154,7 @@ def _items(candidates: Table, source: Source) -> Iterator[Item]:
             kind, _, message = (row.error or "failed").partition(": ")
             failure = Failure(kind, message)
         info = ImageInfo(row.fingerprint, row.width, row.height, failure) if row.fingerprint or failure else None
-        # What an exhaustive table says no to is no candidate, and what is absent means no.
-        proposed = row.labels and tuple(entry for entry in row.labels if entry.decision is not Decision.NO)
-        yield Item(image, info, proposed)
+        yield Item(image, info, proposals(row))
 
 
 def _cards(concepts: str | None, vocabulary: Vocabulary) -> Mapping[str, Card]:

@@ -12,7 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import tagllm_cli
@@ -43,10 +43,11 @@ from tagllm_cli.pipeline.label.pending import (
     pending_images,
     reopen_incomplete,
 )
-from tagllm_cli.pipeline.label.scheduler import Scheduler, Settings
+from tagllm_cli.pipeline.label.scheduler import Scheduler, StageRun
 from tagllm_cli.pipeline.label.stats import RunStats
 from tagllm_cli.pipeline.label.summary import DryRun, RowCounts, Summary
 from tagllm_cli.pipeline.label.token_estimate import PendingPrompts, estimate_tokens
+from tagllm_cli.pipeline.label.worker import Settings
 from tagllm_cli.pipeline.progress import Reporter
 from tagllm_cli.sources.base import summarize_left_out
 from tagllm_cli.store.atomic import check_free_space, check_writable_path
@@ -117,7 +118,7 @@ def run_job(job: Job, options: RunOptions, reporter: Reporter) -> Summary | DryR
                 more, more_usage = _ask(job, plan, stage, evidence, keys, options, reporter)
             except TagllmError as error:
                 raise StoppedRunError.after(error) from error
-            stats, usage = stats.plus(more), Usage(*map(sum, zip(astuple(usage), astuple(more_usage), strict=True)))
+            stats, usage = stats.plus(more), usage.add(more_usage)
             counts = _materialize_after(stats, job, plan, stage, evidence, keys, options)
         verdict = _verdict(counts, stats, options)
         seconds = time.monotonic() - began
@@ -266,14 +267,20 @@ def _ask(
     if not images and not unread:
         return RunStats(), Usage()
     check_free_space(job.evidence.absolute().parent)
-    settings = Settings(
-        plan.context(), plan.max_pixels, job.expects_same_bytes, options.preflight, by_hash=options.by_hash
-    )
     evidence.start_run(job.command, tagllm_cli.__version__)
+    run = StageRun(stage, evidence, keys)
     with reporter.watching(job.command, images, unread) as progress:
-        scheduler = Scheduler(stage, evidence, job.source, lambda: job.engine(plan), settings, progress)
-        stats = asyncio.run(scheduler.run(listed_only=listed_only))
-    return stats, scheduler.usage
+        scheduler = Scheduler(
+            [run],
+            job.source,
+            lambda: job.engine(plan),
+            Settings(plan.max_pixels, job.expects_same_bytes),
+            progress,
+            checks=options.preflight,
+            by_hash=options.by_hash,
+        )
+        asyncio.run(scheduler.run(listed_only=listed_only))
+    return run.stats, run.usage
 
 
 def _refuse(found: PendingCounts, unread: int) -> None:

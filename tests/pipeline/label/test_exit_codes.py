@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tagllm_cli.errors import EndpointError, EngineDiedError, ModelError, StoppedRunError, TableError, TagllmError
-from tagllm_cli.pipeline.label import materialize, recorder, scheduler
+from tagllm_cli.pipeline.label import materialize, recorder, worker
 from tagllm_cli.records import DecodedImage, Failure, Request, Response
 from tests.support.rule_engine import RuleEngine
 from tests.support.workspace import Workspace, snapshot
@@ -82,7 +82,7 @@ def test_an_engine_that_cannot_start_leaves_an_older_table_as_it_was(workspace: 
 def test_while_asking_the_table_is_written_with_what_there_is(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, cause: TagllmError, answered: int
 ) -> None:
-    monkeypatch.setattr(scheduler, "DECODE_THREADS", 1)  # one image at a time
+    monkeypatch.setattr(worker, "DECODE_THREADS", 1)  # one image at a time
     workspace.engine = ending(EndsAfter, cause, answered)
     summary = workspace.candidates()
     assert isinstance(summary.error, StoppedRunError)

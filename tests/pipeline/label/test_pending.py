@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tagllm_cli.errors import EndpointError, OfflineError, StoppedRunError
-from tagllm_cli.pipeline.label import scheduler
+from tagllm_cli.pipeline.label import worker
 from tagllm_cli.pipeline.label.pending import is_permanent_failure
 from tagllm_cli.records import DecodedImage, Failure, ImageInfo
 from tagllm_cli.sources.decode import decode
@@ -68,7 +68,7 @@ def test_a_moment_without_memory_or_a_missing_decoder_fails_an_image_for_that_ru
             return ImageInfo(info.fingerprint, failure=Failure(kind, "not now")), None
         return info, image
 
-    monkeypatch.setattr(scheduler, "decode", fails_once)
+    monkeypatch.setattr(worker, "decode", fails_once)
     first = workspace.candidates(max_failed_rate=1.0)
     assert (first.rows.ok, first.rows.failed) == (1, 1)
     second = workspace.candidates()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tagllm_cli.pipeline.label import scheduler
+from tagllm_cli.pipeline.label import worker
 from tagllm_cli.pipeline.label.pending import PendingImage
 from tagllm_cli.pipeline.label.read_ahead import ReadAhead
 from tagllm_cli.pipeline.label.reads import ReadImage, ShardRead, Work
@@ -252,8 +252,8 @@ def test_files_are_not_held_while_their_images_are_asked_about(tmp_path: Path, m
         info, image = decode(bytes(data[: len(data) - MEGABYTE]), max_pixels)
         return info, image
 
-    monkeypatch.setattr(scheduler, "decode", without_file)
-    monkeypatch.setattr(scheduler, "ReadAhead", lambda source, work: ReadAhead(source, work, 4 * MEGABYTE))
+    monkeypatch.setattr(worker, "decode", without_file)
+    monkeypatch.setattr(worker, "ReadAhead", lambda source, work: ReadAhead(source, work, 4 * MEGABYTE))
     workspace.engine = engine = Slow(capacity=16 * 4)
     read = Folder.read
     monkeypatch.setattr(Folder, "read", lambda self, image: Tracked(read(self, image) + bytes(MEGABYTE)))

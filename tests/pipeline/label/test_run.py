@@ -16,7 +16,7 @@ import pytest
 import tagllm_cli
 from tagllm_cli.cli.console import Console
 from tagllm_cli.errors import InterruptedRunError, SourceError, TableError, TooManyFailedError
-from tagllm_cli.pipeline.label import run, scheduler
+from tagllm_cli.pipeline.label import run, worker
 from tagllm_cli.pipeline.label.job import RunOptions
 from tagllm_cli.pipeline.label.run import run_job
 from tagllm_cli.records import DecodedImage, Failure, Image, Request
@@ -140,7 +140,7 @@ def interrupt(workspace: Workspace, *, after: int, **options: Any) -> None:
 def test_verifying_by_hash_interrupted_leaves_every_row_as_it_was(
     done: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scheduler, "DECODE_THREADS", 1)
+    monkeypatch.setattr(worker, "DECODE_THREADS", 1)
     before = done.out.read_bytes()
     interrupt(done, after=2, by_hash=True)
     assert done.out.read_bytes() == before
@@ -152,7 +152,7 @@ def test_verifying_by_hash_interrupted_leaves_every_row_as_it_was(
 def test_after_a_signal_a_table_that_takes_too_long_stays_as_it_was(
     done: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scheduler, "DECODE_THREADS", 1)
+    monkeypatch.setattr(worker, "DECODE_THREADS", 1)
     before = done.out.read_bytes()
     for number in range(3):
         done.paint(300 + number, f"{number:03}.png")
@@ -168,7 +168,7 @@ def test_after_a_signal_a_table_that_takes_too_long_stays_as_it_was(
 
 
 def test_touched_images_keep_their_rows_until_they_were_read(done: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler, "DECODE_THREADS", 1)
+    monkeypatch.setattr(worker, "DECODE_THREADS", 1)
     before = done.rows()
     for path in done.images.iterdir():
         os.utime(path, (1, 1))

@@ -19,7 +19,7 @@ import pytest
 from tagllm_cli.errors import EndpointError, EngineDiedError, InterruptedRunError, StoppedRunError, TableError
 from tagllm_cli.labeling.binary import Binary
 from tagllm_cli.labeling.candidates import Candidates
-from tagllm_cli.pipeline.label import recorder, sanity_check, scheduler
+from tagllm_cli.pipeline.label import recorder, sanity_check, worker
 from tagllm_cli.pipeline.label.job import RunOptions
 from tagllm_cli.pipeline.label.run import run_job
 from tagllm_cli.pipeline.label.summary import Summary
@@ -66,7 +66,7 @@ class Filling(RuleEngine):
 def test_the_engine_is_kept_full_and_gets_no_more_than_it_wants(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capacity: int, full: int
 ) -> None:
-    monkeypatch.setattr(scheduler, "DECODE_THREADS", 1)
+    monkeypatch.setattr(worker, "DECODE_THREADS", 1)
     workspace.engine = engine = Filling(capacity=capacity)
     engine.full = full
     assert workspace.candidates().rows.ok == IMAGES
@@ -112,7 +112,7 @@ def recorded(workspace: Workspace) -> int:
 def test_a_signal_while_the_last_of_four_requests_hangs_keeps_the_three(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scheduler, "DRAIN_SECONDS", 0.01)
+    monkeypatch.setattr(worker, "DRAIN_SECONDS", 0.01)
 
     class Hanging(FourthRequest):
         async def instead(self) -> None:
@@ -200,7 +200,7 @@ class InFlight(RuleEngine):
 def test_images_in_flight_are_bounded_in_bytes(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Images here are 8 x 8 pixels, 192 bytes, and their files a little more: there is room for three of them."""
     each = 8 * 8 * 3 + (workspace.images / "000.png").stat().st_size
-    monkeypatch.setattr(scheduler, "_default_max_bytes", lambda: 3 * each)
+    monkeypatch.setattr(worker, "_default_max_bytes", lambda: 3 * each)
     workspace.engine = engine = InFlight(capacity=1000, pause=0.001)
     job = workspace.candidates_job()
     job = replace(job, plan_options=replace(job.plan_options, max_pixels=64))
@@ -348,7 +348,7 @@ def test_sanity_check_stops_a_run_whose_answers_make_no_sense(workspace: Workspa
     assert error.message.startswith("the first answers look wrong: only 0 of the")
     assert "--no-preflight" in error.hint
     paid = len(workspace.engine.asked)
-    assert 32 * EACH <= paid <= (32 + scheduler.DECODE_THREADS) * EACH
+    assert 32 * EACH <= paid <= (32 + worker.DECODE_THREADS) * EACH
     summary = workspace.candidates(preflight=False)
     assert summary.stats.asked <= (IMAGES - 32) * EACH
     assert summary.rows.ok == IMAGES
