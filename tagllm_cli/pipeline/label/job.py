@@ -13,6 +13,7 @@ from tagllm_cli.engines.local.image_tokens import TokenCounter
 from tagllm_cli.labeling.plan import Plan, PlanOptions
 from tagllm_cli.labeling.stage import Stage
 from tagllm_cli.pipeline.label.listing import Part, Selection
+from tagllm_cli.pipeline.label.ray.options import RayOptions
 from tagllm_cli.records import Item
 from tagllm_cli.sources.base import Source
 
@@ -51,6 +52,7 @@ class RunOptions:
     """How much to do and when to stop: the options that every labelling command shares.
 
     `max_failed_rate` is the share of rows in [0, 1] that may be failed or partial before the run ends with exit code 3.
+    `ray`: where the workers are; None: in this process.
     """
 
     limit: int | None = None
@@ -65,6 +67,7 @@ class RunOptions:
     allow_gone: bool = False
     max_failed_rate: float = 0.05
     preflight: bool = True
+    ray: RayOptions | None = None
 
     @property
     def complete(self) -> bool:

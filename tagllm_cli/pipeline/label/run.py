@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import tagllm_cli
@@ -43,6 +44,7 @@ from tagllm_cli.pipeline.label.pending import (
     pending_images,
     reopen_incomplete,
 )
+from tagllm_cli.pipeline.label.ray.cluster import Cluster
 from tagllm_cli.pipeline.label.scheduler import Scheduler, StageRun
 from tagllm_cli.pipeline.label.stats import RunStats
 from tagllm_cli.pipeline.label.summary import DryRun, RowCounts, Summary
@@ -267,15 +269,17 @@ def _ask(
     if not images and not unread:
         return RunStats(), Usage()
     check_free_space(job.evidence.absolute().parent)
+    cluster = None if options.ray is None else Cluster(options.ray)
     evidence.start_run(job.command, tagllm_cli.__version__)
     run = StageRun(stage, evidence, keys)
     with reporter.watching(job.command, images, unread) as progress:
         scheduler = Scheduler(
             [run],
             job.source,
-            lambda: job.engine(plan),
+            partial(job.engine, plan),
             Settings(plan.max_pixels, job.expects_same_bytes),
             progress,
+            cluster=cluster,
             checks=options.preflight,
             by_hash=options.by_hash,
         )
