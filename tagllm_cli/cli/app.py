@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from tagllm_cli.cli import INTERRUPTED, streams
-from tagllm_cli.cli.commands import candidates, concepts, disambiguate, doctor, evaluate, export, merge, vocab
+from tagllm_cli.cli.commands import candidates, concepts, disambiguate, doctor, evaluate, export, info, merge, vocab
 from tagllm_cli.cli.expand import expand
 from tagllm_cli.cli.options import FLAG, JSON_KEY
 from tagllm_cli.errors import TagllmError, UsageError
@@ -150,6 +150,7 @@ app.command(rich_help_panel="Label images")(expand(concepts.concepts))
 app.command(rich_help_panel="Use tables")(expand(evaluate.evaluate))
 app.command(rich_help_panel="Use tables")(expand(export.export))
 app.command(rich_help_panel="Use tables")(expand(merge.merge))
+app.command(rich_help_panel="Inspect")(expand(info.info))
 app.command(rich_help_panel="Inspect")(expand(doctor.doctor))
 vocab_app.command("list")(vocab.vocab_list)
 vocab_app.command("show")(vocab.vocab_show)

@@ -98,11 +98,28 @@ class Console:
             for line in _aligned([columns, *rows], numeric):
                 self._out.print(_text(line))
             return
-        drawn = RichTable(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+        drawn = RichTable(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
         for column, right in zip(columns, numeric, strict=True):
             drawn.add_column(column, justify="right" if right else "left", overflow="fold")
         for row in rows:
             drawn.add_row(*(_text(cell, _STATES.get(cell, "")) for cell in row))
+        self._out.print(drawn, soft_wrap=False)
+
+    def facts(self, title: str, facts: Sequence[tuple[str, str]]) -> None:
+        """Print what there is to say about one thing unless `--quiet`: a title, if any, and facts as (name, text)."""
+        if self._quiet:
+            return
+        if title:
+            self._out.print(_text(_one_line(title), "bold"))
+        if not self._out.is_terminal:
+            for line in _aligned([(f"{name}:" * bool(name), text) for name, text in facts], (False, False)):
+                self._out.print(_text(line))
+            return
+        drawn = RichTable.grid(padding=(0, 2, 0, 0))
+        drawn.add_column(no_wrap=True)
+        drawn.add_column(overflow="fold")
+        for name, text in facts:
+            drawn.add_row(_text(name, "dim"), _text(_one_line(text)))
         self._out.print(drawn, soft_wrap=False)
 
     @property

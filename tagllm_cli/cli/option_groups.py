@@ -7,6 +7,7 @@ package below that the options describe.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from tagllm_cli.cli.options import (
     Endpoint,
     EngineArg,
     Exclude,
+    GpuPrice,
     GroupSize,
     IdColumn,
     ImageColumn,
@@ -42,6 +44,8 @@ from tagllm_cli.cli.options import (
     NoPreflight,
     Offline,
     OnMissing,
+    PriceIn,
+    PriceOut,
     Quiet,
     Record,
     Replan,
@@ -64,6 +68,7 @@ from tagllm_cli.errors import UsageError
 if TYPE_CHECKING:
     from tagllm_cli.cli.console import Console
     from tagllm_cli.engines.factory import ModelOptions
+    from tagllm_cli.evaluation.cost import Prices
     from tagllm_cli.evaluation.truth import TruthOptions
     from tagllm_cli.pipeline.label.job import RunOptions
     from tagllm_cli.sources.base import SourceOptions
@@ -281,6 +286,33 @@ class RunGroup:
             max_failed_rate=self.max_failed_rate,
             preflight=not self.no_preflight,
         )
+
+
+@dataclass(frozen=True)
+class PriceGroup:
+    """What the model's work costs."""
+
+    gpu_price: GpuPrice = None
+    price_in: PriceIn = None
+    price_out: PriceOut = None
+
+    def prices(self) -> Prices:
+        """Return the prices. Raises UsageError for one that is no number."""
+        from tagllm_cli.evaluation.cost import Prices
+
+        for option, price in (
+            ("gpu-price", self.gpu_price),
+            ("price-in", self.price_in),
+            ("price-out", self.price_out),
+        ):
+            check_price(f"--{option}", price)
+        return Prices(self.gpu_price, self.price_in, self.price_out)
+
+
+def check_price(option: str, price: float | None) -> None:
+    """Raise UsageError for a price that is infinite or no number, which `float` reads."""
+    if price is not None and not math.isfinite(price):
+        raise UsageError(f"{option} {price:g} is no price", f"For example {option} 2.50.")
 
 
 def make_console(

@@ -64,6 +64,7 @@ _input = partial(typer.Option, rich_help_panel="Input")
 _model = partial(typer.Option, rich_help_panel="Model")
 _output = partial(typer.Option, rich_help_panel="Output")
 _run = partial(typer.Option, rich_help_panel="Run")
+_prices = partial(typer.Option, rich_help_panel="Prices, in any one unit of money")
 FLAG = ""  # the metavar of an option that takes no value: typer would say <bool>
 
 # -- shared by several commands ----------------------------------------------------------------------------------------
@@ -315,6 +316,30 @@ MinMass = Annotated[
     float,
     _output(
         "--min-mass", metavar="P", min=0, max=1, help="Less probability than this on yes and no together: unknown."
+    ),
+]
+
+# -- prices ------------------------------------------------------------------------------------------------------------
+
+GpuPrice = Annotated[
+    float | None,
+    _prices("--gpu-price", metavar="MONEY", min=0, help="Price of one GPU for an hour."),
+]
+PriceIn = Annotated[
+    float | None,
+    _prices("--price-in", metavar="MONEY", min=0, help="Price of a million prompt tokens, cached ones included."),
+]
+PriceOut = Annotated[
+    float | None,
+    _prices("--price-out", metavar="MONEY", min=0, help="Price of a million output tokens."),
+]
+HumanPrice = Annotated[
+    float,
+    _prices(
+        "--human-price",
+        metavar="MONEY",
+        min=0,
+        help="Price of 1,000 annotation units: one person looks at one image with up to 20 labels.",
     ),
 ]
 

@@ -46,6 +46,11 @@ class Usage:
     output_tokens: int = 0
     requests: int = 0
 
+    @property
+    def computed_tokens(self) -> int:
+        """Tokens that were not in the cache."""
+        return self.prompt_tokens - self.cached_tokens + self.output_tokens
+
     def plus(self, response: Response) -> Usage:
         """Return the counters with one more response; of a failed one, only the tokens that it took are counted."""
         return self.add(

@@ -30,6 +30,7 @@ from tagllm_cli.store.evidence_layout import (
     storable,
 )
 from tagllm_cli.store.listing import PAGE, SourceChanges
+from tagllm_cli.store.run_records import RunProgress
 from tagllm_cli.store.sqlite import SQLiteFile
 
 KEYS = 500  # keys in one query: older SQLite takes at most 999 variables
@@ -48,6 +49,7 @@ class Evidence:
         """
         self._file = SQLiteFile(path, LAYOUT)
         self._run = 0
+        self._progress: RunProgress | None = None  # of a run that has not ended
         self._revised = False
         self._revision: int | None = None
 
@@ -67,6 +69,7 @@ class Evidence:
 
     def commit(self) -> None:
         """Make everything recorded so far durable against a killed process."""
+        self._keep_progress()
         if self._revised:
             revision = self.revision + 1
             self.set_meta("revision", revision, revises=False)
@@ -80,6 +83,8 @@ class Evidence:
         """Forget everything since the last commit."""
         self._file.rollback()
         self._revised = False
+        if self._progress is not None:
+            self._progress.rollback()
 
     @property
     def revision(self) -> int:
@@ -312,6 +317,8 @@ class Evidence:
     def record(self, key: bytes, response: Response) -> None:
         """Record an answer (the first one wins) or a failure (kept until an answer comes)."""
         self._revised = True
+        if self._progress is not None:
+            self._progress.add(response)
         if response.failure is not None:
             failed = (key, *failure_values(response.failure), self._run)
             self._file.query(insert("failed_request", "REPLACE"), failed)
@@ -330,16 +337,29 @@ class Evidence:
     # -- runs -----------------------------------------------------------------------------------------------------
 
     def start_run(self, command: str, version: str, engine: str | None = None) -> None:
-        """Open a run record; later responses are attributed to it. `version` is tagllm's, `engine` the engine's."""
+        """Open a run record; later responses are attributed to it. `version` is tagllm's, `engine` the engine's.
+
+        A second pass of the same run, before `end_run`, goes on with its record.
+        """
+        if self._progress is not None:
+            return
         values = (command, version, time.time(), engine)
         self._file.query("INSERT INTO run (command, version, started, engine) VALUES (?, ?, ?, ?)", values)
         self._run = self._file.query("SELECT last_insert_rowid()")[0][0]
+        self._progress = RunProgress()
 
     def set_run_engine(self, version: str) -> None:
         """Add the engine's version to the run record: it is known once the engine has started."""
         self._file.query("UPDATE run SET engine = ? WHERE id = ?", (version, self._run))
 
+    def _keep_progress(self) -> None:
+        """Bring the record of a run that has not ended up to its responses, with which it is committed."""
+        if self._progress is not None and self._progress.is_new:
+            report = json.dumps(self._progress.to_json(), sort_keys=True)
+            self._file.query("UPDATE run SET report = ? WHERE id = ?", (report, self._run))
+
     def end_run(self, report: Any) -> None:
         """Close the run record that `start_run` opened with a report, a JSON value."""
+        self._progress = None
         values = (time.time(), json.dumps(report, sort_keys=True), self._run)
         self._file.query("UPDATE run SET ended = ?, report = ? WHERE id = ?", values)

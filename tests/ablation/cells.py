@@ -132,7 +132,7 @@ def cost_of(evidence: Path) -> Cost:
     with closing(sqlite3.connect(evidence)) as file:
         counts = "count(*), sum(prompt_tokens), sum(cached_tokens), sum(output_tokens)"
         requests, *tokens = (count or 0 for count in file.execute(f"SELECT {counts} FROM response").fetchone())
-        told = file.execute("SELECT id, report FROM run WHERE report IS NOT NULL").fetchall()
+        told = file.execute("SELECT id, report FROM run WHERE ended IS NOT NULL").fetchall()
         by_run = dict(file.execute("SELECT run, count(*) FROM response GROUP BY run").fetchall())
     seconds = sum(json.loads(report)["seconds_asking"] for _, report in told)
     timed = sum(by_run.get(run, 0) for run, _ in told)

@@ -31,14 +31,15 @@ async def _nothing() -> None:
 
 def test_what_a_killed_run_took_is_estimated_from_the_others(tmp_path: Path) -> None:
     path = tmp_path / "t.evidence"
-    with Evidence(path) as evidence:
-        for number in range(6):
-            if number in (0, 4):
-                evidence.start_run("candidates", "0")
-            response = Response("none", prompt_tokens=10, cached_tokens=4, output_tokens=1)
-            evidence.record(number.to_bytes(16, "big"), response)
-        evidence.record(bytes(15) + b"x", Response(failure=Failure("rejected", "no")))
-        evidence.end_run({"seconds_asking": 1.5})
+    for numbers in (range(4), range(4, 6)):
+        with Evidence(path) as evidence:
+            evidence.start_run("candidates", "0")
+            for number in numbers:
+                response = Response("none", prompt_tokens=10, cached_tokens=4, output_tokens=1)
+                evidence.record(number.to_bytes(16, "big"), response)
+            evidence.record(bytes(15) + b"x", Response(failure=Failure("rejected", "no")))
+            if numbers[0]:
+                evidence.end_run({"seconds_asking": 1.5})
     cost = cost_of(path)
     assert (cost.requests, cost.prompt_tokens, cost.cached_tokens, cost.output_tokens) == (6, 60, 24, 6)
     assert cost.computed_tokens == 36

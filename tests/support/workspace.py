@@ -15,7 +15,8 @@ from PIL import Image as Pixels
 from tagllm_cli.engines.base import Engine
 from tagllm_cli.engines.factory import ModelOptions
 from tagllm_cli.pipeline.label.job import Job, RunOptions
-from tagllm_cli.pipeline.label.jobs import candidates_job, disambiguate_job
+from tagllm_cli.pipeline.label.jobs import candidates_job, disambiguate_job, follow_up_job
+from tagllm_cli.pipeline.label.one_pass import run_both
 from tagllm_cli.pipeline.label.run import run_job
 from tagllm_cli.pipeline.label.summary import DryRun, Summary
 from tagllm_cli.pipeline.progress import Silent
@@ -86,6 +87,19 @@ class Workspace:
         """Run `disambiguate`."""
         return self._finished(self.labels_job(RunOptions(**options), **(settings or {})), options)
 
+    def both(
+        self, settings: Mapping[str, Any] | None = None, labels: Mapping[str, Any] | None = None, **options: Any
+    ) -> tuple[Summary, Summary | None]:
+        """Run both stages in one pass: `settings` are of the candidates, `labels` of the second stage."""
+        self.engine.asked.clear()
+        chosen = RunOptions(**options)
+        first = self.candidates_job(chosen, **(settings or {}))
+        second = self._with_engine(follow_up_job(first, self.labels_out, MODEL, chosen, **(labels or {})))
+        summaries = run_both(first, second, chosen, Silent())
+        assert isinstance(summaries[0], Summary)
+        assert not isinstance(summaries[1], DryRun)
+        return summaries[0], summaries[1]
+
     def dry_run(self, **options: Any) -> DryRun:
         """Run `candidates --dry-run`."""
         options = {**options, "dry_run": True}
@@ -116,6 +130,30 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
+    }
+
+
+def recorded(path: Path) -> dict[str, list[Any]]:
+    """Return all that an evidence file says, but for when it was written, by which run, and in how many commits."""
+    keys = [key for (key,) in evidence_rows(path, "SELECT key FROM meta ORDER BY key")]
+    return {
+        "meta": [
+            evidence_rows(path, f"SELECT value FROM meta WHERE key = '{key}'")
+            for key in keys
+            if key not in ("revision", "table", "earlier")
+        ],
+        "images": evidence_rows(
+            path,
+            """SELECT id, position, uri, version, fingerprint, width, height, error_kind, error, proposed, shard,
+            completed FROM image ORDER BY id""",
+        ),
+        "shards": evidence_rows(path, "SELECT name, version FROM shard ORDER BY name"),
+        "answers": evidence_rows(
+            path,
+            """SELECT key, text, finish, logprobs, prompt_tokens, cached_tokens, output_tokens FROM response
+            ORDER BY key""",
+        ),
+        "failures": evidence_rows(path, "SELECT key, kind, message FROM failed_request ORDER BY key"),
     }
 
 

@@ -12,6 +12,7 @@ from tagllm_cli.engines.identity import ModelIdentity
 from tagllm_cli.engines.local.image_tokens import TokenCounter
 from tagllm_cli.labeling.plan import Plan, PlanOptions
 from tagllm_cli.labeling.stage import Stage
+from tagllm_cli.pipeline.label.budget import Limits
 from tagllm_cli.pipeline.label.listing import Part, Selection
 from tagllm_cli.pipeline.label.ray.options import RayOptions
 from tagllm_cli.records import Item
@@ -24,7 +25,7 @@ class Job:
 
     `served` asks the endpoints for the model that they serve; it is called only where neither the user nor the pinned
     plan names the model. `counter` returns what counts tokens for --dry-run, and raises ModelError where nothing can.
-    `items` is what an earlier table says about the images; None: the source itself is listed. `derivation` holds the
+    `items` is what an `earlier` table says about the images; None: the source itself is listed. `derivation` holds the
     settings that change the table without a new request (votes, thresholds).
     """
 
@@ -40,6 +41,7 @@ class Job:
     next_command: str
     derivation: Mapping[str, Any]
     expects_same_bytes: bool = False
+    earlier: Path | None = None
 
     @property
     def evidence(self) -> Path:
@@ -52,7 +54,8 @@ class RunOptions:
     """How much to do and when to stop: the options that every labelling command shares.
 
     `max_failed_rate` is the share of rows in [0, 1] that may be failed or partial before the run ends with exit code 3.
-    `ray`: where the workers are; None: in this process.
+    `tables_only` lists the images and writes the table, and asks nothing. `ray`: where the workers are; None: in this
+    process.
     """
 
     limit: int | None = None
@@ -67,7 +70,14 @@ class RunOptions:
     allow_gone: bool = False
     max_failed_rate: float = 0.05
     preflight: bool = True
+    limits: Limits = Limits()  # noqa: RUF009 (frozen)
+    tables_only: bool = False
     ray: RayOptions | None = None
+
+    @property
+    def asks(self) -> bool:
+        """Whether anything may be asked."""
+        return not (self.offline or self.tables_only)
 
     @property
     def complete(self) -> bool:

@@ -37,6 +37,7 @@ from tagllm_cli.store.table import Table, open_table
 from tagllm_cli.vocabulary.cards import Card, cards_of, load_cards
 from tagllm_cli.vocabulary.load import load_vocabulary
 from tagllm_cli.vocabulary.model import Vocabulary
+from tagllm_cli.vocabulary.serialize import vocabulary_from_json, vocabulary_to_json
 
 
 def candidates_job(
@@ -112,15 +113,44 @@ def disambiguate_job(
         raise TableError(f"{table} is a label table already", "Give the table that `tagllm candidates` wrote.")
     if out.exists() and out.samefile(table):
         raise TableError("--out is the candidate table itself", "Choose another --out.")
-    vocabulary = candidates.info.vocabulary
-    cards = _cards(concepts, vocabulary)
     images = reopen(candidates.info.source, root, offline=options.offline)
+    return _labels_job(table, candidates.info.vocabulary, images, out, model, options, concepts, thresholds)
+
+
+def follow_up_job(
+    candidates: Job,
+    out: Path,
+    model: ModelOptions,
+    options: RunOptions,
+    *,
+    concepts: str | None = None,
+    thresholds: Thresholds = Thresholds(),  # noqa: B008 (frozen)
+) -> Job:
+    """Return the job that `disambiguate_job` returns for the table of `candidates`, which may not be written yet."""
+    check_writable_path(out, TableError)
+    if out.absolute() == candidates.out.absolute():
+        raise TableError("both tables would be written to the same file", "Choose another --out.")
+    vocabulary = vocabulary_from_json(vocabulary_to_json(candidates.plan_options.vocabulary))  # as in the table
+    return _labels_job(candidates.out, vocabulary, candidates.source, out, model, options, concepts, thresholds)
+
+
+def _labels_job(
+    table: Path,
+    vocabulary: Vocabulary,
+    source: Source,
+    out: Path,
+    model: ModelOptions,
+    options: RunOptions,
+    concepts: str | None,
+    thresholds: Thresholds,
+) -> Job:
+    cards = _cards(concepts, vocabulary)
     return Job(
         command="disambiguate",
         out=out,
         plan_options=_plan_options("labels", vocabulary, model, options),
-        source=images,
-        items=lambda: _items(candidates, images),
+        source=source,
+        items=lambda: _items(open_table(table), source),
         stage=lambda plan: Disambiguate(plan, cards, thresholds),
         engine=lambda plan: _engine(plan, model, out),
         served=lambda: identify_served(model),
@@ -128,6 +158,7 @@ def disambiguate_job(
         next_command=f"tagllm evaluate {shlex.quote(str(out))} --truth TRUTH",
         derivation={**asdict(thresholds), "cards": _digest(cards)},
         expects_same_bytes=True,
+        earlier=table,
     )
 
 

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from tagllm_cli.engines.base import Engine, Usage
+from tagllm_cli.engines.base import Engine
 from tagllm_cli.pipeline.label.concurrency import first
 
 logger = logging.getLogger(__name__)
@@ -42,11 +42,6 @@ class LazyEngine:
         return self._engine is not None
 
     @property
-    def usage(self) -> Usage:
-        """Tokens and requests so far, zeros while the engine was never started."""
-        return Usage() if self._engine is None else self._engine.usage()
-
-    @property
     def trouble(self) -> str | None:
         """What keeps the engine from answering, also while it starts."""
         engine = self._engine or self._being_started
@@ -78,10 +73,14 @@ class LazyEngine:
             raise
         return engine
 
+    @property
+    def seconds(self) -> float:
+        """For how long the engine has been ready."""
+        return 0.0 if self._engine is None else time.monotonic() - self._since
+
     async def close(self) -> float:
         """End the engine, if it was started; return for how many seconds it was ready."""
-        if self._engine is None:
-            return 0.0
-        seconds = time.monotonic() - self._since
-        await self._engine.close()
+        seconds = self.seconds
+        if self._engine is not None:
+            await self._engine.close()
         return seconds

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,6 +18,7 @@ from functools import partial
 from tagllm_cli.engines.base import Engine, Usage
 from tagllm_cli.errors import GOES_ON, StoppedRunError, TableError, TagllmError
 from tagllm_cli.labeling.stage import Stage
+from tagllm_cli.pipeline.label.budget import Budget
 from tagllm_cli.pipeline.label.circuit_breaker import CircuitBreaker
 from tagllm_cli.pipeline.label.concurrency import signals
 from tagllm_cli.pipeline.label.pending import PendingImage, RequestKeys
@@ -34,6 +36,8 @@ from tagllm_cli.sources.base import Source
 from tagllm_cli.store.evidence import Evidence
 
 TROUBLE_SECONDS = 1.0
+# After the budget is used up, what is under way gets this long to come to its end.
+LEAVE_SECONDS = 60.0
 _GO_ON_ANYWAY = f"{GOES_ON} --no-preflight lets a run go on all the same."
 
 logger = logging.getLogger(__name__)
@@ -54,7 +58,7 @@ class Scheduler:
     """One run over the pending images of the first stage's evidence; the others are asked about what it proposes.
 
     Use `run()` once. `checks`: end the run when answers make no sense or nearly all requests fail. `by_hash`: no
-    version on record is trusted. `cluster`: where the workers are; None: there is one, in this process. It is closed.
+    version on record is trusted. `cluster`: where the workers are, None: one in this process; it is closed at the end.
     """
 
     def __init__(
@@ -64,12 +68,15 @@ class Scheduler:
         engine: Callable[[], Engine],
         settings: Settings,
         progress: RunProgress,
+        budget: Budget,
         *,
         cluster: Cluster | None = None,
         checks: bool = True,
         by_hash: bool = False,
     ) -> None:
-        self._stages, self._progress, self._are_checked = stages, progress, checks
+        self._stages, self._progress, self._budget, self._are_checked = stages, progress, budget, checks
+        self._left_at = 0.0  # when the budget was found to be used up
+        self._is_refused = False
         make = Worker if cluster is None else partial(RayWorkers, cluster)
         self._worker: Worker | RayWorkers = make(
             [each.stage for each in stages], source, engine, settings, self, starting=progress.starting
@@ -103,15 +110,25 @@ class Scheduler:
             logger.info("run stopped: %s", worker.error.message)  # told to the user as the summary's error
         else:
             stats.interrupted = worker.stop.is_set()
+            if not stats.interrupted and (worker.has_left or self._is_refused):
+                stats.error = self._budget.error()
             for each, check in zip(self._stages, self._checks, strict=True):
                 each.stats.warning = check.finish()
         logger.info("run ended: %s", stats)
 
     async def _watch(self) -> None:
-        """Tell again and again what keeps the engine from answering."""
+        """Tell again and again what keeps the engine from answering, and look at the budget."""
         while True:
             await asyncio.sleep(TROUBLE_SECONDS)
             self._progress.trouble(self._worker.engine.trouble)
+            if self._left_at and time.monotonic() - self._left_at > LEAVE_SECONDS:
+                self._worker.fail(self._budget.error())
+            elif not self._budget.look(self._worker.engine.seconds, self.usage):
+                self._leave()
+
+    def _leave(self) -> None:
+        self._left_at = self._left_at or time.monotonic()
+        self._worker.leave()
 
     async def _finish(self) -> None:
         worker, recorders = self._worker, self._recorders
@@ -130,7 +147,9 @@ class Scheduler:
                 recorder.rollback()
             worker.error = worker.error or error
         finally:
-            self.stats.seconds = await worker.close()
+            seconds = await worker.close()
+            self._budget.end_pass(seconds, self.usage)
+            _share(seconds, self._stages)
 
     # -- the worker's host ----------------------------------------------------------------------------------------
 
@@ -173,10 +192,14 @@ class Scheduler:
         answers = run.evidence.answers(keys)
         return [answers.get(key) for key in keys]
 
-    async def may_ask(self, step: int, requests: int) -> bool:
-        """Wait while the first answers are being judged."""
+    async def may_ask(self, step: int, requests: int) -> int:
+        """Wait while the first answers are being judged, and look at the budget."""
         await self._may_ask.wait()
-        return True
+        granted = self._budget.grant(requests)
+        if granted < requests:
+            self._is_refused = True
+            self._leave()
+        return granted
 
     def answered(self, step: int, fingerprint: bytes, request: Request, response: Response) -> None:
         """Record and count a response; raises StoppedRunError where nearly all requests fail."""
@@ -196,6 +219,8 @@ class Scheduler:
 
     async def asked(self, step: int, responses: Sequence[tuple[Request, Response]]) -> None:
         """Check the first answers in a thread: others arrive and signals are heeded, nothing more is asked."""
+        if step:
+            self._stages[step].stats.images += 1
         check = self._checks[step]
         if not self._are_checked or (sample := check.add(responses)) is None:
             return
@@ -212,7 +237,7 @@ class Scheduler:
         if is_complete:
             self._recorders[0].completed(image.item.image.id, image.requests_hash)
         self.stats.images += 1
-        self._progress.update(self._total_stats(), self._total_usage())
+        self._progress.update(self._total_stats(), self.usage)
 
     def _total_stats(self) -> RunStats:
         first, *others = (each.stats for each in self._stages)
@@ -224,8 +249,17 @@ class Scheduler:
             failed_requests=first.failed_requests + sum(each.failed_requests for each in others),
         )
 
-    def _total_usage(self) -> Usage:
+    @property
+    def usage(self) -> Usage:
+        """Tokens and requests of all stages so far."""
         total, *others = (each.usage for each in self._stages)
         for other in others:
             total = total.add(other)
         return total
+
+
+def _share(seconds: float, stages: Sequence[StageRun]) -> None:
+    """Share the engine's time among the stages, by the tokens that it computed for each."""
+    computed = [each.usage.computed_tokens for each in stages]
+    for each, tokens in zip(stages, computed, strict=True):
+        each.stats.seconds += seconds * tokens / sum(computed) if sum(computed) else seconds * (each is stages[0])

@@ -85,8 +85,8 @@ class Host(Protocol):
         """Return the answer that is on record for each request about the image of this fingerprint, or None."""
         ...
 
-    async def may_ask(self, step: int, requests: int) -> bool:
-        """Return whether so many requests may be asked now; False leaves them to another run. May wait."""
+    async def may_ask(self, step: int, requests: int) -> int:
+        """Return how many of so many requests may be asked now; the others are left to another run. May wait."""
         ...
 
     def answered(self, step: int, fingerprint: bytes, request: Request, response: Response) -> None:
@@ -106,7 +106,8 @@ class Worker:
     """Takes images through one stage, or through several, each of which asks about what the one before proposed.
 
     `stop` may be set at any time: answers that are under way are waited for a moment, and nothing more is asked.
-    `leave` lets all images that are in flight come to their end, and takes no more. `error` is what ended the work.
+    `leave` lets all images that are in flight come to their end, and takes no more (`has_left`: there were more).
+    `error` is what ended the work.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class Worker:
         self._stages, self._source, self._settings, self._host = stages, source, settings, host
         self.stop, self._leave = asyncio.Event(), asyncio.Event()
         self.error: Exception | None = None
+        self.has_left = False
         self.engine = LazyEngine(engine, self.stop, starting, self._engine_ready)
         self._limiter = RequestLimiter(max_bytes=settings.max_bytes or _default_max_bytes())
         self._threads = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
@@ -155,7 +157,10 @@ class Worker:
                 held = self._expected_bytes(read.data)
                 admission = self._limiter.acquire(image.missing, held)
                 await first(admission, self.stop.wait(), self._leave.wait())
-                if self.stop.is_set() or self._leave.is_set():
+                if self.stop.is_set():
+                    break
+                if self._leave.is_set():
+                    self.has_left = True
                     break
                 images += 1
                 task = asyncio.create_task(self._work(image, read.data, held))
@@ -174,10 +179,12 @@ class Worker:
         return await self.engine.close()
 
     async def _next(self, ahead: ReadAhead) -> ReadImage | ShardRead | None:
-        """Return what was read next, None at the end and after a signal."""
+        """Return what was read next, None at the end, after a signal, and where no more is to be taken."""
         reading = asyncio.ensure_future(ahead.next())
         await first(reading, self.stop.wait(), self._leave.wait())
-        if self.stop.is_set() or self._leave.is_set():
+        if self._leave.is_set() and not (reading.done() and reading.result() is None):
+            self.has_left = True
+        if self.stop.is_set() or self.has_left:
             reading.cancel()
             return None
         return reading.result()
@@ -269,8 +276,7 @@ class Worker:
         if missing:
             slots.hold(requests=len(missing))
             engine = await self.engine.started()
-            if not await self._host.may_ask(step, len(missing)):
-                return list(known.values())
+            missing = missing[: await self._host.may_ask(step, len(missing))]
             asked: list[tuple[Request, Response]] = []
             async with aclosing(ask_until_complete(engine, decoded_image, missing)) as answers:
                 async for request, response in answers:

@@ -116,7 +116,7 @@ class RayWorker:
         await worker.run(host.work())
         await worker.close()
         if worker.error is None:
-            self.tell(Ended(block.number, is_whole=not (getattr(worker, "has_left", False) or worker.stop.is_set())))
+            self.tell(Ended(block.number, is_whole=not (worker.has_left or worker.stop.is_set())))
         else:
             self.tell(Failed(worker.error, is_engine=isinstance(worker.error, EngineDiedError)))
 

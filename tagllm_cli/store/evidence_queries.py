@@ -1,0 +1,136 @@
+"""What `tagllm info` reads of an evidence file; also a program, which ends without closing the file.
+
+    python -I evidence_queries.py FILE    # prints one JSON object, or one line of an error on stderr and exit code 1
+
+SQLite reads a database and its write-ahead log right as long as the log is not begun anew meanwhile (every 4 MiB,
+https://www.sqlite.org/wal.html): its pages would be overwritten. The header of the log changes then, so where it is the
+same after the reading as before, what was read is one commit.
+
+SQLite merges the log into the database when it closes it, and deletes the log. It must not do that to the log of
+another process that is writing, nor to one that a killed run left. Python 3.11 has no switch for it (3.12 has
+`Connection.setconfig`), so where there is a log, the reading is done by a process that ends before anything is closed.
+It imports nothing of ours, so that it starts in some 50 ms.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import sys
+import time
+from contextlib import suppress
+from typing import Any, NoReturn
+from urllib.parse import quote
+
+_META = "('plan', 'source', 'part', 'merged', 'unread')"
+TOO_FAST = "written faster than it can be read"
+
+_TRIES = 12
+_PAUSE_S = 0.02
+_LOG_HEADER = 32
+_TOKENS = "count(*), sum(prompt_tokens), sum(cached_tokens), sum(output_tokens)"
+
+
+class UnreadableError(Exception):
+    """What is in the file makes no sense, or is not the same for long enough to be read."""
+
+
+def read_now(path: str, *, progress: bool, keep: list[sqlite3.Connection] | None = None) -> dict[str, Any]:
+    """Return what `read` finds in one commit of a file; connections go to `keep` instead of being closed.
+
+    Raises UnreadableError where there is a log and no `keep`, and for what cannot be read.
+    """
+    for number in range(_TRIES):
+        time.sleep(number * _PAUSE_S)
+        before = state(path)
+        has_log = before[0] == "log"
+        if has_log and keep is None:
+            raise UnreadableError("it has a log")
+        error = None
+        try:
+            db = opened(path, with_log=has_log)
+            if keep is not None:
+                keep.append(db)
+            try:
+                found = read(db, progress=progress or has_log)
+            finally:
+                if keep is None:
+                    db.close()
+        except (sqlite3.Error, UnicodeDecodeError) as raised:
+            error = raised
+        if state(path) == before:
+            if error is not None:
+                raise UnreadableError(str(error)) from error
+            return found
+    raise UnreadableError(TOO_FAST)
+
+
+def state(path: str) -> tuple[Any, ...]:
+    """Return what is the same before and after a reading that saw one commit; first `log` where there is a log."""
+    with suppress(FileNotFoundError), open(f"{path}-wal", "rb") as log:
+        if header := log.read(_LOG_HEADER):
+            return ("log", os.fstat(log.fileno()).st_ino, header)
+    found = os.stat(path)
+    return ("file", found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def opened(path: str, *, with_log: bool) -> sqlite3.Connection:
+    """Open a database, with its log or without, for reading: without locks and without making files."""
+    how = "vfs=unix-none" if with_log else "immutable=1"
+    db = sqlite3.connect(f"file:{quote(os.path.abspath(path))}?mode=ro&{how}", uri=True, isolation_level=None)
+    db.execute("PRAGMA locking_mode = EXCLUSIVE")  # the index of the log is kept in memory
+    db.execute("BEGIN")
+    return db
+
+
+def read(db: sqlite3.Connection, *, progress: bool) -> dict[str, Any]:
+    """Return what an evidence file of any format says about its runs, as plain JSON values.
+
+    `progress`: also how many images have all their answers, which looks at each.
+    """
+    (application_id,), (format_,) = (
+        db.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
+    )
+    engine, response, completed = ("engine", "response", "completed") if format_ > 1 else ("NULL", "reply", "settled")
+    columns = f"id, command, version, started, ended, {engine}, report"
+    runs = db.execute(f"SELECT {columns} FROM run ORDER BY id").fetchall()
+    untold = [run[0] for run in runs if '"tokens"' not in (run[-1] or "")]
+    done = f"SELECT count(*) FROM image WHERE ({completed} NOTNULL OR proposed = '[]') AND error_kind ISNULL"
+    return {
+        "application_id": application_id,
+        "format": format_,
+        "runs": runs,
+        "meta": dict(db.execute(f"SELECT key, value FROM meta WHERE key IN {_META}").fetchall()),
+        "answers": _answers(db, response, untold),
+        "images": db.execute("SELECT count(*) FROM image").fetchone()[0],
+        "completed": db.execute(done).fetchone()[0] if progress else None,
+    }
+
+
+def _answers(db: sqlite3.Connection, response: str, runs: list[int]) -> dict[str, list[int]]:
+    """Return (requests, prompt, cached and output tokens, failed requests) by run; reads all answers."""
+    if not runs:
+        return {}
+    some = f"WHERE run IN ({', '.join(map(str, runs))}) GROUP BY run"
+    told = {run: counts for run, *counts in db.execute(f"SELECT run, {_TOKENS} FROM {response} {some}")}
+    failed = dict(db.execute(f"SELECT run, count(*) FROM failed_request {some}").fetchall())
+    found = {}
+    for run in told.keys() | failed.keys():
+        requests, *tokens = told.get(run, (0, 0, 0, 0))
+        found[str(run)] = [requests + failed.get(run, 0), *tokens, failed.get(run, 0)]
+    return found
+
+
+def _main() -> NoReturn:
+    connections: list[sqlite3.Connection] = []
+    try:
+        print(json.dumps(read_now(sys.argv[1], progress=True, keep=connections)), flush=True)
+    except Exception as error:
+        print(" ".join(f"{error}".split()), file=sys.stderr, flush=True)
+        os._exit(1)
+    os._exit(0)  # the connections are still open
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,209 @@
+"""Both stages in one pass: what the two commands make, with each image opened once and the engine started once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tagllm_cli.engines.base import Usage
+from tagllm_cli.errors import InterruptedRunError, StoppedRunError
+from tagllm_cli.pipeline.label import budget, worker
+from tagllm_cli.pipeline.label.budget import Limits
+from tagllm_cli.records import DecodedImage, Failure, ImageInfo, Request, Response
+from tagllm_cli.sources.decode import decode
+from tests.support.packing import packed
+from tests.support.rule_engine import RuleEngine
+from tests.support.workspace import Workspace, recorded
+
+IMAGES = 24
+
+
+def assert_same(workspace: Workspace, other: Workspace) -> None:
+    """Compare both tables byte by byte, and all that is on record."""
+    for mine, theirs in ((workspace.out, other.out), (workspace.labels_out, other.labels_out)):
+        assert recorded(mine.with_suffix(".evidence")) == recorded(theirs.with_suffix(".evidence"))
+        assert mine.read_bytes() == theirs.read_bytes()
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "one", IMAGES)
+
+
+@pytest.fixture
+def expected(tmp_path: Path, workspace: Workspace) -> Workspace:
+    other = Workspace(tmp_path / "two")
+    other.images = workspace.images
+    other.vocabulary = workspace.vocabulary
+    other.candidates()
+    other.disambiguate()
+    return other
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count how often an image is decoded."""
+    decoded: list[int] = []
+
+    def counted(data: bytes, max_pixels: int) -> tuple[ImageInfo, DecodedImage | None]:
+        decoded.append(len(data))
+        return decode(data, max_pixels)
+
+    monkeypatch.setattr(worker, "decode", counted)
+    return decoded
+
+
+def test_tables_and_evidence_are_those_of_the_two_commands(
+    workspace: Workspace, expected: Workspace, opened: list[int]
+) -> None:
+    opened.clear()
+    first, second = workspace.both()
+    assert second is not None
+    assert (len(opened), workspace.engine.started, workspace.engine.closed) == (IMAGES, 1, 1)
+    assert (first.stats.images, first.rows.ok, second.rows.ok) == (IMAGES, IMAGES, IMAGES)
+    assert first.stats.asked + second.stats.asked == len(workspace.engine.asked)
+    assert second.stats.asked == first.rows.labels > 0
+    assert_same(workspace, expected)
+
+
+def test_a_second_run_asks_nothing_and_either_command_goes_on_from_there(workspace: Workspace) -> None:
+    workspace.both()
+    tables = workspace.out.read_bytes(), workspace.labels_out.read_bytes()
+    engine = workspace.engine = RuleEngine()
+    workspace.both()
+    workspace.candidates()
+    workspace.disambiguate()
+    assert (engine.started, engine.asked) == (0, [])
+    assert (workspace.out.read_bytes(), workspace.labels_out.read_bytes()) == tables
+
+
+def test_it_goes_on_from_either_command(workspace: Workspace, expected: Workspace, opened: list[int]) -> None:
+    workspace.candidates(limit=10)
+    workspace.disambiguate()
+    opened.clear()
+    asked = len(expected.engine.asked)
+    first, second = workspace.both()
+    assert second is not None
+    assert len(opened) == IMAGES - 10
+    assert first.stats.asked + second.stats.asked < asked + first.stats.asked
+    assert_same(workspace, expected)
+
+
+def test_candidates_of_images_that_were_complete_before_are_asked_about(
+    workspace: Workspace, expected: Workspace
+) -> None:
+    workspace.candidates()
+    first, second = workspace.both()
+    assert second is not None
+    assert (first.stats.asked, second.stats.images) == (0, second.stats.opened)
+    assert_same(workspace, expected)
+
+
+@pytest.mark.parametrize("place", ["tar", "parquet", "tar on S3"])
+def test_shards_are_read_once(tmp_path: Path, place: str, opened: list[int]) -> None:
+    one, two = Workspace(tmp_path / "one", IMAGES), Workspace(tmp_path / "two")
+    one.source = two.source = packed(one.images, place, tmp_path / "packed")
+    two.vocabulary = one.vocabulary
+    two.candidates()
+    two.disambiguate()
+    opened.clear()
+    one.both()
+    assert len(opened) == IMAGES
+    assert_same(one, two)
+
+
+def test_failed_images_and_requests_are_those_of_the_two_commands(workspace: Workspace, tmp_path: Path) -> None:
+    (workspace.images / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    other = Workspace(tmp_path / "two")
+    other.images, other.vocabulary = workspace.images, workspace.vocabulary
+
+    def fault(image: DecodedImage | None, request: Request) -> Failure | None:
+        number = request.digest((image.uuid if image else "").encode())[0]
+        return Failure("engine_error", "no") if number % 5 == 0 else None
+
+    for each in (workspace, other):
+        each.engine = RuleEngine(fault=fault)
+    workspace.both(max_failed_rate=1)
+    other.candidates(max_failed_rate=1)
+    other.disambiguate(max_failed_rate=1)
+    assert "partial" in workspace.statuses(workspace.labels_out).values()
+    assert_same(workspace, other)
+
+
+class Signalling(RuleEngine):
+    """Sends SIGINT when the second stage has been asked so many requests."""
+
+    left = 5
+
+    async def ask(
+        self, picture: DecodedImage | None, requests: Sequence[Request]
+    ) -> AsyncGenerator[tuple[Request, Response]]:
+        async for request, response in super().ask(picture, requests):
+            yield request, response
+            self.left -= bool(request.top_logprobs)
+            if not self.left:
+                os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interrupted_pass_keeps_what_both_stages_have_answered(workspace: Workspace, expected: Workspace) -> None:
+    workspace.engine = Signalling(capacity=8, pause=0.001)
+    first, second = workspace.both()
+    assert isinstance(first.error, InterruptedRunError)
+    assert second is None
+    labels = recorded(workspace.labels_out.with_suffix(".evidence"))
+    assert labels["answers"]
+    before = len(labels["answers"]) + len(recorded(workspace.out.with_suffix(".evidence"))["answers"])
+    workspace.engine = RuleEngine()
+    workspace.both()
+    assert len(workspace.engine.asked) == len(expected_requests(expected)) - before
+    assert_same(workspace, expected)
+
+
+def expected_requests(expected: Workspace) -> list[object]:
+    return [
+        row
+        for table in (expected.out, expected.labels_out)
+        for row in recorded(table.with_suffix(".evidence"))["answers"]
+    ]
+
+
+@pytest.mark.parametrize("most", [3, 30, 100])
+def test_a_budget_of_requests_ends_the_run_and_the_next_goes_on(
+    workspace: Workspace, expected: Workspace, most: int
+) -> None:
+    asked = 0
+    for _ in range(1000):
+        workspace.engine = RuleEngine(capacity=8)
+        first, second = workspace.both(limits=Limits(requests=most))
+        assert len(workspace.engine.asked) <= most
+        asked += len(workspace.engine.asked)
+        if first.error is None and (second is None or second.error is None):
+            break
+        error = first.error or (second and second.error)
+        assert isinstance(error, StoppedRunError)
+        assert "--max-requests" in error.message
+    assert asked == len(expected_requests(expected))
+    assert_same(workspace, expected)
+
+
+def test_a_budget_of_money_counts_all_passes() -> None:
+    limits = Limits(cost=0.5, cost_of=lambda seconds, usage: usage.requests / 10)
+    spending = budget.Budget(limits)
+    assert spending.look(1.0, Usage(requests=4))
+    spending.end_pass(1.0, Usage(requests=4))
+    assert not spending.look(0.0, Usage(requests=1))
+    assert "--max-cost 0.5" in spending.error().message
+
+
+def test_a_budget_of_seconds_ends_a_slow_run(workspace: Workspace) -> None:
+    workspace.engine = RuleEngine(capacity=4, pause=0.5)
+    first, second = workspace.both(limits=Limits(seconds=1.5))
+    assert isinstance(first.error, StoppedRunError)
+    assert "--max-seconds 1.5" in first.error.message
+    assert first.rows.pending
+    assert second is not None
+    assert second.rows.total == IMAGES
