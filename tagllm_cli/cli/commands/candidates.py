@@ -12,6 +12,7 @@ from tagllm_cli.cli.option_groups import (
     MethodGroup,
     ModelGroup,
     OutputGroup,
+    RayGroup,
     RecordingGroup,
     RunGroup,
     SourceGroup,
@@ -38,6 +39,7 @@ def candidates(
     engine: EngineGroup,
     recording: RecordingGroup,
     run: RunGroup,
+    ray: RayGroup,
     changed_by: ChangedBy = ChangeDetection.stat,
     output: OutputGroup,
 ) -> None:
@@ -52,13 +54,15 @@ def candidates(
 
     console = output.console(None if run.dry_run else out)
     options = run.run_options(by_hash=changed_by is ChangeDetection.hash)
+    named = engine.model_options(
+        model, console, verbose=output.verbose, prompts=prompts, max_pixels=max_pixels, recording=recording
+    )
+    options, named = ray.place(options, named)
     job = candidates_job(
         source,
         vocab,
         out,
-        engine.model_options(
-            model, console, verbose=output.verbose, prompts=prompts, max_pixels=max_pixels, recording=recording
-        ),
+        named,
         options,
         strategy=method.strategy,
         arms=names(method.arms, "--arms", "cooccurring,disjoint"),

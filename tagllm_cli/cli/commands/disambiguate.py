@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tagllm_cli.cli.option_groups import EngineGroup, ModelGroup, OutputGroup, RecordingGroup, RunGroup
+from tagllm_cli.cli.option_groups import EngineGroup, ModelGroup, OutputGroup, RayGroup, RecordingGroup, RunGroup
 from tagllm_cli.cli.options import Concepts, Config, MaxPixels, MinMass, Prompts, Root, TableOut, Threshold
 
 
@@ -26,6 +26,7 @@ def disambiguate(
     engine: EngineGroup,
     recording: RecordingGroup,
     run: RunGroup,
+    ray: RayGroup,
     output: OutputGroup,
 ) -> None:
     """Decide each candidate: candidate table -> label table, by concept alignment.
@@ -39,12 +40,14 @@ def disambiguate(
 
     console = output.console(None if run.dry_run else out)
     options = run.run_options()
+    named = engine.model_options(
+        model, console, verbose=output.verbose, prompts=prompts, max_pixels=max_pixels, recording=recording
+    )
+    options, named = ray.place(options, named)
     job = disambiguate_job(
         table,
         out,
-        engine.model_options(
-            model, console, verbose=output.verbose, prompts=prompts, max_pixels=max_pixels, recording=recording
-        ),
+        named,
         options,
         concepts=concepts,
         root=root,

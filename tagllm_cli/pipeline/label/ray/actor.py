@@ -48,7 +48,7 @@ class RayWorker:
         self._told = 0  # questions
         self._changed, self._stop = asyncio.Event(), asyncio.Event()
         self._is_leaving = False
-        self._workers: dict[asyncio.Task[None], Worker] = {}
+        self._workers: dict[asyncio.Task[None], tuple[Worker, Block]] = {}
         self._node = socket.gethostname()
 
     async def run(self, setup: Setup) -> AsyncGenerator[Batch]:
@@ -80,20 +80,21 @@ class RayWorker:
         host = _Host(self, block, self._setup)
         worker = Worker(self._setup.stages, self._source, lambda: _Handle(self._engine), self._setup.settings, host)
         task = asyncio.create_task(self._label(worker, block, host))
-        self._workers[task] = worker
+        self._workers[task] = (worker, block)
         task.add_done_callback(self._ended)
 
     async def leave(self) -> None:
-        """Take no more images; `run` ends after those in flight."""
+        """Take no more blocks, and no more images of unread shards; `run` ends after those in flight."""
         self._is_leaving = True
-        for worker in self._workers.values():
-            worker.leave()
+        for worker, block in self._workers.values():
+            if block.is_unread:
+                worker.leave()
         self._changed.set()
 
     async def stop(self) -> None:
         """Let the answers arrive that are under way, for a moment; `run` ends then."""
         self._stop.set()
-        for worker in self._workers.values():
+        for worker, _ in self._workers.values():
             worker.stop.set()
         self._is_leaving = True
         self._changed.set()
@@ -145,6 +146,7 @@ class _Host:
 
     def __init__(self, actor: RayWorker, block: Block, setup: Setup) -> None:
         self._actor, self._block, self._setup = actor, block, setup
+        self._allowance = block.allowance
         self._answers: dict[tuple[int, bytes], dict[Request, Response]] = {}
 
     def work(self) -> Iterator[Work]:
@@ -191,8 +193,14 @@ class _Host:
             sent = [None] * len(requests)
         return [known.get(request, before) for request, before in zip(requests, sent, strict=True)]
 
-    async def may_ask(self, step: int, requests: int) -> bool:
-        return not self._actor.is_stopping
+    async def may_ask(self, step: int, requests: int) -> int:
+        if self._actor.is_stopping:
+            return 0
+        if step or self._allowance is None:  # the driver counts what was asked, and ends the work
+            return requests
+        granted = min(requests, self._allowance)
+        self._allowance -= granted
+        return granted
 
     def answered(self, step: int, fingerprint: bytes, request: Request, response: Response) -> None:
         if response.failure is None:

@@ -50,10 +50,11 @@ class Piece:
 
 
 class Blocks:
-    """Hands out pieces of `work`; `admitted` is called with the number of images once there are no more."""
+    """Hands out pieces of the work; `admitted` is called with the number of images once there are no more."""
 
-    def __init__(self, work: Iterator[Work], admitted: Callable[[int], None]) -> None:
-        self._work, self._admitted = work, admitted
+    def __init__(self, admitted: Callable[[int], None]) -> None:
+        self._work: Iterator[Work] = iter(())
+        self._admitted = admitted
         self._again: deque[Piece] = deque()
         self._suspects: deque[Piece] = deque()
         self._deaths: Counter[str] = Counter()
@@ -63,6 +64,10 @@ class Blocks:
         self._has_more = True
         self._changed = asyncio.Event()
         self.is_closed = False
+
+    def begin(self, work: Iterator[Work]) -> None:
+        """Set the work; before that there is none."""
+        self._work = work
 
     @property
     def is_done(self) -> bool:
@@ -179,7 +184,7 @@ class Blocks:
                 work, self._next = (self._next or next(self._work)), None
             except StopIteration:
                 self._has_more = False
-                self._admitted(self._images)
+                self._admitted(self._images + len(images))
                 self._changed.set()
                 break
             if isinstance(work, ShardRead):

@@ -102,11 +102,11 @@ class RayWorkers:
         self._cluster, self._stages, self._source, self._host = cluster, stages, source, host
         self._setup = Setup(tagllm_cli.__version__, stages, source.describe(), engine, settings, None)
         self._starting = starting
-        self.stop, self._leaving = asyncio.Event(), asyncio.Event()
+        self.stop = asyncio.Event()
         self.error: Exception | None = None
         self.has_left = False
         self.engine = _Engines()
-        self._blocks: Blocks
+        self._blocks = Blocks(host.admitted)
         self._shared: object = None  # the setup, as workers get it
         self._responses: dict[tuple[int, bytes], list[tuple[Request, Response]]] = defaultdict(list)
         self._fingerprints: dict[str, bytes] = {}
@@ -119,17 +119,13 @@ class RayWorkers:
             self.stop.set()
 
     def leave(self) -> None:
-        """Begin with no other image."""
-        self._leaving.set()
-        for serving in self.engine.serving:
-            serving.remote.leave()
-        if hasattr(self, "_blocks"):
-            self._blocks.is_closed = True
-            self._blocks.look_again()
+        """Begin with no other block."""
+        self._blocks.is_closed = True
+        self._blocks.look_again()
 
     async def run(self, work: Iterator[Work]) -> None:
         """Take everything that `work` yields to its end, or until `stop`."""
-        self._blocks = Blocks(work, self._host.admitted)
+        self._blocks.begin(work)
         self._starting()
         try:
             await self._find_probe()
@@ -192,9 +188,12 @@ class RayWorkers:
         piece = None
         try:
             while piece := await self._blocks.next(serving.has_room, serving.is_free):
-                if not await self._host.may_ask(0, piece.requests or 0):
-                    break
-                serving.remote.take(self._block(piece))
+                allowance = None
+                if piece.requests is not None:
+                    allowance = await self._host.may_ask(0, piece.requests)
+                    if not allowance and piece.requests:
+                        break
+                serving.remote.take(replace(self._block(piece), allowance=allowance))
                 serving.pieces[piece.number] = piece
                 piece = None
             serving.remote.leave()
@@ -268,8 +267,8 @@ class RayWorkers:
                 request = serving.questions[event.question]
                 host.answered(event.step, event.fingerprint, request, event.response)
                 self._responses[event.step, event.fingerprint].append((request, event.response))
-                if event.step and not await host.may_ask(event.step, 1):
-                    self.leave()
+                if event.step:
+                    await host.may_ask(event.step, 1)
             case Finished():
                 await self._finished(serving, event)
             case Ended():
@@ -288,8 +287,8 @@ class RayWorkers:
         if image is None or piece.done.get(event.image.id) == event.image.version:
             return
         piece.images[event.image.id] = image
-        if not piece.lists_only and not await self._host.may_ask(0, image.missing):
-            self.leave()
+        if not piece.lists_only:
+            await self._host.may_ask(0, image.missing)  # it says so itself where the budget is used up
 
     def _opened(self, piece: Piece, event: Opened) -> None:
         image = piece.images.get(event.id)

@@ -36,6 +36,7 @@ class Block:
 
     `recorded` has the answers on record of images that were opened before, by fingerprint. `done` are images of an
     unread shard that need not be asked about, with their versions; `lists_only`: nor any other one.
+    `allowance`: how many requests of the first stage may be asked; None: the driver counts what was asked.
     """
 
     number: int
@@ -45,6 +46,7 @@ class Block:
     recorded: Mapping[bytes, Recorded] = field(default_factory=dict)
     done: Mapping[str, str] = field(default_factory=dict)
     lists_only: bool = False
+    allowance: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
