@@ -21,6 +21,7 @@ from PIL import Image
 from tests.bench import sources
 from tests.bench.client import client
 from tests.bench.merging import merged, merging
+from tests.bench.ray_driver import on_ray, ray_driver
 from tests.bench.tiling import tiles, tiling
 
 HERE = Path(__file__).parents[1]
@@ -246,6 +247,7 @@ MEASUREMENTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "listing": lambda chosen: sources.listing(chosen, _child, say),
     "remote": lambda chosen: sources.remote(chosen, _child, say),
     "merge": lambda chosen: merging(chosen, _child, say),
+    "ray": lambda chosen: ray_driver(chosen, _child, say),
 }
 CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {
     "raw": raw,
@@ -256,6 +258,7 @@ CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {
     "answered": sources.answered,
     "idle": sources.idle,
     "merged": merged,
+    "on_ray": on_ray,
 }
 
 if __name__ == "__main__":
