@@ -7,7 +7,7 @@ a pydantic model and every error into a sentence with its place. Import this mod
 from __future__ import annotations
 
 import difflib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
@@ -139,16 +139,45 @@ def _check_size(text: str) -> None:
 
 
 def validated(
-    model: type[_Model], content: object, context: Mapping[str, object] | None = None
+    model: type[_Model],
+    content: object,
+    context: Mapping[str, object] | None = None,
+    where: Callable[[Sequence[str | int]], str] = lambda path: "",
 ) -> tuple[_Model | None, list[str]]:
     """Return the content as a model, else None and every problem as a sentence that begins with its place.
 
-    `context` is what the model's own validators need to know, as `model_validate` takes it.
+    `context` is what the model's own validators need to know, as `model_validate` takes it. `where` says for the path
+    of a value what stands before its sentence, as `Lines.of` does.
     """
     try:
         return model.model_validate(content, context=dict(context or {})), []
     except ValidationError as error:
-        return None, [_sentence(model, content, each) for each in error.errors(include_url=False)]
+        found = error.errors(include_url=False)
+        return None, [where(each["loc"]) + _sentence(model, content, each) for each in found]
+
+
+class Lines:
+    """The lines of a YAML text on which its values stand. Keys are compared as `same` makes them."""
+
+    def __init__(self, text: str, same: Callable[[str], str] = str) -> None:
+        self._root = yaml.compose(text, Loader=_Base)
+        self._same = same
+
+    def of(self, path: Sequence[str | int]) -> str:
+        """Return "line N: " for the path of a value; where the value is missing, for the last one that is there."""
+        node = self._root
+        line = 0 if node is None else node.start_mark.line
+        for step in path:
+            if isinstance(node, yaml.MappingNode):
+                pair = next((pair for pair in node.value if self._same(pair[0].value) == step), None)
+            elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+                pair = (node.value[step], node.value[step])
+            else:
+                pair = None
+            if pair is None:
+                break
+            line, node = pair[0].start_mark.line, pair[1]
+        return f"line {line + 1}: "
 
 
 def in_one_line(problems: Sequence[str], limit: int = 3) -> str:
@@ -182,6 +211,9 @@ _KINDS = {
     "bool_parsing": "is neither true nor false",
     "bool_type": "is neither true nor false",
     "dict_type": "is not a mapping",
+    "float_parsing": "is not a number",
+    "float_type": "is not a number",
+    "greater_than": "is too small",
     "greater_than_equal": "is too small",
     "int_parsing": "is not a whole number",
     "int_type": "is not a whole number",

@@ -101,7 +101,8 @@ def prepare(folder: Path) -> None:
         csv.writer(file).writerows([("image", "label"), *truth(folder / "photos")])
     (folder / "garage.yaml").write_text(blocks(README, "yaml")[0], encoding="utf-8")
     (folder / "names.txt").write_text("mouse\nremote\nkeyboard\nperson\ndog\n", encoding="utf-8")
-    (folder / "tagllm.yaml").write_text(blocks(CRON, "yaml")[0], encoding="utf-8")
+    for name, text in zip(("pipeline.yaml", "tagllm.yaml"), blocks(CRON, "yaml"), strict=True):
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def prepare_sources(folder: Path, web: WebServer) -> str:
@@ -212,9 +213,15 @@ def test_the_same_command_with_other_servers_asks_nothing(pages: Callable[[str],
 
 def test_the_gate_of_the_ci_page_is_measured_and_cron_is_quiet(pages: Callable[[str], Typed]) -> None:
     page = pages("cron-and-ci.md")
-    gated = page.json_of("--fail-under")
+    gated = page.json_of("tagllm evaluate")
     assert (gated["missed_gates"], 0.3 < gated["of1"] < 1) == ([], True)
-    assert [result.output for command, result in page.results.items() if "--quiet" in command] == ["", ""]
+    assert page.json_of("--offline")["gates"]["of1"] == gated["of1"]
+    assert [result.output for command, result in page.results.items() if "--quiet" in command] == [""]
+    report = json.loads((page.folder / "labels.run.json").read_text(encoding="utf-8"))
+    assert [each["done"] for each in (report["gates"], *report["exports"])] == [False] * 3
+    beside = table(CRON, "file")
+    names = {name for cell in beside for name in re.findall(r"`([\w.]+)`", cell)} - {"labels.lock"}
+    assert names <= {path.name for path in page.folder.iterdir()}
 
 
 def test_every_kind_of_source_gives_the_same_labels(pages: Callable[[str], Typed]) -> None:

@@ -12,9 +12,20 @@ import typer
 from typer.core import TyperGroup
 
 from tagllm_cli.cli import INTERRUPTED, streams
-from tagllm_cli.cli.commands import candidates, concepts, disambiguate, doctor, evaluate, export, info, merge, vocab
+from tagllm_cli.cli.commands import (
+    candidates,
+    concepts,
+    disambiguate,
+    doctor,
+    evaluate,
+    export,
+    info,
+    merge,
+    run,
+    vocab,
+)
 from tagllm_cli.cli.expand import expand
-from tagllm_cli.cli.options import FLAG, JSON_KEY
+from tagllm_cli.cli.options import ESTIMATE, ESTIMATED_IMAGES, FLAG, JSON_KEY
 from tagllm_cli.errors import TagllmError, UsageError
 
 
@@ -34,7 +45,7 @@ class _Group(TyperGroup):
         self._json = "--json" in args  # needed before the arguments are parsed, and where they cannot be
         with self._explaining({}):
             _check_text(args)
-            return super().make_context(info_name, args, *rest, **extra)
+            return super().make_context(info_name, _with_number(args), *rest, **extra)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -79,6 +90,19 @@ def _check_text(args: Sequence[str]) -> None:
             raise UsageError(f"{each} is not UTF-8", "Rename the file or folder.")
 
 
+def _with_number(args: Sequence[str]) -> list[str]:
+    """Return the arguments with the number that --estimate may go without: typer has no optional values.
+
+    >>> _with_number(["--estimate", "--json"]), _with_number(["--estimate", "64"])
+    (['--estimate=32', '--json'], ['--estimate', '64'])
+    """
+    following = [*args[1:], ""]
+    return [
+        f"{each}={ESTIMATED_IMAGES}" if each == ESTIMATE and not after.lstrip("-").isdigit() else each
+        for each, after in zip(args, following, strict=True)
+    ]
+
+
 def _as_ours(error: Exception) -> TagllmError:
     if isinstance(error, TagllmError):
         return error
@@ -103,8 +127,9 @@ def _as_usage(error: Any) -> UsageError:
     if context is not None and param is not None:
         source = context.get_parameter_source(param.name)
         if source is not None and source.name == "DEFAULT_MAP":
-            message += f" (in the config file {context.params.get('config')})"
-    if message.startswith("Got unexpected extra argument") and command.endswith(" candidates"):
+            config = context.params.get("config")
+            message += " (in the pipeline file)" if config is None else f" (in the config file {config})"
+    if message.startswith("Got unexpected extra argument") and command.endswith((" candidates", " run")):
         return UsageError(message, "Name one source, and quote globs, so that the shell leaves them: 'shards/*.tar'.")
     return UsageError(message, f"`{command} --help` lists what there is.")
 
@@ -136,14 +161,14 @@ def tagllm(
 ) -> None:
     """Label image datasets with a multimodal LLM served by vLLM.
 
-    [dim]tagllm candidates photos/ --vocab coco --model MODEL --out candidates.parquet
-    tagllm disambiguate candidates.parquet --out labels.parquet
+    [dim]tagllm run photos/ --vocab coco --model MODEL --out labels.parquet
     tagllm evaluate labels.parquet --truth instances.json
     tagllm export labels.parquet --format coco --out labels.json[/]
     """
 
 
 # In the order of the help.
+app.command(rich_help_panel="Label images")(expand(run.run))
 app.command(rich_help_panel="Label images")(expand(candidates.candidates))
 app.command(rich_help_panel="Label images")(expand(disambiguate.disambiguate))
 app.command(rich_help_panel="Label images")(expand(concepts.concepts))

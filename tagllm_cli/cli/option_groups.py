@@ -19,13 +19,13 @@ import typer
 from tagllm_cli.cli.options import (
     AllowGone,
     Arms,
-    BinaryThreshold,
     ChatTemplateKwargs,
     Concurrency,
     Cooccurrence,
     DryRun,
     Endpoint,
     EngineArg,
+    EstimateImages,
     Exclude,
     GpuPrice,
     GroupSize,
@@ -36,7 +36,10 @@ from tagllm_cli.cli.options import (
     Limit,
     LlmEndpoint,
     LlmModel,
+    MaxCost,
     MaxFailedRate,
+    MaxRequests,
+    MaxSeconds,
     MinVotes,
     MissingResponse,
     Model,
@@ -69,9 +72,11 @@ from tagllm_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from tagllm_cli.cli.console import Console
+    from tagllm_cli.engines.base import Usage
     from tagllm_cli.engines.factory import ModelOptions
     from tagllm_cli.evaluation.cost import Prices
     from tagllm_cli.evaluation.truth import TruthOptions
+    from tagllm_cli.pipeline.label.budget import Limits
     from tagllm_cli.pipeline.label.job import RunOptions
     from tagllm_cli.sources.base import SourceOptions
 
@@ -250,7 +255,17 @@ class MethodGroup:
     group_size: GroupSize = None
     cooccurrence: Cooccurrence = None
     min_votes: MinVotes = 1
-    threshold: BinaryThreshold = 0.5
+
+    def job_options(self, threshold: float) -> dict[str, Any]:
+        """Return what `candidates_job` takes of these; `threshold` is that of the strategy `binary`."""
+        return {
+            "strategy": self.strategy,
+            "arms": names(self.arms, "--arms", "cooccurring,disjoint"),
+            "group_size": self.group_size,
+            "cooccurrence": self.cooccurrence,
+            "min_votes": self.min_votes,
+            "threshold": threshold,
+        }
 
 
 @dataclass(frozen=True)
@@ -269,7 +284,7 @@ class RunGroup:
     no_preflight: NoPreflight = False
     shard: ShardPart = None
 
-    def run_options(self, *, by_hash: bool = False) -> RunOptions:
+    def run_options(self, limits: Limits, *, by_hash: bool = False) -> RunOptions:
         """Return the run's options; `by_hash`: changed images are told by a hash of their bytes."""
         from tagllm_cli.pipeline.label.job import RunOptions
         from tagllm_cli.pipeline.label.listing import Part
@@ -287,6 +302,7 @@ class RunGroup:
             allow_gone=self.allow_gone,
             max_failed_rate=self.max_failed_rate,
             preflight=not self.no_preflight,
+            limits=limits,
         )
 
 
@@ -331,6 +347,31 @@ class PriceGroup:
         ):
             check_price(f"--{option}", price)
         return Prices(self.gpu_price, self.price_in, self.price_out)
+
+
+@dataclass(frozen=True)
+class BudgetGroup(PriceGroup):
+    """What a run may take, and what it will take."""
+
+    estimate: EstimateImages = None
+    max_seconds: MaxSeconds = None
+    max_requests: MaxRequests = None
+    max_cost: MaxCost = None
+
+    def limits(self) -> Limits:
+        """Return the limits of a run. Raises UsageError for a limit of money without any price."""
+        from tagllm_cli.evaluation.cost import Cost
+        from tagllm_cli.pipeline.label.budget import Limits
+
+        prices = self.prices()
+        if self.max_cost is not None and not prices.are_known:
+            raise UsageError("--max-cost needs a price", "Add --gpu-price, or --price-in and --price-out.")
+
+        def cost_of(gpu_seconds: float, usage: Usage) -> float:
+            tokens = {"prompt_tokens": usage.prompt_tokens, "output_tokens": usage.output_tokens}
+            return prices.of(Cost(gpu_seconds=gpu_seconds, **tokens)) or 0.0
+
+        return Limits(self.max_seconds, self.max_requests, self.max_cost, cost_of)
 
 
 def check_price(option: str, price: float | None) -> None:

@@ -13,7 +13,9 @@ from tagllm_cli.export.registry import FORMATS
 from tagllm_cli.labeling.strategies import STRATEGIES
 from tagllm_cli.sources.kinds import KIND_NAMES
 
-JSON_KEY = "tagllm.json"  # key in the context's `meta`, which all commands share: an error is to be printed as JSON
+# Keys in the context's `meta`, which all commands share.
+JSON_KEY = "tagllm.json"  # an error is to be printed as JSON
+RECIPE_KEY = "tagllm.recipe"  # the pipeline file that was given for SOURCE
 
 
 class MissingResponse(StrEnum):
@@ -49,8 +51,21 @@ def _read_config(ctx: typer.Context, path: Path | None) -> Path | None:
             if "config" in names:
                 repeatable = frozenset(param.name for param in command.params if getattr(param, "multiple", False))
                 commands[name] = Command(names - {"config"}, repeatable)
-        ctx.default_map = load_config(path, str(ctx.info_name), commands)
+        # A pipeline file says it for one table, and comes before what is said for all.
+        ctx.default_map = {**load_config(path, str(ctx.info_name), commands), **(ctx.default_map or {})}
     return path
+
+
+def _read_recipe(ctx: typer.Context, source: str) -> str:
+    """Take a pipeline file for the options that it sets, as a config file, and return the source that it names."""
+    from tagllm_cli.pipeline.recipe.file import is_recipe, load_recipe
+
+    if ctx.resilient_parsing or not is_recipe(source):
+        return source
+    recipe = load_recipe(Path(source))
+    ctx.meta[RECIPE_KEY] = recipe
+    ctx.default_map = {**(ctx.default_map or {}), **recipe.options}
+    return recipe.source
 
 
 def _record_json(ctx: typer.Context, value: bool) -> bool:
@@ -65,6 +80,8 @@ _model = partial(typer.Option, rich_help_panel="Model")
 _output = partial(typer.Option, rich_help_panel="Output")
 _run = partial(typer.Option, rich_help_panel="Run")
 _prices = partial(typer.Option, rich_help_panel="Prices, in any one unit of money")
+ESTIMATE = "--estimate"
+ESTIMATED_IMAGES = 32  # where --estimate says no number
 FLAG = ""  # the metavar of an option that takes no value: typer would say <bool>
 
 # -- shared by several commands ----------------------------------------------------------------------------------------
@@ -341,6 +358,27 @@ PriceOut = Annotated[
     float | None,
     _prices("--price-out", metavar="MONEY", min=0, help="Price of a million output tokens."),
 ]
+EstimateImages = Annotated[
+    int | None,
+    _run(
+        ESTIMATE,
+        metavar="[N]",
+        min=2,
+        help=f"Ask about N images drawn at random ({ESTIMATED_IMAGES}), and say what the rest will take.",
+    ),
+]
+MaxSeconds = Annotated[
+    float | None,
+    _run("--max-seconds", metavar="S", min=0, help="End the run after so long; the same command goes on."),
+]
+MaxRequests = Annotated[
+    int | None,
+    _run("--max-requests", metavar="N", min=0, help="End the run after so many requests."),
+]
+MaxCost = Annotated[
+    float | None,
+    _run("--max-cost", metavar="MONEY", min=0, help="End the run when it has cost so much; needs a price."),
+]
 HumanPrice = Annotated[
     float,
     _prices(
@@ -349,6 +387,39 @@ HumanPrice = Annotated[
         min=0,
         help="Price of 1,000 annotation units: one person looks at one image with up to 20 labels.",
     ),
+]
+
+# -- run ---------------------------------------------------------------------------------------------------------------
+
+SourceOrPipeline = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="Folder, shards, Parquet files, manifest or URL; or a pipeline file, NAME.yaml.",
+        show_default=False,
+        callback=_read_recipe,
+        is_eager=True,
+    ),
+]
+LabelsOut = Annotated[
+    Path,
+    _output(
+        "--out",
+        metavar="FILE",
+        help="Label table; NAME.candidates.parquet, evidence, log and NAME.run.json are kept beside it.",
+    ),
+]
+CandidateThreshold = Annotated[
+    float,
+    _output("--candidate-threshold", metavar="P", min=0, max=1, help="As --threshold of `tagllm candidates`."),
+]
+GateTruth = Annotated[
+    Path | None,
+    _input("--truth", metavar="FILE", help="Human labels that the label table is measured against."),
+]
+ExportTo = Annotated[
+    list[str] | None,
+    _output("--export", metavar="FORMAT=PATH", help="Export the labels, as coco=labels.json; repeatable."),
 ]
 
 # -- evaluate, export --------------------------------------------------------------------------------------------------

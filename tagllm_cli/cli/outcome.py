@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import typer
 
@@ -10,7 +11,19 @@ from tagllm_cli.errors import TagllmError
 
 if TYPE_CHECKING:
     from tagllm_cli.cli.console import Console
+    from tagllm_cli.cli.option_groups import BudgetGroup
     from tagllm_cli.pipeline.label.job import Job, RunOptions
+
+
+class Outcome(Protocol):
+    """What a command came to: for programs, for people, what looks wrong, and what it ended with."""
+
+    @property
+    def error(self) -> TagllmError | None: ...
+    @property
+    def warnings(self) -> Sequence[str]: ...
+    def to_json(self) -> Mapping[str, Any]: ...
+    def lines(self) -> Sequence[str]: ...
 
 
 def end(console: Console, error: TagllmError) -> NoReturn:
@@ -19,11 +32,20 @@ def end(console: Console, error: TagllmError) -> NoReturn:
     raise typer.Exit(error.exit_code)
 
 
-def run_and_show(job: Job, options: RunOptions, console: Console) -> None:
-    """Run a labeling job, print its summary, exit with its error's code."""
-    from tagllm_cli.pipeline.label.run import run_job
+def run_and_show(job: Job, options: RunOptions, budget: BudgetGroup, console: Console) -> None:
+    """Run a labeling job, or estimate what it takes, print its summary, exit with its error's code."""
+    if budget.estimate is not None:
+        from tagllm_cli.pipeline.label.estimate import estimate
 
-    outcome = run_job(job, options, console)
+        show(estimate(job, None, options, console, budget.prices(), budget.estimate), console)
+    else:
+        from tagllm_cli.pipeline.label.run import run_job
+
+        show(run_job(job, options, console), console)
+
+
+def show(outcome: Outcome, console: Console) -> None:
+    """Print what came of a command, and exit with its error's code."""
     console.result(outcome.to_json(), outcome.lines())
     for warning in outcome.warnings:
         console.warn(warning)

@@ -81,6 +81,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def gpus(self) -> int | None:
+        """How many GPUs compute, known after `start`; a machine without any counts as one, None: nobody knows."""
+        ...
+
+    @property
     def trouble(self) -> str | None:
         """What keeps requests from being answered at the moment, in one line; None: nothing. Also during `start`."""
         ...

@@ -75,6 +75,7 @@ class ReplayEngine:
 
     version = "replay"
     capacity = _CAPACITY
+    gpus: int | None = None
     trouble: str | None = None
 
     def __init__(self, responses: Mapping[bytes, Response], delay_s: float = 0.0) -> None:
@@ -128,6 +129,11 @@ class RecordingEngine:
     def capacity(self) -> int:
         """The capacity of the other engine."""
         return self._engine.capacity
+
+    @property
+    def gpus(self) -> int | None:
+        """The GPUs of the other engine."""
+        return self._engine.gpus
 
     @property
     def trouble(self) -> str | None:

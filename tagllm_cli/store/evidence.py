@@ -336,17 +336,18 @@ class Evidence:
 
     # -- runs -----------------------------------------------------------------------------------------------------
 
-    def start_run(self, command: str, version: str, engine: str | None = None) -> None:
+    def start_run(self, command: str, version: str, engine: str | None = None, *, has_clock: bool = True) -> None:
         """Open a run record; later responses are attributed to it. `version` is tagllm's, `engine` the engine's.
 
-        A second pass of the same run, before `end_run`, goes on with its record.
+        A second pass of the same run, before `end_run`, goes on with its record. `has_clock`: its time is not counted
+        elsewhere, by the run of another stage that goes on at the same time.
         """
         if self._progress is not None:
             return
         values = (command, version, time.time(), engine)
         self._file.query("INSERT INTO run (command, version, started, engine) VALUES (?, ?, ?, ?)", values)
         self._run = self._file.query("SELECT last_insert_rowid()")[0][0]
-        self._progress = RunProgress()
+        self._progress = RunProgress(has_clock=has_clock)
 
     def set_run_engine(self, version: str) -> None:
         """Add the engine's version to the run record: it is known once the engine has started."""

@@ -12,10 +12,10 @@ from tagllm_cli.records import Response
 
 
 class RunProgress:
-    """What a run has recorded so far: all that is known of one that is killed."""
+    """What a run has recorded so far: all that is known of one that is killed; `has_clock`: seconds are its own."""
 
-    def __init__(self) -> None:
-        self._began = time.monotonic()
+    def __init__(self, *, has_clock: bool = True) -> None:
+        self._began = time.monotonic() if has_clock else None
         self._counts = self._kept = (0, 0, 0, 0, 0)
 
     @property
@@ -45,7 +45,7 @@ class RunProgress:
         return {
             "asked": {"requests": requests, "failed_requests": failed},
             "tokens": {"prompt": prompt, "cached": cached, "output": output},
-            "seconds": round(time.monotonic() - self._began, 3),
+            "seconds": 0.0 if self._began is None else round(time.monotonic() - self._began, 3),
         }
 
 

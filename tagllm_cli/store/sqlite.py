@@ -68,13 +68,13 @@ class SQLiteFile:
         if path is not None:
             if not self._reads_only:
                 refuse_network_mount(path)
-            self._made = _make_folders(path)
+            self._made = make_folders(path)
             _check_header(path, layout)
         try:
             with self._errors():
                 self._db = self._connect()
         except TableError:
-            _remove_folders(self._made)
+            remove_folders(self._made)
             raise
         try:
             with self._errors():
@@ -178,7 +178,7 @@ class SQLiteFile:
             with contextlib.suppress(OSError):
                 for suffix in ("", "-wal", "-shm", "-journal"):
                     self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
-                _remove_folders(self._made)
+                remove_folders(self._made)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -209,7 +209,7 @@ def _is_read_only(path: Path) -> bool:
     return path.is_file() and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
 
 
-def _make_folders(path: Path) -> list[Path]:
+def make_folders(path: Path) -> list[Path]:
     """Make the folders that a file will lie in; return those that were not there, the innermost first."""
     missing = [folder for folder in path.parents if not folder.exists()]
     try:
@@ -219,7 +219,8 @@ def _make_folders(path: Path) -> list[Path]:
     return missing
 
 
-def _remove_folders(folders: Iterable[Path]) -> None:
+def remove_folders(folders: Iterable[Path]) -> None:
+    """Remove folders that `make_folders` made, as long as they are empty."""
     with contextlib.suppress(OSError):  # someone else has put something there meanwhile
         for folder in folders:
             folder.rmdir()

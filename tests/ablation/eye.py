@@ -34,6 +34,7 @@ class DemoEye:
     dies_after: int | None = None
     version: str = "eye"
     capacity: int = 64
+    gpus: int | None = None
     trouble: str | None = None
     asked: int = 0
     started: int = 0

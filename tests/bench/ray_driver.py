@@ -53,6 +53,7 @@ class Sleeper:
     capacity: int = 64
     version: str = "sleeper"
     trouble: str | None = None
+    gpus: int | None = None
     answer: Response = field(default_factory=lambda: Response("person, car, dog", prompt_tokens=300, output_tokens=6))
 
     async def start(self) -> None:

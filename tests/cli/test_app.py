@@ -20,7 +20,18 @@ from tests.support.image_files import encode, photo
 from tests.support.stub_server import stub_server
 from tests.support.workspace import paint
 
-COMMANDS = ["", "candidates", "disambiguate", "evaluate", "export", "vocab", "vocab list", "vocab show", "vocab check"]
+COMMANDS = [
+    "",
+    "run",
+    "candidates",
+    "disambiguate",
+    "evaluate",
+    "export",
+    "vocab",
+    "vocab list",
+    "vocab show",
+    "vocab check",
+]
 COMMANDS += ["vocab scenes", "concepts", "doctor"]
 
 
@@ -121,6 +132,9 @@ ERRORS = {
     "candidates photos --vocab voc --out labels.parquet": "labels.parquet is a table of another kind",
     "candidates photos --vocab voc --out x.evidence": "x.evidence is the name of an evidence file",
     "candidates photos --vocab voc --out candidates.parquet --group-size 3": "pinned to --group-size 12",
+    "run photos --vocab voc --out candidates.parquet": "candidates.parquet is a table of another kind",
+    "run photos --vocab voc": "Missing option '--out'",
+    "run bad.yaml": "line 1: unknown key 'modle' (did you mean 'model'?)",
     "disambiguate labels.parquet --out x.parquet": "is a label table already",
     "disambiguate none.parquet --out x.parquet": "no table at none.parquet",
     "disambiguate candidates.parquet --out candidates.parquet": "--out is the candidate table itself",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 from collections import Counter
@@ -108,11 +109,12 @@ def test_people_read_it(labeled: Workspace) -> None:
         "vocabulary:   tiny, 8 labels",
         "prompts:      group",
         f"source:       folder {labeled.images}",
-        "together      10",
+        "cost of each stage",
         "people:  35.00 per 1,000 images: 1 unit per image (one person, up to 20 labels), 35 for 1,000 units",
         "note:    the runs do not say how many GPUs they had: --gpu-price is taken as the price of all of them",
     ):
         assert line in result.stdout
+    assert re.search(r"^together +10 +0\.\d+ +3,100 +65% ", result.stdout, re.MULTILINE), result.stdout
     assert " of that (the paper says 1/1,000)" in result.stdout
     assert "ratio:   needs --gpu-price" in tagllm(f"info {labeled.out}").stdout
     alone = tagllm(f"info {labeled.labels_out} --price-in 0.2").stdout

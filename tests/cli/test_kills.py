@@ -1,7 +1,7 @@
 """`kill -9` at random moments: the same tables, no recorded answer asked for again, and few of those that were sent.
 
 `make kills` does it 100 times with each command, 25 times with each kind of shards, and prints a report; TAGLLM_KILLS
-sets another number.
+sets another number. `run` leaves both tables: half of its kills fall on a folder, half on tar shards.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("TAGLLM_KILLS", "15"))
 KILLS_OF_SHARDS = int(os.environ.get("TAGLLM_KILLS", "40")) // 4
+KILLS_OF_RUN = int(os.environ.get("TAGLLM_KILLS", "20")) // 2
 SHARDS = ("tar", "parquet", "tar on S3", "parquet on S3")
+RUNS = {"run": "images", "run from tar": "tar"}
 MOST_LOST = 64  # answers that were sent and are asked for again, per kill
 IMAGES = 80
 PAUSE_S = 0.02
@@ -65,7 +67,7 @@ class World:
     ledger: Ledger
     words: dict[str, list[str]]
     environment: dict[str, str]
-    rows: dict[str, list[Row]] = field(default_factory=dict)
+    rows: dict[str, list[list[Row]]] = field(default_factory=dict)
     questions: dict[str, set[int]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -94,6 +96,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         for place in SHARDS:
             source = packed(workspace.images, place, root / place)
             words[place] = ["candidates", source, "--source-format", place.partition(" on ")[0], *vocabulary, *common]
+        for name, folder in RUNS.items():
+            words[name] = ["run", str(root / folder), *vocabulary, *common]
         world = World(root, ledger, words, {**ENVIRONMENT, "AWS_ENDPOINT_URL": object_store().url})
         world.start("candidates", root / "warm-up" / "t.parquet").join(120)  # the first process takes seconds to start
         ledger.sent.clear()
@@ -106,7 +110,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             world.seconds[command] = time.monotonic() - began
             asked = set(ledger.sent[before:])
             world.questions[command] = asked
-            world.rows[command] = list(open_table(out).rows())
+            world.rows[command] = rows(out)
         yield world
 
 
@@ -115,18 +119,28 @@ def recorded(out: Path, copy: Path) -> set[int]:
     copy.mkdir()
     for path in out.parent.glob("*.evidence*"):
         shutil.copyfile(path, copy / path.name)
-    evidence = copy / out.with_suffix(".evidence").name
-    if not evidence.exists():
-        return set()
-    with closing(sqlite3.connect(evidence)) as database:
-        if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'response'").fetchone():
-            return set()
-        return {number for (number,) in database.execute("SELECT prompt_tokens FROM response")}
+    numbers = set[int]()
+    for evidence in copy.glob("*.evidence"):
+        with closing(sqlite3.connect(evidence)) as database:
+            if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'response'").fetchone():
+                numbers |= {number for (number,) in database.execute("SELECT prompt_tokens FROM response")}
+    return numbers
+
+
+def rows(out: Path) -> list[list[Row]]:
+    """Return the rows of a command's tables: `run` has two."""
+    both = (out, out.with_suffix(".candidates.parquet"))
+    return [list(open_table(table).rows()) for table in both if table.exists()]
 
 
 @pytest.mark.parametrize(
     ("command", "kills"),
-    [("candidates", KILLS), ("disambiguate", KILLS), *((place, KILLS_OF_SHARDS) for place in SHARDS)],
+    [
+        ("candidates", KILLS),
+        ("disambiguate", KILLS),
+        *((place, KILLS_OF_SHARDS) for place in SHARDS),
+        *((name, KILLS_OF_RUN) for name in RUNS),
+    ],
 )
 def test_killed_at_random_moments(
     world: World, tmp_path: Path, command: str, kills: int, capsys: pytest.CaptureFixture[str]
@@ -160,7 +174,12 @@ def killed_until_done(world: World, command: str, out: Path, most: int, rng: Ran
         sent = set(world.ledger.sent[before:])
         assert kept.isdisjoint(sent), "asked again after they were recorded"
         if process.exitcode == 0:
-            assert list(open_table(out).rows()) == world.rows[command]
+            assert rows(out) == world.rows[command]
+            if command in RUNS:
+                before = len(world.ledger.sent)
+                again = world.start(command, out)
+                again.join(120)
+                assert (again.exitcode, world.ledger.sent[before:]) == (0, [])
             return lost
         assert process.exitcode == -signal.SIGKILL
         kept = recorded(out, out.parent.with_name(f"{out.parent.name}-{len(lost)}"))
@@ -169,3 +188,9 @@ def killed_until_done(world: World, command: str, out: Path, most: int, rng: Ran
 
 def test_the_kills_fall_while_something_is_asked(world: World) -> None:
     assert all(len(questions) > 2 * MOST_LOST for questions in world.questions.values())
+
+
+def test_run_leaves_what_both_commands_leave(world: World) -> None:
+    assert len(world.rows["run"]) == 2
+    assert world.rows["run"] == world.rows["disambiguate"] + world.rows["candidates"]
+    assert world.rows["run from tar"][1] == world.rows["tar"][0]

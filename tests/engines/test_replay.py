@@ -30,6 +30,7 @@ class Scripted:
     """An engine whose responses repeat the request; requests with "fail" in them fail."""
 
     version, capacity, trouble = "scripted 1", 7, "one server left out"
+    gpus: int | None = 2
 
     def __init__(self) -> None:
         self.state = "new"
@@ -187,7 +188,7 @@ def test_a_recording_engine_is_the_engine_that_it_records():
     inner = Scripted()
     engine = RecordingEngine(inner, Path("unused"))
     assert (engine.version, engine.capacity, engine.usage().requests) == ("scripted 1", 7, 3)
-    assert engine.trouble == "one server left out"
+    assert (engine.trouble, engine.gpus) == ("one server left out", 2)
     asyncio.run(engine.close())
     assert inner.state == "closed"
 

@@ -45,6 +45,7 @@ class RuleEngine:
     pause: float = 0.0
     capacity: int = 64
     version: str = "rules"
+    gpus: int | None = None
     trouble: str | None = None
     answer: Callable[[DecodedImage | None, Request], Response] = answer
     fault: Callable[[DecodedImage | None, Request], Failure | None] = lambda picture, request: None

@@ -86,6 +86,11 @@ class EngineHandle:
         return self._host.engine.capacity
 
     @property
+    def gpus(self) -> int | None:
+        """The shared engine's GPUs."""
+        return self._host.engine.gpus
+
+    @property
     def trouble(self) -> str | None:
         """The shared engine's trouble."""
         return self._host.engine.trouble

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from tagllm_cli.cli.option_groups import (
+    BudgetGroup,
     ColumnGroup,
     EngineGroup,
     MethodGroup,
@@ -16,9 +17,17 @@ from tagllm_cli.cli.option_groups import (
     RecordingGroup,
     RunGroup,
     SourceGroup,
-    names,
 )
-from tagllm_cli.cli.options import ChangedBy, ChangeDetection, Config, MaxPixels, Prompts, TableOut, Vocab
+from tagllm_cli.cli.options import (
+    BinaryThreshold,
+    ChangedBy,
+    ChangeDetection,
+    Config,
+    MaxPixels,
+    Prompts,
+    TableOut,
+    Vocab,
+)
 
 
 def candidates(
@@ -31,6 +40,7 @@ def candidates(
     out: TableOut,
     model: ModelGroup,
     method: MethodGroup,
+    threshold: BinaryThreshold = 0.5,
     listing: SourceGroup,
     columns: ColumnGroup,
     config: Config = None,
@@ -40,6 +50,7 @@ def candidates(
     recording: RecordingGroup,
     run: RunGroup,
     ray: RayGroup,
+    budget: BudgetGroup,
     changed_by: ChangedBy = ChangeDetection.stat,
     output: OutputGroup,
 ) -> None:
@@ -53,7 +64,7 @@ def candidates(
     from tagllm_cli.pipeline.label.jobs import candidates_job
 
     console = output.console(None if run.dry_run else out)
-    options = run.run_options(by_hash=changed_by is ChangeDetection.hash)
+    options = run.run_options(budget.limits(), by_hash=changed_by is ChangeDetection.hash)
     named = engine.model_options(
         model, console, verbose=output.verbose, prompts=prompts, max_pixels=max_pixels, recording=recording
     )
@@ -64,13 +75,8 @@ def candidates(
         out,
         named,
         options,
-        strategy=method.strategy,
-        arms=names(method.arms, "--arms", "cooccurring,disjoint"),
-        group_size=method.group_size,
-        cooccurrence=method.cooccurrence,
-        min_votes=method.min_votes,
-        threshold=method.threshold,
+        **method.job_options(threshold),
         source_options=listing.source_options(columns.image_column, columns.id_column),
         source_format=listing.source_format,
     )
-    run_and_show(job, options, console)
+    run_and_show(job, options, budget, console)

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from tagllm_cli.cli.option_groups import EngineGroup, ModelGroup, OutputGroup, RayGroup, RecordingGroup, RunGroup
+from tagllm_cli.cli.option_groups import (
+    BudgetGroup,
+    EngineGroup,
+    ModelGroup,
+    OutputGroup,
+    RayGroup,
+    RecordingGroup,
+    RunGroup,
+)
 from tagllm_cli.cli.options import Concepts, Config, MaxPixels, MinMass, Prompts, Root, TableOut, Threshold
 
 
@@ -27,6 +35,7 @@ def disambiguate(
     recording: RecordingGroup,
     run: RunGroup,
     ray: RayGroup,
+    budget: BudgetGroup,
     output: OutputGroup,
 ) -> None:
     """Decide each candidate: candidate table -> label table, by concept alignment.
@@ -39,7 +48,7 @@ def disambiguate(
     from tagllm_cli.pipeline.label.jobs import disambiguate_job
 
     console = output.console(None if run.dry_run else out)
-    options = run.run_options()
+    options = run.run_options(budget.limits())
     named = engine.model_options(
         model, console, verbose=output.verbose, prompts=prompts, max_pixels=max_pixels, recording=recording
     )
@@ -53,4 +62,4 @@ def disambiguate(
         root=root,
         thresholds=Thresholds(threshold, min_mass),
     )
-    run_and_show(job, options, console)
+    run_and_show(job, options, budget, console)

@@ -15,7 +15,7 @@ from tagllm_cli.evaluation.cost import HUMAN_PRICE
 def info(
     tables: Annotated[
         list[Path],
-        typer.Argument(metavar="TABLE...", help="Candidate and label tables of one dataset.", show_default=False),
+        typer.Argument(metavar="TABLE", help="Candidate and label tables of one dataset.", show_default=False),
     ],
     *,
     config: Config = None,

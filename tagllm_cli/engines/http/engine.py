@@ -192,6 +192,11 @@ class EndpointEngine:
         return sum(admitted) + max(admitted) * (len(self._pool.servers) - len(admitted))
 
     @property
+    def gpus(self) -> int | None:
+        """None: the servers do not tell."""
+        return None
+
+    @property
     def trouble(self) -> str | None:
         """What keeps requests from being answered, such as a server that is left out, in one line; None: nothing."""
         return self._pool.trouble

@@ -100,6 +100,7 @@ class InProcessEngine:
         self._ids = itertools.count()
         self._turns = itertools.count()
         self._ranks = 1  # copies of the model (data parallelism)
+        self._gpus = 1
 
     @property
     def version(self) -> str:
@@ -110,6 +111,11 @@ class InProcessEngine:
     def capacity(self) -> int:
         """Requests to keep in flight: one batch that runs and one that waits; known after `start`."""
         return self._capacity
+
+    @property
+    def gpus(self) -> int | None:
+        """Those of all copies of the model."""
+        return self._gpus
 
     @property
     def trouble(self) -> str | None:
@@ -132,6 +138,7 @@ class InProcessEngine:
             await self._try_out(prompts)
             config = self._llm.vllm_config
             self._ranks = config.parallel_config.data_parallel_size
+            self._gpus = config.parallel_config.world_size_across_dp
             self._capacity = 2 * config.scheduler_config.max_num_seqs * self._ranks
             long_image = config.scheduler_config.max_num_batched_tokens // _IMAGES_PER_STEP
             self._asker = Asker(prompts, self._generate, long_image)

@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from tagllm_cli.engines.base import Usage
 from tagllm_cli.errors import StoppedRunError
 
-# Returns what a run has cost, from the seconds since its engine was ready and its tokens.
-Cost = Callable[[float, Usage], float]
+# Returns what a run has cost, from its GPU-seconds and its tokens.
+CostOf = Callable[[float, Usage], float]
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """The most that a command may take, None: no limit. `seconds` counts from its start, `cost` is in the user's money.
 
-    `cost_of` says what was spent; it is needed where `cost` is given.
+    `cost_of` says what was spent; it is needed where `cost` is given. A GPU costs from the start of the command on.
     """
 
     seconds: float | None = None
     requests: int | None = None
     cost: float | None = None
-    cost_of: Cost | None = None
+    cost_of: CostOf | None = None
 
 
 class Budget:
@@ -33,7 +33,7 @@ class Budget:
         self._limits = limits
         self._began = time.monotonic()
         self._granted = 0
-        self._spent = 0.0  # by passes that have ended
+        self._used = Usage()  # by passes that have ended
         self._reason: str | None = None
 
     def grant(self, requests: int) -> int:
@@ -47,22 +47,23 @@ class Budget:
         self._granted += granted
         return granted
 
-    def look(self, seconds: float, usage: Usage) -> bool:
-        """Tell whether anything is left after so many seconds of the engine and this usage in the present pass."""
-        limits = self._limits
+    def look(self, usage: Usage, gpus: int | None) -> bool:
+        """Tell whether anything is left, after this usage in the present pass, on so many GPUs (None: counts as 1)."""
+        limits, seconds = self._limits, time.monotonic() - self._began
         if self._reason is None:
-            if limits.seconds is not None and time.monotonic() - self._began >= limits.seconds:
+            if limits.seconds is not None and seconds >= limits.seconds:
                 self._reason = f"--max-seconds {limits.seconds:g}"
-            elif limits.cost is not None and self._cost(seconds, usage) >= limits.cost:
+            elif limits.cost is not None and self._cost(seconds * (gpus or 1), usage) >= limits.cost:
                 self._reason = f"--max-cost {limits.cost:g}"
         return self._reason is None
 
-    def end_pass(self, seconds: float, usage: Usage) -> None:
-        """Add what a pass has cost that has ended."""
-        self._spent = self._cost(seconds, usage)
+    def end_pass(self, usage: Usage) -> None:
+        """Add what a pass has used that has ended."""
+        self._used = self._used.add(usage)
 
-    def _cost(self, seconds: float, usage: Usage) -> float:
-        return self._spent + (0.0 if self._limits.cost_of is None else self._limits.cost_of(seconds, usage))
+    def _cost(self, gpu_seconds: float, usage: Usage) -> float:
+        cost_of = self._limits.cost_of
+        return 0.0 if cost_of is None else cost_of(gpu_seconds, self._used.add(usage))
 
     def error(self) -> StoppedRunError:
         """Return the error of a run that the budget has ended."""

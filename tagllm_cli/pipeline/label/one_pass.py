@@ -83,7 +83,7 @@ class _OnePass(Session):
             return ()
         for note in notes:
             self._reporter.note(note)
-        self._evidence.start_run(self._labels.command, tagllm_cli.__version__)
+        self._evidence.start_run(self._labels.command, tagllm_cli.__version__, has_clock=False)
         self.followed = StageRun(self._labels.stage(own), self._evidence, RequestKeys(own.context()))
         return (self.followed,)
 
@@ -113,6 +113,10 @@ class _KeptEngine:
     @property
     def capacity(self) -> int:
         return self._engine.capacity
+
+    @property
+    def gpus(self) -> int | None:
+        return self._engine.gpus
 
     @property
     def trouble(self) -> str | None:

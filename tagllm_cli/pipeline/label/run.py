@@ -110,6 +110,7 @@ class JobRun:
         self._plan, self._notes = pin(job, evidence, options)
         self._keys = RequestKeys(self._plan.context())
         self._told: list[str] = []  # what was left out
+        self._followers: Sequence[StageRun] = ()
 
     def run(self) -> Summary | DryRun:
         """See `run_job`."""
@@ -170,7 +171,10 @@ class JobRun:
 
     def _summary(self, counts: RowCounts, stats: RunStats, usage: Usage, listing: SourceChanges) -> Summary:
         job, verdict = self._job, _verdict(counts, stats, self._options)
-        seconds = time.monotonic() - self._began
+        # A stage that was asked in the pass of another one takes its share of the engine's time from there.
+        seconds = time.monotonic() - self._began - sum(each.stats.seconds for each in self._followers)
+        if self._before is not None:
+            seconds += self._before.stats.seconds
         summary = Summary(job.command, job.out, counts, stats, usage, listing, seconds, job.next_command, verdict)
         logger.info("%s ended: %s, error: %s", job.command, counts, verdict)
         if stats.asked or stats.images:
@@ -259,12 +263,12 @@ class JobRun:
             return RunStats(), Usage()
         check_free_space(job.evidence.absolute().parent)
         cluster = None if options.ray is None else Cluster(options.ray)
-        if self._before is None:
-            evidence.start_run(job.command, tagllm_cli.__version__)
+        evidence.start_run(job.command, tagllm_cli.__version__)
         run = StageRun(self._stage, evidence, self._keys)
+        self._followers = self._session.follow(self._plan)
         with self._reporter.watching(job.command, images, unread) as progress:
             scheduler = Scheduler(
-                [run, *self._session.follow(self._plan)],
+                [run, *self._followers],
                 job.source,
                 partial(self._session.engine, job, self._plan) if cluster is None else partial(job.engine, self._plan),
                 Settings(self._plan.max_pixels, job.expects_same_bytes),

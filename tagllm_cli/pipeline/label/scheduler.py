@@ -123,7 +123,7 @@ class Scheduler:
             self._progress.trouble(self._worker.engine.trouble)
             if self._left_at and time.monotonic() - self._left_at > LEAVE_SECONDS:
                 self._worker.fail(self._budget.error())
-            elif not self._budget.look(self._worker.engine.seconds, self.usage):
+            elif not self._budget.look(self.usage, self.stats.gpus):
                 self._leave()
 
     def _leave(self) -> None:
@@ -148,7 +148,7 @@ class Scheduler:
             worker.error = worker.error or error
         finally:
             seconds = await worker.close()
-            self._budget.end_pass(seconds, self.usage)
+            self._budget.end_pass(self.usage)
             _share(seconds, self._stages)
 
     # -- the worker's host ----------------------------------------------------------------------------------------
@@ -168,11 +168,11 @@ class Scheduler:
         """Take note of how many images there are in all."""
         self._breaker.expect(images)
 
-    def started(self, version: str) -> None:
+    def started(self, version: str, gpus: int | None) -> None:
         """Record which engine answers."""
         for each, recorder in zip(self._stages, self._recorders, strict=True):
             recorder.engine(version)
-            each.stats.engine = version
+            each.stats.engine, each.stats.gpus = version, gpus
 
     def opened(self, image: PendingImage, info: ImageInfo) -> None:
         """Record what opening an image found out."""

@@ -27,7 +27,8 @@ class RunStats:
     """What the run did so far: counts of images and requests, and seconds since the engine was ready.
 
     `shards` were read to their end, in which images became known.
-    `error` ended the run early, `warning` did not. `engine` is the version of what answered, "" where nothing did.
+    `error` ended the run early, `warning` did not. `engine` is the version of what answered, "" where nothing did, on
+    so many `gpus` (None: nobody knows).
     """
 
     images: int = 0
@@ -42,6 +43,7 @@ class RunStats:
     warning: str | None = None
     error: StoppedRunError | None = None
     engine: str = ""
+    gpus: int | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -60,6 +62,7 @@ class RunStats:
             shards=self.shards + later.shards,
             seconds=self.seconds + later.seconds,
             engine=later.engine or self.engine,
+            gpus=later.gpus if later.engine else self.gpus,
             failures=FailureCounts(
                 self.failures.counts + later.failures.counts, {**later.failures.examples, **self.failures.examples}
             ),

@@ -94,6 +94,7 @@ class Summary:
             "failures": failures,
             "tokens": tokens,
             "engine": stats.engine or None,
+            "gpus": stats.gpus,
             "seconds": round(self.seconds, 3),
             "seconds_asking": round(stats.seconds, 3),
             "next": self.next_command,

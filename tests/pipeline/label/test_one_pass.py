@@ -191,11 +191,10 @@ def test_a_budget_of_requests_ends_the_run_and_the_next_goes_on(
 
 
 def test_a_budget_of_money_counts_all_passes() -> None:
-    limits = Limits(cost=0.5, cost_of=lambda seconds, usage: usage.requests / 10)
-    spending = budget.Budget(limits)
-    assert spending.look(1.0, Usage(requests=4))
-    spending.end_pass(1.0, Usage(requests=4))
-    assert not spending.look(0.0, Usage(requests=1))
+    spending = budget.Budget(Limits(cost=0.5, cost_of=lambda seconds, usage: usage.requests / 10))
+    assert spending.look(Usage(requests=4), None)
+    spending.end_pass(Usage(requests=4))
+    assert not spending.look(Usage(requests=1), 8)
     assert "--max-cost 0.5" in spending.error().message
 
 

@@ -131,7 +131,7 @@ class RayWorker:
         return any(isinstance(event, Failed) for event in self._events)
 
     def _ready(self, engine: Engine) -> None:
-        self.tell(Ready(engine.version, engine.capacity))
+        self.tell(Ready(engine.version, engine.capacity, engine.gpus))
 
     def _flush(self) -> Batch:
         self._changed.clear()
@@ -179,7 +179,7 @@ class _Host:
     def admitted(self, images: int) -> None:
         """The driver counts."""
 
-    def started(self, version: str) -> None:
+    def started(self, version: str, gpus: int | None) -> None:
         """The engine has said so when it was started for all blocks."""
 
     def opened(self, image: PendingImage, info: ImageInfo) -> None:
@@ -228,6 +228,10 @@ class _Handle:
     @property
     def capacity(self) -> int:
         return 1 if self._engine is None else self._engine.capacity
+
+    @property
+    def gpus(self) -> int | None:
+        return None if self._engine is None else self._engine.gpus
 
     @property
     def trouble(self) -> str | None:

@@ -258,7 +258,7 @@ class RayWorkers:
         match event:
             case Ready():
                 serving.capacity, serving.since = event.capacity, time.monotonic()
-                host.started(event.version)
+                host.started(event.version, event.gpus)
             case Found():
                 await self._found(serving, event)
             case Opened():

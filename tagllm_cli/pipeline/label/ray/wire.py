@@ -55,6 +55,7 @@ class Ready:
 
     version: str
     capacity: int
+    gpus: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,131 @@
+"""What `tagllm run` does with a label table: measure it against gates, then export it.
+
+A step whose table, options and output are as the last run left them is not done again; its result is the last one's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import tagllm_cli
+from tagllm_cli.errors import UsageError
+from tagllm_cli.evaluation.gates import INSTALL_TORCHMETRICS, MIN_OVERLAP, parse_gates
+from tagllm_cli.evaluation.truth.base import TruthOptions
+from tagllm_cli.export.base import ExportSettings
+from tagllm_cli.export.registry import FORMATS, export_table
+from tagllm_cli.pipeline.recipe.report import output_state
+from tagllm_cli.store.atomic import check_writable_path, file_state
+
+_FIGURES = ("op", "or", "of1", "cp", "cr", "cf1", "map")
+
+
+@dataclass(frozen=True, slots=True)
+class GateStep:
+    """Human labels, and the least values of metrics, as `evaluate` takes them; without `specs` it only measures."""
+
+    truth: Path
+    specs: tuple[str, ...] = ()
+    min_overlap: float = MIN_OVERLAP
+    include_human: bool = False
+    truth_options: TruthOptions = TruthOptions()  # noqa: RUF009 (frozen)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportStep:
+    """A format of export.registry.FORMATS, and where it goes."""
+
+    format: str
+    out: Path
+    settings: ExportSettings = ExportSettings()  # noqa: RUF009 (frozen)
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a step came to: `value` for the report, `lines` for people; `done` is False where nothing was to do."""
+
+    value: Mapping[str, Any]
+    lines: Sequence[str]
+    done: bool
+    missed: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+
+
+def check_steps(gates: GateStep | None, exports: Sequence[ExportStep], taken: Sequence[Path]) -> None:
+    """Raise UsageError for what could not be done after a night of labeling; no export may be one of `taken`."""
+    if gates is not None:
+        found = parse_gates(gates.specs)
+        if not gates.truth.exists():
+            raise UsageError(f"there is no truth file at {gates.truth}", "Correct --truth; nothing was asked.")
+        if "map" in found and find_spec("torchmetrics") is None:
+            raise UsageError("the gate on mAP needs torchmetrics, which is not installed", INSTALL_TORCHMETRICS)
+        taken = [*taken, gates.truth]
+    used = {os.path.realpath(path): path for path in taken}
+    for each in exports:
+        if each.format not in FORMATS:
+            raise UsageError(f"there is no export format {each.format!r}", f"Use one of {', '.join(FORMATS)}.")
+        check_writable_path(each.out, may_be_folder=True)
+        if (place := os.path.realpath(each.out)) in used:
+            raise UsageError(f"the export {each.out} would overwrite {used[place]}", "Choose another place for it.")
+        used[place] = each.out
+
+
+def check_gates(table: Path, step: GateStep, last: Mapping[str, Any] | None) -> StepResult:
+    """Measure the label table, unless the `last` run's result still holds; gates are missed in that case, too.
+
+    Raises UsageError for a truth file that cannot be used.
+    """
+    made_from = {
+        "tagllm": tagllm_cli.__version__,
+        "table": file_state(table),
+        "truth": [os.path.abspath(step.truth), output_state(step.truth)],
+        "fail_under": list(step.specs),
+        "min_overlap": step.min_overlap,
+        "include_human": step.include_human,
+        "options": asdict(step.truth_options),
+    }
+    if last is not None and last.get("made_from") == made_from:
+        value = {**last, "done": False}
+        return StepResult(value, [_gates_line(value, "as the last run measured")], False, value["missed_gates"])
+    from tagllm_cli.evaluation.summary import evaluate_table
+
+    report = evaluate_table(
+        table,
+        step.truth,
+        gates=step.specs,
+        include_human=step.include_human,
+        truth_options=step.truth_options,
+        min_overlap=step.min_overlap,
+    )
+    value = {"done": True, **report.to_json(), "gates": list(step.specs), "made_from": made_from}
+    return StepResult(value, [_gates_line(value)], True, report.missed, report.warnings)
+
+
+def _gates_line(value: Mapping[str, Any], how: str = "") -> str:
+    figures = ", ".join(f"{name.upper()} {value[name]:.4f}" for name in _FIGURES if value.get(name) is not None)
+    verdict = "" if not value["gates"] else "; gates missed" if value["missed_gates"] else "; all gates passed"
+    return f"{value['truth']['path']}: {figures}{f' ({how})' if how else ''}{verdict}"
+
+
+def export_labels(table: Path, steps: Sequence[ExportStep], last: Sequence[Any]) -> Iterator[StepResult]:
+    """Write each export, unless what the `last` run wrote still stands. Raises UsageError as `export_table` does."""
+    for step in steps:
+        made_from = {
+            "tagllm": tagllm_cli.__version__,
+            "table": file_state(table),
+            "format": step.format,
+            "out": os.path.abspath(step.out),
+            "options": asdict(step.settings),
+        }
+        before = next((each for each in last if each.get("made_from") == made_from), None)
+        if before is not None and before["left"] is not None and before["left"] == output_state(step.out):
+            yield StepResult({**before, "done": False}, [f"{step.out}: up to date"], False)
+            continue
+        summary = export_table(table, step.format, step.out, step.settings)
+        value = {"done": True, "format": step.format, "out": str(step.out), **summary.to_json()}
+        value |= {"made_from": made_from, "left": output_state(step.out)}
+        yield StepResult(value, summary.lines(), True)
