@@ -65,7 +65,7 @@ class _Serving:
     pieces: dict[int, Piece] = field(default_factory=dict)
     questions: list[Request] = field(default_factory=list)
     capacity: int = 0
-    since: float = 0.0
+    gpus: int | None = None
     node: str = ""
     trouble: str | None = None
     task: asyncio.Task[None] | None = None
@@ -148,7 +148,7 @@ class RayWorkers:
             await asyncio.gather(*serving, return_exceptions=True)
 
     async def close(self) -> float:
-        """End the workers and the connection; return for how many seconds engines were ready, all together."""
+        """End the workers and the connection; return for how many seconds an engine was ready."""
         seconds = self.engine.seconds
         await asyncio.to_thread(self._cluster.close)
         return seconds
@@ -169,7 +169,7 @@ class RayWorkers:
                 self.fail(error)
                 return
             finally:
-                self.engine.ended(serving)
+                self.engine.serving.remove(serving)
                 serving.remote.kill()
             await asyncio.sleep(RESTART_SECONDS)
 
@@ -257,8 +257,8 @@ class RayWorkers:
         host = self._host
         match event:
             case Ready():
-                serving.capacity, serving.since = event.capacity, time.monotonic()
-                host.started(event.version, event.gpus)
+                serving.capacity, serving.gpus = event.capacity, event.gpus
+                host.started(event.version, self.engine.ready())
             case Found():
                 await self._found(serving, event)
             case Opened():
@@ -355,29 +355,25 @@ _LOGS = "The logs of Ray tell more: its dashboard, or /tmp/ray/session_latest/lo
 
 
 class _Engines:
-    """The engines of all workers as one: how long they have been ready, and what keeps them from answering."""
+    """The engines of all workers as one: for how long one was ready, and what keeps them from answering."""
 
     def __init__(self) -> None:
         self.serving: list[_Serving] = []
-        self._ended = 0.0
+        self._since = 0.0
 
-    def ended(self, serving: _Serving) -> None:
-        """A worker has ended."""
-        self.serving.remove(serving)
-        self._ended += _seconds(serving)
+    def ready(self) -> int | None:
+        """One more engine is ready; return on how many GPUs all are, None where nobody knows."""
+        self._since = self._since or time.monotonic()
+        return sum(each.gpus or 0 for each in self.serving if each.capacity) or None
 
     @property
     def seconds(self) -> float:
-        """For how many seconds engines have been ready, all together."""
-        return self._ended + sum(map(_seconds, self.serving))
+        """Seconds since the first engine was ready."""
+        return time.monotonic() - self._since if self._since else 0.0
 
     @property
     def trouble(self) -> str | None:
         """What keeps requests from being answered."""
         if self.serving and not any(each.node for each in self.serving):
-            return "no worker runs yet: Ray has no place for one, or is starting it"
+            return "no worker runs yet: Ray is starting one, or has no place for it"
         return next((each.trouble for each in self.serving if each.trouble), None)
-
-
-def _seconds(serving: _Serving) -> float:
-    return time.monotonic() - serving.since if serving.since else 0.0
