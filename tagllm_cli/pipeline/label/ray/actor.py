@@ -76,7 +76,13 @@ class RayWorker:
         yield self._flush()
 
     async def take(self, block: Block) -> None:
-        """Begin with a block."""
+        """Begin with a block. Nobody waits for what this raises: the driver hears of it from `run`."""
+        try:
+            self._begin(block)
+        except Exception as error:
+            self.tell(Failed(error))
+
+    def _begin(self, block: Block) -> None:
         host = _Host(self, block, self._setup)
         worker = Worker(self._setup.stages, self._source, lambda: _Handle(self._engine), self._setup.settings, host)
         task = asyncio.create_task(self._label(worker, block, host))

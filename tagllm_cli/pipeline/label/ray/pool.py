@@ -109,7 +109,7 @@ class RayWorkers:
         self._blocks = Blocks(host.admitted)
         self._shared: object = None  # the setup, as workers get it
         self._responses: dict[tuple[int, bytes], list[tuple[Request, Response]]] = defaultdict(list)
-        self._fingerprints: dict[str, bytes] = {}
+        self._infos: dict[str, ImageInfo] = {}  # of images in flight, by id
         self._deaths = 0  # since an image was finished
 
     def fail(self, error: Exception) -> None:
@@ -299,15 +299,15 @@ class RayWorkers:
             unread = failure is not None and not event.info.fingerprint
             read = ReadFailure(failure.kind, failure.message) if failure is not None and unread else data
             self._host.read(ReadImage(image.item.image, read, image))
-        self._fingerprints[event.id] = event.info.fingerprint
+        self._infos[event.id] = event.info
         self._host.opened(image, event.info)
 
     async def _finished(self, serving: _Serving, event: Finished) -> None:
         piece = serving.pieces[event.block]
         image = piece.images.pop(event.id, None)
-        fingerprint = self._fingerprints.pop(event.id, b"")
+        info = self._infos.pop(event.id, None)
         for step in range(len(self._stages)):
-            if responses := self._responses.pop((step, fingerprint), None):
+            if info is not None and (responses := self._responses.pop((step, info.fingerprint), None)):
                 await self._host.asked(step, responses)
         self._deaths = 0
         if image is not None:
@@ -328,10 +328,13 @@ class RayWorkers:
             return
         logger.warning("a worker on %s died: %s", serving.node or "Ray", death)
         for piece in serving.pieces.values():
-            for id_ in piece.images:
-                fingerprint = self._fingerprints.pop(id_, b"")
+            for id_, image in piece.images.items():
+                if (info := self._infos.pop(id_, None)) is None:
+                    continue
                 for step in range(len(self._stages)):
-                    self._responses.pop((step, fingerprint), None)
+                    self._responses.pop((step, info.fingerprint), None)
+                if info.failure is None:  # then what it was asked before the death travels with it
+                    piece.images[id_] = replace(image, item=replace(image.item, info=info))
         self._deaths += 1
         if deaths_at_start >= MOST_DEATHS_AT_START:
             self.fail(EngineDiedError(f"a worker on Ray dies whenever it starts: {death}", _LOGS))
