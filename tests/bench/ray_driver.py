@@ -21,7 +21,7 @@ Say = Callable[[str, str, str, bool], None]
 IMAGES = 3_000
 REPLAYING = 4
 SLEEP_S = 0.2
-SLEEPING_IMAGES = {1: 400, 2: 800, 4: 1_600}
+SLEEPING_IMAGES = {1: 600, 2: 1_200, 4: 2_400}
 
 
 def ray_driver(chosen: argparse.Namespace, child: Child, say: Say) -> None:

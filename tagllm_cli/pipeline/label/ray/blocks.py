@@ -16,7 +16,7 @@ from tagllm_cli.pipeline.label.pending import PendingImage
 from tagllm_cli.pipeline.label.reads import ShardRead, Work
 from tagllm_cli.records import Image
 
-IMAGES_PER_BLOCK = 32
+IMAGES_PER_BLOCK = 16
 IMAGES_PER_SHARD_BLOCK = 256  # of one shard, read as a stream
 MOST_DEATHS = 3
 _LOOKS = 1000  # at images that need not be read, before others get their turn

@@ -19,6 +19,10 @@ from tagllm_cli.pipeline.label.ray.wire import Batch, Block, Setup
 
 CONNECT_SECONDS = 10.0
 _INSTALL = "Install it on every machine: pip install 'tagllm[ray]'."
+# How a client of HTTP/2, and so of gRPC, begins; a server's first frame is of the same type. Ray itself would wait for
+# minutes for a port that says nothing.
+_SETTINGS = b"\x04"
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + _SETTINGS + bytes(5)
 # Blocks, `leave` and `stop` must reach a worker beside the stream that it is in.
 _CALLS = 1000
 
@@ -145,7 +149,11 @@ def _check_reachable(address: str) -> None:
     if not colon or not port.isdigit():
         raise UsageError(f"--ray takes local, auto or HOST:PORT, not {address}", "Ray listens on port 6379 by default.")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS) as connection:
+            if not os.environ.get("RAY_USE_TLS"):
+                connection.sendall(_GREETING)
+                if connection.recv(9)[3:4] != _SETTINGS:
+                    raise ConnectionError("what listens there is not Ray")
     except OSError as error:
         raise UsageError(
             f"no Ray cluster answers at {address}: {error}",

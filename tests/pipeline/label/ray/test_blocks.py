@@ -39,21 +39,21 @@ def test_each_image_is_handed_out_once_and_then_nothing_comes() -> None:
     async def body() -> None:
         admitted: list[int] = []
         source = Blocks(admitted.append)
-        source.begin(iter([None, *(pending(number) for number in range(70)), None]))
+        source.begin(iter([None, *(pending(number) for number in range(40)), None]))
         pieces = [await take(source) for _ in range(3)]
         assert [len(piece.images) for piece in pieces] == [
             IMAGES_PER_BLOCK,
             IMAGES_PER_BLOCK,
-            70 - 2 * IMAGES_PER_BLOCK,
+            40 - 2 * IMAGES_PER_BLOCK,
         ]
-        assert len({id_ for piece in pieces for id_ in piece.images}) == 70
+        assert len({id_ for piece in pieces for id_ in piece.images}) == 40
         last = asyncio.ensure_future(source.next(lambda: True, lambda: True))
         await asyncio.sleep(0)
         assert not last.done()  # a worker may die yet
         for piece in pieces:
             source.ended(piece)
         assert await last is None
-        assert admitted == [70]
+        assert admitted == [40]
 
     run(body())
 
@@ -71,7 +71,7 @@ def test_images_of_a_shard_travel_in_pieces_of_one_shard() -> None:
 
 def test_an_image_that_kills_three_workers_is_given_up_and_its_neighbors_are_not() -> None:
     async def body() -> None:
-        source = blocks([pending(number) for number in range(20)])
+        source = blocks([pending(number) for number in range(12)])
         deaths, finished, given_up = 0, set(), []
         while not source.is_done:
             piece = await take(source)
@@ -83,7 +83,7 @@ def test_an_image_that_kills_three_workers_is_given_up_and_its_neighbors_are_not
                 source.ended(piece)
         assert deaths == MOST_DEATHS
         assert [image.item.image.id for image in given_up] == ["0007"]
-        assert finished == {f"{number:04d}" for number in range(20)} - {"0007"}
+        assert finished == {f"{number:04d}" for number in range(12)} - {"0007"}
 
     run(body())
 

@@ -20,6 +20,7 @@ import pytest
 from tagllm_cli.errors import EngineDiedError, ModelError, SourceError, StoppedRunError, TableError, UsageError
 from tagllm_cli.pipeline.label.budget import Limits
 from tagllm_cli.pipeline.label.job import RunOptions
+from tagllm_cli.pipeline.label.ray import cluster
 from tagllm_cli.pipeline.label.ray.options import RayOptions
 from tagllm_cli.pipeline.label.run import run_job
 from tagllm_cli.pipeline.progress import Silent
@@ -30,6 +31,7 @@ from tests.support.packing import packed
 from tests.support.ray_cluster import SMALL
 from tests.support.ray_engines import Crashing, Dying, Reached, Unloadable, lose_engine
 from tests.support.rule_engine import RuleEngine
+from tests.support.web_server import WebServer
 from tests.support.workspace import Workspace, evidence_rows, recorded
 
 pytestmark = pytest.mark.slow
@@ -273,6 +275,11 @@ def test_without_ray_and_without_a_cluster_the_command_says_what_to_do(
 ) -> None:
     with pytest.raises(UsageError, match=r"no Ray cluster answers at 127\.0\.0\.1:1"):
         workspace.candidates(ray=RayOptions("127.0.0.1:1"))
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(UsageError, match="timed out"):
+        workspace.candidates(ray=RayOptions(f"127.0.0.1:{silent.getsockname()[1]}"))
+    with WebServer({}) as web, pytest.raises(UsageError, match="is not Ray"):
+        workspace.candidates(ray=RayOptions(web.url.removeprefix("http://")))
     with pytest.raises(UsageError, match="HOST:PORT"):
         workspace.candidates(ray=RayOptions("nowhere"))
     with pytest.raises(UsageError, match="Ray client"):
