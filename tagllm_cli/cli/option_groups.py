@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -51,6 +51,8 @@ from tagllm_cli.cli.options import (
     PriceIn,
     PriceOut,
     Quiet,
+    Ray,
+    RayWorkers,
     Record,
     Replan,
     Replay,
@@ -311,6 +313,28 @@ class RunGroup:
             preflight=not self.no_preflight,
             limits=limits,
         )
+
+
+@dataclass(frozen=True)
+class RayGroup:
+    """Where the workers of a run are."""
+
+    ray: Ray = None
+    ray_workers: RayWorkers = None
+
+    def place(self, options: RunOptions, model: ModelOptions) -> tuple[RunOptions, ModelOptions]:
+        """Return the options of a run, and the model, with the workers where the user wants them.
+
+        Raises UsageError for --ray-workers without --ray, and for --ray with --record.
+        """
+        from tagllm_cli.pipeline.label.ray.options import RayOptions, gpus_per_worker, on_workers
+
+        if self.ray is None:
+            if self.ray_workers is not None:
+                raise UsageError("--ray-workers is for --ray only", "Add --ray local, or the address of a cluster.")
+            return options, model
+        ray = RayOptions(self.ray, self.ray_workers, gpus_per_worker(model))
+        return replace(options, ray=ray), on_workers(model)
 
 
 @dataclass(frozen=True)

@@ -246,6 +246,14 @@ Separator = Annotated[
 
 # -- candidates, disambiguate ------------------------------------------------------------------------------------------
 
+Ray = Annotated[
+    str | None,
+    _run("--ray", metavar="local|ADDRESS", help="Let workers on a Ray cluster label: HOST:PORT, auto, or local."),
+]
+RayWorkers = Annotated[
+    int | None,
+    _run("--ray-workers", metavar="N", min=1, help="With --ray: how many workers; one per GPU or machine by default."),
+]
 Limit = Annotated[int | None, _run("--limit", metavar="N", min=1, help="Only the first N images.")]
 Sample = Annotated[
     int | None,

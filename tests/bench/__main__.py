@@ -23,6 +23,7 @@ from tests.bench.client import client
 from tests.bench.front_end import front_end, prepared
 from tests.bench.merging import merged, merging
 from tests.bench.one_pass import both_ways, one_pass
+from tests.bench.ray_driver import on_ray, ray_driver
 from tests.bench.tiling import tiles, tiling
 
 HERE = Path(__file__).parents[1]
@@ -250,6 +251,7 @@ MEASUREMENTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "remote": lambda chosen: sources.remote(chosen, _child, say),
     "merge": lambda chosen: merging(chosen, _child, say),
     "onepass": lambda chosen: one_pass(chosen.out, _child, say),
+    "ray": lambda chosen: ray_driver(chosen, _child, say),
 }
 CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {
     "raw": raw,
@@ -262,6 +264,7 @@ CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {
     "idle": sources.idle,
     "merged": merged,
     "both_ways": both_ways,
+    "on_ray": on_ray,
 }
 
 if __name__ == "__main__":

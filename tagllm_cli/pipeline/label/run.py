@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import tagllm_cli
@@ -42,6 +43,7 @@ from tagllm_cli.pipeline.label.pending import (
     reopen_incomplete,
 )
 from tagllm_cli.pipeline.label.pinning import check_out, evidence_path, pin
+from tagllm_cli.pipeline.label.ray.cluster import Cluster
 from tagllm_cli.pipeline.label.scheduler import Scheduler, StageRun
 from tagllm_cli.pipeline.label.stats import RunStats
 from tagllm_cli.pipeline.label.summary import DryRun, RowCounts, Summary
@@ -260,6 +262,7 @@ class JobRun:
         if not images and not unread:
             return RunStats(), Usage()
         check_free_space(job.evidence.absolute().parent)
+        cluster = None if options.ray is None else Cluster(options.ray)
         evidence.start_run(job.command, tagllm_cli.__version__)
         run = StageRun(self._stage, evidence, self._keys)
         self._followers = self._session.follow(self._plan)
@@ -267,10 +270,11 @@ class JobRun:
             scheduler = Scheduler(
                 [run, *self._followers],
                 job.source,
-                lambda: self._session.engine(job, self._plan),
+                partial(self._session.engine, job, self._plan) if cluster is None else partial(job.engine, self._plan),
                 Settings(self._plan.max_pixels, job.expects_same_bytes),
                 progress,
                 self._session.budget,
+                cluster=cluster,
                 checks=options.preflight,
                 by_hash=options.by_hash,
             )
