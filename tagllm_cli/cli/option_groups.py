@@ -28,6 +28,7 @@ from tagllm_cli.cli.options import (
     EstimateImages,
     Exclude,
     GpuPrice,
+    Gpus,
     GroupSize,
     IdColumn,
     ImageColumn,
@@ -133,6 +134,7 @@ class EngineGroup:
     """How the model is loaded, or its servers are asked."""
 
     engine_arg: EngineArg = None
+    gpus: Gpus = None
     chat_template_kwargs: ChatTemplateKwargs = None
     model_id: ModelId = None
     concurrency: Concurrency = None
@@ -151,7 +153,8 @@ class EngineGroup:
     ) -> ModelOptions:
         """Return the model that answers; say so on `console` where it keeps endpoints from being asked.
 
-        Raises UsageError for an --engine-arg that is not KEY=VALUE, and --chat-template-kwargs that are no object.
+        Raises UsageError for an --engine-arg that is not KEY=VALUE, --chat-template-kwargs that are no object, and
+        --gpus that are no number or of a server.
         """
         from tagllm_cli.engines.factory import ModelOptions
 
@@ -160,9 +163,15 @@ class EngineGroup:
             console.note(
                 f"{name} is loaded here; the endpoint that comes from the environment or the config file is ignored"
             )
+        gpus = _gpus(self.gpus)
+        if gpus is not None and endpoints:
+            raise UsageError(
+                "--gpus is for a model that is loaded here, and --endpoint names a server", "Leave one out."
+            )
         return ModelOptions(
             model=name,
             endpoints=endpoints,
+            gpus=gpus,
             model_id=self.model_id,
             api_key=os.environ.get("TAGLLM_API_KEY"),  # never a flag: other users can read a process's arguments
             engine_args=_pairs(self.engine_arg),
@@ -412,6 +421,16 @@ def _json_object(option: str, given: str | None) -> dict[str, Any]:
             f"{option} takes a JSON object, not {given!r}", f"For example {option} '{{\"thinking\": false}}'."
         )
     return value
+
+
+def _gpus(given: str | None) -> int | Literal["all"] | None:
+    if given is None:
+        return None
+    if given == "all":
+        return "all"
+    if not given.isascii() or not given.isdigit() or int(given) < 1:
+        raise UsageError(f"--gpus takes a number or `all`, not {given!r}", "For example --gpus all.")
+    return int(given)
 
 
 def _pairs(given: Sequence[str] | None) -> dict[str, str]:

@@ -171,6 +171,10 @@ EngineArg = Annotated[
     list[str] | None,
     _model("--engine-arg", metavar="KEY=VALUE", help="Any other argument of vLLM's engine; repeatable."),
 ]
+Gpus = Annotated[
+    str | None,
+    _model("--gpus", metavar="N|all", help="GPUs of this machine to load copies of the model on. (default: one copy)"),
+]
 ChatTemplateKwargs = Annotated[
     str | None,
     _model("--chat-template-kwargs", metavar="JSON", help="Variables for the model's chat template."),

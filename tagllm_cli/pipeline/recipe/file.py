@@ -38,7 +38,19 @@ _HINT = "Keys are spelled as the options that `tagllm run --help` lists."
 # Not `max_num_batched_tokens`.
 _SECRET = re.compile(r"(?i)(^|_)(api_?keys?|key|token|secrets?|passwords?|passwd)$")
 _DECIDED_ANEW = frozenset(
-    ["dry_run", "offline", "missing", "replan", "allow_gone", "no_preflight", "shard", "json", "quiet", "verbose"]
+    [
+        "dry_run",
+        "estimate",
+        "offline",
+        "missing",
+        "replan",
+        "allow_gone",
+        "no_preflight",
+        "shard",
+        "json",
+        "quiet",
+        "verbose",
+    ]
 )
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
