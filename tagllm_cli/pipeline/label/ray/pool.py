@@ -18,6 +18,7 @@ from dataclasses import replace
 
 import tagllm_cli
 from tagllm_cli.engines.base import Engine
+from tagllm_cli.engines.local.process import in_daemon_thread
 from tagllm_cli.errors import EngineDiedError
 from tagllm_cli.labeling.stage import Stage
 from tagllm_cli.pipeline.label.concurrency import first
@@ -80,12 +81,15 @@ class RayWorkers:
         """Take everything that `work` yields to its end, or until `stop`."""
         self._blocks.begin(work)
         self._starting()
-        try:
-            await self._find_probe()
-            serving = [asyncio.create_task(self._keep()) for _ in range(self._cluster.workers)]
-        except Exception as error:
-            self.fail(error)
+        probing = asyncio.ensure_future(self._find_probe())
+        await first(probing, self.stop.wait())
+        if not probing.done():
+            probing.cancel()
             return
+        if (error := probing.exception()) is not None:
+            self.fail(error if isinstance(error, Exception) else RuntimeError(str(error)))
+            return
+        serving = [asyncio.create_task(self._keep()) for _ in range(self._cluster.workers)]
         try:
             await first(self._blocks.wait(), self.stop.wait())
             running = [each for each in self.engine.serving if each.node]
@@ -130,10 +134,9 @@ class RayWorkers:
         """Choose an image that can be read here: a worker that cannot read it does not see the images."""
         image = await self._blocks.first()
         setup = self._setup
-        if image is not None and not isinstance(
-            await asyncio.to_thread(read_or_failure, self._source, image), ReadFailure
-        ):
-            setup = replace(setup, probe=image)
+        if image is not None:
+            data = await in_daemon_thread(lambda: read_or_failure(self._source, image))
+            setup = setup if isinstance(data, ReadFailure) else replace(setup, probe=image)
         self._shared = self._cluster.share(setup)
 
     async def _feed(self, serving: Serving) -> None:
