@@ -189,6 +189,8 @@ class _Pipeline(_Part):
     sample: Count | None = None
     seed: int = 0
     max_failed_rate: Share = 0.05
+    ray: Text | None = None
+    ray_workers: Count | None = None
     gpu_price: Amount | None = None
     price_in: Amount | None = None
     price_out: Amount | None = None
