@@ -325,7 +325,7 @@ class RayGroup:
     def place(self, options: RunOptions, model: ModelOptions) -> tuple[RunOptions, ModelOptions]:
         """Return the options of a run, and the model, with the workers where the user wants them.
 
-        Raises UsageError for --ray-workers without --ray, and for --ray with --record.
+        Raises UsageError for --ray-workers without --ray, and for --ray with --record or --gpus.
         """
         from tagllm_cli.pipeline.label.ray.options import RayOptions, gpus_per_worker, on_workers
 

@@ -14,7 +14,6 @@ import asyncio
 import base64
 import copy
 import io
-import os
 import threading
 import time
 from collections import OrderedDict
@@ -25,6 +24,7 @@ from typing import Any
 
 import PIL.Image
 
+from tagllm_cli.engines.local.cores import usable_cores
 from tagllm_cli.engines.local.prepared import Frame, PreparedImage, form_in, frame_in
 from tagllm_cli.records import DecodedImage, Request
 
@@ -66,7 +66,7 @@ class PromptRenderer:
         self._probe = DecodedImage(PIL.Image.new("RGB", _PROBE_SIZE, "gray"), f"probe-{id(self)}")
         self._engine_keeps = engine_keeps_features(renderer.config)
         is_alone = renderer.config.model_config.hf_config.model_type in _ONE_THREAD
-        threads = 1 if is_alone else threads or min(_MOST_THREADS, _cores())
+        threads = 1 if is_alone else threads or min(_MOST_THREADS, usable_cores())
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="prepare-image")
         self._of_thread = threading.local()
 
@@ -195,11 +195,6 @@ def engine_keeps_features(config: Any) -> bool:
     kinds = config.model_config.multimodal_config
     is_kept = kinds.mm_processor_cache_gb > 0 and getattr(kinds, "mm_processor_cache_type", "lru") == "lru"
     return is_kept and (config.parallel_config.data_parallel_size == 1 or not config.model_config.is_moe)
-
-
-def _cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _keep(kept: OrderedDict[Any, Any], key: Any, value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,10 +28,12 @@ class RayOptions:
 def on_workers(model: ModelOptions) -> ModelOptions:
     """Return the model as workers elsewhere load it: paths are absolute, and vLLM's log goes to Ray's.
 
-    Raises UsageError for --record, which is one file on one machine.
+    Raises UsageError for --record, which is one file on one machine, and for --gpus, which is about one machine.
     """
     if model.record is not None:
         raise UsageError("--record writes one file, and --ray has many writers", "Leave one of them out.")
+    if model.gpus is not None:
+        raise UsageError("--gpus is for one machine, and --ray has a worker per GPU", "Leave one of them out.")
     arguments = dict(model.engine_args)
     if _product(arguments) > 1:
         # Inside an actor vLLM would ask Ray for further machines; the worker has its GPUs already.
@@ -49,7 +52,6 @@ def gpus_per_worker(model: ModelOptions) -> int:
 
 def _product(engine_args: Mapping[str, str]) -> int:
     try:
-        sizes = [int(engine_args.get(name, 1)) for name in ("tensor_parallel_size", "pipeline_parallel_size")]
+        return math.prod(int(engine_args.get(f"{kind}_parallel_size", 1)) for kind in ("tensor", "pipeline", "data"))
     except ValueError:  # the engine says what is wrong with it
         return 1
-    return sizes[0] * sizes[1]
