@@ -268,7 +268,8 @@ class JobRun:
         evidence.start_run(job.command, tagllm_cli.__version__)
         run = StageRun(self._stage, evidence, self._keys)
         self._followers = self._session.follow(self._plan)
-        with self._reporter.watching(job.command, images, unread) as progress:
+        verb = "run" if self._followers else job.command
+        with self._reporter.watching(verb, images, unread) as progress:
             scheduler = Scheduler(
                 [run, *self._followers],
                 job.source,
