@@ -21,7 +21,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install-cpu install-gpu demo test test-vllm coverage quick check format kills bench families ablation demo-model scorecard lock wheel clean
+.PHONY: help setup install-cpu install-gpu demo test test-vllm coverage quick check format kills bench bench-gpu families ablation demo-model scorecard lock wheel clean
 
 help: ## explain every target (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ kills: $(READY) ## kill each labeling command 100 times, and report what is aske
 
 bench: $(READY) ## measure speed, memory and start-up against their goals
 	$(RUN) -m tests.bench
+
+bench-gpu: $(READY) ## measure images/s and share of the card's peak with Qwen2.5-VL-7B's shape, without weights
+	$(RUN) -m tests.bench.gpu
 
 families: $(READY) ## print what an image costs each family of models, in tokens
 	$(RUN) -m tests.families
@@ -113,4 +116,4 @@ install-cpu:
 install-gpu:
 	@echo "Installing vLLM for the GPU into $(VENV) ..."
 	$(PIP) install -q --upgrade "pip>=25.1"
-	$(PIP) install -q -e '.[vllm,hf,s3,eval,heif]' --group dev
+	$(PIP) install -q -e '.[vllm,hf,s3,eval,heif,ray]' --group dev

@@ -20,7 +20,10 @@ from PIL import Image
 
 from tests.bench import sources
 from tests.bench.client import client
+from tests.bench.front_end import front_end, prepared
 from tests.bench.merging import merged, merging
+from tests.bench.one_pass import both_ways, one_pass
+from tests.bench.ray_driver import on_ray, ray_driver
 from tests.bench.tiling import tiles, tiling
 
 HERE = Path(__file__).parents[1]
@@ -241,21 +244,27 @@ MEASUREMENTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "tiles": lambda chosen: tiling(chosen.out, _child, say),
     "help": start_up,
     "memory": memory,
+    "frontend": lambda chosen: front_end(_child, say),
     "client": lambda chosen: client(chosen, say),
     "sources": lambda chosen: sources.sources(chosen, _child, say),
     "listing": lambda chosen: sources.listing(chosen, _child, say),
     "remote": lambda chosen: sources.remote(chosen, _child, say),
     "merge": lambda chosen: merging(chosen, _child, say),
+    "onepass": lambda chosen: one_pass(chosen.out, _child, say),
+    "ray": lambda chosen: ray_driver(chosen, _child, say),
 }
 CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {
     "raw": raw,
     "tiles": tiles,
     "label": label,
+    "prepared": prepared,
     "labeled": sources.labeled,
     "first_question": sources.first_question,
     "answered": sources.answered,
     "idle": sources.idle,
     "merged": merged,
+    "both_ways": both_ways,
+    "on_ray": on_ray,
 }
 
 if __name__ == "__main__":

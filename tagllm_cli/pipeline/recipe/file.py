@@ -87,6 +87,7 @@ Pairs = Annotated[tuple[Text, ...], BeforeValidator(_paired)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Amount = Annotated[float, Field(ge=0)]
+Gpus = Annotated[Text, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 
 
 def parameter(key: str) -> str:
@@ -174,6 +175,7 @@ class _Pipeline(_Part):
     endpoint: Texts = ()
     model_id: Text | None = None
     engine_arg: Pairs = ()
+    gpus: Gpus | None = None
     chat_template_kwargs: Annotated[Text | None, BeforeValidator(_typed_json)] = None
     concurrency: Count | None = None
     timeout: Annotated[float, Field(ge=1)] | None = None
@@ -189,6 +191,8 @@ class _Pipeline(_Part):
     sample: Count | None = None
     seed: int = 0
     max_failed_rate: Share = 0.05
+    ray: Text | None = None
+    ray_workers: Count | None = None
     gpu_price: Amount | None = None
     price_in: Amount | None = None
     price_out: Amount | None = None
