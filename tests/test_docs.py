@@ -178,6 +178,7 @@ def typed(page: str, folder: Path, cluster: Callable[[], Any]) -> Typed:
             line = line.replace("https://data.example.org", web.url).replace("s3://my-bucket", bucket)
             if "--ray " in line:
                 line = line.replace("head:6379", cluster().address)
+            line = re.sub(r" --gpus \w+", "", line)  # what it does where there are some: tests/engines/local/test_gpus.py
             if "--model " in line and "--endpoint " not in line:  # the model would be loaded here
                 line = f"{line} --endpoint {servers[0].url}"
             results[command] = tagllm(line.removeprefix("tagllm "), servers[0].url)
