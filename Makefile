@@ -116,4 +116,4 @@ install-cpu:
 install-gpu:
 	@echo "Installing vLLM for the GPU into $(VENV) ..."
 	$(PIP) install -q --upgrade "pip>=25.1"
-	$(PIP) install -q -e '.[vllm,hf,s3,eval,heif]' --group dev
+	$(PIP) install -q -e '.[vllm,hf,s3,eval,heif,ray]' --group dev

@@ -7,12 +7,13 @@ import signal
 import pytest
 
 from tests.support.live import live, live_engine, live_server, no_engine
+from tests.support.ray_cluster import ray_cluster
 
 # A script's background job ignores Ctrl-C, and so would all the processes that the tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-__all__ = ["live", "live_engine", "live_server", "no_engine"]
+__all__ = ["live", "live_engine", "live_server", "no_engine", "ray_cluster"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

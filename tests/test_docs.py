@@ -162,8 +162,8 @@ class Typed:
         return next(result for command, result in self.results.items() if part in command)
 
 
-def typed(page: str, folder: Path) -> Typed:
-    """Run the commands of a page in `folder`; servers answer instead of the models."""
+def typed(page: str, folder: Path, cluster: Callable[[], Any]) -> Typed:
+    """Run the commands of a page in `folder`; servers answer instead of the models, on workers of the Ray cluster."""
     prepare(folder)
     results: dict[str, Any] = {}
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
@@ -176,6 +176,8 @@ def typed(page: str, folder: Path) -> Typed:
                 continue
             line = re.sub(r"http://localhost:800(\d)", lambda found: servers[int(found[1])].url, command)
             line = line.replace("https://data.example.org", web.url).replace("s3://my-bucket", bucket)
+            if "--ray " in line:
+                line = line.replace("head:6379", cluster().address)
             if "--model " in line and "--endpoint " not in line:  # the model would be loaded here
                 line = f"{line} --endpoint {servers[0].url}"
             results[command] = tagllm(line.removeprefix("tagllm "), servers[0].url)
@@ -183,9 +185,13 @@ def typed(page: str, folder: Path) -> Typed:
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Typed]:
+def pages(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Callable[[str], Typed]:
     """Run the commands of a page, once."""
-    return cache(lambda name: typed(PAGES[name], tmp_path_factory.mktemp("docs")))
+
+    def cluster() -> Any:
+        return request.getfixturevalue("ray_cluster")
+
+    return cache(lambda name: typed(PAGES[name], tmp_path_factory.mktemp("docs"), cluster))
 
 
 @pytest.mark.parametrize("name", [name for name, page in PAGES.items() if any("tagllm" in c for c in commands(page))])

@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +28,7 @@ from tagllm_cli.cli.options import (
     EstimateImages,
     Exclude,
     GpuPrice,
+    Gpus,
     GroupSize,
     IdColumn,
     ImageColumn,
@@ -50,6 +51,8 @@ from tagllm_cli.cli.options import (
     PriceIn,
     PriceOut,
     Quiet,
+    Ray,
+    RayWorkers,
     Record,
     Replan,
     Replay,
@@ -131,6 +134,7 @@ class EngineGroup:
     """How the model is loaded, or its servers are asked."""
 
     engine_arg: EngineArg = None
+    gpus: Gpus = None
     chat_template_kwargs: ChatTemplateKwargs = None
     model_id: ModelId = None
     concurrency: Concurrency = None
@@ -149,7 +153,8 @@ class EngineGroup:
     ) -> ModelOptions:
         """Return the model that answers; say so on `console` where it keeps endpoints from being asked.
 
-        Raises UsageError for an --engine-arg that is not KEY=VALUE, and --chat-template-kwargs that are no object.
+        Raises UsageError for an --engine-arg that is not KEY=VALUE, --chat-template-kwargs that are no object, and
+        --gpus that are no number or of a server.
         """
         from tagllm_cli.engines.factory import ModelOptions
 
@@ -158,9 +163,15 @@ class EngineGroup:
             console.note(
                 f"{name} is loaded here; the endpoint that comes from the environment or the config file is ignored"
             )
+        gpus = _gpus(self.gpus)
+        if gpus is not None and endpoints:
+            raise UsageError(
+                "--gpus is for a model that is loaded here, and --endpoint names a server", "Leave one out."
+            )
         return ModelOptions(
             model=name,
             endpoints=endpoints,
+            gpus=gpus,
             model_id=self.model_id,
             api_key=os.environ.get("TAGLLM_API_KEY"),  # never a flag: other users can read a process's arguments
             engine_args=_pairs(self.engine_arg),
@@ -305,6 +316,28 @@ class RunGroup:
 
 
 @dataclass(frozen=True)
+class RayGroup:
+    """Where the workers of a run are."""
+
+    ray: Ray = None
+    ray_workers: RayWorkers = None
+
+    def place(self, options: RunOptions, model: ModelOptions) -> tuple[RunOptions, ModelOptions]:
+        """Return the options of a run, and the model, with the workers where the user wants them.
+
+        Raises UsageError for --ray-workers without --ray, and for --ray with --record or --gpus.
+        """
+        from tagllm_cli.pipeline.label.ray.options import RayOptions, gpus_per_worker, on_workers
+
+        if self.ray is None:
+            if self.ray_workers is not None:
+                raise UsageError("--ray-workers is for --ray only", "Add --ray local, or the address of a cluster.")
+            return options, model
+        ray = RayOptions(self.ray, self.ray_workers, gpus_per_worker(model))
+        return replace(options, ray=ray), on_workers(model)
+
+
+@dataclass(frozen=True)
 class PriceGroup:
     """What the model's work costs."""
 
@@ -388,6 +421,16 @@ def _json_object(option: str, given: str | None) -> dict[str, Any]:
             f"{option} takes a JSON object, not {given!r}", f"For example {option} '{{\"thinking\": false}}'."
         )
     return value
+
+
+def _gpus(given: str | None) -> int | Literal["all"] | None:
+    if given is None:
+        return None
+    if given == "all":
+        return "all"
+    if not given.isascii() or not given.isdigit() or int(given) < 1:
+        raise UsageError(f"--gpus takes a number or `all`, not {given!r}", "For example --gpus all.")
+    return int(given)
 
 
 def _pairs(given: Sequence[str] | None) -> dict[str, str]:

@@ -171,6 +171,10 @@ EngineArg = Annotated[
     list[str] | None,
     _model("--engine-arg", metavar="KEY=VALUE", help="Any other argument of vLLM's engine; repeatable."),
 ]
+Gpus = Annotated[
+    str | None,
+    _model("--gpus", metavar="N|all", help="GPUs of this machine to load copies of the model on. (default: one copy)"),
+]
 ChatTemplateKwargs = Annotated[
     str | None,
     _model("--chat-template-kwargs", metavar="JSON", help="Variables for the model's chat template."),
@@ -242,6 +246,14 @@ Separator = Annotated[
 
 # -- candidates, disambiguate ------------------------------------------------------------------------------------------
 
+Ray = Annotated[
+    str | None,
+    _run("--ray", metavar="local|ADDRESS", help="Let workers on a Ray cluster label: HOST:PORT, auto, or local."),
+]
+RayWorkers = Annotated[
+    int | None,
+    _run("--ray-workers", metavar="N", min=1, help="With --ray: how many workers; one per GPU or machine by default."),
+]
 Limit = Annotated[int | None, _run("--limit", metavar="N", min=1, help="Only the first N images.")]
 Sample = Annotated[
     int | None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,7 @@ class ModelOptions:
         model_id: the user's own name for the model's identity.
         api_key: of the endpoints; never logged or printed.
         engine_args: vLLM's engine arguments as typed, for a model that is loaded here.
+        gpus: how many GPUs of this machine hold copies of a model that is loaded here; None: those of one copy.
         chat_template_kwargs: variables for the model's chat template.
         prompts: folder of templates that replace built-in ones.
         max_pixels: pixel budget (width x height) per image.
@@ -34,6 +35,7 @@ class ModelOptions:
     model_id: str | None = None
     api_key: str | None = field(default=None, repr=False)
     engine_args: Mapping[str, str] = field(default_factory=dict)
+    gpus: int | Literal["all"] | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     prompts: Path | None = None
     max_pixels: int | None = None

@@ -14,7 +14,7 @@ from tagllm_cli.evaluation.cost import Cost, HumanCost, Prices, per_1000
 from tagllm_cli.evaluation.label_counts import TableCounts, count_table
 from tagllm_cli.records import SourceInfo, Status
 from tagllm_cli.store.damage import damage_as_table_error
-from tagllm_cli.store.evidence_snapshot import EvidenceSnapshot, read_evidence
+from tagllm_cli.store.evidence_snapshot import EvidenceSnapshot, is_being_written, read_evidence
 from tagllm_cli.store.merge.parts import evidence_of
 from tagllm_cli.store.run_records import RunRecord
 from tagllm_cli.store.table import TableInfo, open_table
@@ -22,7 +22,7 @@ from tagllm_cli.vocabulary.serialize import vocabulary_from_json
 
 _ENDS = {
     "InterruptedRunError": "interrupted",
-    "TooManyFailedError": "too many failed",
+    "TooManyFailedError": "failures",
     "StoppedRunError": "stopped",
 }
 
@@ -62,7 +62,7 @@ class TableReport:
         return max(by_now or 0, self.counts.labeled if self.counts else 0)
 
     def ended(self, run: RunRecord) -> str:
-        """Return how a run ended, in a word or three; `killed`: its process ended without another word."""
+        """Return how a run ended, in a word; `killed`: its process ended without another word."""
         if run.ended is not None:
             error = run.report.get("error")
             return _ENDS.get(error["kind"], "failed") if error else "done"
@@ -129,6 +129,7 @@ class TableReport:
             "ended": None if run.ended is None else _time(run.ended),
             "end": self.ended(run),
             "error": run.report.get("error"),
+            "gpus": run.report.get("gpus"),
             **cost.to_json(),
             "price": _rounded(prices.of(cost)),
         }
@@ -184,7 +185,11 @@ class InfoReport:
             "tables": [table.to_json(self.prices) for table in self.tables],
             "prices": self.prices.to_json(),
             "stages": {name: _cost(cost, images, self.prices) for name, (cost, images) in self.stages.items()},
-            "together": {**self.together.to_json(), "per_1000_images": _rounded(self.per_1000_images)},
+            "together": {
+                **self.together.to_json(),
+                "price": _rounded(self.prices.of(self.together)),
+                "per_1000_images": _rounded(self.per_1000_images),
+            },
             "human": self.human.to_json(),
             "ratio": None if ratio is None else float(f"{ratio:.4g}"),
         }
@@ -207,20 +212,26 @@ def report_table(path: Path) -> TableReport:
         evidence = read_evidence(evidence_of(path), progress=table is None)
     except TableError as error:
         if table is None:
-            raise
+            raise _not_yet(path) or error from error
         warning = f"{error.message}: what follows is from the table alone"
     if table is not None:
         if evidence is None and warning is None:
             warning = f"there is no evidence beside {path}: what runs asked and cost is not known"
         return TableReport(path, table.info, count_table(table), evidence, warning)
     if evidence is None or "plan" not in evidence.meta:
-        open_table(path)  # raises
-    assert evidence is not None
+        raise _not_yet(path) or TableError(f"there is no table at {path}", "Write it first, with `tagllm candidates`.")
     with damage_as_table_error(evidence.path):
         plan = evidence.meta["plan"]
         source = SourceInfo(**(evidence.meta.get("source") or {"kind": "folder", "uri": ""}))
         info = TableInfo(plan["stage"], source, vocabulary_from_json(plan["vocabulary"]), plan)
     return TableReport(path, info, None, evidence)
+
+
+def _not_yet(path: Path) -> TableError | None:
+    """Return the error for a table whose first run has just begun; None where none is under way."""
+    if not is_being_written(evidence_of(path)):
+        return None
+    return TableError(f"the first run of {path} has recorded nothing yet", "Try again in a moment.")
 
 
 def _cost(cost: Cost, images: int, prices: Prices) -> dict[str, Any]:

@@ -40,6 +40,10 @@ class Candidates:
         self._parse = lru_cache(maxsize=4096)(self._read)
         self._position = {name: index for index, name in enumerate(plan.vocabulary.names)}
 
+    def __reduce__(self) -> tuple[type[Candidates], tuple[Plan, int]]:
+        """Travel to other processes without what was cached."""
+        return Candidates, (self._plan, self._min_votes)
+
     @cached_property
     def _askers(self) -> Mapping[Request, tuple[tuple[str, str, frozenset[str]], ...]]:
         """Map each distinct request to the (arm, group id, live names) that cite it: an equal group is asked once."""

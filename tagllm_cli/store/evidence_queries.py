@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sqlite3
 import sys
 import time
@@ -123,13 +124,16 @@ def _answers(db: sqlite3.Connection, response: str, runs: list[int]) -> dict[str
 
 
 def _main() -> NoReturn:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # an exception would end the process in the ordinary way
     connections: list[sqlite3.Connection] = []
+    code = 1
     try:
         print(json.dumps(read_now(sys.argv[1], progress=True, keep=connections)), flush=True)
+        code = 0
     except Exception as error:
         print(" ".join(f"{error}".split()), file=sys.stderr, flush=True)
-        os._exit(1)
-    os._exit(0)  # the connections are still open
+    finally:
+        os._exit(code)  # the connections are still open
 
 
 if __name__ == "__main__":

@@ -66,21 +66,19 @@ def read_evidence(path: Path, *, progress: bool = False) -> EvidenceSnapshot | N
     """
     if not path.is_file() or not path.stat().st_size:
         return None
-    is_being_written = _is_being_written(path)
+    is_locked = is_being_written(path)
     try:
         found = _read(path, progress=progress)
     except UnreadableError as error:
         if TOO_FAST in str(error):
             raise TableError(f"{path} is {TOO_FAST}", "Try again in a moment.") from error
         raise damaged(path, error) from error
-    return _snapshot(path, found, is_being_written)
+    return _snapshot(path, found, is_locked)
 
 
 def _read(path: Path, *, progress: bool) -> Mapping[str, Any]:
     if evidence_queries.state(str(path))[0] == "file":
-        with contextlib.suppress(
-            UnreadableError
-        ):  # a run that has begun meanwhile, or another reason: try the other way
+        with contextlib.suppress(UnreadableError):  # a run may have begun meanwhile: the other way tells
             return evidence_queries.read_now(str(path), progress=progress)
     command = [sys.executable, "-I", evidence_queries.__file__, str(path)]
     done = subprocess.run(command, capture_output=True, check=False, text=True, encoding="utf-8")
@@ -90,7 +88,7 @@ def _read(path: Path, *, progress: bool) -> Mapping[str, Any]:
     return found
 
 
-def _snapshot(path: Path, found: Mapping[str, Any], is_being_written: bool) -> EvidenceSnapshot:
+def _snapshot(path: Path, found: Mapping[str, Any], is_locked: bool) -> EvidenceSnapshot:
     if found["application_id"] != LAYOUT.application_id:
         raise TableError(f"{path} is no evidence of tagllm", "Put the table's own evidence beside it.")
     if found["format"] > LAYOUT.format:
@@ -99,14 +97,14 @@ def _snapshot(path: Path, found: Mapping[str, Any], is_being_written: bool) -> E
         runs = tuple(RunRecord.of(run, found["answers"].get(str(run[0]))) for run in found["runs"])
         meta = {key: json.loads(value) for key, value in found["meta"].items()}
     size = sum(each.stat().st_size for each in (path, _log(path)) if each.exists())
-    return EvidenceSnapshot(path, size, runs, meta, found["images"], found["completed"], is_being_written)
+    return EvidenceSnapshot(path, size, runs, meta, found["images"], found["completed"], is_locked)
 
 
 def _log(path: Path) -> Path:
     return path.with_name(f"{path.name}-wal")
 
 
-def _is_being_written(path: Path) -> bool:
+def is_being_written(path: Path) -> bool:
     """Tell whether a process holds SQLite's lock for writing on a file, without taking one. Linux only; else False."""
     if sys.platform != "linux":
         return False

@@ -20,8 +20,10 @@ from PIL import Image
 
 from tests.bench import sources
 from tests.bench.client import client
+from tests.bench.front_end import front_end, prepared
 from tests.bench.merging import merged, merging
 from tests.bench.one_pass import both_ways, one_pass
+from tests.bench.ray_driver import on_ray, ray_driver
 from tests.bench.tiling import tiles, tiling
 
 HERE = Path(__file__).parents[1]
@@ -71,7 +73,7 @@ def speed(chosen: argparse.Namespace) -> None:
 
 def raw(folder: str) -> dict[str, Any]:
     """Time `LLM.generate` over a folder's requests, prepared in memory; also tell how long the shared prefix is."""
-    from tagllm_cli.engines.local.cpu import emulates_bfloat16
+    from tagllm_cli.engines.local.cpu import cpu_defaults
     from tagllm_cli.labeling.candidates import Candidates
     from tagllm_cli.labeling.plan import DEFAULT_MAX_PIXELS, PlanOptions
     from tagllm_cli.labeling.replan import new_plan
@@ -102,8 +104,8 @@ def raw(folder: str) -> dict[str, Any]:
 
     # What `candidates` runs with on a CPU, so that only the streaming differs.
     llm = LLM(
-        str(MODEL), block_size=32, enable_prefix_caching=True, limit_mm_per_prompt={"image": 1, "video": 0, "audio": 0},
-        max_model_len=-1, kv_cache_memory_bytes=4 << 30, seed=0, dtype="float32" if emulates_bfloat16() else "auto",
+        str(MODEL), enable_prefix_caching=True, limit_mm_per_prompt={"image": 1, "video": 0, "audio": 0},
+        max_model_len=-1, seed=0, **cpu_defaults(str(MODEL), {}),
     )  # fmt: skip
     prompts = [
         {
@@ -242,23 +244,27 @@ MEASUREMENTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "tiles": lambda chosen: tiling(chosen.out, _child, say),
     "help": start_up,
     "memory": memory,
+    "frontend": lambda chosen: front_end(_child, say),
     "client": lambda chosen: client(chosen, say),
     "sources": lambda chosen: sources.sources(chosen, _child, say),
     "listing": lambda chosen: sources.listing(chosen, _child, say),
     "remote": lambda chosen: sources.remote(chosen, _child, say),
     "merge": lambda chosen: merging(chosen, _child, say),
     "onepass": lambda chosen: one_pass(chosen.out, _child, say),
+    "ray": lambda chosen: ray_driver(chosen, _child, say),
 }
 CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {
     "raw": raw,
     "tiles": tiles,
     "label": label,
+    "prepared": prepared,
     "labeled": sources.labeled,
     "first_question": sources.first_question,
     "answered": sources.answered,
     "idle": sources.idle,
     "merged": merged,
     "both_ways": both_ways,
+    "on_ray": on_ray,
 }
 
 if __name__ == "__main__":

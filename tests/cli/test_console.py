@@ -55,7 +55,7 @@ def test_a_terminal_gets_a_table_that_fits(
     Console().table({}, "labels", COLUMNS, ROWS)
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) == width
-    assert [line.strip("─ ") for line in lines[1:4]] == ["", "label        F1   means", ""]
+    assert [line.strip("─ ") for line in lines[1:4]] == ["", "label       F1  means", ""]
     assert " ".join(" ".join(lines).split()).count("small animal") == 12
 
 

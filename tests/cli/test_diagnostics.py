@@ -164,16 +164,19 @@ def test_no_gpu() -> None:
 def test_gpus(nvidia_smi: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     nvidia_smi(f'[ "$2" = "--format=csv,noheader,nounits" ] && echo "{TWO_GPUS}"')
     detail = "2 × NVIDIA H100 80GB HBM3 (79.6 GiB), driver 580.10"
-    assert (checks()["GPU"].state, checks()["GPU"].detail) == ("ok", detail)
+    assert (checks()["GPU"].state, checks()["GPU"].detail) == ("ok", f"{detail}; --gpus all uses 2")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert checks()["GPU"].detail == f"{detail}, CUDA_VISIBLE_DEVICES=1"
+    assert checks()["GPU"].detail == f"{detail}, CUDA_VISIBLE_DEVICES=1; --gpus all uses 1"
 
 
 def test_a_gpu_in_use(nvidia_smi: Callable[[str], None]) -> None:
     nvidia_smi("echo 'A, 10240, 10000, 1'; echo 'B, 20480, 5120, 1'; echo 'C, [N/A], [N/A], 1'")
     gpu = checks()["GPU"]
     assert gpu.state == "warning"
-    assert gpu.detail == "1 × A (10.0 GiB), 1 × B (20.0 GiB), 1 × C (0 MiB), driver 1; only 5.0 GiB of one free"
+    assert (
+        gpu.detail
+        == "1 × A (10.0 GiB), 1 × B (20.0 GiB), 1 × C (0 MiB), driver 1; --gpus all uses 3; only 5.0 GiB of one free"
+    )
     assert "gpu_memory_utilization=0.20" in gpu.hint
 
 
@@ -189,7 +192,7 @@ def test_a_gpu_in_use(nvidia_smi: Callable[[str], None]) -> None:
 def test_a_driver_that_fails(
     script: str, detail: str, nvidia_smi: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"{MACHINE}.GPU_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("tagllm_cli.engines.local.gpus.GPU_TIMEOUT_S", 0.2)
     nvidia_smi(script)
     assert (checks()["GPU"].state, checks()["GPU"].detail) == ("warning", detail)
 

@@ -18,6 +18,7 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 # Of other programs, as our advice names them.
 FOREIGN = {
     "--help": "vllm serve",
+    "--head": "ray start",
     "--max-logprobs": "vllm serve",
     "--local-dir": "hf download",
     "--force-reinstall": "pip install",

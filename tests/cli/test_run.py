@@ -198,6 +198,19 @@ def test_too_many_failed_images_end_with_3_and_nothing_is_exported(desk: Desk) -
     assert Path("out/labels.csv").exists()
 
 
+def test_limits_in_the_file_end_a_run_with_3_and_the_next_one_goes_on(desk: Desk) -> None:
+    limited = f"{PIPELINE}max_requests: 20\nmax_seconds: 600\ngpu_price: 2.5\nmax_cost: 10\n"
+    Path("pipeline.yaml").write_text(limited)
+    asked = desk.asked_by("run pipeline.yaml", exit_code=3)
+    assert 0 < asked <= 20
+    report = desk.report()
+    assert "--max-requests 20" in report["error"]["message"]
+    assert (report["skipped"][0], report["labels"]["rows"]["pending"] > 0) == ("gates", True)
+    desk.types("run pipeline.yaml --max-requests 1000")
+    assert desk.report()["labels"]["rows"]["ok"] == IMAGES
+    assert desk.done() == [True, True, True]
+
+
 def test_the_dry_run_says_what_would_be_asked_and_writes_nothing(desk: Desk) -> None:
     first = one_object(desk.types("run pipeline.yaml --dry-run --json").stdout)
     assert (first["candidates"]["requests"], first["labels"]) == (4 * IMAGES, None)
@@ -327,6 +340,15 @@ def test_a_failing_export_after_labeling_says_that_the_labels_are_there(desk: De
     desk.types(run, exit_code=2)  # nothing was asked, and nothing changed
     Path("labels.csv").unlink()
     desk.types(run)
+
+
+def test_no_file_beside_the_table_holds_a_password(desk: Desk) -> None:
+    address = desk.server.url.replace("http://", "http://me:pa55word-of-mine@")
+    for line, code in (("run pipeline.yaml", 0), ("run pipeline.yaml --fail-under or=1 --json", 1)):
+        result = tagllm(line, address)
+        assert result.exit_code == code, result.output
+        assert "pa55word" not in result.output
+    assert [name for name, data in snapshot(Path("out")).items() if b"pa55word" in (data or b"")] == []
 
 
 def test_the_lock_of_folders_that_it_made_removes_them(tmp_path: Path) -> None:

@@ -209,7 +209,8 @@ def test_options_that_a_source_has_no_use_for_are_refused(desk: Desk) -> None:
             check_error(f"{line} {options}", "'nope'", desk.server.url)
 
 
-def test_parts_that_do_not_exist_are_refused(expected: Desk) -> None:
+def test_parts_that_do_not_exist_are_refused(expected: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     for shard in ("2/2", "-1/2", "1-2", "0/0", "a/b", "1/", "0.5/2"):
         check_error(f"candidates {expected.source} --vocab voc --out new.parquet --shard={shard}", "--shard", None)
 

@@ -15,15 +15,15 @@ HERE = Path("tests/demo")
 
 def commands(out: Path, model: Path) -> list[list[str]]:
     """The commands as a person would type them."""
-    candidates, labels = f"{out}/candidates.parquet", f"{out}/labels.parquet"
-    truth = f"{HERE}/truth.json"
+    labels, truth = f"{out}/labels.parquet", f"{HERE}/truth.json"
     exports = {"coco": "labels.json", "csv": "labels.csv", "jsonl": "labels.jsonl", "hf": "dataset"}
     return [
-        ["candidates", f"{HERE}/images", "--vocab", "scenes", "--model", str(model), "--out", candidates],
-        ["evaluate", candidates, "--truth", truth, "--overall"],
-        ["disambiguate", candidates, "--model", str(model), "--out", labels],
+        [
+            *("run", f"{HERE}/images", "--vocab", "scenes", "--model", str(model), "--out", labels),
+            *(word for name, file in exports.items() for word in ("--export", f"{name}={out}/{file}")),
+        ],
+        ["evaluate", f"{out}/labels.candidates.parquet", "--truth", truth, "--overall"],
         ["evaluate", labels, "--truth", truth],
-        *(["export", labels, "--format", name, "--out", f"{out}/{file}"] for name, file in exports.items()),
     ]
 
 

@@ -30,7 +30,11 @@ def one_object(output: str) -> Any:
 
 
 def check_error(line: str, message: str, endpoint: str | None) -> None:
-    """One line of what, one of what to do, exit code 2, nothing touched; with `--json` the same as one object."""
+    """One line of what, one of what to do, exit code 2, nothing touched; with `--json` the same as one object.
+
+    The working directory is read whole, so it must be the test's own.
+    """
+    assert not Path("pyproject.toml").exists(), "a test of errors works in a folder of its own"
     before = snapshot(Path())
     result = tagllm(line, endpoint)
     assert (result.exit_code, result.stdout) == (2, ""), result.output

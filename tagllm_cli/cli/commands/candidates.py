@@ -13,6 +13,7 @@ from tagllm_cli.cli.option_groups import (
     MethodGroup,
     ModelGroup,
     OutputGroup,
+    RayGroup,
     RecordingGroup,
     RunGroup,
     SourceGroup,
@@ -48,6 +49,7 @@ def candidates(
     engine: EngineGroup,
     recording: RecordingGroup,
     run: RunGroup,
+    ray: RayGroup,
     budget: BudgetGroup,
     changed_by: ChangedBy = ChangeDetection.stat,
     output: OutputGroup,
@@ -63,13 +65,15 @@ def candidates(
 
     console = output.console(None if run.dry_run else out)
     options = run.run_options(budget.limits(), by_hash=changed_by is ChangeDetection.hash)
+    named = engine.model_options(
+        model, console, verbose=output.verbose, prompts=prompts, max_pixels=max_pixels, recording=recording
+    )
+    options, named = ray.place(options, named)
     job = candidates_job(
         source,
         vocab,
         out,
-        engine.model_options(
-            model, console, verbose=output.verbose, prompts=prompts, max_pixels=max_pixels, recording=recording
-        ),
+        named,
         options,
         **method.job_options(threshold),
         source_options=listing.source_options(columns.image_column, columns.id_column),

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from tagllm_cli.cli.option_groups import BudgetGroup, EngineGroup, ModelGroup, OutputGroup, RecordingGroup, RunGroup
+from tagllm_cli.cli.option_groups import (
+    BudgetGroup,
+    EngineGroup,
+    ModelGroup,
+    OutputGroup,
+    RayGroup,
+    RecordingGroup,
+    RunGroup,
+)
 from tagllm_cli.cli.options import Concepts, Config, MaxPixels, MinMass, Prompts, Root, TableOut, Threshold
 
 
@@ -26,6 +34,7 @@ def disambiguate(
     engine: EngineGroup,
     recording: RecordingGroup,
     run: RunGroup,
+    ray: RayGroup,
     budget: BudgetGroup,
     output: OutputGroup,
 ) -> None:
@@ -40,12 +49,14 @@ def disambiguate(
 
     console = output.console(None if run.dry_run else out)
     options = run.run_options(budget.limits())
+    named = engine.model_options(
+        model, console, verbose=output.verbose, prompts=prompts, max_pixels=max_pixels, recording=recording
+    )
+    options, named = ray.place(options, named)
     job = disambiguate_job(
         table,
         out,
-        engine.model_options(
-            model, console, verbose=output.verbose, prompts=prompts, max_pixels=max_pixels, recording=recording
-        ),
+        named,
         options,
         concepts=concepts,
         root=root,

@@ -26,7 +26,7 @@ def info(
     """Show what a table holds, how it was made, every run, and what it cost beside people.
 
     [dim]tagllm info labels.parquet
-    tagllm info candidates.parquet labels.parquet --gpu-price 2.50
+    tagllm info labels.candidates.parquet labels.parquet --gpu-price 2.50
     tagllm info labels.parquet --price-in 0.20 --price-out 0.60 --json[/]
 
     A run may be under way: nothing is locked or changed.

@@ -14,6 +14,7 @@ from tagllm_cli.cli.option_groups import (
     MethodGroup,
     ModelGroup,
     OutputGroup,
+    RayGroup,
     RecordingGroup,
     RunGroup,
     SourceGroup,
@@ -67,6 +68,7 @@ def run(
     engine: EngineGroup,
     recording: RecordingGroup,
     options: RunGroup,
+    ray: RayGroup,
     budget: BudgetGroup,
     changed_by: ChangedBy = ChangeDetection.stat,
     output: OutputGroup,
@@ -101,6 +103,7 @@ def run(
     models = engine.model_options(
         model, console, verbose=output.verbose, prompts=prompts, max_pixels=max_pixels, recording=recording
     )
+    run_options, models = ray.place(run_options, models)
     check_writable_path(out, TableError)
     with contextlib.nullcontext() if options.dry_run else run_lock(out):
         first = candidates_job(

@@ -16,6 +16,7 @@ from typing import Any
 from tagllm_cli.cli.diagnostics import machine, software
 from tagllm_cli.cli.diagnostics import model as models
 from tagllm_cli.cli.diagnostics.base import Check
+from tagllm_cli.engines.local.gpus import list_gpus
 from tagllm_cli.engines.local.memory import free_memory
 from tagllm_cli.errors import UsageError
 
@@ -54,7 +55,7 @@ def examine(model: str | None = None, endpoints: Sequence[str] = ()) -> Report:
         folder = Path.cwd()
     except FileNotFoundError:
         raise UsageError("the current folder does not exist any more", "Change to another folder.") from None
-    gpus, reason = machine.list_gpus()
+    gpus, reason = list_gpus()
     checks = [software.versions(), software.vllm(bool(gpus)), machine.gpu(gpus, reason)]
     checks += [machine.memory(), machine.disk(folder), software.storage()]
     if addresses := list(dict.fromkeys(endpoints)):

@@ -5,26 +5,25 @@ encoder budget makes all its waiting requests be admitted just before it, and ea
 times the work for models with many tokens per image (vLLM 0.24 to 0.33). So where an image is long, its first request
 is answered before the others are sent; other images fill the engine meanwhile.
 
-vLLM keeps pixels twice, in this process and in the engine's; a request that was prepared here and never got there
-leaves the two apart, and later requests about that image arrive without pixels. They are asked again under another
-key, under which the pixels travel again.
+The features of an image travel with one request, and the engine keeps them for the others. Where that request never got
+there, or the engine has dropped them since, the others are lost; they are asked again, and the features travel again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from tagllm_cli.engines.base import REFUSED_KINDS, EngineDiedError, check_response, failure_kind, merge_logprobs
 from tagllm_cli.engines.local.errors import message_of
+from tagllm_cli.engines.local.prepared import PreparedImage
 from tagllm_cli.engines.local.rendering import PromptRenderer
 from tagllm_cli.records import DecodedImage, Failure, Request, Response
 
 _TRIES = 3
-_NO_PIXELS = "Expected a cached item"  # how vLLM's message about it begins
-
+_IMAGES_KEPT = 1024  # more than are in flight, without pixels and features
 
 Generate = Callable[[Any, Request, int | None], Awaitable[Response]]
 
@@ -36,30 +35,16 @@ class SharedImage:
         decoded: the image.
 
     Attributes:
-        uuid: its key in vLLM's cache.
         lead: held while a request goes ahead of the others.
+        prepared: what is sent about it; None before the first request, and where the engine may lack its features.
         is_computed: no request has to go ahead any more.
     """
 
     def __init__(self, decoded: DecodedImage) -> None:
         self.decoded = decoded
-        self.uuid = decoded.uuid
         self.lead = asyncio.Lock()
+        self.prepared: PreparedImage | None = None
         self.is_computed = False
-        self._arrived = ""  # the key under which the engine has answered
-        self._keys = itertools.count(1)
-
-    def answered(self, uuid: str, response: Response) -> None:
-        """Take another key where the engine may lack the pixels of `uuid`, under which a request got this response.
-
-        A request that is refused before it reaches the engine does not take the pixels there; one that is lost did not
-        find them.
-        """
-        was_refused = response.failure is not None and response.failure.kind in REFUSED_KINDS
-        if not is_lost(response) and not was_refused:
-            self._arrived = uuid
-        elif uuid == self.uuid and (is_lost(response) or uuid != self._arrived):
-            self.uuid = f"{self.decoded.uuid}-{next(self._keys)}"
 
 
 class Asker:
@@ -75,44 +60,74 @@ class Asker:
     def __init__(self, prompts: PromptRenderer, generate: Generate, long_image: int) -> None:
         self._prompts, self._generate = prompts, generate
         self._long_image = long_image
+        self._sent: OrderedDict[str, PreparedImage] = OrderedDict()  # by uuid: a run asks about an image in both stages
 
     async def respond(self, image: SharedImage | None, request: Request, rank: int | None) -> Response:
-        """Return the response; a request that vLLM loses is asked again, under another key.
+        """Return the response; a request that vLLM loses is asked again.
 
         Args:
             image: what the request is about; None for a request without an image.
             request: the request.
-            rank: the copy of the model to ask (data parallelism); None: any.
+            rank: the copy of the model to ask (data parallelism), the same for all requests about an image; None: any.
 
         Raises:
             EngineDiedError: the engine's process is gone.
         """
         for _ in range(_TRIES):
-            uuid = "" if image is None else image.uuid
-            try:
-                if image is None:
-                    response = await self._generate(await self._prompts.render(None, request), request, rank)
-                else:
-                    response = await self._about(image, request, rank)
-            except EngineDiedError:
-                raise
-            except Exception as error:  # by vLLM, Transformers or the model's processor: this request only
-                response = Response(failure=Failure(failure_kind(str(error)), message_of(error)))
-            if image is not None:
-                image.answered(uuid, response)
+            if image is None:
+                response = await self._answer(self._alone(request, rank))
+            else:
+                response = await self._answer(self._about(image, request, rank))
             if not is_lost(response):
                 break
         return response
 
+    async def _answer(self, asked: Awaitable[Response]) -> Response:
+        try:
+            return await asked
+        except EngineDiedError:
+            raise
+        except Exception as error:  # by vLLM, Transformers or the model's processor: this request only
+            return Response(failure=Failure(failure_kind(str(error)), message_of(error)))
+
+    async def _alone(self, request: Request, rank: int | None) -> Response:
+        return await self._generate(await self._prompts.render(None, request), request, rank)
+
     async def _about(self, image: SharedImage, request: Request, rank: int | None) -> Response:
         async with image.lead:
-            prompt = await self._prompts.render(image.decoded, request, image.uuid)
+            prepared = image.prepared = image.prepared or self._sent.get(image.decoded.uuid) or PreparedImage()
+            has_features = not prepared.is_sent
+            prompt = await self._prompts.about(image.decoded, prepared, request)
+            if prepared.is_sent:
+                self._keep(image.decoded.uuid, prepared)
             if not image.is_computed and image_tokens(prompt) >= self._long_image:
-                response = await self._generate(prompt, request, rank)
+                response = await self._answer(self._generate(prompt, request, rank))
+                self._note(image, prepared, has_features, response)
                 image.is_computed = not is_lost(response)
                 return response
             image.is_computed = True
-        return await self._generate(prompt, request, rank)
+        response = await self._answer(self._generate(prompt, request, rank))
+        self._note(image, prepared, has_features, response)
+        return response
+
+    def _keep(self, uuid: str, prepared: PreparedImage) -> None:
+        self._sent[uuid] = prepared
+        self._sent.move_to_end(uuid)
+        if len(self._sent) > _IMAGES_KEPT:
+            self._sent.popitem(last=False)
+
+    def _note(self, image: SharedImage, prepared: PreparedImage, has_features: bool, response: Response) -> None:
+        """Forget what was prepared where the engine may lack the features, by the response to a request.
+
+        A request that is refused before it reaches the engine does not take them there; one that is lost did not find
+        them.
+        """
+        was_refused = response.failure is not None and response.failure.kind in REFUSED_KINDS
+        if is_lost(response) or (has_features and was_refused):
+            if image.prepared is prepared:
+                image.prepared = None
+            if self._sent.get(image.decoded.uuid) is prepared:
+                del self._sent[image.decoded.uuid]
 
 
 def image_tokens(prompt: Mapping[str, Any]) -> int:
@@ -123,8 +138,7 @@ def image_tokens(prompt: Mapping[str, Any]) -> int:
 
 def is_lost(response: Response) -> bool:
     """Return whether the engine ended a request without looking at it, so that it may succeed when asked again."""
-    failure = response.failure
-    return failure is not None and (failure.kind == "engine_error" or _NO_PIXELS in failure.message)
+    return response.failure is not None and response.failure.kind == "engine_error"
 
 
 def read_outputs(request: Request, outputs: Sequence[Any]) -> Response:

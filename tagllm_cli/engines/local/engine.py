@@ -7,6 +7,7 @@ import gc
 import itertools
 import re
 import warnings
+import zlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,7 @@ from tagllm_cli.engines.local.arguments import check_engine_args, parse_engine_a
 from tagllm_cli.engines.local.asker import Asker, SharedImage, read_outputs
 from tagllm_cli.engines.local.cpu import cpu_defaults
 from tagllm_cli.engines.local.errors import explain, message_of
+from tagllm_cli.engines.local.gpus import GpuCount, gpu_arguments
 from tagllm_cli.engines.local.model_files import check_model, is_remote, local_model
 from tagllm_cli.engines.local.pixel_bound import pixel_bound
 from tagllm_cli.engines.local.process import Launch, in_daemon_thread
@@ -48,6 +50,7 @@ class EngineSettings:
         engine_args: vLLM's engine arguments as typed, `key -> value`; they replace the defaults here.
         chat_template_kwargs: the user's variables for the chat template.
         max_pixels: what no image exceeds (width x height); None: unknown.
+        gpus: how many GPUs hold copies of the model; None: those of one copy.
         log_file: where vLLM's log goes; None: stderr.
         verbose: send the log to stderr even so.
     """
@@ -56,6 +59,7 @@ class EngineSettings:
     engine_args: Mapping[str, str] = field(default_factory=dict)
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     max_pixels: int | None = None
+    gpus: GpuCount | None = None
     log_file: Path | None = None
     verbose: bool = False
 
@@ -80,6 +84,7 @@ def make_local_engine(options: ModelOptions, log_file: Path, pinned: ModelIdenti
             options.engine_args,
             options.chat_template_kwargs,
             options.max_pixels,
+            options.gpus,
             log_file=log_file,
             verbose=options.verbose,
         )
@@ -94,11 +99,11 @@ class InProcessEngine:
         self._launch = Launch(None if settings.verbose else settings.log_file)
         self._llm: Any = None
         self._asker: Asker | None = None
+        self._prompts: PromptRenderer | None = None
         self._version = "vllm"
         self._capacity = 1
         self._usage = Usage()
         self._ids = itertools.count()
-        self._turns = itertools.count()
         self._ranks = 1  # copies of the model (data parallelism)
         self._gpus = 1
 
@@ -130,11 +135,13 @@ class InProcessEngine:
         """
         parsed = parse_engine_args(self.settings.engine_args)
         check_engine_args(parsed)
+        parsed |= await asyncio.to_thread(gpu_arguments, self.settings.gpus, parsed)
         await asyncio.to_thread(check_model, self.settings.model, parsed)
         try:
             self._llm = await in_daemon_thread(lambda: self._load(parsed))
             await self._llm.get_supported_tasks()  # starts the task that receives from the engine core
             prompts = PromptRenderer(self._llm.renderer, template_kwargs(self.settings.chat_template_kwargs))
+            self._prompts = prompts
             await self._try_out(prompts)
             config = self._llm.vllm_config
             self._ranks = config.parallel_config.data_parallel_size
@@ -217,8 +224,8 @@ class InProcessEngine:
     ) -> AsyncGenerator[tuple[Request, Response]]:
         """Yield each request with its response as it arrives; see `Engine.ask`."""
         check_decoded_image(decoded_image, requests)
-        # All requests of an image go to one copy of the model, whose cache then holds the prefix.
-        rank = next(self._turns) % self._ranks if self._ranks > 1 else None
+        # All requests about an image go to one copy of the model, which then has its features and its prefix.
+        rank = None if decoded_image is None else rank_of(decoded_image.uuid, self._ranks)
         image = None if decoded_image is None else SharedImage(decoded_image)
         if self._asker is None:
             raise RuntimeError("the engine was not started")
@@ -267,6 +274,8 @@ class InProcessEngine:
     async def close(self) -> None:
         """Stop vLLM and end its processes, also after a crash or a failed start."""
         llm, self._llm, self._asker = self._llm, None, None
+        if self._prompts is not None:
+            self._prompts.close()
         if llm is not None:
             await asyncio.to_thread(llm.shutdown, _SHUTDOWN_S)
             # Cancelled requests leave reference cycles, and its finalizer must not run when the interpreter exits.
@@ -276,3 +285,8 @@ class InProcessEngine:
                 gc.collect()
         await asyncio.to_thread(self._launch.end_processes)
         self._launch.close_log()
+
+
+def rank_of(uuid: str, ranks: int) -> int | None:
+    """Return which copy of the model is asked about an image; None where there is one."""
+    return zlib.crc32(uuid.encode()) % ranks if ranks > 1 else None

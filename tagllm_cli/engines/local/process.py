@@ -54,6 +54,7 @@ _ENVIRONMENT = {
     "VLLM_LOGGING_STREAM": f"ext://{__name__}.stream",
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # forking a process with threads, as this one, can deadlock the child
     "TRANSFORMERS_VERBOSITY": "error",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # on a CPU it lets the model run in the engine's process (`cpu_defaults`)
 }
 _NO_TELEMETRY = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_DO_NOT_TRACK": "1"}
 # OpenMP's threads spin while they wait, by default for a millisecond, and keep cores from other processes: beside a

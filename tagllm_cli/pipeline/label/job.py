@@ -14,6 +14,7 @@ from tagllm_cli.labeling.plan import Plan, PlanOptions
 from tagllm_cli.labeling.stage import Stage
 from tagllm_cli.pipeline.label.budget import Limits
 from tagllm_cli.pipeline.label.listing import Part, Selection
+from tagllm_cli.pipeline.label.ray.options import RayOptions
 from tagllm_cli.records import Item
 from tagllm_cli.sources.base import Source
 
@@ -53,7 +54,8 @@ class RunOptions:
     """How much to do and when to stop: the options that every labelling command shares.
 
     `max_failed_rate` is the share of rows in [0, 1] that may be failed or partial before the run ends with exit code 3.
-    `tables_only` lists the images and writes the table, and asks nothing.
+    `tables_only` lists the images and writes the table, and asks nothing. `ray`: where the workers are; None: in this
+    process.
     """
 
     limit: int | None = None
@@ -70,6 +72,7 @@ class RunOptions:
     preflight: bool = True
     limits: Limits = Limits()  # noqa: RUF009 (frozen)
     tables_only: bool = False
+    ray: RayOptions | None = None
 
     @property
     def asks(self) -> bool:

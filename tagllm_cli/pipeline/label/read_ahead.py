@@ -179,8 +179,8 @@ class _Stream:
     def _reads(self) -> Iterator[ReadImage]:
         shard, pending = self.work.shard, self.work.images
         if pending is None:
-            for image, data in self._source.stream(shard):
-                yield ReadImage(image, data)
+            for position, (image, data) in enumerate(self._source.stream(shard)):
+                yield ReadImage(image, data, position=position)
             return
         found = self._source.stream(shard, [each.item.image for each in pending])
         # Strict: a source that yields fewer images than it was asked for ends the run instead of losing some.

@@ -21,19 +21,27 @@ from tagllm_cli.store.evidence import Evidence
 
 @dataclass(frozen=True, slots=True)
 class ShardRead:
-    """A shard to be read: `images` of it in order; None: all that there are, since nobody knows them yet."""
+    """A shard to be read: `images` of it in order; None: all that there are, since nobody knows them yet.
+
+    `known` are images of such a shard that an earlier run found before it ended; None for what a complete one lacks.
+    """
 
     shard: Shard
     images: Sequence[PendingImage] | None = None
+    known: Sequence[tuple[Image, PendingImage | None]] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ReadImage:
-    """An image with its bytes or why there are none; `pending` is None where it was not known before."""
+    """An image with its bytes or why there are none; `pending` is None where it was not known before.
+
+    `position` is its place in its shard, from 0, where the shard is read for the first time.
+    """
 
     image: Image
     data: bytes | ReadFailure
     pending: PendingImage | None = None
+    position: int = 0
 
 
 # What is to be read next; None: an image that need not be read.
@@ -48,14 +56,13 @@ class Reads:
     ) -> None:
         self._stage, self._evidence, self._keys = stage, evidence, keys
         self._recorder, self._source, self._by_hash = recorder, source, by_hash
-        self._position = 0
-        self._is_whole = True
+        self._damaged: set[str] = set()  # names of shards that could not be read to their end
 
     def work(self, *, listed_only: bool) -> Iterator[Work]:
         """Yield what to read. An image whose responses are all on record, under another image's name, is completed."""
         for shard, is_unread in self._evidence.shards(listed_only=listed_only):
             if is_unread:
-                yield ShardRead(shard)
+                yield ShardRead(shard, known=self._known(shard))
             elif self._source.is_ordered:
                 yield from self._streams(shard, listed_only=listed_only)
             else:
@@ -75,12 +82,18 @@ class Reads:
         if some:
             yield ShardRead(shard, some)
 
+    def _known(self, shard: Shard) -> Sequence[tuple[Image, PendingImage | None]]:
+        return [
+            (item.image, pending_image(item, completed, self._stage, self._keys))
+            for item, completed in self._evidence.iter_items(shard=shard.name)
+        ]
+
     def found(self, read: ReadImage) -> PendingImage | None:
         """Record an image of an unread shard; return it if it lacks responses."""
         image = read.image
-        self._is_whole &= image.id != image.shard
-        self._recorder.found(self._position, image, by_hash=self._by_hash)
-        self._position += 1
+        if image.id == image.shard:
+            self._damaged.add(image.shard)
+        self._recorder.found(read.position, image, by_hash=self._by_hash)
         item, completed = self._evidence.item_to_ask(image.id)
         pending = pending_image(item, completed, self._stage, self._keys)
         return None if pending is None else self._with_missing(pending)
@@ -88,9 +101,9 @@ class Reads:
     def end(self, read: ShardRead) -> None:
         """Record that an unread shard was read to its end; one that is damaged is read again by the next run."""
         if read.images is None:
-            if self._is_whole:
+            if read.shard.name not in self._damaged:
                 self._recorder.finish_shard(read.shard)
-            self._position, self._is_whole = 0, True
+            self._damaged.discard(read.shard.name)
 
     def _lacking(self, shard: Shard, *, listed_only: bool) -> Iterator[PendingImage | None]:
         pending = pending_images(self._stage, self._evidence, self._keys, listed_only=listed_only, shard=shard.name)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import tagllm_cli
@@ -36,12 +37,15 @@ from tagllm_cli.pipeline.label.listing import (
 from tagllm_cli.pipeline.label.materialize import finished_counts, materialize
 from tagllm_cli.pipeline.label.pending import (
     PendingCounts,
+    PendingImage,
     RequestKeys,
     count_pending,
+    missing_requests,
     pending_images,
     reopen_incomplete,
 )
 from tagllm_cli.pipeline.label.pinning import check_out, evidence_path, pin
+from tagllm_cli.pipeline.label.ray.cluster import Cluster
 from tagllm_cli.pipeline.label.scheduler import Scheduler, StageRun
 from tagllm_cli.pipeline.label.stats import RunStats
 from tagllm_cli.pipeline.label.summary import DryRun, RowCounts, Summary
@@ -256,26 +260,41 @@ class JobRun:
         listed_only = not options.complete
         unread = sum(is_unread for _, is_unread in evidence.shards(listed_only=listed_only))
         pending = pending_images(self._stage, evidence, self._keys, listed_only=listed_only)
-        images = sum(image is not None for image in pending)
+        images = sum(image is not None for image in pending) if self._before is None else self._complete(pending)
         if not images and not unread:
             return RunStats(), Usage()
         check_free_space(job.evidence.absolute().parent)
+        cluster = None if options.ray is None else Cluster(options.ray)
         evidence.start_run(job.command, tagllm_cli.__version__)
         run = StageRun(self._stage, evidence, self._keys)
         self._followers = self._session.follow(self._plan)
-        with self._reporter.watching(job.command, images, unread) as progress:
+        verb = "run" if self._followers else job.command
+        with self._reporter.watching(verb, images, unread) as progress:
             scheduler = Scheduler(
                 [run, *self._followers],
                 job.source,
-                lambda: self._session.engine(job, self._plan),
+                partial(self._session.engine, job, self._plan) if cluster is None else partial(job.engine, self._plan),
                 Settings(self._plan.max_pixels, job.expects_same_bytes),
                 progress,
                 self._session.budget,
+                cluster=cluster,
                 checks=options.preflight,
                 by_hash=options.by_hash,
             )
             self._session.wait(scheduler.run(listed_only=listed_only))
         return run.stats, run.usage
+
+    def _complete(self, pending: Iterator[PendingImage | None]) -> int:
+        """Mark the images as complete that the pass of another stage has asked about; return how many are left."""
+        left = 0
+        for image in pending:
+            if image is None:
+                continue
+            if missing_requests(image.item, image.requests, self._evidence, self._keys):
+                left += 1
+            else:
+                self._evidence.set_completed(image.item.image.id, image.requests_hash)
+        return left
 
     def _materialize(self, stats: RunStats) -> RowCounts:
         """`materialize`; where it fails after something was recorded, raise StoppedRunError with the first cause."""

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from tagllm_cli.engines.base import Engine, Usage
 from tagllm_cli.errors import GOES_ON, StoppedRunError, TableError, TagllmError
@@ -21,6 +22,8 @@ from tagllm_cli.pipeline.label.budget import Budget
 from tagllm_cli.pipeline.label.circuit_breaker import CircuitBreaker
 from tagllm_cli.pipeline.label.concurrency import signals
 from tagllm_cli.pipeline.label.pending import PendingImage, RequestKeys
+from tagllm_cli.pipeline.label.ray.cluster import Cluster
+from tagllm_cli.pipeline.label.ray.pool import RayWorkers
 from tagllm_cli.pipeline.label.reads import ReadImage, Reads, ShardRead
 from tagllm_cli.pipeline.label.recorder import Recorder
 from tagllm_cli.pipeline.label.sanity_check import SanityCheck
@@ -55,7 +58,7 @@ class Scheduler:
     """One run over the pending images of the first stage's evidence; the others are asked about what it proposes.
 
     Use `run()` once. `checks`: end the run when answers make no sense or nearly all requests fail. `by_hash`: no
-    version on record is trusted.
+    version on record is trusted. `cluster`: where the workers are, None: one in this process; it is closed at the end.
     """
 
     def __init__(
@@ -67,13 +70,15 @@ class Scheduler:
         progress: RunProgress,
         budget: Budget,
         *,
+        cluster: Cluster | None = None,
         checks: bool = True,
         by_hash: bool = False,
     ) -> None:
         self._stages, self._progress, self._budget, self._are_checked = stages, progress, budget, checks
         self._left_at = 0.0  # when the budget was found to be used up
         self._is_refused = False
-        self._worker = Worker(
+        make = Worker if cluster is None else partial(RayWorkers, cluster)
+        self._worker: Worker | RayWorkers = make(
             [each.stage for each in stages], source, engine, settings, self, starting=progress.starting
         )
         self._recorders = [Recorder(each.evidence, self._worker.fail) for each in stages]
@@ -163,11 +168,11 @@ class Scheduler:
         """Take note of how many images there are in all."""
         self._breaker.expect(images)
 
-    def started(self, engine: Engine) -> None:
+    def started(self, version: str, gpus: int | None) -> None:
         """Record which engine answers."""
         for each, recorder in zip(self._stages, self._recorders, strict=True):
-            recorder.engine(engine.version)
-            each.stats.engine, each.stats.gpus = engine.version, engine.gpus
+            recorder.engine(version)
+            each.stats.engine, each.stats.gpus = version, gpus
 
     def opened(self, image: PendingImage, info: ImageInfo) -> None:
         """Record what opening an image found out."""

@@ -73,8 +73,8 @@ class Host(Protocol):
         """So many images were begun, and no other one comes."""
         ...
 
-    def started(self, engine: Engine) -> None:
-        """The engine is ready."""
+    def started(self, version: str, gpus: int | None) -> None:
+        """An engine of this version, on so many GPUs, is ready; there may be several."""
         ...
 
     def opened(self, image: PendingImage, info: ImageInfo) -> None:
@@ -201,7 +201,7 @@ class Worker:
 
     def _engine_ready(self, engine: Engine) -> None:
         self._limiter.set_limit(engine.capacity)
-        self._host.started(engine)
+        self._host.started(engine.version, engine.gpus)
 
     def _expected_bytes(self, data: bytes | ReadFailure) -> int:
         """Return how many bytes of pixels and file to hold for an image until it is decoded: most are smaller."""

@@ -38,7 +38,19 @@ _HINT = "Keys are spelled as the options that `tagllm run --help` lists."
 # Not `max_num_batched_tokens`.
 _SECRET = re.compile(r"(?i)(^|_)(api_?keys?|key|token|secrets?|passwords?|passwd)$")
 _DECIDED_ANEW = frozenset(
-    ["dry_run", "offline", "missing", "replan", "allow_gone", "no_preflight", "shard", "json", "quiet", "verbose"]
+    [
+        "dry_run",
+        "estimate",
+        "offline",
+        "missing",
+        "replan",
+        "allow_gone",
+        "no_preflight",
+        "shard",
+        "json",
+        "quiet",
+        "verbose",
+    ]
 )
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -75,6 +87,7 @@ Pairs = Annotated[tuple[Text, ...], BeforeValidator(_paired)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Amount = Annotated[float, Field(ge=0)]
+Gpus = Annotated[Text, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 
 
 def parameter(key: str) -> str:
@@ -162,6 +175,7 @@ class _Pipeline(_Part):
     endpoint: Texts = ()
     model_id: Text | None = None
     engine_arg: Pairs = ()
+    gpus: Gpus | None = None
     chat_template_kwargs: Annotated[Text | None, BeforeValidator(_typed_json)] = None
     concurrency: Count | None = None
     timeout: Annotated[float, Field(ge=1)] | None = None
@@ -177,6 +191,8 @@ class _Pipeline(_Part):
     sample: Count | None = None
     seed: int = 0
     max_failed_rate: Share = 0.05
+    ray: Text | None = None
+    ray_workers: Count | None = None
     gpu_price: Amount | None = None
     price_in: Amount | None = None
     price_out: Amount | None = None

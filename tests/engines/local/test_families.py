@@ -90,9 +90,9 @@ def test_an_image_takes_as_many_tokens_as_a_dry_run_says(family: LiveEngine, req
 
     async def tokens(shown: DecodedImage, key: str) -> tuple[int, int]:
         """Return the tokens of a rendered question, and those of the image among them."""
-        ours = await prompts.render(shown, question(3), key)
+        ours = await prompts.render(replace(shown, uuid=key), question(3))
         if name != "pixtral":  # vLLM's own way refuses pixels there
-            messages = conversation(question(3), pixels_part(shown, f"{key}-theirs"))
+            messages = conversation(question(3), pixels_part(replace(shown, uuid=f"{key}-theirs")))
             _, [theirs] = await renderer.render_chat_async([messages], prompts._chat, prompts._tokens)
             assert ours["prompt_token_ids"] == theirs["prompt_token_ids"]
         # Gemma's text begins with a line break, which makes one token with those that end the image.
