@@ -360,7 +360,9 @@ class Evidence:
             self._file.query("UPDATE run SET report = ? WHERE id = ?", (report, self._run))
 
     def end_run(self, report: Any) -> None:
-        """Close the run record that `start_run` opened with a report, a JSON value."""
+        """Close the run record that `start_run` opened, if it did, with a report, a JSON value."""
+        if self._progress is None:
+            return
         self._progress = None
         values = (time.time(), json.dumps(report, sort_keys=True), self._run)
         self._file.query("UPDATE run SET ended = ?, report = ? WHERE id = ?", values)
