@@ -40,6 +40,7 @@ from tagllm_cli.pipeline.label.pending import (
     PendingImage,
     RequestKeys,
     count_pending,
+    have_failed,
     missing_requests,
     pending_images,
     reopen_incomplete,
@@ -293,10 +294,11 @@ class JobRun:
         for image in pending:
             if image is None:
                 continue
-            if missing_requests(image.item, image.requests, self._evidence, self._keys):
-                left += 1
-            else:
+            missing = missing_requests(image.item, image.requests, self._evidence, self._keys)
+            if not missing:
                 self._evidence.set_completed(image.item.image.id, image.requests_hash)
+            elif not have_failed(image.item, missing, self._evidence, self._keys):
+                left += 1
         return left
 
     def _materialize(self, stats: RunStats) -> RowCounts:

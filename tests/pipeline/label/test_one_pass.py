@@ -133,6 +133,7 @@ def test_failed_images_and_requests_are_those_of_the_two_commands(workspace: Wor
     for each in (workspace, other):
         each.engine = RuleEngine(fault=fault)
     workspace.both(max_failed_rate=1)
+    assert len(workspace.engine.asked) == len(set(workspace.engine.asked))  # what failed is left to the next run
     other.candidates(max_failed_rate=1)
     other.disambiguate(max_failed_rate=1)
     assert "partial" in workspace.statuses(workspace.labels_out).values()
@@ -332,3 +333,19 @@ def test_a_few_images_of_another_candidate_table_do_not_stay(workspace: Workspac
     workspace.out, workspace.engine = mine, RuleEngine()
     workspace.disambiguate()
     assert workspace.labels_out.read_bytes() == labels
+
+
+def test_what_failed_beside_a_second_pass_is_asked_by_the_next_run(workspace: Workspace) -> None:
+    def fault(image: DecodedImage | None, request: Request) -> Failure | None:
+        return Failure("engine_error", "no") if request.top_logprobs else None
+
+    workspace.candidates(limit=4)  # what is asked about these four needs a second pass
+    workspace.engine = RuleEngine(fault=fault)
+    first, second = workspace.both(max_failed_rate=1, preflight=False)
+    assert second is not None
+    assert second.stats.asked == second.stats.failed_requests == first.rows.labels
+    assert len(workspace.engine.asked) == len(set(workspace.engine.asked))
+    workspace.engine = RuleEngine()
+    workspace.both()
+    assert len(workspace.engine.asked) == first.rows.labels
+    assert set(workspace.statuses(workspace.labels_out).values()) == {"ok"}
