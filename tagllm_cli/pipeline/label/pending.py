@@ -112,6 +112,11 @@ def missing_requests(item: Item, requests: Sequence[Request], evidence: Evidence
     return [request for request, key in zip(requests, request_keys, strict=True) if key not in answered]
 
 
+def have_failed(item: Item, missing: Sequence[Request], evidence: Evidence, keys: RequestKeys) -> bool:
+    """Return whether all that an image lacks has been asked by this run, in the pass of another stage, and failed."""
+    return bool(item.info and item.info.fingerprint) and evidence.have_failed(keys.keys(missing, item.info.fingerprint))
+
+
 def count_pending(
     stage: Stage,
     evidence: Evidence,
