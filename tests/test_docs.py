@@ -344,6 +344,7 @@ def test_the_docs_name_no_option_that_does_not_exist() -> None:
     known = {option for command in COMMANDS.values() for param in command.params for option in param.opts}
     foreign = {"--limit-mm-per-prompt", "--port"}  # of `vllm serve`
     foreign |= {"--array", "--gres", "--time", "--signal"}  # of `sbatch`
+    foreign |= {"--head", "--address", "--generate"}  # of `ray`
     assert set(re.findall(r"--[a-z][a-z-]+", EVERYTHING)) - known - foreign == set()
 
 
