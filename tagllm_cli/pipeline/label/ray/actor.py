@@ -47,6 +47,8 @@ class RayWorker:
         self._questions: dict[Request, int] = {}
         self._told = 0  # questions
         self._changed, self._stop = asyncio.Event(), asyncio.Event()
+        # The driver knows that the engine is ready: before that, no image is blamed for the death of this process.
+        self.is_told = asyncio.Event()
         self._is_leaving = False
         self._workers: dict[asyncio.Task[None], tuple[Worker, Block]] = {}
         self._node = socket.gethostname()
@@ -69,7 +71,10 @@ class RayWorker:
                 trouble = now
                 self.tell(Trouble(trouble))
             if self._changed.is_set():
-                yield self._flush()
+                batch = self._flush()
+                yield batch
+                if any(isinstance(event, Ready) for event in batch.events):
+                    self.is_told.set()
                 if not self._is_leaving:
                     await asyncio.sleep(FLUSH_SECONDS)
         await self._engine.close()
@@ -84,7 +89,9 @@ class RayWorker:
 
     def _begin(self, block: Block) -> None:
         host = _Host(self, block, self._setup)
-        worker = Worker(self._setup.stages, self._source, lambda: _Handle(self._engine), self._setup.settings, host)
+        worker = Worker(
+            self._setup.stages, self._source, lambda: _Handle(self._engine, self.is_told), self._setup.settings, host
+        )
         task = asyncio.create_task(self._label(worker, block, host))
         self._workers[task] = (worker, block)
         task.add_done_callback(self._ended)
@@ -223,8 +230,8 @@ class _Host:
 class _Handle:
     """The engine of this process as the worker of one block has it: started once, closed with the process."""
 
-    def __init__(self, shared: LazyEngine) -> None:
-        self._shared = shared
+    def __init__(self, shared: LazyEngine, is_told: asyncio.Event) -> None:
+        self._shared, self._is_told = shared, is_told
         self._engine: Engine | None = None
 
     @property
@@ -245,6 +252,7 @@ class _Handle:
 
     async def start(self) -> None:
         self._engine = await self._shared.started()
+        await self._is_told.wait()
 
     def ask(
         self, decoded_image: DecodedImage | None, requests: Sequence[Request]
