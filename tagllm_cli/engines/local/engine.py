@@ -22,6 +22,7 @@ from tagllm_cli.engines.identity import ModelIdentity, model_identity
 from tagllm_cli.engines.local.arguments import check_engine_args, parse_engine_args
 from tagllm_cli.engines.local.asker import Asker, SharedImage, read_outputs
 from tagllm_cli.engines.local.cpu import cpu_defaults
+from tagllm_cli.engines.local.encoder_cache import keep_encoder_outputs
 from tagllm_cli.engines.local.errors import explain, message_of
 from tagllm_cli.engines.local.gpus import GpuCount, gpu_arguments
 from tagllm_cli.engines.local.model_files import check_model, is_remote, local_model
@@ -162,6 +163,7 @@ class InProcessEngine:
             with self._launch.guarded():
                 import vllm
                 from vllm.engine.arg_utils import AsyncEngineArgs
+                from vllm.platforms import current_platform
                 from vllm.usage.usage_lib import UsageContext
                 from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -171,6 +173,8 @@ class InProcessEngine:
                 config = AsyncEngineArgs(**arguments).create_engine_config(UsageContext.LLM_CLASS)
                 if not config.model_config.is_multimodal_model:
                     raise ModelError(f"{self.settings.model} reads no images", "Use a multimodal model.")
+                if current_platform.is_cpu():
+                    keep_encoder_outputs(config)
                 return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
         except Exception as error:
             raise explain(error, self.settings.model, self._launch.log_file) from error
