@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tagllm_cli.engines.base import Usage
-from tagllm_cli.errors import StoppedRunError
+from tagllm_cli.errors import GOES_ON, StoppedRunError
 
 # Returns what a run has cost, from its GPU-seconds and its tokens.
 CostOf = Callable[[float, Usage], float]
@@ -65,8 +65,7 @@ class Budget:
         cost_of = self._limits.cost_of
         return 0.0 if cost_of is None else cost_of(gpu_seconds, self._used.add(usage))
 
-    def error(self) -> StoppedRunError:
-        """Return the error of a run that the budget has ended."""
-        return StoppedRunError(
-            f"the budget is used up ({self._reason})", "What was answered is kept; the same command goes on from there."
-        )
+    def error(self, *, was_ready: bool) -> StoppedRunError:
+        """Return the error of a run that the budget has ended; `was_ready`: an engine was started in time."""
+        starting = "The model was not ready by then, so nothing was asked: allow it more."
+        return StoppedRunError(f"the budget is used up ({self._reason})", GOES_ON if was_ready else starting)

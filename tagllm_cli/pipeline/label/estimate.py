@@ -183,9 +183,11 @@ def _stage(
     `pace` is in hours per computed token, None where it is not known.
     """
     table = np.asarray(rows, dtype=float).reshape(-1, 4)
-    drawn = np.random.default_rng(0).integers(0, max(1, len(table)), (_ROUNDS, len(table)))
-    sums = np.vstack([table.sum(axis=0), table[drawn].sum(axis=1)])  # the first row is the sample itself
-    requests = left.requests + sums[:, 0] * (others / max(1, len(table)))
+    random, count = np.random.default_rng(0), len(table)
+    drawn = (random.integers(0, max(1, count), count) for _ in range(_ROUNDS))  # one at a time: all take gigabytes
+    times = (np.bincount(each, minlength=count) for each in drawn)
+    sums = np.array([table.sum(axis=0), *(each @ table for each in times)])  # the first one is the sample itself
+    requests = left.requests + sums[:, 0] * (others / max(1, count))
     prompt, cached, output = sums.T[1:] * (requests / np.maximum(1, sums[:, 0]))
     hours = None if pace is None else (prompt - cached + output) * pace
     money = None

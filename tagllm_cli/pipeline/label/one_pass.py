@@ -91,7 +91,8 @@ class _OnePass(Session):
 
     def follow(self, plan: Plan) -> Sequence[StageRun]:
         """Return the stage of the label table, unless its plan needs other pixels or another model."""
-        if self.followed is not None:
+        is_second = plan.stage == self._labels.plan_options.stage
+        if self.followed is not None or is_second:
             return ()
         own, notes = pin(self._labels, self._evidence, self._options)
         if own.context() != plan.context():

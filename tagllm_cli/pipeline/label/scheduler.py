@@ -111,7 +111,7 @@ class Scheduler:
         else:
             stats.interrupted = worker.stop.is_set()
             if not stats.interrupted and (worker.has_left or self._is_refused):
-                stats.error = self._budget.error()
+                stats.error = self._budget.error(was_ready=bool(self.stats.engine))
             for each, check in zip(self._stages, self._checks, strict=True):
                 each.stats.warning = check.finish()
         logger.info("run ended: %s", stats)
@@ -122,7 +122,7 @@ class Scheduler:
             await asyncio.sleep(TROUBLE_SECONDS)
             self._progress.trouble(self._worker.engine.trouble)
             if self._left_at and time.monotonic() - self._left_at > LEAVE_SECONDS:
-                self._worker.fail(self._budget.error())
+                self._worker.fail(self._budget.error(was_ready=bool(self.stats.engine)))
             elif not self._budget.look(self.usage, self.stats.gpus):
                 self._leave()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ import pytest
 
 from tagllm_cli.engines.base import Usage
 from tagllm_cli.errors import EngineDiedError, InterruptedRunError, StoppedRunError
-from tagllm_cli.pipeline.label import budget, worker
+from tagllm_cli.pipeline.label import budget, scheduler, worker
 from tagllm_cli.pipeline.label.budget import Limits
 from tagllm_cli.records import DecodedImage, Failure, ImageInfo, Request, Response
 from tagllm_cli.sources.decode import decode
@@ -150,9 +151,10 @@ class Signalling(RuleEngine):
     ) -> AsyncGenerator[tuple[Request, Response]]:
         async for request, response in super().ask(picture, requests):
             yield request, response
-            self.left -= bool(request.top_logprobs)
-            if not self.left:
-                os.kill(os.getpid(), signal.SIGINT)
+            if request.top_logprobs:
+                self.left -= 1
+                if self.left == 0:
+                    os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_an_interrupted_pass_keeps_what_both_stages_have_answered(workspace: Workspace, expected: Workspace) -> None:
@@ -201,7 +203,7 @@ def test_a_budget_of_money_counts_all_passes() -> None:
     assert spending.look(Usage(requests=4), None)
     spending.end_pass(Usage(requests=4))
     assert not spending.look(Usage(requests=1), 8)
-    assert "--max-cost 0.5" in spending.error().message
+    assert "--max-cost 0.5" in spending.error(was_ready=True).message
 
 
 def test_a_budget_of_seconds_ends_a_slow_run(workspace: Workspace) -> None:
@@ -349,3 +351,35 @@ def test_what_failed_beside_a_second_pass_is_asked_by_the_next_run(workspace: Wo
     workspace.both()
     assert len(workspace.engine.asked) == first.rows.labels
     assert set(workspace.statuses(workspace.labels_out).values()) == {"ok"}
+
+
+class Loading(RuleEngine):
+    """Never becomes ready."""
+
+    async def start(self) -> None:
+        await super().start()
+        await asyncio.Event().wait()
+
+
+def test_a_budget_that_ends_while_the_model_loads_says_that_it_is_too_small(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "LEAVE_SECONDS", 0.5)
+    workspace.engine = Loading()
+    with pytest.raises(StoppedRunError, match="--max-seconds 1") as stopped:
+        workspace.both(limits=Limits(seconds=1.0))
+    assert "The model was not ready" in stopped.value.hint
+    assert workspace.engine.closed == 1
+
+
+def test_a_second_pass_alone_asks_once_what_fails(workspace: Workspace) -> None:
+    def fault(image: DecodedImage | None, request: Request) -> Failure | None:
+        number = request.digest((image.uuid if image else "").encode())[0]
+        return Failure("engine_error", "no") if number % 3 == 0 else None
+
+    workspace.candidates()  # nothing is left of the first stage
+    workspace.engine = RuleEngine(fault=fault)
+    _, second = workspace.both(max_failed_rate=1)
+    assert second is not None
+    assert second.stats.failed_requests
+    assert second.stats.asked == len(workspace.engine.asked) == len(set(workspace.engine.asked))
