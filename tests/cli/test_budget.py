@@ -79,10 +79,13 @@ def test_money_is_a_limit_once_there_is_a_price(folder: Path, server: FaultyProx
     assert tagllm(f"{COMMANDS['candidates']} --max-cost 5 --price-in 0.2", server.url).exit_code == 0
 
 
-def test_a_limit_of_nothing_asks_nothing(folder: Path, server: FaultyProxy) -> None:
+@pytest.mark.parametrize("limit", ["--max-requests 0", "--max-seconds 0", "--max-cost 0 --price-in 1"])
+def test_a_limit_of_nothing_asks_nothing(folder: Path, server: FaultyProxy, limit: str) -> None:
     before = len(server.questions)
-    assert tagllm(f"{COMMANDS['run']} --max-requests 0", server.url).exit_code == 3
-    assert len(server.questions) == before
+    result = tagllm(f"{COMMANDS['run']} {limit}", server.url)
+    assert (result.exit_code, len(server.questions)) == (3, before)
+    assert result.stdout.count("nothing was asked") == 2
+    assert "on record" not in result.stdout
 
 
 @pytest.mark.parametrize("option", ["--limit 3", "--sample 3", "--offline", "--dry-run"])
