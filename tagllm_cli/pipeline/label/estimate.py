@@ -82,7 +82,8 @@ class Estimate:
         """Return the estimate for people."""
         lines = [f"{self.asked:,} images were asked about, drawn at random; their answers are kept. What is left:"]
         for stage in self.stages:
-            lines.append(f"{stage.command}: {stage.images:,} images, {_shown(stage.requests)} requests")
+            name = "candidates" if stage.command == "candidates" else "labels"
+            lines.append(f"{name}: {stage.images:,} images, {_shown(stage.requests)} requests")
             tokens = f"  {_shown(stage.prompt_tokens)} prompt tokens, {_shown(stage.output_tokens)} output tokens"
             hours = ["  hours unknown: nothing was asked"] if stage.hours is None else [f"  {_time(stage.hours)}"]
             money = [] if stage.money is None else [f"  cost {_shown(stage.money)}"]
