@@ -6,6 +6,7 @@ import errno
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
@@ -96,10 +97,9 @@ def _with_number(args: Sequence[str]) -> list[str]:
     >>> _with_number(["--estimate", "--json"]), _with_number(["--estimate", "64"])
     (['--estimate=32', '--json'], ['--estimate', '64'])
     """
-    following = [*args[1:], ""]
     return [
         f"{each}={ESTIMATED_IMAGES}" if each == ESTIMATE and not after.lstrip("-").isdigit() else each
-        for each, after in zip(args, following, strict=True)
+        for each, after in pairwise([*args, ""])
     ]
 
 

@@ -307,6 +307,13 @@ class Evidence:
             found.update({key: Response(failure=Failure(kind, message)) for key, kind, message in failures})
         return [found.get(key) for key in keys]
 
+    def have_failed(self, keys: Sequence[bytes]) -> bool:
+        """Tell whether each of these requests, none of which has an answer, has failed in the run that is open."""
+        if self._progress is None or not self._progress.has_failures:
+            return False
+        found = {key for key, run in self._by_key("key, run", "failed_request", keys) if run == self._run}
+        return found.issuperset(keys)
+
     def _by_key(self, columns: str, table: str, keys: Sequence[bytes]) -> Iterator[Any]:
         """Yield the intact rows; one that is damaged counts as not on record."""
         for start in range(0, len(keys), KEYS):
@@ -360,7 +367,9 @@ class Evidence:
             self._file.query("UPDATE run SET report = ? WHERE id = ?", (report, self._run))
 
     def end_run(self, report: Any) -> None:
-        """Close the run record that `start_run` opened with a report, a JSON value."""
+        """Close the run record that `start_run` opened, if it did, with a report, a JSON value."""
+        if self._progress is None:
+            return
         self._progress = None
         values = (time.time(), json.dumps(report, sort_keys=True), self._run)
         self._file.query("UPDATE run SET ended = ?, report = ? WHERE id = ?", values)

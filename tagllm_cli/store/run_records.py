@@ -23,6 +23,11 @@ class RunProgress:
         """Whether there is more than `to_json` last returned."""
         return self._counts != self._kept
 
+    @property
+    def has_failures(self) -> bool:
+        """Whether a request has failed."""
+        return self._counts[1] > 0
+
     def add(self, response: Response) -> None:
         """Count one response."""
         requests, failed, prompt, cached, output = self._counts

@@ -73,7 +73,7 @@ def speed(chosen: argparse.Namespace) -> None:
 
 def raw(folder: str) -> dict[str, Any]:
     """Time `LLM.generate` over a folder's requests, prepared in memory; also tell how long the shared prefix is."""
-    from tagllm_cli.engines.local.cpu import emulates_bfloat16
+    from tagllm_cli.engines.local.cpu import cpu_defaults
     from tagllm_cli.labeling.candidates import Candidates
     from tagllm_cli.labeling.plan import DEFAULT_MAX_PIXELS, PlanOptions
     from tagllm_cli.labeling.replan import new_plan
@@ -104,8 +104,8 @@ def raw(folder: str) -> dict[str, Any]:
 
     # What `candidates` runs with on a CPU, so that only the streaming differs.
     llm = LLM(
-        str(MODEL), block_size=32, enable_prefix_caching=True, limit_mm_per_prompt={"image": 1, "video": 0, "audio": 0},
-        max_model_len=-1, kv_cache_memory_bytes=4 << 30, seed=0, dtype="float32" if emulates_bfloat16() else "auto",
+        str(MODEL), enable_prefix_caching=True, limit_mm_per_prompt={"image": 1, "video": 0, "audio": 0},
+        max_model_len=-1, seed=0, **cpu_defaults(str(MODEL), {}),
     )  # fmt: skip
     prompts = [
         {

@@ -28,7 +28,10 @@ _WARM_UP = tuple(Request("", f"Is the number {number} visible?", max_tokens=8, t
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What the requests about some images took; `seconds` are from the first request to the last, over all passes."""
+    """What the requests about some images took; `seconds` are from the first request to the last, over all passes.
+
+    `cpu_seconds` are of processor time, of this process and vLLM's: what other programs do beside does not change it.
+    """
 
     images: int
     requests: int
@@ -37,6 +40,7 @@ class Cost:
     cached_tokens: int
     output_tokens: int
     seconds: float
+    cpu_seconds: float
     candidates: int
 
     @property
@@ -85,14 +89,15 @@ class Labeling:
         """Label anew as `tagllm run` does."""
         first = self._candidates()
         second = self._with_engine(follow_up_job(first, self._fresh("labels"), self.model, _OPTIONS))
-        return _cost(run_both(first, second, _OPTIONS, Silent()))
+        before = cpu_seconds()
+        return _cost(run_both(first, second, _OPTIONS, Silent()), before)
 
     def two_passes(self) -> Cost:
         """Label anew as `tagllm candidates` and `tagllm disambiguate` do, with cold caches before each."""
-        first = self._candidates()
+        first, before = self._candidates(), cpu_seconds()
         found = run_job(first, _OPTIONS, Silent())
         second = disambiguate_job(first.out, self._fresh("labels"), self.model, _OPTIONS)
-        return _cost([found, run_job(self._with_engine(second), _OPTIONS, Silent())])
+        return _cost([found, run_job(self._with_engine(second), _OPTIONS, Silent())], before)
 
     def _candidates(self) -> Job:
         out = self._fresh("candidates")
@@ -109,7 +114,16 @@ class Labeling:
         return out
 
 
-def _cost(summaries: Sequence[Summary | DryRun | None]) -> Cost:
+def cpu_seconds() -> float:
+    """Return the processor time so far of this process and of those that it started and that run."""
+    import psutil  # vLLM brings it
+
+    own = psutil.Process()
+    times = [each.cpu_times() for each in (own, *own.children(recursive=True))]
+    return float(sum(each.user + each.system for each in times))
+
+
+def _cost(summaries: Sequence[Summary | DryRun | None], cpu_before: float) -> Cost:
     done = [each for each in summaries if isinstance(each, Summary)]
     usage = done[0].usage.add(done[1].usage)
     return Cost(
@@ -120,5 +134,6 @@ def _cost(summaries: Sequence[Summary | DryRun | None]) -> Cost:
         cached_tokens=usage.cached_tokens,
         output_tokens=usage.output_tokens,
         seconds=sum(each.stats.seconds for each in done),
+        cpu_seconds=cpu_seconds() - cpu_before,
         candidates=done[0].rows.labels,
     )

@@ -1,8 +1,9 @@
 """What a whole run will take, from asking about images drawn at random. Their answers are kept.
 
-How many images and, of a stage whose questions do not depend on answers, how many requests are left is counted; the
-rest is extrapolated from the images that were drawn. Intervals are 95% bootstrap intervals over these images: they say
-how different images are, not how the machine's speed will change.
+Images and requests are counted where what is to be asked is known: all of the first stage, and of the second one what
+is asked about images whose candidates are on record. For the other images the second stage's requests are extrapolated
+from the images that were drawn, as if none had been asked before; tokens are extrapolated for all. Intervals are 95%
+bootstrap intervals over these images: they say how different images are, not how the machine's speed will change.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from tagllm_cli.evaluation.cost import Cost, Prices
 from tagllm_cli.labeling.plan import Plan
 from tagllm_cli.pipeline.label.job import Job, RunOptions
 from tagllm_cli.pipeline.label.one_pass import run_both
-from tagllm_cli.pipeline.label.pending import RequestKeys
+from tagllm_cli.pipeline.label.pending import PendingCounts, RequestKeys
 from tagllm_cli.pipeline.label.run import run_job
 from tagllm_cli.pipeline.label.summary import DryRun, Summary
 from tagllm_cli.pipeline.progress import Reporter, Silent
@@ -62,7 +63,7 @@ class StageEstimate:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What is left of a run, stage by stage, from so many `asked` images. `error` ended the asking early."""
+    """What is left of a run, stage by stage, from so many `asked` images. No stages: `error` ended the asking early."""
 
     asked: int
     stages: tuple[StageEstimate, ...]
@@ -80,7 +81,8 @@ class Estimate:
 
     def lines(self) -> list[str]:
         """Return the estimate for people."""
-        lines = [f"{self.asked:,} images were asked about, drawn at random; their answers are kept. What is left:"]
+        asked = f"{self.asked:,} images were asked about, drawn at random; their answers are kept."
+        lines = [f"{asked} What is left:" if self.stages else f"{asked} That is too early for an estimate."]
         for stage in self.stages:
             name = "candidates" if stage.command == "candidates" else "labels"
             lines.append(f"{name}: {stage.images:,} images, {_shown(stage.requests)} requests")
@@ -110,25 +112,30 @@ def estimate(
         done = run_both(job, labels, drawn, reporter)
     summaries = [each for each in done if isinstance(each, Summary)]
     error = next((each.error for each in summaries if each.error is not None), None)
-    if error is not None:
-        return Estimate(summaries[0].rows.total, (), error=error)
+    warnings = tuple(warning for each in summaries for warning in each.warnings)
+    if not all(each.stats.is_complete for each in summaries):
+        return Estimate(summaries[0].stats.images, (), error, warnings)
     jobs = [job] if labels is None else [job, labels]
-    left = _left(job, options)
+    left = _left(job, options).pending
     pace, gpus = _pace(summaries), next((each.stats.gpus for each in summaries if each.stats.gpus), 1)
     samples = [_sampled(each, drawn) for each in jobs]
-    stages = [_stage(job, left.pending.images, left.pending.requests, samples[0], pace, prices, gpus)]
+    stages = [_stage(job, left, 0, samples[0], pace, prices, gpus)]
     if labels is not None:
-        stages.append(_stage(labels, left.pending.images, None, samples[1], pace, prices, gpus))
-    return Estimate(len(samples[0]), tuple(stages))
+        known = _left(labels, replace(options, part=None)).pending  # the candidate table holds the part
+        stages.append(_stage(labels, known, left.images, samples[1], pace, prices, gpus))
+    return Estimate(len(samples[0]), tuple(stages), error, warnings)
 
 
 def _left(job: Job, options: RunOptions) -> DryRun:
-    """Count what is left of a job, without counting tokens; shards that nobody has read are read for it."""
+    """Count what is left of a job, without counting tokens; shards that nobody has read are read for it.
+
+    Images whose bytes are only looked at again (`by_hash`) are taken for unchanged.
+    """
 
     def counter() -> NoReturn:
         raise ModelError("tokens are extrapolated")
 
-    counting, options = replace(job, counter=counter), replace(options, dry_run=True, replan=False)
+    counting, options = replace(job, counter=counter), replace(options, dry_run=True, replan=False, by_hash=False)
     found = run_job(counting, options, Silent())
     assert isinstance(found, DryRun)
     if found.listing.unread:
@@ -170,33 +177,31 @@ def _sampled(job: Job, drawn: RunOptions) -> list[_Row]:
 
 
 def _stage(
-    job: Job, images: int, requests: int | None, rows: Sequence[_Row], pace: float | None, prices: Prices, gpus: int
+    job: Job, left: PendingCounts, others: int, rows: Sequence[_Row], pace: float | None, prices: Prices, gpus: int
 ) -> StageEstimate:
-    """Extrapolate one stage: to so many `requests` where they are counted, else to so many `images`.
+    """Extrapolate one stage to what is counted in `left`, and to so many `others`, images whose requests nobody knows.
 
     `pace` is in hours per computed token, None where it is not known.
     """
     table = np.asarray(rows, dtype=float).reshape(-1, 4)
     drawn = np.random.default_rng(0).integers(0, max(1, len(table)), (_ROUNDS, len(table)))
     sums = np.vstack([table.sum(axis=0), table[drawn].sum(axis=1)])  # the first row is the sample itself
-    if requests is None:
-        scaled = sums * (images / max(1, len(table)))
-    else:
-        scaled = sums * (requests / np.maximum(1, sums[:, :1]))
-    asked, prompt, cached, output = scaled.T
+    requests = left.requests + sums[:, 0] * (others / max(1, len(table)))
+    prompt, cached, output = sums.T[1:] * (requests / np.maximum(1, sums[:, 0]))
     hours = None if pace is None else (prompt - cached + output) * pace
     money = None
-    if prices.are_known and hours is not None:
+    if prices.are_known and (hours is not None or prices.gpu_hour is None):
+        seconds = np.zeros_like(prompt) if hours is None else hours * 3600 * gpus
         money = np.array(
             [
-                prices.of(Cost(gpu_seconds=hour * 3600 * gpus, prompt_tokens=int(in_), output_tokens=int(out))) or 0.0
-                for hour, in_, out in zip(hours, prompt, output, strict=True)
+                prices.of(Cost(gpu_seconds=each, prompt_tokens=int(in_), output_tokens=int(out))) or 0.0
+                for each, in_, out in zip(seconds, prompt, output, strict=True)
             ]
         )
     return StageEstimate(
         job.command,
-        images,
-        _interval(asked),
+        left.images + others,
+        _interval(requests),
         _interval(prompt),
         _interval(output),
         None if hours is None else _interval(hours),

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import tagllm_cli
 from tagllm_cli.engines.base import Engine, Usage
+from tagllm_cli.errors import InterruptedRunError, StoppedRunError, TagllmError
 from tagllm_cli.labeling.plan import Plan
 from tagllm_cli.pipeline.label.budget import Budget
 from tagllm_cli.pipeline.label.job import Job, RunOptions
@@ -23,7 +24,7 @@ from tagllm_cli.pipeline.label.pending import RequestKeys
 from tagllm_cli.pipeline.label.pinning import check_out, evidence_path, pin
 from tagllm_cli.pipeline.label.run import JobRun, Session, run_job
 from tagllm_cli.pipeline.label.scheduler import StageRun
-from tagllm_cli.pipeline.label.summary import DryRun, Summary
+from tagllm_cli.pipeline.label.summary import DryRun, RowCounts, Summary
 from tagllm_cli.pipeline.progress import Reporter
 from tagllm_cli.records import DecodedImage, Request, Response
 from tagllm_cli.store.evidence import Evidence
@@ -35,7 +36,8 @@ def run_both(
     """Bring a candidate table and the label table made from it (`jobs.follow_up_job`) up to date; return what was done.
 
     There is no second summary where the first run was interrupted, or where a dry run cannot know what would be asked.
-    Where the first run ended early, the second one asks nothing more. Raises what `run_job` raises.
+    Where the first run ended early, the second one asks nothing more. Raises what `run_job` raises; StoppedRunError
+    where the second run cannot begin and the first one has recorded something.
     """
     later = replace(options, part=None, by_hash=False)  # the candidate table holds the part, and what the bytes are
     if options.dry_run or options.offline:
@@ -44,11 +46,24 @@ def run_both(
     check_out(labels)
     with Evidence(evidence_path(labels, later)) as evidence, _OnePass(labels, evidence, options, reporter) as session:
         first = run_job(candidates, options, reporter, session)
-        if not isinstance(first, Summary) or first.stats.interrupted:
+        if not isinstance(first, Summary):
             return first, None
-        if session.followed is not None:
-            later = replace(later, replan=False, tables_only=first.stats.error is not None)
-        return first, JobRun(labels, evidence, later, reporter, session, session.followed).run()
+        if first.stats.interrupted:
+            session.end_followed(first)
+            return first, None
+        later = replace(
+            later,
+            replan=later.replan and session.followed is None,  # else it was done
+            tables_only=first.stats.error is not None,
+        )
+        try:
+            return first, JobRun(labels, evidence, later, reporter, session, session.followed).run()
+        except InterruptedRunError:
+            raise
+        except TagllmError as error:
+            if first.stats.asked:
+                raise StoppedRunError.after(error) from error
+            raise
 
 
 class _OnePass(Session):
@@ -86,6 +101,14 @@ class _OnePass(Session):
         self._evidence.start_run(self._labels.command, tagllm_cli.__version__, has_clock=False)
         self.followed = StageRun(self._labels.stage(own), self._evidence, RequestKeys(own.context()))
         return (self.followed,)
+
+    def end_followed(self, first: Summary) -> None:
+        """Close the run record of the second stage after a signal, which leaves no time for its table."""
+        if (run := self.followed) is not None:
+            labels, seconds = self._labels, run.stats.seconds
+            counts = RowCounts(), run.stats, run.usage, first.listing
+            summary = Summary(labels.command, labels.out, *counts, seconds, labels.next_command, first.error)
+            self._evidence.end_run({**summary.to_json(), "rows": None, "source": None})
 
     def engine(self, job: Job, plan: Plan) -> Engine:
         """Return the engine for a plan, which may have been started by an earlier pass."""

@@ -112,6 +112,12 @@ def missing_requests(item: Item, requests: Sequence[Request], evidence: Evidence
     return [request for request, key in zip(requests, request_keys, strict=True) if key not in answered]
 
 
+def have_failed(item: Item, missing: Sequence[Request], evidence: Evidence, keys: RequestKeys) -> bool:
+    """Return whether all that an image lacks has been asked by this run, in the pass of another stage, and failed."""
+    fingerprint = b"" if item.info is None else item.info.fingerprint
+    return bool(fingerprint) and evidence.have_failed(keys.keys(missing, fingerprint))
+
+
 def count_pending(
     stage: Stage,
     evidence: Evidence,

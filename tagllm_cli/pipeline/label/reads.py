@@ -9,6 +9,7 @@ from tagllm_cli.labeling.stage import Stage
 from tagllm_cli.pipeline.label.pending import (
     PendingImage,
     RequestKeys,
+    have_failed,
     missing_requests,
     pending_image,
     pending_images,
@@ -59,7 +60,9 @@ class Reads:
         self._damaged: set[str] = set()  # names of shards that could not be read to their end
 
     def work(self, *, listed_only: bool) -> Iterator[Work]:
-        """Yield what to read. An image whose responses are all on record, under another image's name, is completed."""
+        """Yield what to read. An image whose responses are all on record, under another image's name, is completed; one
+        whose missing requests have all failed in this run already is left to another run.
+        """
         for shard, is_unread in self._evidence.shards(listed_only=listed_only):
             if is_unread:
                 yield ShardRead(shard, known=self._known(shard))
@@ -111,8 +114,10 @@ class Reads:
             yield None if image is None else self._with_missing(image)
 
     def _with_missing(self, image: PendingImage) -> PendingImage | None:
-        missing = len(missing_requests(image.item, image.requests, self._evidence, self._keys))
+        missing = missing_requests(image.item, image.requests, self._evidence, self._keys)
         if not missing:
             self._recorder.completed(image.item.image.id, image.requests_hash)
             return None
-        return replace(image, missing=missing)
+        if have_failed(image.item, missing, self._evidence, self._keys):
+            return None
+        return replace(image, missing=len(missing))

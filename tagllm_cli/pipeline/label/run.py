@@ -40,6 +40,7 @@ from tagllm_cli.pipeline.label.pending import (
     PendingImage,
     RequestKeys,
     count_pending,
+    have_failed,
     missing_requests,
     pending_images,
     reopen_incomplete,
@@ -113,6 +114,7 @@ class JobRun:
         self._keys = RequestKeys(self._plan.context())
         self._told: list[str] = []  # what was left out
         self._followers: Sequence[StageRun] = ()
+        self._earlier: list[int] | None = None  # the state of the earlier table that is listed
 
     def run(self) -> Summary | DryRun:
         """See `run_job`."""
@@ -167,8 +169,6 @@ class JobRun:
                 raise StoppedRunError.after(error) from error
             stats, usage = stats.plus(more), usage.add(more_usage)
             counts = self._materialize(stats)
-        if job.earlier is not None and options.complete and not options.offline:
-            evidence.set_meta("earlier", file_state(job.earlier), revises=False)
         return self._summary(counts, stats, usage, listing)
 
     def _summary(self, counts: RowCounts, stats: RunStats, usage: Usage, listing: SourceChanges) -> Summary:
@@ -179,8 +179,7 @@ class JobRun:
             seconds += self._before.stats.seconds
         summary = Summary(job.command, job.out, counts, stats, usage, listing, seconds, job.next_command, verdict)
         logger.info("%s ended: %s, error: %s", job.command, counts, verdict)
-        if stats.asked or stats.images:
-            self._evidence.end_run(summary.to_json())
+        self._evidence.end_run(summary.to_json())
         return summary
 
     def _tell(self) -> None:
@@ -223,6 +222,8 @@ class JobRun:
         if options.offline:
             evidence.check_images(complete=False)
             return _unchanged(evidence)
+        # Before it is read: a table that is replaced meanwhile is another one for the next run.
+        self._earlier = None if job.earlier is None else file_state(job.earlier)
         list_source(job.source, job.items, evidence, options.selection, by_hash=options.by_hash)
         if damaged := evidence.check_images(complete=options.complete):
             self._notes.append(f"{job.evidence} was damaged: what it says about {damaged:,} images is found out again")
@@ -249,6 +250,9 @@ class JobRun:
             evidence.set_meta("unread", listing.unread, revises=False)
         if (source := asdict(job.source.describe())) != evidence.meta("source", derived=True):
             evidence.set_meta("source", source, revises=False)
+        # Once some images were taken from a table, the record is that of no table as a whole.
+        if (earlier := self._earlier if options.complete else None) != evidence.meta("earlier", derived=True):
+            evidence.set_meta("earlier", earlier, revises=False)
         return listing
 
     def _ask(self) -> tuple[RunStats, Usage]:
@@ -267,11 +271,12 @@ class JobRun:
         cluster = None if options.ray is None else Cluster(options.ray)
         evidence.start_run(job.command, tagllm_cli.__version__)
         run = StageRun(self._stage, evidence, self._keys)
-        self._followers = self._session.follow(self._plan)
-        verb = "run" if self._followers else job.command
+        followers = self._session.follow(self._plan)
+        self._followers = (*self._followers, *followers)
+        verb = "run" if followers else job.command
         with self._reporter.watching(verb, images, unread) as progress:
             scheduler = Scheduler(
-                [run, *self._followers],
+                [run, *followers],
                 job.source,
                 partial(self._session.engine, job, self._plan) if cluster is None else partial(job.engine, self._plan),
                 Settings(self._plan.max_pixels, job.expects_same_bytes),
@@ -290,10 +295,11 @@ class JobRun:
         for image in pending:
             if image is None:
                 continue
-            if missing_requests(image.item, image.requests, self._evidence, self._keys):
-                left += 1
-            else:
+            missing = missing_requests(image.item, image.requests, self._evidence, self._keys)
+            if not missing:
                 self._evidence.set_completed(image.item.image.id, image.requests_hash)
+            elif not have_failed(image.item, missing, self._evidence, self._keys):
+                left += 1
         return left
 
     def _materialize(self, stats: RunStats) -> RowCounts:

@@ -61,6 +61,7 @@ class RunStats:
             failed_requests=self.failed_requests + later.failed_requests,
             shards=self.shards + later.shards,
             seconds=self.seconds + later.seconds,
+            warning=later.warning or self.warning,
             engine=later.engine or self.engine,
             gpus=later.gpus if later.engine else self.gpus,
             failures=FailureCounts(

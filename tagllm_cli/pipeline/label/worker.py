@@ -182,7 +182,8 @@ class Worker:
         """Return what was read next, None at the end, after a signal, and where no more is to be taken."""
         reading = asyncio.ensure_future(ahead.next())
         await first(reading, self.stop.wait(), self._leave.wait())
-        if self._leave.is_set() and not (reading.done() and reading.result() is None):
+        # What is read already and is no image leaves nothing undone: the end of a shard, the end of all.
+        if self._leave.is_set() and (not reading.done() or isinstance(reading.result(), ReadImage)):
             self.has_left = True
         if self.stop.is_set() or self.has_left:
             reading.cancel()
@@ -278,6 +279,8 @@ class Worker:
             engine = await self.engine.started()
             missing = missing[: await self._host.may_ask(step, len(missing))]
             asked: list[tuple[Request, Response]] = []
+            if not missing:
+                return list(known.values())
             async with aclosing(ask_until_complete(engine, decoded_image, missing)) as answers:
                 async for request, response in answers:
                     self._host.answered(step, fingerprint, request, response)

@@ -59,11 +59,18 @@ def defaults(model: Path, cpuinfo: Path, free: int = 64 * GIB, **parsed: Any) ->
     ("cores", "parsed", "backend"),
     [(2, {}, "uni"), (4, {}, "uni"), (16, {}, None), (2, {"tensor_parallel_size": 2}, None)],
 )
-def test_on_few_cores_the_model_runs_in_the_engines_process(
-    model: Path, cpuinfo: Path, cores: int, parsed: dict[str, Any], backend: str | None
+def test_on_few_cores_the_model_runs_uncompiled_in_the_engines_process(
+    model: Path,
+    cpuinfo: Path,
+    cores: int,
+    parsed: dict[str, Any],
+    backend: str | None,
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    monkeypatch.setenv("CXX", "g++")
     found = cpu_defaults(str(model), parsed, cpuinfo=cpuinfo, free=64 * GIB, cores=cores)
     assert found.get("distributed_executor_backend") == backend
+    assert found["enforce_eager"] is (cores <= 4)
 
 
 def test_float32_is_the_default_there_unless_the_user_gives_a_type(model: Path, cpuinfo: Path):

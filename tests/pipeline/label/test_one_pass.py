@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tagllm_cli.engines.base import Usage
-from tagllm_cli.errors import InterruptedRunError, StoppedRunError
+from tagllm_cli.errors import EngineDiedError, InterruptedRunError, StoppedRunError
 from tagllm_cli.pipeline.label import budget, worker
 from tagllm_cli.pipeline.label.budget import Limits
 from tagllm_cli.records import DecodedImage, Failure, ImageInfo, Request, Response
 from tagllm_cli.sources.decode import decode
+from tests.support import workspace as workspaces
 from tests.support.packing import packed
-from tests.support.rule_engine import RuleEngine
-from tests.support.workspace import Workspace, recorded
+from tests.support.rule_engine import RuleEngine, answer
+from tests.support.workspace import Workspace, evidence_rows, recorded
 
 IMAGES = 24
 
@@ -128,6 +133,7 @@ def test_failed_images_and_requests_are_those_of_the_two_commands(workspace: Wor
     for each in (workspace, other):
         each.engine = RuleEngine(fault=fault)
     workspace.both(max_failed_rate=1)
+    assert len(workspace.engine.asked) == len(set(workspace.engine.asked))  # what failed is left to the next run
     other.candidates(max_failed_rate=1)
     other.disambiguate(max_failed_rate=1)
     assert "partial" in workspace.statuses(workspace.labels_out).values()
@@ -206,3 +212,140 @@ def test_a_budget_of_seconds_ends_a_slow_run(workspace: Workspace) -> None:
     assert first.rows.pending
     assert second is not None
     assert second.rows.total == IMAGES
+
+
+def runs_of(table: Path) -> list[tuple[bool, dict[str, Any]]]:
+    """Return of each run on record whether it ended, and its report."""
+    rows = evidence_rows(table.with_suffix(".evidence"), "SELECT ended IS NOT NULL, report FROM run ORDER BY id")
+    return [(bool(ended), json.loads(report or "{}")) for ended, report in rows]
+
+
+def test_both_runs_on_record_end_also_where_nothing_is_proposed(workspace: Workspace) -> None:
+    workspace.engine = RuleEngine(answer=lambda picture, request: Response("none", output_tokens=1))
+    workspace.both()
+    for table in (workspace.out, workspace.labels_out):
+        ((ended, report),) = runs_of(table)
+        assert ended
+        assert report["error"] is None
+
+
+def test_the_seconds_of_an_interrupted_pass_are_on_record_for_both_stages(workspace: Workspace) -> None:
+    workspace.engine = Signalling(capacity=8, pause=0.005)
+    first, _ = workspace.both()
+    (first_ended, first_report), (ended, report) = *runs_of(workspace.out), *runs_of(workspace.labels_out)
+    assert (first_ended, ended) == (True, True)
+    assert first_report["seconds"] == round(first.seconds, 3)
+    assert report["error"]["kind"] == "InterruptedRunError"
+    assert report["asked"]["requests"] >= Signalling.left
+    assert report["seconds"] == report["seconds_asking"] > 0
+
+
+def test_what_looks_wrong_about_the_second_stage_is_told(workspace: Workspace) -> None:
+    for number in range(4, IMAGES):  # fewer images than the check waits for
+        (workspace.images / f"{number:03d}.png").unlink()
+
+    def unsure(picture: DecodedImage | None, request: Request) -> Response:
+        given = answer(picture, request)
+        return replace(given, text="maybe", first_logprobs={"maybe": -0.01}) if request.top_logprobs else given
+
+    workspace.engine = RuleEngine(answer=unsure)
+    _, second = workspace.both(max_failed_rate=1)
+    assert second is not None
+    assert "the first answers look wrong" in "".join(second.warnings)
+
+
+@pytest.fixture
+def other_pixels(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """Return a workspace whose label table is pinned to other pixels than its candidates: there is no common pass."""
+    with monkeypatch.context() as patched:
+        patched.setattr(workspaces, "MODEL", replace(workspaces.MODEL, max_pixels=65536))
+        workspace.candidates(limit=1)
+        workspace.disambiguate()
+    for file in (workspace.out, workspace.out.with_suffix(".evidence")):
+        file.unlink()
+    return workspace
+
+
+def test_a_budget_that_the_first_pass_has_used_up_starts_no_second_pass(other_pixels: Workspace) -> None:
+    other_pixels.engine = RuleEngine(capacity=4)
+    first, second = other_pixels.both(limits=Limits(requests=13))
+    assert isinstance(first.error, StoppedRunError)
+    assert second is not None
+    assert second.rows.pending
+    assert other_pixels.engine.started == 1
+
+
+class Failing(RuleEngine):
+    """Dies at its second start."""
+
+    async def start(self) -> None:
+        await super().start()
+        if self.started == 2:
+            raise EngineDiedError("the engine died", "Look into its log.")
+
+
+def test_a_second_pass_that_cannot_begin_is_an_early_end_of_the_run(other_pixels: Workspace) -> None:
+    other_pixels.engine = Failing()
+    with pytest.raises(StoppedRunError, match="the engine died"):
+        other_pixels.both()
+    assert set(other_pixels.statuses().values()) == {"ok"}
+
+
+class Replacing(RuleEngine):
+    """Copies one file onto another as soon as it is asked."""
+
+    def __init__(self, new: Path, old: Path) -> None:
+        super().__init__()
+        self._new, self._old = new, old
+
+    async def ask(
+        self, picture: DecodedImage | None, requests: Sequence[Request]
+    ) -> AsyncGenerator[tuple[Request, Response]]:
+        shutil.copy2(self._new, self._old)
+        async for each in super().ask(picture, requests):
+            yield each
+
+
+def test_candidates_that_change_while_labels_are_asked_are_labeled_by_the_next_run(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    workspace.candidates(limit=IMAGES - 1)
+    before, after = tmp_path / "before.parquet", tmp_path / "after.parquet"
+    shutil.copy2(workspace.out, before)
+    workspace.candidates()
+    shutil.copy2(workspace.out, after)
+    shutil.copy2(before, workspace.out)
+    workspace.engine = Replacing(after, workspace.out)
+    assert workspace.disambiguate().rows.total == IMAGES - 1
+    workspace.engine = RuleEngine()
+    assert workspace.disambiguate().rows.total == IMAGES
+
+
+def test_a_few_images_of_another_candidate_table_do_not_stay(workspace: Workspace, tmp_path: Path) -> None:
+    workspace.candidates()
+    workspace.disambiguate()
+    mine, labels = workspace.out, workspace.labels_out.read_bytes()
+    workspace.out = tmp_path / "other" / "c.parquet"
+    workspace.engine = RuleEngine(answer=lambda picture, request: answer(None, request))
+    workspace.candidates()
+    workspace.disambiguate(limit=2)
+    assert workspace.labels_out.read_bytes() != labels
+    workspace.out, workspace.engine = mine, RuleEngine()
+    workspace.disambiguate()
+    assert workspace.labels_out.read_bytes() == labels
+
+
+def test_what_failed_beside_a_second_pass_is_asked_by_the_next_run(workspace: Workspace) -> None:
+    def fault(image: DecodedImage | None, request: Request) -> Failure | None:
+        return Failure("engine_error", "no") if request.top_logprobs else None
+
+    workspace.candidates(limit=4)  # what is asked about these four needs a second pass
+    workspace.engine = RuleEngine(fault=fault)
+    first, second = workspace.both(max_failed_rate=1, preflight=False)
+    assert second is not None
+    assert second.stats.asked == second.stats.failed_requests == first.rows.labels
+    assert len(workspace.engine.asked) == len(set(workspace.engine.asked))
+    workspace.engine = RuleEngine()
+    workspace.both()
+    assert len(workspace.engine.asked) == first.rows.labels
+    assert set(workspace.statuses(workspace.labels_out).values()) == {"ok"}

@@ -18,6 +18,7 @@ from tagllm_cli.pipeline.label.ray.options import LOCAL, RayOptions
 from tagllm_cli.pipeline.label.ray.wire import Batch, Block, Setup
 
 CONNECT_SECONDS = 10.0
+_SHOWN = 300  # characters of what Ray says
 _INSTALL = "Install it on every machine: pip install 'tagllm[ray]'."
 # How a client of HTTP/2, and so of gRPC, begins; a server's first frame is of the same type. Ray itself would wait for
 # minutes for a port that says nothing.
@@ -137,9 +138,14 @@ def _init(ray: Any, options: RayOptions) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns about its next release
     try:
         ray.init(address=address, **given)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except getattr(ray.exceptions, "AuthenticationError", ()) as error:  # older releases have none
         raise UsageError(
-            f"no Ray cluster answers at {address}: {_last_line(error)}",
+            f"the Ray cluster at {address} wants a token: {_in_one_line(error)}",
+            "Bring ~/.ray/auth_token from a machine of the cluster.",
+        ) from error
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
+        raise UsageError(
+            f"no Ray cluster answers at {address}: {_in_one_line(error)}",
             "Start one with `ray start --head`, or let this machine do the work: --ray local.",
         ) from error
 
@@ -175,10 +181,22 @@ def _own_signal_handlers() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Send what Ray's threads print to our log: stdout is for results, stderr for our messages."""
+    """Send what Ray logs and its threads print to our log: stdout is for results, stderr for our messages."""
+    rays, handler = logging.getLogger("ray"), _ToLog()
+    rays.addHandler(handler)
+    propagates, rays.propagate = rays.propagate, False
     out, err = cast(TextIO, _Others(sys.stdout)), cast(TextIO, _Others(sys.stderr))
-    with redirect_stdout(out), redirect_stderr(err):
-        yield
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            yield
+    finally:
+        rays.removeHandler(handler)
+        rays.propagate = propagates
+
+
+class _ToLog(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        logger.log(record.levelno, "Ray: %s", record.getMessage())
 
 
 class _Others:
@@ -201,3 +219,8 @@ class _Others:
 def _last_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
+
+
+def _in_one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."

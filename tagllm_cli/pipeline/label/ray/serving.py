@@ -12,6 +12,7 @@ from tagllm_cli.records import Request
 
 # Until a worker's engine has said how much it takes.
 FIRST_REQUESTS = 128
+PATIENCE_SECONDS = 30.0  # until a worker that Ray does not start is told about
 
 
 @dataclass(slots=True)
@@ -48,7 +49,7 @@ class Engines:
 
     def __init__(self) -> None:
         self.serving: list[Serving] = []
-        self._since = 0.0
+        self._began, self._since = time.monotonic(), 0.0
 
     def ready(self) -> int | None:
         """One more engine is ready; return on how many GPUs all are, None where nobody knows."""
@@ -63,6 +64,7 @@ class Engines:
     @property
     def trouble(self) -> str | None:
         """What keeps requests from being answered."""
-        if self.serving and not any(each.node for each in self.serving):
+        is_late = time.monotonic() - self._began > PATIENCE_SECONDS
+        if is_late and self.serving and not any(each.node for each in self.serving):
             return "no worker runs yet: Ray is starting one, or has no place for it"
         return next((each.trouble for each in self.serving if each.trouble), None)
