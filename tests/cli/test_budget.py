@@ -65,6 +65,7 @@ def test_an_estimate_asks_about_a_few_images_and_says_what_is_left(
     for stage in said["stages"]:
         low, expected, high = stage["requests"]
         assert 0 < low <= expected <= high
+        assert isinstance(expected, int)
         assert stage["cost"][1] == pytest.approx(stage["prompt_tokens"][1] * 2 / 1e6, rel=0.01, abs=1e-4)
     shown = tagllm(f"{COMMANDS[command]} --estimate", server.url)  # 32 of 12 images: nothing is left
     assert shown.exit_code == 0, shown.output

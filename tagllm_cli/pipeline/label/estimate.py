@@ -51,9 +51,9 @@ class StageEstimate:
         rounded = {
             name: None if value is None else [round(each, digits) for each in value]
             for name, value, digits in (
-                ("requests", self.requests, 0),
-                ("prompt_tokens", self.prompt_tokens, 0),
-                ("output_tokens", self.output_tokens, 0),
+                ("requests", self.requests, None),
+                ("prompt_tokens", self.prompt_tokens, None),
+                ("output_tokens", self.output_tokens, None),
                 ("hours", self.hours, 4),
                 ("cost", self.money, 4),
             )
