@@ -202,9 +202,17 @@ def _sentence(model: type[BaseModel], content: object, error: Any) -> str:
         message = f"{key} {message}" if message.startswith(("is ", "has ")) else message
     else:
         reason = error["msg"].lower()
-        message = f"{key} {_KINDS.get(kind, f'is not usable: {reason}')}"
+        message = f"{key} {_KINDS.get(kind, f'is not usable: {reason}')}{_bound(error.get('ctx', {}))}"
     place = _place(content, path if key == "it" else path[:-1])
     return f"{place}: {message}" if place else message
+
+
+_BOUNDS = {"gt": "above", "ge": "at least", "le": "at most"}
+
+
+def _bound(context: Mapping[str, Any]) -> str:
+    """Return the bound that a number is beyond: " (at most 1)"."""
+    return next((f" ({words} {context[name]:g})" for name, words in _BOUNDS.items() if name in context), "")
 
 
 _KINDS = {

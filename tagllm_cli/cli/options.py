@@ -415,7 +415,9 @@ LabelsOut = Annotated[
 ]
 CandidateThreshold = Annotated[
     float,
-    _output("--candidate-threshold", metavar="P", min=0, max=1, help="As --threshold of `tagllm candidates`."),
+    _output(
+        "--candidate-threshold", metavar="P", min=0, max=1, help="--strategy binary: a probability above it proposes."
+    ),
 ]
 GateTruth = Annotated[
     Path | None,

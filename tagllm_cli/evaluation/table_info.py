@@ -219,7 +219,7 @@ def report_table(path: Path) -> TableReport:
             warning = f"there is no evidence beside {path}: what runs asked and cost is not known"
         return TableReport(path, table.info, count_table(table), evidence, warning)
     if evidence is None or "plan" not in evidence.meta:
-        raise _not_yet(path) or TableError(f"there is no table at {path}", "Write it first, with `tagllm candidates`.")
+        raise _not_yet(path) or TableError(f"there is no table at {path}", "Write it first, with `tagllm run`.")
     with damage_as_table_error(evidence.path):
         plan = evidence.meta["plan"]
         source = SourceInfo(**(evidence.meta.get("source") or {"kind": "folder", "uri": ""}))

@@ -65,6 +65,7 @@ def test_an_estimate_asks_about_a_few_images_and_says_what_is_left(
     for stage in said["stages"]:
         low, expected, high = stage["requests"]
         assert 0 < low <= expected <= high
+        assert isinstance(expected, int)
         assert stage["cost"][1] == pytest.approx(stage["prompt_tokens"][1] * 2 / 1e6, rel=0.01, abs=1e-4)
     shown = tagllm(f"{COMMANDS[command]} --estimate", server.url)  # 32 of 12 images: nothing is left
     assert shown.exit_code == 0, shown.output
@@ -79,10 +80,13 @@ def test_money_is_a_limit_once_there_is_a_price(folder: Path, server: FaultyProx
     assert tagllm(f"{COMMANDS['candidates']} --max-cost 5 --price-in 0.2", server.url).exit_code == 0
 
 
-def test_a_limit_of_nothing_asks_nothing(folder: Path, server: FaultyProxy) -> None:
+@pytest.mark.parametrize("limit", ["--max-requests 0", "--max-seconds 0", "--max-cost 0 --price-in 1"])
+def test_a_limit_of_nothing_asks_nothing(folder: Path, server: FaultyProxy, limit: str) -> None:
     before = len(server.questions)
-    assert tagllm(f"{COMMANDS['run']} --max-requests 0", server.url).exit_code == 3
-    assert len(server.questions) == before
+    result = tagllm(f"{COMMANDS['run']} {limit}", server.url)
+    assert (result.exit_code, len(server.questions)) == (3, before)
+    assert result.stdout.count("nothing was asked") == 2
+    assert "on record" not in result.stdout
 
 
 @pytest.mark.parametrize("option", ["--limit 3", "--sample 3", "--offline", "--dry-run"])

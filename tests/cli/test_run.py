@@ -317,6 +317,7 @@ def test_what_is_refused_leaves_no_trace(desk: Desk) -> None:
         f"run images {METHOD} --out new/l.parquet --export csv=a.csv --export csv=./a.csv": "would overwrite a.csv",
         f"run images {METHOD} --out new/l.parquet --truth truth.csv --export csv=truth.csv": "overwrite truth.csv",
         f"run images {METHOD} --out out.parquet": "out.run.json is no report of a run",
+        f"run images {METHOD} --out new/l.csv": "new/l.csv is to be a table, and tables are Parquet files",
         f"run images {METHOD} --out notes.txt": "notes.txt is not a Parquet file",
         f"run images {METHOD} --out images": "images is a folder",
         f"run images truth.csv {METHOD} --out new/l.parquet": "Got unexpected extra argument",

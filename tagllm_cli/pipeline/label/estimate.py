@@ -51,9 +51,9 @@ class StageEstimate:
         rounded = {
             name: None if value is None else [round(each, digits) for each in value]
             for name, value, digits in (
-                ("requests", self.requests, 0),
-                ("prompt_tokens", self.prompt_tokens, 0),
-                ("output_tokens", self.output_tokens, 0),
+                ("requests", self.requests, None),
+                ("prompt_tokens", self.prompt_tokens, None),
+                ("output_tokens", self.output_tokens, None),
                 ("hours", self.hours, 4),
                 ("cost", self.money, 4),
             )
@@ -84,7 +84,8 @@ class Estimate:
         asked = f"{self.asked:,} images were asked about, drawn at random; their answers are kept."
         lines = [f"{asked} What is left:" if self.stages else f"{asked} That is too early for an estimate."]
         for stage in self.stages:
-            lines.append(f"{stage.command}: {stage.images:,} images, {_shown(stage.requests)} requests")
+            name = "candidates" if stage.command == "candidates" else "labels"
+            lines.append(f"{name}: {stage.images:,} images, {_shown(stage.requests)} requests")
             tokens = f"  {_shown(stage.prompt_tokens)} prompt tokens, {_shown(stage.output_tokens)} output tokens"
             hours = ["  hours unknown: nothing was asked"] if stage.hours is None else [f"  {_time(stage.hours)}"]
             money = [] if stage.money is None else [f"  cost {_shown(stage.money)}"]

@@ -16,6 +16,9 @@ from tagllm_cli.store.evidence import Evidence
 from tagllm_cli.store.table import open_table
 from tagllm_cli.store.write_ahead_log import loses_commits
 
+# What --out may not be named like, unless a table is there already.
+_OTHER_FORMATS = (".csv", ".tsv", ".json", ".jsonl")
+
 
 def evidence_path(job: Job, options: RunOptions) -> Path | None:
     """Return the evidence file of a run, None where a dry run needs none. Raises OfflineError where one is missing."""
@@ -33,6 +36,11 @@ def evidence_path(job: Job, options: RunOptions) -> Path | None:
 def check_out(job: Job) -> None:
     """Raise TableError where the job would replace anything but our own table of the same stage."""
     check_writable_path(job.out, TableError)
+    if not job.out.exists() and job.out.suffix.lower() in _OTHER_FORMATS:
+        raise TableError(
+            f"{job.out} is to be a table, and tables are Parquet files",
+            f"Give --out {job.out.with_suffix('.parquet')}; `tagllm export` writes other formats.",
+        )
     if job.out.exists():
         stage = open_table(job.out).info.stage
         if stage != job.plan_options.stage:

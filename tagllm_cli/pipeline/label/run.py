@@ -268,6 +268,8 @@ class JobRun:
         if not images and not unread:
             return RunStats(), Usage()
         check_free_space(job.evidence.absolute().parent)
+        if options.ray is not None:  # which takes a while
+            self._reporter.note(f"connecting to Ray ({options.ray.address})")
         cluster = None if options.ray is None else Cluster(options.ray)
         evidence.start_run(job.command, tagllm_cli.__version__)
         run = StageRun(self._stage, evidence, self._keys)

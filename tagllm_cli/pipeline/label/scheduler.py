@@ -119,12 +119,12 @@ class Scheduler:
     async def _watch(self) -> None:
         """Tell again and again what keeps the engine from answering, and look at the budget."""
         while True:
-            await asyncio.sleep(TROUBLE_SECONDS)
-            self._progress.trouble(self._worker.engine.trouble)
             if self._left_at and time.monotonic() - self._left_at > LEAVE_SECONDS:
                 self._worker.fail(self._budget.error(was_ready=bool(self.stats.engine)))
             elif not self._budget.look(self.usage, self.stats.gpus):
                 self._leave()
+            await asyncio.sleep(TROUBLE_SECONDS)
+            self._progress.trouble(self._worker.engine.trouble)
 
     def _leave(self) -> None:
         self._left_at = self._left_at or time.monotonic()

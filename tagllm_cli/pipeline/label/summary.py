@@ -141,7 +141,8 @@ class Summary:
             if stats.interrupted:
                 return "interrupted before the first answer"
             opened = f"; {stats.opened:,} images opened, {stats.failed_images:,} failed" if stats.opened else ""
-            return f"nothing to ask: every answer was on record{opened} ({self.seconds:.1f} s)"
+            why = "nothing was asked" if self.rows.pending else "nothing to ask: every answer was on record"
+            return f"{why}{opened} ({self.seconds:.1f} s)"
         cached = self.usage.cached_tokens / max(1, self.usage.prompt_tokens)
         failed = f", {stats.failed_requests:,} failed" if stats.failed_requests else ""
         tokens = f"{self.usage.prompt_tokens:,} prompt tokens ({cached:.0%} from the cache)"

@@ -34,7 +34,7 @@ from tagllm_cli.sources.kinds import KIND_NAMES
 from tagllm_cli.vocabulary.load import builtin_vocabularies
 
 ENDINGS = (".yaml", ".yml")  # of pipeline files; no source has them
-_HINT = "Keys are spelled as the options that `tagllm run --help` lists."
+_HINT = "Keys and values are those of the options that `tagllm run --help` lists."
 # Not `max_num_batched_tokens`.
 _SECRET = re.compile(r"(?i)(^|_)(api_?keys?|key|token|secrets?|passwords?|passwd)$")
 _DECIDED_ANEW = frozenset(

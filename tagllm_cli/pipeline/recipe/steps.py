@@ -21,7 +21,7 @@ from tagllm_cli.export.registry import FORMATS, export_table
 from tagllm_cli.pipeline.recipe.report import output_state
 from tagllm_cli.store.atomic import check_writable_path, file_state
 
-_FIGURES = ("op", "or", "of1", "cp", "cr", "cf1", "map")
+_FIGURES = ("OP", "OR", "OF1", "CP", "CR", "CF1", "mAP")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,8 @@ def check_gates(table: Path, step: GateStep, last: Mapping[str, Any] | None) -> 
 
 
 def _gates_line(value: Mapping[str, Any], how: str = "") -> str:
-    figures = ", ".join(f"{name.upper()} {value[name]:.4f}" for name in _FIGURES if value.get(name) is not None)
+    found = ((name, value.get(name.lower())) for name in _FIGURES)
+    figures = ", ".join(f"{name} {figure:.4f}" for name, figure in found if figure is not None)
     verdict = "" if not value["gates"] else "; gates missed" if value["missed_gates"] else "; all gates passed"
     return f"{value['truth']['path']}: {figures}{f' ({how})' if how else ''}{verdict}"
 

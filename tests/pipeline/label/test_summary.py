@@ -45,11 +45,16 @@ def counts() -> RowCounts:
 CHANGES = SourceChanges(total=4, new=1, changed=0, gone=0, known=3)
 
 
-def summary(stats: RunStats, usage: Usage = Usage(), error: InterruptedRunError | None = None) -> Summary:  # noqa: B008 (frozen)
+def summary(
+    stats: RunStats,
+    usage: Usage = Usage(),  # noqa: B008 (frozen)
+    error: InterruptedRunError | None = None,
+    rows: RowCounts | None = None,
+) -> Summary:
     return Summary(
         "candidates",
         Path("c.parquet"),
-        counts(),
+        rows or counts(),
         stats,
         usage,
         CHANGES,
@@ -75,9 +80,11 @@ def test_four_lines_for_people() -> None:
 
 
 def test_a_run_without_requests_says_why() -> None:
-    assert summary(RunStats()).lines()[2] == "nothing to ask: every answer was on record (1.2 s)"
-    looked = summary(RunStats(images=5, opened=5, failed_images=2)).lines()[2]
+    done = RowCounts(ok=4)
+    assert summary(RunStats(), rows=done).lines()[2] == "nothing to ask: every answer was on record (1.2 s)"
+    looked = summary(RunStats(images=5, opened=5, failed_images=2), rows=done).lines()[2]
     assert looked == "nothing to ask: every answer was on record; 5 images opened, 2 failed (1.2 s)"
+    assert summary(RunStats()).lines()[2] == "nothing was asked (1.2 s)"  # an image is pending: a limit, say
     assert summary(RunStats(interrupted=True)).lines()[2] == "interrupted before the first answer"
 
 

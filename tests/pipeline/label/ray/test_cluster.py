@@ -268,6 +268,7 @@ def test_the_command_prints_one_object_and_asks_nothing_when_it_is_done(
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["asked"]["requests"] == asked
         assert "Traceback" not in done.stderr
+        assert ("connecting to Ray" in done.stderr) == (asked > 0)
     assert workspace.out.read_bytes() == undisturbed.out.read_bytes()
 
 
