@@ -116,7 +116,7 @@ class Labeling:
 
 def cpu_seconds() -> float:
     """Return the processor time so far of this process and of those that it started and that run."""
-    import psutil  # type: ignore[import-untyped]  # vLLM brings it
+    import psutil  # vLLM brings it
 
     own = psutil.Process()
     times = [each.cpu_times() for each in (own, *own.children(recursive=True))]
