@@ -114,7 +114,8 @@ def missing_requests(item: Item, requests: Sequence[Request], evidence: Evidence
 
 def have_failed(item: Item, missing: Sequence[Request], evidence: Evidence, keys: RequestKeys) -> bool:
     """Return whether all that an image lacks has been asked by this run, in the pass of another stage, and failed."""
-    return bool(item.info and item.info.fingerprint) and evidence.have_failed(keys.keys(missing, item.info.fingerprint))
+    fingerprint = item.info.fingerprint if item.info is not None else b""
+    return bool(fingerprint) and evidence.have_failed(keys.keys(missing, fingerprint))
 
 
 def count_pending(
