@@ -179,6 +179,10 @@ class Evidence:
         """Record that all images of a shard that was read are known now; forget those that are gone from it."""
         self._revised |= listing.finish_shard(self._file, shard)
 
+    def record_verified(self) -> None:
+        """Record the shards whose listed images are all verified by now; see `listing.record_verified`."""
+        listing.record_verified(self._file)
+
     # -- images ---------------------------------------------------------------------------------------------------
 
     def shards(self, *, listed_only: bool = False) -> list[tuple[Shard, bool]]:

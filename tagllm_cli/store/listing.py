@@ -190,10 +190,23 @@ def finish_shard(file: SQLiteFile, shard: Shard) -> bool:
     has_gone = bool(file.query(f"SELECT EXISTS (SELECT 1 FROM {gone})", (shard.name,))[0][0])
     if has_gone:
         file.query(f"DELETE FROM {gone}", (shard.name,))
-    if shard.version:
+    unverified = "image i CROSS JOIN listed l USING (id) WHERE i.shard = ? AND l.unverified"  # this order: one shard's
+    if shard.version and not file.query(f"SELECT EXISTS (SELECT 1 FROM {unverified})", (shard.name,))[0][0]:
         file.query(insert("shard", "REPLACE"), (shard.name, shard.version))
     add_shard(file, shard, KNOWN)
     return has_gone
+
+
+def record_verified(file: SQLiteFile) -> None:
+    """Record the shards of which all images are on record in the listed version.
+
+    A shard whose images are still to be verified stays out: the next run, which would not list it again, would take
+    them for unchanged. So does one that could not be read to its end.
+    """
+    whole = f"""listed_shard WHERE state != '{UNREAD}' AND version != '' AND name NOT IN (SELECT name FROM shard)
+        AND name NOT IN (SELECT id FROM listed) AND name NOT IN (SELECT shard FROM listed WHERE unverified)"""
+    if count_of(file, whole):
+        file.query(insert_from("shard", {"name": "name", "version": "version"}, whole))
 
 
 def count_of(file: SQLiteFile, what: str) -> int:
@@ -237,11 +250,9 @@ class _Merger:
             self._file.query(f"DELETE FROM {lost}")
 
     def record_shards(self) -> None:
-        """Record the listed shards, and forget those that are gone. One that could not be read to its end stays out."""
-        file, listed = self._file, f"listed_shard WHERE state = '{LISTED}'"
+        """Record the listed shards as far as their images are verified, and forget those that are gone."""
+        file = self._file
         lost = f"shard WHERE name NOT IN ({_KNOWN_SHARDS})"
         if count_of(file, lost):
             file.query(f"DELETE FROM {lost}")
-        whole = f"{listed} AND version != '' AND name NOT IN (SELECT id FROM listed)"
-        if count_of(file, whole):
-            file.query(insert_from("shard", {"name": "name", "version": "version"}, whole))
+        record_verified(file)

@@ -155,6 +155,8 @@ class JobRun:
         if options.asks:
             asked, asked_usage = self._ask()
             stats, usage = stats.plus(asked), usage.add(asked_usage)
+            if options.complete and asked.images:
+                evidence.record_verified()
             if listing.unread:  # what is in these shards is known only now
                 evidence.set_meta("unread", listing.unread - stats.shards, revises=False)
                 self._look_again(stats)

@@ -383,3 +383,30 @@ def test_a_second_pass_alone_asks_once_what_fails(workspace: Workspace) -> None:
     assert second is not None
     assert second.stats.failed_requests
     assert second.stats.asked == len(workspace.engine.asked) == len(set(workspace.engine.asked))
+
+
+@pytest.mark.parametrize("place", ["tar", "parquet", "tar on S3"])
+def test_shards_that_changed_before_an_early_end_are_read_to_their_end_by_the_next_run(
+    tmp_path: Path, place: str
+) -> None:
+    one, two = Workspace(tmp_path / "one", 8), Workspace(tmp_path / "two")
+    one.source = packed(one.images, place, tmp_path / "packed")
+    one.both()
+    for number in range(8):
+        one.paint(number + 50, f"{number:03d}.png")
+    shutil.rmtree(tmp_path / "packed", ignore_errors=True)
+    one.source = two.source = packed(one.images, place, tmp_path / "packed")
+    one.engine = RuleEngine(capacity=4)
+    first, _ = one.both(limits=Limits(requests=8))
+    assert isinstance(first.error, StoppedRunError)
+    one.engine = RuleEngine()
+    one.both()
+    two.vocabulary = one.vocabulary
+    two.candidates()
+    assert {name: row.fingerprint for name, row in one.rows().items()} == {
+        name: row.fingerprint for name, row in two.rows().items()
+    }
+    assert one.statuses(one.labels_out) == two.statuses()
+    first, _ = one.both()
+    assert first.listing.is_nothing  # all shards are known again
+    assert first.listing.total == 8
