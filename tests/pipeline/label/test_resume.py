@@ -86,25 +86,34 @@ def test_the_undisturbed_run_labels_every_image(world: World) -> None:
     assert world.answers > world.candidate_answers
 
 
+def moments_met(world: World, left: Sequence[int], files: Sequence[set[str]]) -> dict[str, bool]:
+    """Tell at which moments of both stages some were killed: by the answers and the files that they left."""
+    asking = [answers for answers in left if 0 < answers < world.candidate_answers]
+    return {
+        "before there was a file": any(not names for names in files),
+        "while candidates were asked for": bool(asking),
+        "between two answers about one image": any(answers % EACH for answers in asking),
+        "while a table was written": any(name.startswith(".tagllm-") for names in files for name in names),
+        "in the second stage": any(world.candidate_answers < answers < world.answers for answers in left),
+    }
+
+
 def test_killed_at_many_moments_and_run_again_the_tables_are_the_same(world: World, tmp_path: Path) -> None:
     rng = Random(3)
     outs: list[Path] = []
+    left: list[int] = []
+    files: list[set[str]] = []
     died = 0
-    while died < KILLS and len(outs) < 3 * KILLS:  # again for those that were done before their moment came
-        more = [tmp_path / f"{len(outs) + number}" for number in range(KILLS - died)]
+    # Again for those that were done before their moment came, and until every kind of moment was met.
+    while (died < KILLS or not all(moments_met(world, left, files).values())) and len(outs) < 5 * KILLS:
+        more = [tmp_path / f"{len(outs) + number}" for number in range(max(KILLS - died, TOGETHER))]
         moments = [world.seconds * (number + rng.random()) / len(more) for number in range(len(more))]
         died += run(world.root, more, moments).count(-signal.SIGKILL)
         outs += more
-    assert died == KILLS
-    left = [answers_on_record(out, tmp_path / f"{out.name}-copy") for out in outs]
-    files = [{path.name for path in out.iterdir()} if out.exists() else set() for out in outs]
+        left += [answers_on_record(out, tmp_path / f"{out.name}-copy") for out in more]
+        files += [{path.name for path in out.iterdir()} if out.exists() else set() for out in more]
+    assert died >= KILLS
+    assert [moment for moment, was_met in moments_met(world, left, files).items() if not was_met] == []
 
     assert run(world.root, outs, [None] * len(outs)) == [0] * len(outs)
     assert [out.name for out in outs if tables(out) != world.tables] == []
-    # The moments were spread over the whole life of both stages.
-    assert any(not names for names in files), "before there was a file"
-    asking = [answers for answers in left if 0 < answers < world.candidate_answers]
-    assert asking, "while candidates were asked for"
-    assert any(answers % EACH for answers in asking), "between two answers about one image"
-    assert any(name.startswith(".tagllm-") for names in files for name in names), "while a table was written"
-    assert any(world.candidate_answers < answers < world.answers for answers in left), "in the second stage"
