@@ -1,4 +1,4 @@
-"""Room for what vLLM's vision encoder made of the images in flight.
+"""How many outputs of its vision encoder vLLM keeps: those of the images in flight.
 
 vLLM keeps as many image tokens as a step takes: a few images. A request needs those of its image even where its prefix
 is cached, since the last block of the prefix is seldom full; an image that was dropped is looked at again. Between an

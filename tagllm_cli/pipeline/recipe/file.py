@@ -311,5 +311,5 @@ def _located(found: _Pipeline, path: Path) -> Recipe:
 
 
 def _is_folder(model: str, located: str) -> bool:
-    """Tell whether a model is a folder, and not a name of the hub: it says so, or there is one."""
+    """Tell whether a model is a folder, and not a name of the hub: by its form as a path, or because there is one."""
     return model.startswith((".", "/")) or os.path.isdir(located)

@@ -110,7 +110,7 @@ class Blocks:
             await self._changed.wait()
 
     def look_again(self) -> None:
-        """A worker has more room."""
+        """A worker can take another block."""
         self._changed.set()
 
     def ended(self, piece: Piece) -> None:
@@ -131,7 +131,7 @@ class Blocks:
 
         `blames`: one of the images may be the reason. Raises SourceError where workers die of reading a shard.
         """
-        hopeless = []
+        given_up = []
         for piece in pieces:
             self._in_flight -= 1
             if piece.is_unread:
@@ -141,11 +141,11 @@ class Blocks:
                 known = [piece]
             for each in known:
                 if blames:
-                    hopeless += self._try_again(each)
+                    given_up += self._try_again(each)
                 else:
                     self._again.append(each)
         self._changed.set()
-        return hopeless
+        return given_up
 
     def _once_more(self, piece: Piece, blames: bool) -> Piece:
         """Return the unread shard without what was found of it: those images are known now."""
@@ -158,19 +158,19 @@ class Blocks:
         return Piece({}, piece.read, done=done, deaths=deaths, lists_only=deaths >= MOST_DEATHS)
 
     def _try_again(self, piece: Piece) -> list[PendingImage]:
-        hopeless = []
+        given_up = []
         together: list[PendingImage] = []
         for id_, image in piece.images.items():
             self._deaths[id_] += 1
             if self._deaths[id_] >= MOST_DEATHS and piece.is_alone:
-                hopeless.append(image)
+                given_up.append(image)
             elif self._deaths[id_] >= MOST_DEATHS - 1:
                 self._suspects.append(replace(_piece([image], piece.read), is_alone=True))
             else:
                 together.append(image)
         if together:
             self._again.append(_piece(together, piece.read))
-        return hopeless
+        return given_up
 
     async def _fresh(self) -> Piece | None:
         """Return the next piece of the work, None where there is none."""

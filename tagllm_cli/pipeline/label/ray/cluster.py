@@ -94,7 +94,7 @@ class RemoteWorker:
             raise WorkerDied(_last_line(error)) from error
 
     def take(self, block: Block) -> None:
-        """Give it a block. If it is dead, `batches` says so."""
+        """Give it a block. Where it is dead, `batches` raises WorkerDied."""
         self._actor.take.remote(block)
 
     def leave(self) -> None:

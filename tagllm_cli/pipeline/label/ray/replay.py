@@ -114,7 +114,7 @@ class Replay:
             return
         piece.images[event.image.id] = image
         if not piece.lists_only:
-            await self._host.may_ask(0, image.missing)  # it says so itself where the budget is used up
+            await self._host.may_ask(0, image.missing)  # ends the run where the budget is used up
 
     def _opened(self, piece: Piece, event: Opened) -> None:
         image = piece.images.get(event.id)
