@@ -11,7 +11,7 @@ from tagllm_cli.errors import TagllmError
 
 if TYPE_CHECKING:
     from tagllm_cli.cli.console import Console
-    from tagllm_cli.cli.option_groups import BudgetGroup
+    from tagllm_cli.cli.run_groups import BudgetGroup
     from tagllm_cli.pipeline.label.job import Job, RunOptions
 
 

@@ -117,6 +117,51 @@ class Engine(Protocol):
         ...
 
 
+class ForwardingEngine:
+    """An engine that leaves everything to another one; a subclass changes what it has to."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def version(self) -> str:
+        """The version of the other engine."""
+        return self._engine.version
+
+    @property
+    def capacity(self) -> int:
+        """The capacity of the other engine."""
+        return self._engine.capacity
+
+    @property
+    def gpus(self) -> int | None:
+        """The GPUs of the other engine."""
+        return self._engine.gpus
+
+    @property
+    def trouble(self) -> str | None:
+        """The trouble of the other engine."""
+        return self._engine.trouble
+
+    async def start(self) -> None:
+        """Start the other engine."""
+        await self._engine.start()
+
+    def ask(
+        self, decoded_image: DecodedImage | None, requests: Sequence[Request]
+    ) -> AsyncGenerator[tuple[Request, Response]]:
+        """Return what the other engine yields."""
+        return self._engine.ask(decoded_image, requests)
+
+    def usage(self) -> Usage:
+        """Return the counters of the other engine."""
+        return self._engine.usage()
+
+    async def close(self) -> None:
+        """Close the other engine."""
+        await self._engine.close()
+
+
 def template_kwargs(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the variables for a chat template: reasoning is off unless `given` says otherwise."""
     return {**_CHAT_TEMPLATE_KWARGS, **given}

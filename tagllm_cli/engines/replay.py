@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO
 
-from tagllm_cli.engines.base import Engine, Usage, check_decoded_image, check_response
+from tagllm_cli.engines.base import Engine, ForwardingEngine, Usage, check_decoded_image, check_response
 from tagllm_cli.engines.identity import ModelIdentity, served_identity
 from tagllm_cli.engines.options import ModelOptions
 from tagllm_cli.errors import UsageError
@@ -107,7 +107,7 @@ class ReplayEngine:
         """Nothing to release."""
 
 
-class RecordingEngine:
+class RecordingEngine(ForwardingEngine):
     """Engine that passes another one's responses on and appends them to a recording; failures are not recorded.
 
     Args:
@@ -116,29 +116,9 @@ class RecordingEngine:
     """
 
     def __init__(self, engine: Engine, path: Path) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._path = path
         self._file: TextIO | None = None
-
-    @property
-    def version(self) -> str:
-        """The version of the other engine."""
-        return self._engine.version
-
-    @property
-    def capacity(self) -> int:
-        """The capacity of the other engine."""
-        return self._engine.capacity
-
-    @property
-    def gpus(self) -> int | None:
-        """The GPUs of the other engine."""
-        return self._engine.gpus
-
-    @property
-    def trouble(self) -> str | None:
-        """The trouble of the other engine."""
-        return self._engine.trouble
 
     async def start(self) -> None:
         """Open the recording and start the other engine. Raises UsageError where the file cannot be written."""
@@ -147,7 +127,7 @@ class RecordingEngine:
             self._file = self._path.open("a", encoding="utf-8")
         except OSError as error:
             raise UsageError(f"{self._path} cannot be written: {error.strerror}", "Choose another --record.") from None
-        await self._engine.start()
+        await super().start()
 
     async def ask(
         self, decoded_image: DecodedImage | None, requests: Sequence[Request]
@@ -165,13 +145,9 @@ class RecordingEngine:
                     self._file.flush()
                 yield request, response
 
-    def usage(self) -> Usage:
-        """Return the counters of the other engine."""
-        return self._engine.usage()
-
     async def close(self) -> None:
         """Close the recording and the other engine."""
         if self._file is not None:
             self._file.close()
             self._file = None
-        await self._engine.close()
+        await super().close()

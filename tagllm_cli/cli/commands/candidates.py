@@ -7,15 +7,12 @@ from typing import Annotated
 import typer
 
 from tagllm_cli.cli.option_groups import (
-    BudgetGroup,
     ColumnGroup,
     EngineGroup,
     MethodGroup,
     ModelGroup,
     OutputGroup,
-    RayGroup,
     RecordingGroup,
-    RunGroup,
     SourceGroup,
 )
 from tagllm_cli.cli.options import (
@@ -28,6 +25,7 @@ from tagllm_cli.cli.options import (
     TableOut,
     Vocab,
 )
+from tagllm_cli.cli.run_groups import BudgetGroup, RayGroup, RunGroup
 
 
 def candidates(

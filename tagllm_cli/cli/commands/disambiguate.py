@@ -8,15 +8,13 @@ from typing import Annotated
 import typer
 
 from tagllm_cli.cli.option_groups import (
-    BudgetGroup,
     EngineGroup,
     ModelGroup,
     OutputGroup,
-    RayGroup,
     RecordingGroup,
-    RunGroup,
 )
 from tagllm_cli.cli.options import Concepts, Config, MaxPixels, MinMass, Prompts, Root, TableOut, Threshold
+from tagllm_cli.cli.run_groups import BudgetGroup, RayGroup, RunGroup
 
 
 def disambiguate(

@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tagllm_cli.cli.option_groups import (
-    BudgetGroup,
     ColumnGroup,
     EngineGroup,
     MethodGroup,
     ModelGroup,
     OutputGroup,
-    RayGroup,
     RecordingGroup,
-    RunGroup,
     SourceGroup,
 )
 from tagllm_cli.cli.options import (
@@ -38,6 +35,7 @@ from tagllm_cli.cli.options import (
     Threshold,
     Vocab,
 )
+from tagllm_cli.cli.run_groups import BudgetGroup, RayGroup, RunGroup
 from tagllm_cli.errors import UsageError
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ are what the two commands make, and either command can go on from there.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 import tagllm_cli
-from tagllm_cli.engines.base import Engine, Usage
+from tagllm_cli.engines.base import Engine, ForwardingEngine
 from tagllm_cli.errors import InterruptedRunError, StoppedRunError, TagllmError
 from tagllm_cli.labeling.plan import Plan
 from tagllm_cli.pipeline.label.budget import Budget
@@ -26,7 +26,6 @@ from tagllm_cli.pipeline.label.run import JobRun, Session, run_job
 from tagllm_cli.pipeline.label.scheduler import StageRun
 from tagllm_cli.pipeline.label.summary import DryRun, RowCounts, Summary
 from tagllm_cli.pipeline.progress import Reporter
-from tagllm_cli.records import DecodedImage, Request, Response
 from tagllm_cli.store.evidence import Evidence
 
 
@@ -123,45 +122,19 @@ class _OnePass(Session):
         self._runner.run(asking)
 
 
-class _KeptEngine:
+class _KeptEngine(ForwardingEngine):
     """An engine that is started once and stays ready between passes, until `end`."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._is_started = False
-
-    @property
-    def version(self) -> str:
-        return self._engine.version
-
-    @property
-    def capacity(self) -> int:
-        return self._engine.capacity
-
-    @property
-    def gpus(self) -> int | None:
-        return self._engine.gpus
-
-    @property
-    def trouble(self) -> str | None:
-        return self._engine.trouble
+    _is_started = False
 
     async def start(self) -> None:
         if not self._is_started:
-            await self._engine.start()
+            await super().start()
             self._is_started = True
-
-    def ask(
-        self, decoded_image: DecodedImage | None, requests: Sequence[Request]
-    ) -> AsyncGenerator[tuple[Request, Response]]:
-        return self._engine.ask(decoded_image, requests)
-
-    def usage(self) -> Usage:
-        return self._engine.usage()
 
     async def close(self) -> None:
         """Nothing: another pass may come."""
 
     async def end(self) -> None:
         """Close the engine."""
-        await self._engine.close()
+        await super().close()

@@ -66,11 +66,17 @@ class Recorder:
 
     def _commit_soon(self) -> None:
         if self._uncommitted_responses >= COMMIT_RESPONSES or self._uncommitted_images >= COMMIT_IMAGES:
-            self._commit()
+            self.commit_now()
         elif self._timer is None and self.has_recorded:
-            self._timer = asyncio.get_running_loop().call_later(COMMIT_SECONDS, self._commit)
+            self._timer = asyncio.get_running_loop().call_later(COMMIT_SECONDS, self.commit_now)
 
-    def _commit(self) -> None:
+    @property
+    def uncommitted_responses(self) -> int:
+        """How many responses a killed process would lose."""
+        return self._uncommitted_responses
+
+    def commit_now(self) -> None:
+        """Commit; `failed` is called with an error."""
         try:
             self.commit()
         except TagllmError as error:

@@ -25,7 +25,7 @@ from tagllm_cli.pipeline.label.pending import PendingImage, RequestKeys
 from tagllm_cli.pipeline.label.ray.cluster import Cluster
 from tagllm_cli.pipeline.label.ray.pool import RayWorkers
 from tagllm_cli.pipeline.label.reads import ReadImage, Reads, ShardRead
-from tagllm_cli.pipeline.label.recorder import Recorder
+from tagllm_cli.pipeline.label.recorder import COMMIT_RESPONSES, Recorder
 from tagllm_cli.pipeline.label.sanity_check import SanityCheck
 from tagllm_cli.pipeline.label.stats import RunStats
 from tagllm_cli.pipeline.label.storage_watch import StorageWatch
@@ -206,6 +206,9 @@ class Scheduler:
         run, failure = self._stages[step], response.failure
         (key,) = run.keys.keys([request], fingerprint)
         self._recorders[step].response(key, response)
+        if sum(each.uncommitted_responses for each in self._recorders) >= COMMIT_RESPONSES:
+            for each in self._recorders:  # both stages' together: no more is lost than in one
+                each.commit_now()
         run.stats.asked += 1
         run.usage = run.usage.plus(response)
         self._breaker.add(fingerprint, failure)
