@@ -51,7 +51,10 @@ def say(what: str, found: str, goal: str, reached: bool) -> None:
 
 
 def speed(chosen: argparse.Namespace) -> None:
-    """(1) images/s of `candidates` over those of `LLM.generate` on the same requests; (2) prompt tokens computed."""
+    """(1) images/s of `candidates` over those of `LLM.generate` on the same requests; (2) prompt tokens computed.
+
+    `LLM.generate` gets the faster of its two ways: its engine in a process of its own, or in this one.
+    """
     from tests.demo.dataset import generate
     from tests.demo.scenes import Dials
 
@@ -59,20 +62,26 @@ def speed(chosen: argparse.Namespace) -> None:
     if not (pictures / "truth.json").exists():
         generate(pictures, chosen.images, FIRST_SEED, Dials(), os.cpu_count() or 1)
     ratios, tokens = [], {}
+    ways = {way: _child("raw", str(pictures / "images"), way) for way in ("0", "1")}
+    fastest = min(ways, key=lambda way: ways[way]["seconds"])
     for _ in range(chosen.rounds):
-        raw = _child("raw", str(pictures / "images"))
+        raw = _child("raw", str(pictures / "images"), fastest)
         ours = _candidates(pictures / "images", chosen.out / "speed.parquet", "--model", str(MODEL))
         ratios.append((ours["asked"]["images"] / ours["seconds_asking"]) / (raw["images"] / raw["seconds"]))
         tokens = {**ours["tokens"], **raw, "asked": ours["asked"]["requests"]}
     ratio = statistics.median(ratios)
-    say(f"(1) candidates / LLM.generate, images/s (median of {len(ratios)})", f"{ratio:.3f}", ">= 0.9", ratio >= 0.9)
+    say(f"(1) candidates / LLM.generate, images/s (median of {len(ratios)})", f"{ratio:.3f}", ">= 0.95", ratio >= 0.95)
     least = tokens["prompt"] - (tokens["asked"] - tokens["images"]) * tokens["prefix"]
     share = (tokens["prompt"] - tokens["cached"]) / least
     say("(2) prompt tokens computed / each image's prefix once and the texts", f"{share:.3f}", "<= 1.05", share <= 1.05)
 
 
-def raw(folder: str) -> dict[str, Any]:
-    """Time `LLM.generate` over a folder's requests, prepared in memory; also tell how long the shared prefix is."""
+def raw(folder: str, own_process: str) -> dict[str, Any]:
+    """Time `LLM.generate` over a folder's requests, prepared in memory; also tell how long the shared prefix is.
+
+    `own_process` is `1` for an engine core in a process of its own, else `0`.
+    """
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = own_process
     from tagllm_cli.engines.local.cpu import cpu_defaults
     from tagllm_cli.labeling.candidates import Candidates
     from tagllm_cli.labeling.plan import DEFAULT_MAX_PIXELS, PlanOptions
