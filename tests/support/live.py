@@ -176,10 +176,10 @@ def _server(log_file: Path) -> Iterator[LiveServer]:
         "dtype": "float32" if emulates_bfloat16() else "auto",
     }  # fmt: skip
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--enable-prompt-tokens-details"]
-    command += ["--enforce-eager"]
+    command += ["--enforce-eager", "--distributed-executor-backend", "uni"]
     for name, value in options.items():
         command += [f"--{name}", str(value)]
-    environment = {**os.environ, "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    environment = {**os.environ, **ONE_PROCESS, "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     with log_file.open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
         try:
