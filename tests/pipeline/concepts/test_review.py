@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import signal
@@ -28,6 +29,7 @@ SCRIPTS = {
     "cat": [card("cat", "the animal that purrs")],
 }
 MENU = "[q]uit: "
+PATIENCE_S = 5
 # Both are real programs that take the file's path as their last argument.
 SAYS_MORE = f"{sys.executable} -c \"import sys; open(sys.argv[1], 'a').write('excludes: [toys]\\n')\""
 SPOILS = f"{sys.executable} -c \"import sys; open(sys.argv[1], 'w').write('colour: grey\\n')\""
@@ -73,6 +75,13 @@ class Terminal:
         while self._read():
             pass
         return self.process.wait(), self.drawn
+
+    def interrupt(self, how: signal.Signals) -> None:
+        """Send a signal, and again while nothing comes of it: Python misses one just before it begins to read."""
+        while self.process.poll() is None:
+            self.process.send_signal(how)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(PATIENCE_S)
 
     def leave(self) -> None:
         """End the process, if a test has not, and give the terminal back."""
@@ -252,7 +261,7 @@ def test_an_interrupted_review_goes_on_at_the_next_card(
         terminal.type("\x04")  # the end of the input, after what was not typed to the end
         terminal.type("q")
     else:
-        os.kill(terminal.process.pid, how)
+        terminal.interrupt(how)
     code, last = terminal.end()
     assert ("interrupted; what was answered is kept" in last) is (how == signal.SIGINT)
     assert code == {None: 0, signal.SIGINT: 130, signal.SIGKILL: -9}[how]
