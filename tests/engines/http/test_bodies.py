@@ -30,7 +30,15 @@ def test_json_is_read_in_any_encoding(body: bytes):
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"\x1f\x8bbroken", gzip.compress(ERROR.encode(), mtime=0)[:-20], b"[" * 10**5, b"\xff\xfe\x00", b"1" * 5000],
+    [
+        b"",
+        b"{",
+        b"\x1f\x8bbroken",
+        gzip.compress(ERROR.encode(), mtime=0)[:-20],
+        b"[" * 10**5,
+        b"\xff\xfe\x00",
+        b"1" * 5000,
+    ],
 )
 def test_what_is_no_json_is_one_kind_of_error(body: bytes):
     with pytest.raises(ValueError):  # noqa: PT011 (the kind is what is promised)
