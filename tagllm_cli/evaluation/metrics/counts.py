@@ -6,7 +6,6 @@ that is not listed has score 0. With whole weights it is that of the images repe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,11 +35,6 @@ class Counts:
     judged_images: Array
     exact: Array
 
-    def of(self, labels: Sequence[int] | Array) -> Counts:
-        """Return the counts of some labels; `exact` and `judged_images` stay those of all."""
-        by_label = (self.true_positives, self.false_positives, self.present, self.judged, self.ap)
-        return Counts(*(each[:, labels] for each in by_label), self.images, self.judged_images, self.exact)
-
 
 def count(columns: Columns, weights: Array) -> Counts:
     """Count under `weights`, uint8 [rounds, images]: how often an image counts in each round."""
@@ -54,7 +48,9 @@ def count(columns: Columns, weights: Array) -> Counts:
         for start in range(0, rounds, step):
             some = slice(start, start + step)
             by_label[:, some, label] = _count_label(column, weights[some], by_round[0, some])
-    return Counts(*by_label, *by_round)
+    true, false, present, judged, ap = by_label
+    images, judged_images, exact = by_round
+    return Counts(true, false, present, judged, ap, images, judged_images, exact)
 
 
 def _count_label(column: Column, weights: Array, images: Array) -> tuple[Array, ...]:
@@ -79,4 +75,4 @@ def _count_label(column: Column, weights: Array, images: Array) -> tuple[Array, 
 
 
 def _sum(weights: Array) -> Array:
-    return weights.sum(axis=1, dtype=np.int64)
+    return np.asarray(weights.sum(axis=1, dtype=np.int64))
