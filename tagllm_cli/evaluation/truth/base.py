@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from tagllm_cli.errors import UsageError
-from tagllm_cli.evaluation.truth.label_sets import LabelPairs
+from tagllm_cli.evaluation.truth.label_sets import LabelPairs, sorted_set
 from tagllm_cli.evaluation.truth.names import NameIndex
 from tagllm_cli.evaluation.truth.paths import ImageIndex
 from tagllm_cli.vocabulary.model import Vocabulary
@@ -232,8 +232,11 @@ class Collector(LabelPairs):
         """Return what was gathered; with `federated`, what was not judged absent is not judged."""
         present, absent, unknown = (self.pairs(said) for said in (True, False, None))
         both = np.intersect1d(present, absent, assume_unique=True)
-        unknown = np.union1d(np.setdiff1d(unknown, np.union1d(present, absent)), both)
-        present, absent = (np.setdiff1d(pairs, both, assume_unique=True) for pairs in (present, absent))
+        for pairs in (present, absent) if len(unknown) else ():
+            unknown = np.setdiff1d(unknown, pairs, assume_unique=True)
+        if len(both):
+            unknown = sorted_set(np.concatenate([unknown, both]))
+            present, absent = (np.setdiff1d(pairs, both, assume_unique=True) for pairs in (present, absent))
         said = list(warnings)
         if len(both):
             said.append(f"pairs of image and label that are both present and absent, and are not judged: {len(both):,}")

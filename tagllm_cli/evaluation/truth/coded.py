@@ -6,8 +6,6 @@ it cannot read, or might read in another way, is read line by line, and refused 
 
 from __future__ import annotations
 
-import mmap
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,9 @@ from tagllm_cli.evaluation.truth.label_sets import Array
 
 if TYPE_CHECKING:
     from tagllm_cli.evaluation.truth.sheet import Sheet
+
+_QUOTE = ord('"')
+_CHUNK = 1 << 24  # bytes at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,26 @@ def _has_odd_quotes(path: Path, delimiter: str) -> bool:
     """Return whether a quote is left open, or stands where it neither opens nor closes a cell nor doubles another."""
     if not path.stat().st_size:
         return False
-    edge = re.escape(delimiter.encode())
-    odd = re.compile(rb'[^"\r\n%b]"[^"\r\n%b]|(?:^|[\r\n%b])""[^"\r\n%b]' % ((edge,) * 4))
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return len(re.findall(b'"', data)) % 2 == 1 or odd.search(data) is not None
+    data = np.memmap(path, np.uint8, "r")
+    is_edge = np.zeros(256, bool)
+    is_edge[list(f"\r\n{delimiter}".encode())] = True
+    stops = is_edge.copy()
+    stops[_QUOTE] = True
+    count = 0
+    for start in range(0, len(data), _CHUNK):
+        place = np.flatnonzero(data[start : start + _CHUNK] == _QUOTE) + start
+        count += len(place)
+        # Before the first and after the last byte there is an edge.
+        before, after, next_but_one = (_at(data, place + step) for step in (-1, 1, 2))
+        inside = ~stops[before] & ~stops[after]
+        behind_empty = is_edge[before] & (after == _QUOTE) & ~stops[next_but_one]
+        if (inside | behind_empty).any():
+            return True
+    return count % 2 == 1
+
+
+def _at(data: Array, place: Array) -> Array:
+    """Return the bytes at some places, a line break outside of the file."""
+    found: Array = np.asarray(data[np.clip(place, 0, len(data) - 1)])
+    found[(place < 0) | (place >= len(data))] = ord("\n")
+    return found

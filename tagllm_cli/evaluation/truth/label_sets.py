@@ -14,6 +14,12 @@ Array = npt.NDArray[Any]
 _SHIFT = 32  # a pair is image << 32 | label
 
 
+def sorted_set(values: Array) -> Array:
+    """Return the distinct values, sorted; many times as fast as the hash tables of `numpy.unique`."""
+    ordered = np.sort(values)
+    return np.asarray(ordered[np.diff(ordered, prepend=ordered[:1] - 1) != 0])
+
+
 class LabelSets(Mapping[str, frozenset[str]]):
     """A mapping from image keys to sets of label names, 8 bytes a label.
 
@@ -84,7 +90,7 @@ class LabelPairs:
 
     def pairs(self, said: bool | None) -> Array:
         """Return the pairs of which this was said, int64, sorted, each once."""
-        return np.unique(np.concatenate([np.array(self._single[said], np.int64), *self._many[said]]))
+        return sorted_set(np.concatenate([np.array(self._single[said], np.int64), *self._many[said]]))
 
     def sets(self, pairs: Array, *, every_image: bool) -> LabelSets:
         """Return pairs as label sets of all images, or of those that have a label."""
