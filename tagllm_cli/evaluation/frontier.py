@@ -105,7 +105,9 @@ class Frontier:
     def warnings(self) -> Sequence[str]:
         """What is not on record, a line for each table."""
         lines = [
-            f"no runs on record for the {stage} of {each.table}" for each in self.strategies for stage in each.missing
+            f"no run is on record for the {stage} of {each.table}: what it cost is not known"
+            for each in self.strategies
+            for stage in each.missing
         ]
         total = reduce(Cost.plus, (stage.cost for each in self.strategies for stage in each.stages), Cost())
         if total.without_seconds:

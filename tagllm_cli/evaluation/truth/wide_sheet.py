@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tagllm_cli.evaluation.truth.base import Collector, Dialect, Truth, TruthFile
+from tagllm_cli.evaluation.truth.base import Collector, Dialect, Truth, TruthFile, united
 from tagllm_cli.evaluation.truth.cells import is_mark, mark
 from tagllm_cli.evaluation.truth.columns import image_column, label_column, no_label_column
 from tagllm_cli.text import shortened
@@ -50,6 +50,7 @@ def read(file: TruthFile) -> Truth:
         f"{sheet.name}, a column per label ({header[image]}; {len(labels):,} labels)",
         names=tuple(dict.fromkeys(labels.values())),
         exhaustive=True,
+        warnings=united(len(images.codes) - len(images.cells)),
         notes=[f"columns that are no labels of the vocabulary: {shortened(others, 8)}"] if others else [],
     )
 
