@@ -203,12 +203,10 @@ def _stage_cost(stage: str, path: Path) -> StageCost | None:
     """Return what the runs of a table took; None without any on record."""
     try:
         evidence = read_evidence(evidence_of(path))
-        images = _labeled(open_table(path))
+        images = _labeled(open_table(path)) if evidence and evidence.runs else 0
     except TableError:
         return None
-    if evidence is None or not evidence.runs or not images:
-        return None
-    return StageCost(stage, reduce(Cost.plus, map(Cost.of, evidence.runs), Cost()), images)
+    return StageCost(stage, reduce(Cost.plus, map(Cost.of, evidence.runs), Cost()), images) if images else None
 
 
 def _labeled(table: Table) -> int:

@@ -61,6 +61,7 @@ def find_suspects(comparison: Comparison, vocabulary: Vocabulary, shown: int = S
     of_absent = _mean(cells % size, 1 - agreement, ~present, size)
     limits = np.where(seen, of_absent[found % size], of_present[found % size])
     verdicts = np.where(scores >= limits, ANNOTATOR, BOTH).astype(np.int8)
+    verdicts[len(chosen) :] = BOTH
     verdicts[_defended(found, seen, related_labels(vocabulary, entries.names), size)] = BOTH
     verdicts[scores < _EVEN] = MODEL
     own = np.concatenate([probabilities[chosen], np.full(len(unlisted), np.nan, np.float32)])

@@ -147,7 +147,7 @@ def test_an_answer_as_sure_as_those_that_people_confirm_puts_the_mistake_on_peop
     assert verdicts(found) == {
         ("forgotten.jpg", "cat"): "annotator",
         ("invented.jpg", "cat"): "annotator",
-        ("unasked.jpg", "cat"): "annotator",  # the candidates miss hardly any
+        ("unasked.jpg", "cat"): "both",  # the model was not asked
     }
     assert {(each.image, each.truth, each.model, each.probability) for each in found.top()} == {
         ("forgotten.jpg", "absent", "yes", 0.97),
