@@ -203,10 +203,11 @@ def _stage_cost(stage: str, path: Path) -> StageCost | None:
     """Return what the runs of a table took; None without any on record."""
     try:
         evidence = read_evidence(evidence_of(path))
-        images = _labeled(open_table(path)) if evidence and evidence.runs else 0
+        runs = evidence.runs if evidence else ()
+        images = _labeled(open_table(path)) if runs else 0
     except TableError:
         return None
-    return StageCost(stage, reduce(Cost.plus, map(Cost.of, evidence.runs), Cost()), images) if images else None
+    return StageCost(stage, reduce(Cost.plus, map(Cost.of, runs), Cost()), images) if images else None
 
 
 def _labeled(table: Table) -> int:

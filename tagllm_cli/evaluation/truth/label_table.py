@@ -14,7 +14,7 @@ from tagllm_cli.store.table import open_table
 
 _ROWS = 1 << 16
 _COLUMNS = ["image_id", "labels.list.element.name", "labels.list.element.decision"]
-_DECISIONS = pa.array([Decision.NO, Decision.YES, Decision.UNKNOWN], pa.string())
+_DECISIONS = (Decision.NO, Decision.YES, Decision.UNKNOWN)
 
 
 def recognizes(file: TruthFile) -> bool:
@@ -28,14 +28,14 @@ def read(file: TruthFile) -> Truth:
     if table.info.stage != "labels":
         raise UsageError(f"{file.path} is a candidate table: it decides nothing", "Name a label table as the truth.")
     found = Collector()
-    names = pa.array(table.info.vocabulary.names, pa.string())
+    names, known = (pa.array(each, pa.string()) for each in (table.info.vocabulary.names, _DECISIONS))
     for batch in table.batches(_ROWS, _COLUMNS):
         answered = batch.filter(pc.is_valid(batch["labels"]))
         lists, entries = answered["labels"], pc.list_flatten(answered["labels"])
         codes = pc.fill_null(pc.index_in(pc.struct_field(entries, "name"), names), -1).to_numpy()
         if (codes < 0).any():
             raise damaged(file.path, ValueError("it has a label that its vocabulary lacks"))
-        decisions = pc.fill_null(pc.index_in(pc.struct_field(entries, "decision"), _DECISIONS), 0).to_numpy()
+        decisions = pc.fill_null(pc.index_in(pc.struct_field(entries, "decision"), known), 0).to_numpy()
         images = pc.list_parent_indices(lists).to_numpy()
         kept = np.flatnonzero(decisions != 0)
         marks = np.where(decisions[kept] == 1, 1, -1)
