@@ -8,7 +8,24 @@ from typing import Annotated
 import typer
 
 from tagllm_cli.cli.option_groups import OutputGroup, TruthGroup
-from tagllm_cli.cli.options import Config, FailUnder, IncludeHuman, MinOverlap, Overall, Truth
+from tagllm_cli.cli.options import (
+    LEFT_OUT_NUMBERS,
+    SUSPECTS,
+    CandidateTable,
+    Config,
+    Details,
+    FailUnder,
+    IncludeHuman,
+    IntervalRounds,
+    MinOverlap,
+    OtherTables,
+    Overall,
+    ResamplingSeed,
+    SuspectCount,
+    SuspectsOut,
+    Truth,
+)
+from tagllm_cli.cli.run_groups import PriceGroup
 from tagllm_cli.errors import GateError
 
 
@@ -17,6 +34,14 @@ def evaluate(
     *,
     truth: Truth,
     reading: TruthGroup,
+    compare: OtherTables = None,
+    intervals: IntervalRounds = None,
+    seed: ResamplingSeed = 0,
+    details: Details = False,
+    suspects: SuspectCount = None,
+    suspects_out: SuspectsOut = None,
+    prices: PriceGroup,
+    candidates: CandidateTable = None,
     fail_under: FailUnder = None,
     min_overlap: MinOverlap = 0.9,
     overall: Overall = False,
@@ -24,9 +49,11 @@ def evaluate(
     config: Config = None,
     output: OutputGroup,
 ) -> None:
-    """Measure a table against human labels: OP OR OF1, CP CR CF1, mAP, each label.
+    """Measure a table against human labels: OP OR OF1, CP CR CF1, mAP, what each stage lost, each label.
 
-    [dim]tagllm evaluate labels.parquet --truth instances_val2014.json
+    [dim]tagllm evaluate labels.parquet --truth instances_val2014.json --intervals
+    tagllm evaluate labels.parquet --truth truth.csv --compare plain.parquet
+    tagllm evaluate labels.parquet --truth truth.csv --suspects --gpu-price 2.50
     tagllm evaluate labels.parquet --truth truth.csv --json --fail-under of1=0.9
 
     A truth file has one line per label:      or one per image:
@@ -35,17 +62,27 @@ def evaluate(
         beach/1.jpg,person                        beach/2.jpg,[/]
     """
     from tagllm_cli.cli.outcome import end
-    from tagllm_cli.evaluation.summary import evaluate_table
+    from tagllm_cli.evaluation.summary import EvaluateOptions, evaluate_table
+    from tagllm_cli.evaluation.suspects import Suspects
+    from tagllm_cli.store.atomic import check_writable_path
 
-    console = output.console()
+    console, known = output.console(), prices.prices()
+    if suspects_out is not None:
+        check_writable_path(suspects_out)
+        suspects = suspects or LEFT_OUT_NUMBERS[SUSPECTS]
     report = evaluate_table(
         table,
         truth,
         gates=fail_under or [],
-        include_human=include_human,
         truth_options=reading.truth_options(),
         min_overlap=min_overlap,
+        options=EvaluateOptions(
+            *(intervals or 0, seed, compare or (), details, include_human, suspects or 0, known, candidates)
+        ),
     )
+    found = report.sections.get("suspects")
+    if suspects_out is not None and isinstance(found, Suspects):
+        found.write_csv(suspects_out)
     for note in report.notes:
         console.note(note)
     for warning in report.warnings:
@@ -53,7 +90,7 @@ def evaluate(
     value = report.to_json()
     console.table(value, report.title, *report.overall())
     if not output.json_output:
-        for title, cells in report.per_arm():
+        for title, cells in report.details():
             console.table(value, title, *cells)
     if not overall and not output.json_output:
         console.table(value, "each label, the lowest F1 first", *report.per_label())
