@@ -338,8 +338,18 @@ Concepts = Annotated[
     ),
 ]
 Threshold = Annotated[
-    float,
-    _output("--threshold", metavar="P", min=0, max=1, help="A probability above it is a yes."),
+    float | None,
+    _output(
+        "--threshold",
+        metavar="P",
+        min=0,
+        max=1,
+        help="A probability above it is a yes. (default: 0.5, or the common one of --thresholds)",
+    ),
+]
+ThresholdFile = Annotated[
+    Path | None,
+    _input("--thresholds", metavar="FILE", help="Thresholds of single labels, from `tagllm calibrate`."),
 ]
 MinMass = Annotated[
     float,
