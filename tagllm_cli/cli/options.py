@@ -463,6 +463,19 @@ IncludeHuman = Annotated[
     bool,
     _input("--include-human", metavar=FLAG, help="Count labels that people decided, too."),
 ]
+ThresholdMetric = Annotated[
+    str,
+    _output("--metric", metavar="METRIC", help="f1; precision=P, then the most recall; recall=R, then the least yes."),
+]
+ThresholdsOut = Annotated[
+    Path,
+    _output("--out", metavar="FILE", help="File of thresholds to write, for --thresholds."),
+]
+Folds = Annotated[
+    int,
+    _run("--folds", metavar="N", min=3, help="Parts of the images: each is measured by thresholds from the others."),
+]
+FoldSeed = Annotated[int, _run("--seed", metavar="N", help="Seed of the folds and of resampling.")]
 Format = Annotated[ExportFormat, _output("--format", help="Format to write.")]
 ExportOut = Annotated[Path, _output("--out", metavar="PATH", help="File or folder to write.")]
 ScoreThreshold = Annotated[
