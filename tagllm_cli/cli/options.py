@@ -459,6 +459,10 @@ MinOverlap = Annotated[
     ),
 ]
 Overall = Annotated[bool, _output("--overall", metavar=FLAG, help="Leave out the figures of single labels.")]
+Calibrated = Annotated[
+    bool,
+    _output("--calibration", metavar=FLAG, help="Say whether probabilities mean what they say, for each label, too."),
+]
 IncludeHuman = Annotated[
     bool,
     _input("--include-human", metavar=FLAG, help="Count labels that people decided, too."),

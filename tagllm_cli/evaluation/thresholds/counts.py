@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tagllm_cli.evaluation.calibration import decided
 from tagllm_cli.evaluation.entries import ABSENT, PREDICTED, PRESENT, Comparison
 
 Array = npt.NDArray[Any]
@@ -55,13 +56,13 @@ def count(comparison: Comparison, folds: Array, grid: Array) -> Counts:
     entries, judgments = comparison.entries, comparison.judgments
     size = (int(folds.max()) + 1, len(entries.names), len(grid) + 1)
     said = judgments.of(entries.cells)
-    decided = ~np.isnan(entries.probabilities)
+    known = decided(entries)
     fold = folds[entries.rows]
     cell = fold * size[1] + entries.labels
     bins = np.searchsorted(grid, entries.probabilities)
 
     def binned(judgment: int) -> Array:
-        which = decided & (said == judgment)
+        which = known & (said == judgment)
         flat = np.bincount(cell[which] * size[2] + bins[which], minlength=size[0] * size[1] * size[2])
         return flat.reshape(size)
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tagllm_cli.evaluation.calibration import decided
 from tagllm_cli.evaluation.entries import ABSENT, PREDICTED, PRESENT, Comparison
 from tagllm_cli.evaluation.thresholds.crossfit import KEPT
 
@@ -62,8 +63,8 @@ def is_predicted(comparison: Comparison, grid: Array, places: Array, folds: Arra
     """
     entries = comparison.entries
     place = places[entries.labels] if folds is None else places[folds[entries.rows], entries.labels]
-    with np.errstate(invalid="ignore"):  # without a probability: no
-        new = entries.probabilities > grid[place]
+    with np.errstate(invalid="ignore"):
+        new = decided(entries) & (entries.probabilities > grid[place])
     return np.where(place == KEPT, (entries.flags & PREDICTED) > 0, new)
 
 

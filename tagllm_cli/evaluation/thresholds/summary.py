@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tagllm_cli.errors import UsageError
+from tagllm_cli.evaluation.calibration import decided
 from tagllm_cli.evaluation.entries import (
     ABSENT,
     HUMAN,
@@ -192,7 +193,7 @@ def calibrate_table(
     comparison = compare(entries, table.info.vocabulary, human)
     _check_enough(comparison, metric, folds)
     compared = comparison.entries
-    known = compared.probabilities[~np.isnan(compared.probabilities)]
+    known = compared.probabilities[decided(compared)]
     grid = grid_of(known, len(compared.names), table.info.plan.get("threshold", 0.5))
     fold = np.random.default_rng(seed).permutation(len(compared.ids)) % folds
     counts = count(comparison, fold, grid)
@@ -233,6 +234,6 @@ def _pairs(entries: Entries, file: ThresholdFile) -> Pairs:
     thresholds = np.array([limits.of(name) for name in entries.names])
     by_model = (entries.flags & HUMAN) == 0
     with np.errstate(invalid="ignore"):
-        after = by_model & (entries.probabilities > thresholds[entries.labels])
+        after = by_model & decided(entries) & (entries.probabilities > thresholds[entries.labels])
     before, undecided = (by_model & ((entries.flags & flag) > 0) for flag in (PREDICTED, UNDECIDED))
     return Pairs(*(int(np.count_nonzero(each)) for each in (before, after, undecided)))
