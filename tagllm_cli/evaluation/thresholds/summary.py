@@ -39,7 +39,7 @@ from tagllm_cli.text import shortened
 Array = npt.NDArray[Any]
 Cells = tuple[Sequence[str], Sequence[Sequence[str]]]
 
-MIN_IMAGES = 20
+MIN_IMAGES = 10
 
 
 @dataclass(frozen=True, slots=True)
