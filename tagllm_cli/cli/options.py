@@ -339,8 +339,18 @@ Concepts = Annotated[
     ),
 ]
 Threshold = Annotated[
-    float,
-    _output("--threshold", metavar="P", min=0, max=1, help="A probability above it is a yes."),
+    float | None,
+    _output(
+        "--threshold",
+        metavar="P",
+        min=0,
+        max=1,
+        help="A probability above it is a yes. (default: 0.5, or the common one of --thresholds)",
+    ),
+]
+ThresholdFile = Annotated[
+    Path | None,
+    _input("--thresholds", metavar="FILE", help="Thresholds of single labels, from `tagllm calibrate`."),
 ]
 MinMass = Annotated[
     float,
@@ -454,6 +464,32 @@ IncludeHuman = Annotated[
     bool,
     _input("--include-human", metavar=FLAG, help="Count labels that people decided, too."),
 ]
+ThresholdMetric = Annotated[
+    str,
+    _output("--metric", metavar="METRIC", help="f1; precision=P, then the most recall; recall=R, then the least yes."),
+]
+CalibrationTruth = Annotated[
+    Path | None,
+    _input("--truth", metavar="FILE", help="Human labels of some images; without them --bias alone decides."),
+]
+BiasImages = Annotated[
+    int | None,
+    _model(
+        "--bias",
+        metavar="N",
+        min=1,
+        help="Ask all questions about N blank and N shuffled images, and use the bias where it helps.",
+    ),
+]
+ThresholdsOut = Annotated[
+    Path,
+    _output("--out", metavar="FILE", help="File of thresholds to write, for --thresholds."),
+]
+Folds = Annotated[
+    int,
+    _run("--folds", metavar="N", min=3, help="Parts of the images: each is measured by thresholds from the others."),
+]
+FoldSeed = Annotated[int, _run("--seed", metavar="N", help="Seed of the folds and of resampling.")]
 OtherTables = Annotated[
     list[Path] | None,
     _input("--compare", metavar="TABLE", help="Another table of the same images; repeatable."),
@@ -469,7 +505,11 @@ IntervalRounds = Annotated[
 ]
 Details = Annotated[
     bool,
-    _output("--details", metavar=FLAG, help="Figures of parts (frequency, size, arms, probability); confused labels."),
+    _output(
+        "--details",
+        metavar=FLAG,
+        help="Figures of parts (frequency, size, arms, probability); confused labels; reliability.",
+    ),
 ]
 SuspectCount = Annotated[
     int | None,

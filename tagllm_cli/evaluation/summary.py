@@ -10,6 +10,7 @@ from typing import Any
 from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation import arm_tables
 from tagllm_cli.evaluation.arm_agreement import ArmComparison, compare_arms
+from tagllm_cli.evaluation.calibration import reliability
 from tagllm_cli.evaluation.cost import Prices
 from tagllm_cli.evaluation.entries import Comparison, compare, read_entries
 from tagllm_cli.evaluation.frontier import find_frontier
@@ -43,8 +44,9 @@ class EvaluateOptions:
     """What is measured besides the headline.
 
     `rounds` resamples of the images give intervals (0: none). `compare` are further tables, set beside the first.
-    `details` adds slices and confused pairs of labels. `suspects` disagreements with people are listed (0: none).
-    `prices` are those of the runs on record; `candidates` is the table that label tables were made from.
+    `details` adds slices, confused pairs of labels and the reliability of probabilities. `suspects` disagreements with
+    people are listed (0: none). `prices` are those of the runs on record; `candidates` is the table that label tables
+    were made from.
     """
 
     rounds: int = 0
@@ -255,6 +257,7 @@ def _sections(
     if options.details:
         found["slices"] = slice_comparison(comparison, options.rounds, options.seed)
         found["confusions"] = find_confusions(comparison)
+        found["reliability"] = reliability(comparison)
     if options.suspects:
         found["suspects"] = find_suspects(comparison, vocabulary, options.suspects)
     return {key: section for key, section in found.items() if section is not None}
