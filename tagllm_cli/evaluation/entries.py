@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation.truth.base import Truth
 from tagllm_cli.evaluation.truth.matching import ImageMatch, NameMatch, match_images, match_names
 from tagllm_cli.records import Decision, Row, Status
+from tagllm_cli.store.damage import damage_as_table_error
+from tagllm_cli.store.table import Table, arrow_tables
 from tagllm_cli.vocabulary.model import Vocabulary
 
 PREDICTED, UNDECIDED, HUMAN = 1, 2, 4
@@ -21,20 +24,32 @@ ABSENT, PRESENT, NOT_JUDGED = 0, 1, -1
 
 Array = npt.NDArray[Any]
 
+_ROWS = 8192
+# Texts of `groups` are most of a table's bytes: never read.
+_COLUMNS = (
+    *("image_id", "width", "height", "status"),
+    *(f"labels.list.element.{name}" for name in ("name", "decision", "probability", "score", "source", "arms")),
+)
+_STATUSES = tuple(Status)
+
 
 @dataclass(frozen=True, slots=True)
 class Entries:
     """The label entries of some rows: parallel arrays, with `rows` pointing into `ids` and `labels` into `names`.
 
-    `flags` holds PREDICTED, UNDECIDED and HUMAN; bit n of `arms` says that arm n proposed the label.
+    `flags` holds PREDICTED, UNDECIDED and HUMAN; bit n of `arms` says that arm n proposed the label. `probabilities`
+    are NaN where an entry has none; `widths` and `heights` [images] are pixels, 0 where unknown.
     """
 
     ids: Sequence[str]
     statuses: Sequence[Status]
+    widths: Array  # int32
+    heights: Array  # int32
     names: Sequence[str]
     rows: Array  # int64
     labels: Array  # int64
     scores: Array  # float32
+    probabilities: Array  # float32
     flags: Array  # int8
     arms: Array  # uint64
 
@@ -43,7 +58,7 @@ class Entries:
         """Each entry's cell, int64: row times labels plus label."""
         return self.rows * len(self.names) + self.labels
 
-    def restricted(self, rows: Sequence[int], labels: Sequence[int]) -> Entries:
+    def restricted(self, rows: Sequence[int] | Array, labels: Sequence[int] | Array) -> Entries:
         """Return some rows and labels, numbered anew."""
         new_rows = _renumbered(self.rows, rows, len(self.ids))
         new_labels = _renumbered(self.labels, labels, len(self.names))
@@ -51,39 +66,102 @@ class Entries:
         return Entries(
             [self.ids[row] for row in rows],
             [self.statuses[row] for row in rows],
+            self.widths[rows],
+            self.heights[rows],
             [self.names[label] for label in labels],
-            *(each[kept] for each in (new_rows, new_labels, self.scores, self.flags, self.arms)),
+            *(each[kept] for each in (new_rows, new_labels)),
+            *(each[kept] for each in (self.scores, self.probabilities, self.flags, self.arms)),
         )
 
 
-def _renumbered(positions: Array, kept: Sequence[int], length: int) -> Array:
+def _renumbered(positions: Array, kept: Sequence[int] | Array, length: int) -> Array:
     """Return where `positions`, each below `length`, stand among those `kept`; -1 for the others."""
     place = np.full(length, -1, np.int64)
     place[kept] = np.arange(len(kept))
     return place[positions]
 
 
-def read_entries(rows: Iterable[Row], vocabulary: Vocabulary, stage: str, arms: Sequence[str] = ()) -> Entries:
-    """Read rows as a stream. A prediction is a `yes` of a label table, or a candidate.
+def read_entries(table: Table) -> Entries:
+    """Read a table as Arrow batches. A prediction is a `yes` of a label table, or a candidate.
 
-    Memory grows with the images and their listed labels, about 30 bytes each, not with images times labels.
+    Memory grows with the images and their listed labels, about 33 bytes each, not with images times labels. Raises
+    TableError where the table is damaged.
     """
-    ids, statuses = [], []
-    places, labels, scores, flags, voters = array("q"), array("q"), array("f"), array("b"), array("Q")
-    position = {name: index for index, name in enumerate(vocabulary.names)}
-    bit = {name: 1 << number for number, name in enumerate(arms)}
-    predicted = Decision.YES if stage == "labels" else None
-    for index, row in enumerate(rows):
-        ids.append(row.image_id)
-        statuses.append(row.status)
-        for entry in row.labels or ():
-            places.append(index)
-            labels.append(position[entry.name])
-            scores.append(entry.score)
-            said = PREDICTED * (entry.decision == predicted) + UNDECIDED * (entry.decision == Decision.UNKNOWN)
-            flags.append(said + HUMAN * (entry.source == "human"))
-            voters.append(sum(bit.get(arm, 0) for arm in entry.arms))
-    return Entries(ids, statuses, vocabulary.names, *map(np.array, (places, labels, scores, flags, voters)))
+    arms = tuple(table.info.plan.get("arms", ()))
+    with damage_as_table_error(table.path):
+        return _gathered(table.batches(_ROWS, list(_COLUMNS)), table.info.vocabulary, table.info.stage, arms)
+
+
+def entries_of(rows: Iterable[Row], vocabulary: Vocabulary, stage: str, arms: Sequence[str] = ()) -> Entries:
+    """Return the entries of rows that are in no file."""
+    batches = (batch for table in arrow_tables(rows) for batch in table.to_batches())
+    return _gathered(batches, vocabulary, stage, arms)
+
+
+def _gathered(batches: Iterable[pa.RecordBatch], vocabulary: Vocabulary, stage: str, arms: Sequence[str]) -> Entries:
+    parts: list[tuple[Array, ...]] = []
+    ids: list[str] = []
+    of_entries = _EntryReader(vocabulary, stage, arms)
+    for batch in batches:
+        statuses = pc.index_in(batch["status"], pa.array(_STATUSES, pa.string()))
+        sizes = (pc.fill_null(batch[side], 0).to_numpy() for side in ("width", "height"))
+        parts.append((_known(statuses, batch["status"], "status"), *sizes, *of_entries(batch["labels"], len(ids))))
+        ids.extend(batch["image_id"].to_pylist())
+    kinds = (np.int8, np.int32, np.int32, np.int64, np.int64, np.float32, np.float32, np.int8, np.uint64)
+    columns = list(zip(*parts, strict=True)) or [()] * len(kinds)
+    arrays = []
+    for number, kind in enumerate(kinds):
+        arrays.append(np.concatenate([np.empty(0, kind), *columns[number]], dtype=kind))
+        columns[number] = ()  # at most one column is held twice
+    statuses, widths, heights, *entries = arrays
+    named = [_STATUSES[code] for code in statuses.tolist()]
+    return Entries(ids, named, widths, heights, vocabulary.names, *entries)
+
+
+class _EntryReader:
+    """Label lists of one batch as arrays: rows, labels, scores, probabilities, flags and arms."""
+
+    def __init__(self, vocabulary: Vocabulary, stage: str, arms: Sequence[str]) -> None:
+        self._names = pa.array(vocabulary.names, pa.string())
+        self._arms = arms
+        self._is_label_table = stage == "labels"
+
+    def __call__(self, lists: pa.ListArray, first_row: int) -> tuple[Array, ...]:
+        entries = pc.list_flatten(lists)
+        field = {name: pc.struct_field(entries, name) for name in ("name", "decision", "source", "score", "arms")}
+        labels = _known(pc.index_in(field["name"], self._names), field["name"], "label")
+        decisions = field["decision"]
+        is_yes = pc.equal(decisions, Decision.YES.value) if self._is_label_table else pc.is_null(decisions)
+        flags = (
+            (PREDICTED, is_yes),
+            (UNDECIDED, pc.equal(decisions, Decision.UNKNOWN.value)),
+            (HUMAN, pc.equal(field["source"], "human")),
+        )
+        return (
+            pc.list_parent_indices(lists).to_numpy() + first_row,
+            labels,
+            field["score"].to_numpy(),
+            pc.fill_null(pc.struct_field(entries, "probability"), np.nan).to_numpy(),
+            sum((_as_numpy(which).astype(np.int8) * flag for flag, which in flags), np.zeros(len(labels), np.int8)),
+            self._votes(field["arms"]),
+        )
+
+    def _votes(self, lists: pa.ListArray) -> Array:
+        votes = np.zeros(len(lists), np.uint64)
+        of_entry, names = pc.list_parent_indices(lists).to_numpy(), pc.list_flatten(lists)
+        for number, arm in enumerate(self._arms):
+            votes[of_entry[_as_numpy(pc.equal(names, arm))]] |= np.uint64(1 << number)
+        return votes
+
+
+def _as_numpy(which: pa.BooleanArray) -> Array:
+    return np.asarray(pc.fill_null(which, False).to_numpy(zero_copy_only=False))
+
+
+def _known(places: pa.Int32Array, values: pa.StringArray, what: str) -> Array:
+    if places.null_count:
+        raise ValueError(f"there is no {what} {values.filter(pc.is_null(places))[0].as_py()!r}")
+    return np.asarray(places.to_numpy())
 
 
 @dataclass(frozen=True, slots=True)

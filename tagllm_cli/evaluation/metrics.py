@@ -29,7 +29,7 @@ from tagllm_cli.evaluation.entries import (
     UNDECIDED,
     Comparison,
     compare,
-    read_entries,
+    entries_of,
 )
 from tagllm_cli.evaluation.truth.base import Truth
 from tagllm_cli.records import Row, Status
@@ -106,7 +106,7 @@ def evaluate_rows(
     list has score 0. A label whose source is human is not judged for that image, unless `include_human`. Memory grows
     with the images and their labels, not with images times labels. Raises UsageError where nothing can be compared.
     """
-    table = read_entries(rows, vocabulary, stage)
+    table = entries_of(rows, vocabulary, stage)
     comparison = compare(table, vocabulary, truth, stage=stage, include_human=include_human)
     return evaluate(comparison, include_human=include_human)
 

@@ -244,7 +244,7 @@ def evaluate_table(
     opened = open_table(table)
     vocabulary, plan, stage = opened.info.vocabulary, opened.info.plan, opened.info.stage
     arms = tuple(plan.get("arms", ()))
-    entries = read_entries(opened.rows(), vocabulary, stage, arms)
+    entries = read_entries(opened)
     human = load_truth(truth, truth_options, TableContext(entries.ids, vocabulary))
     comparison = compare(entries, vocabulary, human, stage=stage, include_human=include_human)
     evaluation = evaluate(comparison, include_human=include_human)

@@ -182,7 +182,7 @@ def _pieces(rows: Iterable[Row | int], earlier: RowReader | None) -> Iterator[pa
             for start, stop in _runs(some):  # type: ignore[arg-type]
                 yield from earlier.slices(start, stop)
         else:
-            yield from _tables(some)  # type: ignore[arg-type]
+            yield from arrow_tables(some)  # type: ignore[arg-type]
 
 
 def _runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
@@ -198,7 +198,8 @@ def _runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
         yield start, stop
 
 
-def _tables(rows: Iterable[Row]) -> Iterator[pa.Table]:
+def arrow_tables(rows: Iterable[Row]) -> Iterator[pa.Table]:
+    """Yield rows as Arrow tables of our schema, a batch of Python objects in memory at a time."""
     records: list[dict[str, Any]] = []
     entries = 0
     for row in rows:

@@ -46,7 +46,7 @@ def row(image: str, *proposed: tuple[str, Sequence[str]], status: Status = Statu
 
 def compared(table: Table, truth: Truth) -> ArmComparison | None:
     vocabulary, arms, stage = table.info.vocabulary, tuple(table.info.plan["arms"]), table.info.stage
-    entries = read_entries(table.rows(), vocabulary, stage, arms)
+    entries = read_entries(table)
     return compare_arms(compare(entries, vocabulary, truth, stage=stage), arms)
 
 

@@ -103,7 +103,7 @@ def test_options_reach_the_reader(table: Path) -> None:
 
 def test_a_table_is_read_once_and_matched_once(table: Path) -> None:
     with (
-        patch.object(Table, "rows", autospec=True, side_effect=Table.rows) as read,
+        patch.object(Table, "batches", autospec=True, side_effect=Table.batches) as read,
         patch.object(entries, "match_images", side_effect=match_images) as images,
         patch.object(entries, "match_names", side_effect=match_names) as names,
     ):
