@@ -1,0 +1,125 @@
+"""Which images a report shows: most by interest, the rest at random, so that it shows also what went well.
+
+An image is interesting for a cell (a pair of image and label): an error, a doubt, a disagreement of tables. Of each
+kind the heaviest cell of each label comes first, then the second of each label: a frequent label does not fill the
+gallery, and a rare one is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tagllm_cli.evaluation.entries import ABSENT, PREDICTED, PRESENT, UNDECIDED, Array
+from tagllm_cli.evaluation.report.subject import Subject
+
+RANDOM_SHARE = 0.25
+RANDOM, FAILED = "random", "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """Cells with how interesting each is: `rows` and `labels` int64, `weights` float."""
+
+    rows: Array
+    labels: Array
+    weights: Array
+
+
+def choose(subject: Subject, count: int, seed: int = 0) -> list[tuple[int, str]]:
+    """Return up to `count` rows of the table in its order, each with why it was chosen.
+
+    Reasons are the kinds of `interests`, RANDOM and FAILED. A quarter is drawn at random among all answered images, so
+    that this part is a fair sample of the table. A few images that failed are shown, too.
+    """
+    generator = np.random.default_rng(seed)
+    answered = subject.answered
+    kinds = interests(subject)
+    failed = np.setdiff1d(np.arange(len(subject.entries.ids)), answered, assume_unique=True)
+    some_failed = failed[: min(len(failed), count // 20)]
+    left = count - len(some_failed)
+    drawn = min(len(answered), left if not kinds else max(1, round(left * RANDOM_SHARE)))
+    chosen = {int(row): RANDOM for row in generator.choice(answered, drawn, replace=False)} if drawn else {}
+    queues = {kind: iter(_in_turn(cells).tolist()) for kind, cells in kinds.items()}
+    while queues and len(chosen) < left:
+        for kind, queue in list(queues.items()):
+            row = next((row for row in queue if row not in chosen), None)
+            if row is None:
+                del queues[kind]
+            elif len(chosen) < left:
+                chosen[row] = kind
+    if missing := left - len(chosen):  # too few are interesting
+        others = np.setdiff1d(answered, np.fromiter(chosen, np.int64, len(chosen)), assume_unique=True)
+        more = generator.choice(others, min(missing, len(others)), replace=False)
+        chosen |= {int(row): RANDOM for row in more}
+    chosen |= {int(row): FAILED for row in some_failed}
+    return sorted(chosen.items())
+
+
+def interests(subject: Subject) -> Mapping[str, Cells]:
+    """Return the interesting cells of each kind that there are: `error`, `disagreement`, `doubt`."""
+    found = {"error": _errors(subject), "disagreement": _disagreements(subject), "doubt": _doubts(subject)}
+    return {kind: cells for kind, cells in found.items() if len(cells.rows)}
+
+
+def _errors(subject: Subject) -> Cells:
+    """Return wrong labels by their score, and missed ones by what the score lacks to 1."""
+    if subject.judged is None:
+        return _NONE
+    entries = subject.entries
+    said = subject.judged.of(entries.rows, entries.labels)
+    predicted = (entries.flags & PREDICTED) > 0
+    wrong, low = predicted & (said == ABSENT), ~predicted & (said == PRESENT)
+    rows, labels = subject.judged.present()
+    listed = np.isin(rows * len(entries.names) + labels, entries.cells)
+    return Cells(
+        np.concatenate([entries.rows[wrong], entries.rows[low], rows[~listed]]),
+        np.concatenate([entries.labels[wrong], entries.labels[low], labels[~listed]]),
+        np.concatenate([entries.scores[wrong], 1 - entries.scores[low], np.ones((~listed).sum())]),
+    )
+
+
+def _doubts(subject: Subject) -> Cells:
+    """Return the entries whose score is nearer to the threshold than half way, and the undecided ones."""
+    entries, threshold = subject.entries, subject.threshold
+    scale = np.where(entries.scores > threshold, max(1 - threshold, 1e-9), max(threshold, 1e-9))
+    weights = np.where((entries.flags & UNDECIDED) > 0, 1.0, 1 - np.abs(entries.scores - threshold) / scale)
+    near = weights > 0.5
+    return Cells(entries.rows[near], entries.labels[near], weights[near])
+
+
+def _disagreements(subject: Subject) -> Cells:
+    """Return the cells to which only one of two tables gives a label; heavier where more tables differ from ours."""
+    entries, width = subject.entries, len(subject.entries.names)
+    own = entries.cells[(entries.flags & PREDICTED) > 0]
+    answered = np.zeros(len(entries.ids), bool)
+    answered[subject.answered] = True
+    parts = []
+    for other in subject.others:
+        cells = np.setxor1d(own, other.cells)
+        rows, labels = cells // width, cells % width
+        parts.append(cells[other.covers[rows] & answered[rows] & other.knows[labels]])
+    cells, times = np.unique(np.concatenate(parts or [own[:0]]), return_counts=True)
+    return Cells(cells // width, cells % width, times.astype(np.float64))
+
+
+_NONE = Cells(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+
+
+def _in_turn(cells: Cells) -> Array:
+    """Return the rows of cells, each label's heaviest cell first, then each label's second; int64, each once."""
+    order = np.lexsort((cells.rows, -cells.weights, cells.labels))
+    labels = cells.labels[order]
+    starts = np.searchsorted(labels, labels)  # where the label's cells begin
+    rank = np.arange(len(order)) - starts
+    in_turn = cells.rows[order[np.lexsort((-cells.weights[order], rank))]]
+    _, first = np.unique(in_turn, return_index=True)
+    return in_turn[np.sort(first)]
+
+
+def counted(chosen: Sequence[tuple[int, str]]) -> dict[str, int]:
+    """Return how many images were chosen for each reason, in the order of the reasons."""
+    reasons = [why for _, why in chosen]
+    return {why: reasons.count(why) for why in ("error", "disagreement", "doubt", RANDOM, FAILED) if why in reasons}
