@@ -31,14 +31,15 @@ _COLUMNS = (
     *(f"labels.list.element.{name}" for name in ("name", "decision", "probability", "score", "source", "arms")),
 )
 _STATUSES = tuple(Status)
+_MOST_ARMS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Entries:
     """The label entries of some rows: parallel arrays, with `rows` pointing into `ids` and `labels` into `names`.
 
-    `flags` holds PREDICTED, UNDECIDED and HUMAN; bit n of `arms` says that arm n proposed the label. `probabilities`
-    are NaN where an entry has none; `widths` and `heights` [images] are pixels, 0 where unknown.
+    `flags` holds PREDICTED, UNDECIDED and HUMAN; bit n of `arms` says that arm n of `arm_names` proposed the label.
+    `probabilities` are NaN where an entry has none; `widths` and `heights` [images] are pixels, 0 where unknown.
     """
 
     ids: Sequence[str]
@@ -46,6 +47,7 @@ class Entries:
     widths: Array  # int32
     heights: Array  # int32
     names: Sequence[str]
+    arm_names: Sequence[str]
     rows: Array  # int64
     labels: Array  # int64
     scores: Array  # float32
@@ -69,6 +71,7 @@ class Entries:
             self.widths[rows],
             self.heights[rows],
             [self.names[label] for label in labels],
+            self.arm_names,
             *(each[kept] for each in (new_rows, new_labels)),
             *(each[kept] for each in (self.scores, self.probabilities, self.flags, self.arms)),
         )
@@ -101,7 +104,7 @@ def entries_of(rows: Iterable[Row], vocabulary: Vocabulary, stage: str, arms: Se
 def _gathered(batches: Iterable[pa.RecordBatch], vocabulary: Vocabulary, stage: str, arms: Sequence[str]) -> Entries:
     parts: list[tuple[Array, ...]] = []
     ids: list[str] = []
-    of_entries = _EntryReader(vocabulary, stage, arms)
+    of_entries = _EntryReader(vocabulary, stage, list(arms))
     for batch in batches:
         statuses = pc.index_in(batch["status"], pa.array(_STATUSES, pa.string()))
         sizes = (pc.fill_null(batch[side], 0).to_numpy() for side in ("width", "height"))
@@ -115,15 +118,18 @@ def _gathered(batches: Iterable[pa.RecordBatch], vocabulary: Vocabulary, stage: 
         columns[number] = ()  # at most one column is held twice
     statuses, widths, heights, *entries = arrays
     named = [_STATUSES[code] for code in statuses.tolist()]
-    return Entries(ids, named, widths, heights, vocabulary.names, *entries)
+    return Entries(ids, named, widths, heights, vocabulary.names, of_entries.arms, *entries)
 
 
 class _EntryReader:
-    """Label lists of one batch as arrays: rows, labels, scores, probabilities, flags and arms."""
+    """Label lists of one batch as arrays: rows, labels, scores, probabilities, flags and arms.
 
-    def __init__(self, vocabulary: Vocabulary, stage: str, arms: Sequence[str]) -> None:
+    `arms` grows by what entries name: the plan of a label table does not know the arms of its candidates.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, stage: str, arms: list[str]) -> None:
         self._names = pa.array(vocabulary.names, pa.string())
-        self._arms = arms
+        self.arms = arms
         self._is_label_table = stage == "labels"
 
     def __call__(self, lists: pa.ListArray, first_row: int) -> tuple[Array, ...]:
@@ -149,7 +155,10 @@ class _EntryReader:
     def _votes(self, lists: pa.ListArray) -> Array:
         votes = np.zeros(len(lists), np.uint64)
         of_entry, names = pc.list_parent_indices(lists).to_numpy(), pc.list_flatten(lists)
-        for number, arm in enumerate(self._arms):
+        self.arms += [arm for arm in pc.unique(names).to_pylist() if arm not in self.arms]
+        if len(self.arms) > _MOST_ARMS:
+            raise ValueError(f"it names more than {_MOST_ARMS} arms")
+        for number, arm in enumerate(self.arms):
             votes[of_entry[_as_numpy(pc.equal(names, arm))]] |= np.uint64(1 << number)
         return votes
 

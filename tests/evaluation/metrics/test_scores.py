@@ -10,9 +10,8 @@ import pytest
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
 from tagllm_cli.errors import UsageError
-from tagllm_cli.evaluation import average_precision
 from tagllm_cli.evaluation.gates import GATES
-from tagllm_cli.evaluation.metrics import evaluate_rows
+from tagllm_cli.evaluation.metrics import average_precision, evaluate_rows
 from tagllm_cli.evaluation.truth import Truth
 from tagllm_cli.records import Decision, LabelEntry, Row, Status
 from tests.evaluation.problem import Problem, evaluated, row, truth, vocabulary

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from tagllm_cli.evaluation.average_precision import MissingTorchmetricsError, average_precisions
 from tagllm_cli.evaluation.entries import (
     ABSENT,
     HUMAN,
@@ -31,6 +30,7 @@ from tagllm_cli.evaluation.entries import (
     compare,
     entries_of,
 )
+from tagllm_cli.evaluation.metrics.average_precision import MissingTorchmetricsError, average_precisions
 from tagllm_cli.evaluation.truth.base import Truth
 from tagllm_cli.records import Row, Status
 from tagllm_cli.vocabulary.model import Vocabulary
