@@ -16,6 +16,7 @@ from tagllm_cli.evaluation.entries import ABSENT, PREDICTED, PRESENT, UNDECIDED,
 from tagllm_cli.evaluation.report.subject import Subject
 
 RANDOM_SHARE = 0.25
+MOST_FAILED = 20
 RANDOM, FAILED = "random", "failed"
 
 
@@ -38,7 +39,7 @@ def choose(subject: Subject, count: int, seed: int = 0) -> list[tuple[int, str]]
     answered = subject.answered
     kinds = interests(subject)
     failed = np.setdiff1d(np.arange(len(subject.entries.ids)), answered, assume_unique=True)
-    some_failed = failed[: min(len(failed), count // 20)]
+    some_failed = failed[: min(MOST_FAILED, count // 20)]
     left = count - len(some_failed)
     drawn = min(len(answered), left if not kinds else max(1, round(left * RANDOM_SHARE)))
     chosen = {int(row): RANDOM for row in generator.choice(answered, drawn, replace=False)} if drawn else {}

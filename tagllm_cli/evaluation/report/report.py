@@ -1,0 +1,224 @@
+"""`tagllm report`: one HTML file about a table, with or without a truth, beside other tables or alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import tagllm_cli
+from tagllm_cli.evaluation import info_text
+from tagllm_cli.evaluation.cost import HUMAN_PRICE, Prices
+from tagllm_cli.evaluation.html.page import render
+from tagllm_cli.evaluation.html.thumbnails import Thumbnail, make_thumbnails
+from tagllm_cli.evaluation.metrics import Evaluation
+from tagllm_cli.evaluation.report import contents, gallery
+from tagllm_cli.evaluation.report.contents import Section
+from tagllm_cli.evaluation.report.rows import TableRows, read_rows
+from tagllm_cli.evaluation.report.selection import choose, counted
+from tagllm_cli.evaluation.report.subject import Subject, read_subject
+from tagllm_cli.evaluation.table_info import InfoReport, report_tables
+from tagllm_cli.evaluation.truth.base import TruthOptions
+from tagllm_cli.store.atomic import check_writable_path, replacing
+
+HERE = Path(__file__).parent
+IMAGES = 500
+PICTURE_BYTES = 13_000  # of WebP, of one image
+MOST_PICTURE_BYTES = 27_000_000  # of all; a third more as text: the file stays below 40 MB
+_BEGINNING = b"<!doctype html>"
+_MARK = b'<meta name="generator" content="tagllm">'
+
+
+@dataclass(frozen=True, slots=True)
+class ReportOptions:
+    """What a report shows.
+
+    Args:
+        truth: a file of human labels; None: none.
+        others: tables of the same images to compare with.
+        images: how many images the gallery shows.
+        root: where the images are now; None: where the table says.
+        seed: of the share of the gallery that is random.
+    """
+
+    truth: Path | None = None
+    others: Sequence[Path] = ()
+    images: int = IMAGES
+    root: str | None = None
+    seed: int = 0
+    truth_options: TruthOptions = TruthOptions()
+    include_human: bool = False
+    prices: Prices = Prices()
+    human_price: float = HUMAN_PRICE
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSummary:
+    """What was written. `chosen` counts the images of the gallery by why they were chosen; `missing` have no picture.
+
+    `reasons` counts them by why there is none.
+    """
+
+    path: Path
+    bytes: int
+    images: int
+    chosen: Mapping[str, int]
+    missing: int
+    reasons: Mapping[str, int]
+    warnings: Sequence[str]
+    evaluation: Evaluation | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain JSON values."""
+        return {
+            "report": str(self.path),
+            "bytes": self.bytes,
+            "images": self.images,
+            "chosen": dict(self.chosen),
+            "without_picture": self.missing,
+            "reasons": dict(self.reasons),
+            "warnings": list(self.warnings),
+            "evaluation": self.evaluation.to_json() if self.evaluation else None,
+        }
+
+    def lines(self) -> list[str]:
+        """Return the same as lines of text."""
+        reasons = ", ".join(f"{count:,} {_REASONS[why]}" for why, count in self.chosen.items())
+        lines = [f"report of {self.images:,} images: {self.path}, {self.bytes / 1e6:,.1f} MB"]
+        if self.chosen:
+            lines.append(f"the gallery shows {sum(self.chosen.values()):,} of them: {reasons}")
+        return lines
+
+
+_REASONS = {
+    "error": "by errors",
+    "disagreement": "by disagreement of tables",
+    "doubt": "by doubt",
+    "random": "at random",
+    "failed": "that failed",
+}
+
+
+def write_report(path: Path, out: Path | None, card: Path | None, options: ReportOptions) -> ReportSummary:
+    """Write the report of the table at `path`.
+
+    Raises UsageError for tables, a truth or a `root` that cannot be used, and where `out` is some other file.
+    """
+    check_writable_path(out)
+    subject = read_subject(
+        path, options.truth, options.others, options.truth_options, include_human=options.include_human
+    )
+    chosen = choose(subject, options.images, options.seed)
+    rows = read_rows(subject.table, [row for row, _ in chosen])
+    pictures = _pictures(subject, chosen, rows, options)
+    evaluation = contents.evaluation_of(subject)
+    missing = [each.reason.partition(":")[0] for each in pictures if not each.webp]
+    reasons = {why: missing.count(why) for why in dict.fromkeys(missing)}
+    info = report_tables(_with_candidates(path), options.prices, options.human_price)
+    warnings = [*(subject.judged.truth.warnings if subject.judged else ()), *info.warnings]
+    if reasons:
+        counts = ", ".join(f"{why} ({count:,})" for why, count in reasons.items())
+        warnings.append(f"images without a picture: {len(missing):,}, for {counts}")
+    data = _data(subject, evaluation, chosen, rows, pictures)
+    values = _values(subject, evaluation, rows, info, warnings, counted(chosen))
+    with replacing(out, is_ours=_is_ours) as new:
+        new.write_text(render(HERE, "report", data, values, libraries=["uplot"]), encoding="utf-8")
+        size = new.stat().st_size
+    total = len(subject.entries.ids)
+    return ReportSummary(out, size, total, counted(chosen), len(missing), reasons, warnings, evaluation)
+
+
+def _is_ours(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        beginning = file.read(2000)
+    return beginning.startswith(_BEGINNING) and _MARK in beginning
+
+
+def _with_candidates(path: Path) -> list[Path]:
+    """Return the table, after the candidate table that `tagllm run` wrote beside it, if it did: for the whole cost."""
+    candidates = path.with_suffix(f".candidates{path.suffix}")
+    return [candidates, path] if candidates.is_file() else [path]
+
+
+def _pictures(
+    subject: Subject, chosen: Sequence[tuple[int, str]], rows: TableRows, options: ReportOptions
+) -> list[Thumbnail]:
+    images = gallery.wanted(subject, chosen, rows.details)
+    limit = min(MOST_PICTURE_BYTES, PICTURE_BYTES * len(images))
+    return list(make_thumbnails(subject.table.info.source, options.root, images, limit))
+
+
+def _data(
+    subject: Subject,
+    evaluation: Evaluation | None,
+    chosen: Sequence[tuple[int, str]],
+    rows: TableRows,
+    pictures: Sequence[Thumbnail],
+) -> dict[str, Any]:
+    """Return what the page's script shows."""
+    return {
+        "labels": list(subject.entries.names),
+        "arms": list(subject.entries.arm_names),
+        "tables": [each.name for each in subject.others],
+        "threshold": subject.threshold,
+        "stage": subject.table.info.stage,
+        "judged": subject.judged is not None,
+        "rows": contents.label_rows(subject, evaluation),
+        "concepts": contents.cards_of(subject),
+        "images": gallery.cards(subject, chosen, rows.details, pictures),
+        **contents.plots(subject),
+    }
+
+
+def _values(
+    subject: Subject,
+    evaluation: Evaluation | None,
+    rows: TableRows,
+    info: InfoReport,
+    warnings: Sequence[str],
+    chosen: Mapping[str, int],
+) -> dict[str, Any]:
+    """Return what the page's template shows."""
+    table = info.tables[-1]
+    sections = [contents.agreement(subject), contents.failures(rows), contents.unknown_answers(rows)]
+    return {
+        "title": subject.table.path.name,
+        "stage": subject.table.info.stage,
+        "statuses": contents.status_counts(subject),
+        "labels_per_image": _per_image(subject),
+        "figures": contents.figures(evaluation.to_json()) if evaluation else [],
+        "evaluation": evaluation,
+        "truth": subject.judged.truth if subject.judged else None,
+        "warnings": warnings,
+        "sections": contents.present(sections),
+        "cost": _cost(info),
+        "facts": info_text.facts(table),
+        "templates": {
+            name: {"system": each["system"], "text": each["text"]}
+            for name, each in sorted(table.info.plan.get("templates", {}).items())
+        },
+        "chosen": {_REASONS[why]: count for why, count in chosen.items()},
+        "has_concepts": bool(contents.cards_of(subject)),
+        "others": [each.name for each in subject.others],
+        "version": tagllm_cli.__version__,
+        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+
+
+def _per_image(subject: Subject) -> float:
+    given = sum(row["yes"] for row in contents.label_rows(subject, None))
+    return given / max(1, len(subject.answered))
+
+
+def _cost(info: InfoReport) -> Section | None:
+    if not info.together.requests and not info.together.seconds:
+        return None
+    tables = [("each stage", info_text.costs(info))]
+    if runs := info_text.runs(info.tables[-1], info.prices):
+        tables.append((f"runs of {info.tables[-1].path.name}", runs))
+    tables.append(("beside people", (("", ""), info_text.human(info))))
+    return Section("cost", "Cost", "", tables)
