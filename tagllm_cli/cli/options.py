@@ -485,7 +485,9 @@ OtherTables = Annotated[
 ]
 ReportImages = Annotated[
     int,
-    _output("--images", metavar="N", min=0, help="Images in the gallery: by errors, doubt, disagreement; some at random."),
+    _output(
+        "--images", metavar="N", min=0, help="Images in the gallery: by errors, doubt, disagreement; some at random."
+    ),
 ]
 ReportSeed = Annotated[int, _output("--seed", metavar="N", help="Seed of the images at random.")]
 

@@ -96,7 +96,8 @@ def _labels(subject: Subject, row: int, given: Mapping[int, int], true: Sequence
     own = entries.labels[start:stop]
     unlisted = sorted({*given, *true}.difference(own.tolist()))
     said = _judgments(subject.judged, row, np.concatenate([own, np.asarray(unlisted, np.int64)]))
-    found, denied = [], []
+    found: list[list[Any]] = []
+    denied: list[list[Any]] = []
     for place, label in enumerate(own.tolist()):
         at = start + place
         flags, probability = int(entries.flags[at]), float(entries.probabilities[at])
@@ -107,7 +108,10 @@ def _labels(subject: Subject, row: int, given: Mapping[int, int], true: Sequence
         ]
         plain = state == NO and said[place] != PRESENT and label not in given
         (denied if plain else found).append(line)
-    found += [[label, NOT_LISTED, None, said[len(own) + place], 0, 0, given.get(label, 0)] for place, label in enumerate(unlisted)]
+    found += [
+        [label, NOT_LISTED, None, said[len(own) + place], 0, 0, given.get(label, 0)]
+        for place, label in enumerate(unlisted)
+    ]
     return found + sorted(denied, key=lambda line: -(line[2] or 0))[:MOST_DENIED]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from tagllm_cli.evaluation.html.page import render
 from tagllm_cli.evaluation.html.thumbnails import Thumbnail, make_thumbnails
 from tagllm_cli.evaluation.metrics import Evaluation
 from tagllm_cli.evaluation.report import contents, gallery
-from tagllm_cli.evaluation.report.contents import Section
+from tagllm_cli.evaluation.report.card import check_card, write_card
+from tagllm_cli.evaluation.report.contents import Figure, Section
 from tagllm_cli.evaluation.report.rows import TableRows, read_rows
 from tagllm_cli.evaluation.report.selection import choose, counted
 from tagllm_cli.evaluation.report.subject import Subject, read_subject
@@ -48,47 +50,52 @@ class ReportOptions:
     images: int = IMAGES
     root: str | None = None
     seed: int = 0
-    truth_options: TruthOptions = TruthOptions()
+    truth_options: TruthOptions = field(default_factory=TruthOptions)
     include_human: bool = False
-    prices: Prices = Prices()
+    prices: Prices = field(default_factory=Prices)
     human_price: float = HUMAN_PRICE
 
 
 @dataclass(frozen=True, slots=True)
 class ReportSummary:
-    """What was written. `chosen` counts the images of the gallery by why they were chosen; `missing` have no picture.
+    """What was written: a page, a dataset card, or both.
 
-    `reasons` counts them by why there is none.
+    `chosen` counts the images of the gallery by why they were chosen, `reasons` those without a picture by why there is
+    none; `bytes` is the size of the page.
     """
 
-    path: Path
-    bytes: int
+    page: Path | None
+    card: Path | None
     images: int
-    chosen: Mapping[str, int]
-    missing: int
-    reasons: Mapping[str, int]
-    warnings: Sequence[str]
     evaluation: Evaluation | None
+    bytes: int = 0
+    chosen: Mapping[str, int] = field(default_factory=dict)
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON values."""
         return {
-            "report": str(self.path),
+            "report": None if self.page is None else str(self.page),
+            "card": None if self.card is None else str(self.card),
             "bytes": self.bytes,
             "images": self.images,
             "chosen": dict(self.chosen),
-            "without_picture": self.missing,
-            "reasons": dict(self.reasons),
+            "without_picture": dict(self.reasons),
             "warnings": list(self.warnings),
             "evaluation": self.evaluation.to_json() if self.evaluation else None,
         }
 
     def lines(self) -> list[str]:
         """Return the same as lines of text."""
-        reasons = ", ".join(f"{count:,} {_REASONS[why]}" for why, count in self.chosen.items())
-        lines = [f"report of {self.images:,} images: {self.path}, {self.bytes / 1e6:,.1f} MB"]
+        lines = []
+        if self.page is not None:
+            lines.append(f"report of {self.images:,} images: {self.page}, {self.bytes / 1e6:,.1f} MB")
         if self.chosen:
+            reasons = ", ".join(f"{count:,} {_REASONS[why]}" for why, count in self.chosen.items())
             lines.append(f"the gallery shows {sum(self.chosen.values()):,} of them: {reasons}")
+        if self.card is not None:
+            lines.append(f"dataset card: {self.card}")
         return lines
 
 
@@ -102,32 +109,46 @@ _REASONS = {
 
 
 def write_report(path: Path, out: Path | None, card: Path | None, options: ReportOptions) -> ReportSummary:
-    """Write the report of the table at `path`.
+    """Write the report of the table at `path`, a dataset card, or both.
 
-    Raises UsageError for tables, a truth or a `root` that cannot be used, and where `out` is some other file.
+    Raises UsageError for tables, a truth or a `root` that cannot be used, and where `out` or `card` is another file.
     """
-    check_writable_path(out)
+    if out is not None:
+        check_writable_path(out)
+    if card is not None:
+        check_card(card)
     subject = read_subject(
         path, options.truth, options.others, options.truth_options, include_human=options.include_human
     )
+    evaluation = contents.evaluation_of(subject)
+    figures = contents.figures(evaluation.to_json()) if evaluation else []
+    warnings = list(subject.judged.truth.warnings) if subject.judged else []
+    summary = ReportSummary(out, card, len(subject.entries.ids), evaluation, warnings=warnings)
+    if out is not None:
+        summary = _write_page(out, summary, subject, figures, options)
+    if card is not None:
+        write_card(card, subject, evaluation, figures)
+    return summary
+
+
+def _write_page(
+    out: Path, summary: ReportSummary, subject: Subject, figures: Sequence[Figure], options: ReportOptions
+) -> ReportSummary:
     chosen = choose(subject, options.images, options.seed)
     rows = read_rows(subject.table, [row for row, _ in chosen])
     pictures = _pictures(subject, chosen, rows, options)
-    evaluation = contents.evaluation_of(subject)
-    missing = [each.reason.partition(":")[0] for each in pictures if not each.webp]
-    reasons = {why: missing.count(why) for why in dict.fromkeys(missing)}
-    info = report_tables(_with_candidates(path), options.prices, options.human_price)
-    warnings = [*(subject.judged.truth.warnings if subject.judged else ()), *info.warnings]
+    reasons = Counter(each.reason.partition(":")[0] for each in pictures if not each.webp)
+    info = report_tables(_with_candidates(subject.table.path), options.prices, options.human_price)
+    warnings = [*summary.warnings, *info.warnings]
     if reasons:
-        counts = ", ".join(f"{why} ({count:,})" for why, count in reasons.items())
-        warnings.append(f"images without a picture: {len(missing):,}, for {counts}")
-    data = _data(subject, evaluation, chosen, rows, pictures)
-    values = _values(subject, evaluation, rows, info, warnings, counted(chosen))
+        counts = ", ".join(f"{why} ({count:,})" for why, count in reasons.most_common())
+        warnings.append(f"images of the gallery without a picture: {reasons.total():,}, for {counts}")
+    summary = replace(summary, chosen=counted(chosen), reasons=reasons, warnings=warnings)
+    data = _data(subject, summary.evaluation, chosen, rows, pictures)
+    values = _values(subject, summary, figures, rows, info)
     with replacing(out, is_ours=_is_ours) as new:
         new.write_text(render(HERE, "report", data, values, libraries=["uplot"]), encoding="utf-8")
-        size = new.stat().st_size
-    total = len(subject.entries.ids)
-    return ReportSummary(out, size, total, counted(chosen), len(missing), reasons, warnings, evaluation)
+        return replace(summary, bytes=new.stat().st_size)
 
 
 def _is_ours(path: Path) -> bool:
@@ -175,12 +196,7 @@ def _data(
 
 
 def _values(
-    subject: Subject,
-    evaluation: Evaluation | None,
-    rows: TableRows,
-    info: InfoReport,
-    warnings: Sequence[str],
-    chosen: Mapping[str, int],
+    subject: Subject, summary: ReportSummary, figures: Sequence[Figure], rows: TableRows, info: InfoReport
 ) -> dict[str, Any]:
     """Return what the page's template shows."""
     table = info.tables[-1]
@@ -190,10 +206,10 @@ def _values(
         "stage": subject.table.info.stage,
         "statuses": contents.status_counts(subject),
         "labels_per_image": _per_image(subject),
-        "figures": contents.figures(evaluation.to_json()) if evaluation else [],
-        "evaluation": evaluation,
+        "figures": figures,
+        "evaluation": summary.evaluation,
         "truth": subject.judged.truth if subject.judged else None,
-        "warnings": warnings,
+        "warnings": summary.warnings,
         "sections": contents.present(sections),
         "cost": _cost(info),
         "facts": info_text.facts(table),
@@ -201,16 +217,15 @@ def _values(
             name: {"system": each["system"], "text": each["text"]}
             for name, each in sorted(table.info.plan.get("templates", {}).items())
         },
-        "chosen": {_REASONS[why]: count for why, count in chosen.items()},
+        "chosen": {_REASONS[why]: count for why, count in summary.chosen.items()},
         "has_concepts": bool(contents.cards_of(subject)),
-        "others": [each.name for each in subject.others],
         "version": tagllm_cli.__version__,
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
 
 
 def _per_image(subject: Subject) -> float:
-    given = sum(row["yes"] for row in contents.label_rows(subject, None))
+    given: int = sum(row["yes"] for row in contents.label_rows(subject, None))
     return given / max(1, len(subject.answered))
 
 

@@ -117,7 +117,7 @@ def _in_turn(cells: Cells) -> Array:
     rank = np.arange(len(order)) - starts
     in_turn = cells.rows[order[np.lexsort((-cells.weights[order], rank))]]
     _, first = np.unique(in_turn, return_index=True)
-    return in_turn[np.sort(first)]
+    return np.asarray(in_turn[np.sort(first)])
 
 
 def counted(chosen: Sequence[tuple[int, str]]) -> dict[str, int]:

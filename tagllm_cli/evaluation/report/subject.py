@@ -123,7 +123,9 @@ def read_subject(
             _places(entries.names, comparison.entries.names),
         )
     names = _told_apart(others)
-    return Subject(table, entries, judged, [_other(each, name, entries) for each, name in zip(others, names, strict=True)])
+    return Subject(
+        table, entries, judged, [_other(each, name, entries) for each, name in zip(others, names, strict=True)]
+    )
 
 
 def _other(path: Path, name: str, entries: Entries) -> OtherTable:
@@ -150,7 +152,7 @@ def _places(of: Sequence[str], among: Sequence[str]) -> Array:
 
 
 def _listed(judgments: Judgments, value: int) -> Array:
-    return judgments.cells[judgments.values == value]
+    return np.asarray(judgments.cells[judgments.values == value])
 
 
 def _told_apart(paths: Sequence[Path]) -> list[str]:
