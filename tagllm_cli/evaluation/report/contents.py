@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from tagllm_cli.evaluation.report.subject import Subject
 Cells = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 _MOST_ANSWERS = 40
+_SUSPECTS = 50
+_NUMBER = re.compile(r"-|[-+]?[\d,]+(\.\d+)?(e[-+]\d+)?[+%kMG]?")
 _MOST_POINTS = 40_000  # of all curves together
 FIGURES = {
     "op": ("OP", "precision: of all labels given, the share that is right"),
@@ -38,6 +41,12 @@ class Section:
     title: str
     note: str
     tables: Sequence[tuple[str, Cells]]
+
+
+def numeric(cells: Cells) -> list[bool]:
+    """Return which columns hold numbers only, or nothing."""
+    columns, rows = cells
+    return [all(_NUMBER.fullmatch(row[place]) for row in rows) for place in range(len(columns))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +180,15 @@ def _by_label(names: Sequence[str], knows: Array, counts: Sequence[Array]) -> Ce
         if union[label] and knows[label]
     ]
     return ("label", "both", "only here", "only there", "agreement"), rows
+
+
+def suspects(subject: Subject) -> Section | None:
+    """Return who is wrong where model and people disagree; None without a truth or a disagreement."""
+    if subject.judged is None or not len(subject.judged.suspects):
+        return None
+    note = "By confident learning: how often people agree with such an answer elsewhere. A ranking, not a proof."
+    tables = [table for table in subject.judged.suspects.tables(_SUSPECTS) if table[1][1]]
+    return Section("suspects", "Who is wrong", note, tables)
 
 
 def cards_of(subject: Subject) -> dict[str, dict[str, Any]]:

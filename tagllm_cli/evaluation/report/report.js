@@ -9,17 +9,18 @@ const percent = (share) => (share === null || share === undefined ? "–" : shar
 const count = (number) => number.toLocaleString("en-US");
 
 /** An image's label as an object: see `gallery.py` for the list that it is in the data. */
-function entry(image, [label, state, probability, truth, arms, human, others]) {
+function entry(image, [label, state, probability, truth, arms, human, others, verdict]) {
   const differs = (image.covered & (state === YES ? ~others : others)) !== 0;
   let kind = "denied";
   if (state === YES) kind = truth === 0 ? "wrong" : truth === 1 ? "right" : "given";
   else if (truth === 1) kind = "missed";
   else if (state === UNKNOWN) kind = "unknown";
-  return { label, name: DATA.labels[label], state, probability, truth, arms, human, others, differs, kind };
+  return { label, name: DATA.labels[label], state, probability, truth, arms, human, others, verdict, differs, kind };
 }
 
 for (const image of DATA.images) image.entries = image.labels.map((each) => entry(image, each));
 
+const VERDICTS = ["probably the annotator", "both defensible", "probably the model"];
 const MARKS = {
   right: ["✓", "right"],
   given: ["•", "given, not judged"],
@@ -208,13 +209,15 @@ const KINDS = [
     ["wrong", "✕ wrong", (each) => each.kind === "wrong"],
     ["missed", "○ missed", (each) => each.kind === "missed"],
     ["right", "✓ right", (each) => each.kind === "right"],
+    ["people", "people probably wrong", (each) => each.verdict === 0],
+    ["both", "both defensible", (each) => each.verdict === 1],
   ] : [["given", "• given", (each) => each.state === YES]]),
   ["unknown", "? undecided", (each) => each.state === UNKNOWN],
   ["denied", "– denied", (each) => each.state === NO],
   ...(DATA.tables.length ? [["differs", "≠ tables differ", (each) => each.differs]] : []),
   ["human", "decided by a person", (each) => each.human === 1],
 ];
-const WHYS = { error: "by errors", disagreement: "by disagreement", doubt: "by doubt", random: "at random", failed: "failed" };
+const WHYS = { error: "by errors", suspect: "people wrong?", disagreement: "by disagreement", doubt: "by doubt", random: "at random", rest: "all the rest", failed: "failed" };
 const ORDERS = { table: "as in the table", doubt: "doubtful first", errors: "most errors first" };
 let found = [];
 let drawn = 0;
@@ -346,6 +349,7 @@ function detailRow(each) {
     element("td", { text: said + (each.human ? " (a person)" : "") }),
     element("td", { class: "number", text: each.probability === null ? "–" : each.probability.toFixed(3) }),
     DATA.judged ? element("td", { text: each.truth === 1 ? "yes" : each.truth === 0 ? "no" : "–" }) : null,
+    DATA.judged ? element("td", { text: VERDICTS[each.verdict] ?? "" }) : null,
     DATA.arms.length ? element("td", { text: named(each.arms, DATA.arms) || "–" }) : null,
     DATA.tables.length ? element("td", { text: named(each.others, DATA.tables) || "–" }) : null);
   return wording ? [line, element("tr", {}, element("td", { colspan: line.children.length, class: "concept", text: wording }))] : [line];
@@ -354,7 +358,7 @@ function detailRow(each) {
 function open(place) {
   const image = found[place];
   mark(place);
-  const columns = ["label", "here", "probability", DATA.judged && "truth", DATA.arms.length && "proposed by", DATA.tables.length && "also in"].filter(Boolean);
+  const columns = ["label", "here", "probability", DATA.judged && "truth", DATA.judged && "who is wrong", DATA.arms.length && "proposed by", DATA.tables.length && "also in"].filter(Boolean);
   const table = element("table", {}, element("thead", {}, element("tr", {}, ...columns.map((text) => element("th", { text, class: text === "probability" ? "number" : null })))),
     element("tbody", {}, ...image.entries.flatMap(detailRow)));
   $("details").replaceChildren(

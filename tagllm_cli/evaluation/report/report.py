@@ -101,9 +101,11 @@ class ReportSummary:
 
 _REASONS = {
     "error": "by errors",
+    "suspect": "where people are probably wrong",
     "disagreement": "by disagreement of tables",
     "doubt": "by doubt",
     "random": "at random",
+    "rest": "as the rest of the table",
     "failed": "that failed",
 }
 
@@ -200,7 +202,12 @@ def _values(
 ) -> dict[str, Any]:
     """Return what the page's template shows."""
     table = info.tables[-1]
-    sections = [contents.agreement(subject), contents.failures(rows), contents.unknown_answers(rows)]
+    sections = [
+        contents.agreement(subject),
+        contents.suspects(subject),
+        contents.failures(rows),
+        contents.unknown_answers(rows),
+    ]
     return {
         "title": subject.table.path.name,
         "stage": subject.table.info.stage,
@@ -210,6 +217,7 @@ def _values(
         "evaluation": summary.evaluation,
         "truth": subject.judged.truth if subject.judged else None,
         "warnings": summary.warnings,
+        "numeric": contents.numeric,
         "sections": contents.present(sections),
         "cost": _cost(info),
         "facts": info_text.facts(table),
