@@ -222,6 +222,7 @@ const ORDERS = { table: "as in the table", doubt: "doubtful first", errors: "mos
 let found = [];
 let drawn = 0;
 let current = -1;
+let opened = -1;
 
 function fill(select, options) {
   select.replaceChildren(...options.map(([value, text]) => element("option", { value, text })));
@@ -357,6 +358,7 @@ function detailRow(each) {
 
 function open(place) {
   const image = found[place];
+  opened = place;
   mark(place);
   const columns = ["label", "here", "probability", DATA.judged && "truth", DATA.judged && "who is wrong", DATA.arms.length && "proposed by", DATA.tables.length && "also in"].filter(Boolean);
   const table = element("table", {}, element("thead", {}, element("tr", {}, ...columns.map((text) => element("th", { text, class: text === "probability" ? "number" : null })))),
@@ -392,7 +394,8 @@ $("labels-note").textContent = DATA.judged
   : "How often each label was given; hatched: undecided. A label shows its images when it is chosen; columns sort.";
 $("more-labels").addEventListener("click", () => { sorting.all = true; drawLabels(); });
 $("details").addEventListener("click", (event) => { if (event.target === $("details")) $("details").close(); });
-$("details").addEventListener("close", () => $("cards").children[current]?.focus());
+// A browser gives the focus back to the card that was opened first.
+$("details").addEventListener("close", () => $("cards").children[opened]?.focus());
 fill($("by-label"), [["", "any"], ...DATA.labels.map((name, place) => [String(place), name]).sort((a, b) => a[1].localeCompare(b[1]))]);
 fill($("by-kind"), KINDS.map(([key, text]) => [key, text]));
 fill($("by-why"), [["", "any"], ...Object.entries(WHYS).filter(([why]) => DATA.images.some((image) => image.why === why))]);
