@@ -185,12 +185,12 @@ function reliability() {
   const series = [
     { label: "probability", value: shown },
     curveSeries("as it should be", diagonal, { color: "muted", dash: [4, 4], width: 1 }),
-    curveSeries("low", found, { color: "accent", dash: [1, 3], width: 1 }),
-    curveSeries("high", found, { color: "accent", dash: [1, 3], width: 1 }),
-    curveSeries("share that is right", found, { color: "accent", points: true }),
+    curveSeries("95% from", found, { color: "accent", dash: [1, 3], width: 1 }),
+    curveSeries("to", found, { color: "accent", dash: [1, 3], width: 1 }),
+    { ...curveSeries("share that is right", found, { color: "accent", points: true }), paths: () => null },
   ];
   const bands = ["low", "high", "y"].map((key) => ({ x: found.x, y: found[key] }));
-  const note = `Dashed: as it should be; dotted: 95% intervals. ${[found.said[""].slice(2), found.said[chosenLabel]].filter(Boolean).join("; ")}.`;
+  const note = `Points: what was found, dotted: its 95% intervals; dashed: as it should be. ${[found.said[""].slice(2), found.said[chosenLabel]].filter(Boolean).join("; ")}.`;
   return plot("Reliability of the probabilities", note, { scales: { x: UNIT, y: { range: [0, 1] } }, axes: axes("probability", "share right") }, series, joined([diagonal, ...bands]));
 }
 

@@ -37,7 +37,8 @@ def test_figures_are_those_of_evaluate(tmp_path: Path) -> None:
     table, truth = tables(tmp_path, images=400)
     expected = evaluate_table(table, truth).evaluation
     summary, data, page = reported(table, truth=truth, images=50)
-    assert summary.evaluation == expected
+    assert summary.measured is not None
+    assert summary.measured.evaluation == expected
     shown = dict(re.findall(r'data-figure="(\w+)"><span[^>]*>\w+</span><span class="value">([^<]+)', page))
     figures = expected.to_json()
     assert shown == {name: f"{figures[name.lower()]:.3f}" for name in ("OP", "OR", "OF1", "CP", "CR", "CF1")} | {
@@ -79,7 +80,7 @@ def test_a_card_says_all_that_is_known_about_an_image(tmp_path: Path) -> None:
 def test_failures_and_unknown_answers_are_counted(tmp_path: Path) -> None:
     table, _ = small(tmp_path)
     summary, data, page = reported(table)
-    assert summary.evaluation is None
+    assert summary.measured is None
     assert data["curves"] is None
     assert sum(data["histogram"]["all"]) == 6
     assert "No truth was given" in page
