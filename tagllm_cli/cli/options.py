@@ -471,6 +471,19 @@ ThresholdMetric = Annotated[
     str,
     _output("--metric", metavar="METRIC", help="f1; precision=P, then the most recall; recall=R, then the least yes."),
 ]
+CalibrationTruth = Annotated[
+    Path | None,
+    _input("--truth", metavar="FILE", help="Human labels of some images; without them --bias alone decides."),
+]
+BiasImages = Annotated[
+    int | None,
+    _model(
+        "--bias",
+        metavar="N",
+        min=1,
+        help="Ask all questions about N blank and N shuffled images, and use the bias where it helps.",
+    ),
+]
 ThresholdsOut = Annotated[
     Path,
     _output("--out", metavar="FILE", help="File of thresholds to write, for --thresholds."),

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from tagllm_cli.evaluation.entries import ABSENT, PRESENT, Comparison
 from tagllm_cli.evaluation.thresholds.crossfit import KEPT, Chosen
+from tagllm_cli.evaluation.thresholds.fit import expit, logit
 from tagllm_cli.evaluation.thresholds.metric import Metric
 from tagllm_cli.labeling.threshold_file import LabelThreshold, ThresholdFile, table_questions
 from tagllm_cli.store.table import Table
@@ -53,3 +55,22 @@ def as_file(
     common = float(grid[chosen.common]) if chosen is not None and has_new else table.info.plan.get("threshold", 0.5)
     identity = (plan.model, plan.model_digest.hex(), plan.max_pixels, plan.imaging)
     return ThresholdFile(path, str(metric), common, *identity, tuple(map(of, plan.vocabulary.names)), measured)
+
+
+def of_offsets(table: Table, path: Path, offsets: Mapping[str, float]) -> ThresholdFile:
+    """Return the file of thresholds that follow measured bias alone: logit(threshold) plus each label's offset.
+
+    Source: contextual calibration, Zhao et al., ICML 2021, arXiv 2102.09690. No truth has seen them.
+    """
+    plan, questions = table_questions(table)
+    common = float(table.info.plan.get("threshold", 0.5))
+
+    def of(name: str) -> LabelThreshold:
+        known = (name, plan.label_ids[name], questions[name])
+        if name not in offsets:
+            return LabelThreshold(*known, why="its question was not answered")
+        return LabelThreshold(*known, float(expit(logit(np.array(common)) + offsets[name])))
+
+    identity = (plan.model, plan.model_digest.hex(), plan.max_pixels, plan.imaging)
+    labels = tuple(map(of, plan.vocabulary.names))
+    return ThresholdFile(path, "bias", common, *identity, labels, {"bias": "alone, and no truth has seen it"})

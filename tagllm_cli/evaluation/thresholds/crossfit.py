@@ -29,13 +29,14 @@ class Chosen:
     """Thresholds as places in the grid, or KEPT: the `common` one and those of `labels`, int64 [labels].
 
     A label with the place of the common one is on it. `reasons` say for each label why it has none of its own, "" where
-    it has. `fit` is what all that comes from.
+    it has. `fit` is what all that comes from; `with_offsets`: it used what was known about labels beforehand.
     """
 
     common: int
     labels: Array
     reasons: tuple[str, ...]
     fit: Fit
+    with_offsets: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +47,14 @@ class CrossFitted:
     held_out: Array
 
 
-def cross_fit(counts: Counts, metric: Metric, seed: int = 0) -> CrossFitted:
-    """Choose thresholds on all folds (at least 3), and without each of them."""
+def cross_fit(counts: Counts, metric: Metric, seed: int = 0, offsets: Array | None = None) -> CrossFitted:
+    """Choose thresholds on all folds (at least 3), and without each of them.
+
+    `offsets`, logits [labels] as `fit` takes them, are used where they help on held-out folds.
+    """
     folds = np.arange(counts.folds)
-    without = [_choose(counts, folds[folds != fold], metric, seed).labels for fold in folds]
-    chosen = _choose(counts, folds, metric, seed, _ROUNDS)
+    without = [_choose(counts, folds[folds != fold], metric, seed, offsets).labels for fold in folds]
+    chosen = _choose(counts, folds, metric, seed, offsets, _ROUNDS)
     return CrossFitted(_without_worse(chosen, counts, metric, np.stack(without)), np.stack(without))
 
 
@@ -68,21 +72,32 @@ def _without_worse(chosen: Chosen, counts: Counts, metric: Metric, without: Arra
     return replace(chosen, labels=np.where(dropped, chosen.common, chosen.labels), reasons=reasons)
 
 
-def _choose(counts: Counts, folds: Array, metric: Metric, seed: int, rounds: int = _INNER_ROUNDS) -> Chosen:
+def _choose(
+    counts: Counts, folds: Array, metric: Metric, seed: int, offsets: Array | None, rounds: int = _INNER_ROUNDS
+) -> Chosen:
     """Fit on some folds; keep what is better on each of them when it is fitted on the others."""
     random = np.random.default_rng([seed, *folds.tolist()])
     support = counts.support[folds].sum(axis=0)
     before = counts.tp[folds].sum(axis=0), counts.fp[folds].sum(axis=0)
     common, own = np.zeros((2, 2, len(support)), np.int64)
+    informed = np.zeros_like(own)
     for fold in folds:
         found = fit(counts, folds[folds != fold], metric, random, _INNER_ROUNDS)
         common += _at(counts, fold, np.full(len(support), found.common))
         own += _at(counts, fold, found.own)
-    final = fit(counts, folds, metric, random, rounds)
+        if offsets is not None:
+            found = fit(counts, folds[folds != fold], metric, random, _INNER_ROUNDS, offsets)
+            informed += _at(counts, fold, found.own)
+    is_informed = offsets is not None and (
+        metric.overall(informed[0], informed[1], support) > metric.overall(own[0], own[1], support)
+    )
+    if is_informed:
+        own = informed
+    final = fit(counts, folds, metric, random, rounds, offsets if is_informed else None)
     is_better = support.any() and metric.overall(common[0], common[1], support) > metric.overall(*before, support)
     base = (common[0], common[1]) if is_better else before
     gains = metric.value(own[0], own[1], support) - metric.value(*base, support)
-    few, better = support < MIN_POSITIVES, gains > 0
+    few, better = (support < MIN_POSITIVES) & (not is_informed), gains > 0
     changed = better & ~few & (final.own != final.common)
     labels = np.where(changed, final.own, final.common if is_better else KEPT)
     reasons = tuple(
@@ -91,7 +106,7 @@ def _choose(counts: Counts, folds: Array, metric: Metric, seed: int, rounds: int
         else "" if is_changed else "as good as the common one"
         for is_few, is_gain, is_changed in zip(few, better, changed, strict=True)
     )  # fmt: skip
-    return Chosen(final.common if is_better else KEPT, labels, reasons, final)
+    return Chosen(final.common if is_better else KEPT, labels, reasons, final, is_informed)
 
 
 def _at(counts: Counts, fold: int, places: Array) -> Array:

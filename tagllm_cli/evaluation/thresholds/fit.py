@@ -42,8 +42,19 @@ class Fit:
     high: Array
 
 
-def fit(counts: Counts, folds: Array, metric: Metric, random: np.random.Generator, rounds: int = 40) -> Fit:
-    """Fit thresholds on some `folds`, int64; labels with fewer than MIN_POSITIVES there get the common one."""
+def fit(
+    counts: Counts,
+    folds: Array,
+    metric: Metric,
+    random: np.random.Generator,
+    rounds: int = 40,
+    offsets: Array | None = None,
+) -> Fit:
+    """Fit thresholds on some `folds`, int64; labels with fewer than MIN_POSITIVES there get the common one.
+
+    `offsets`, logits [labels], are what is known about the labels beforehand: a label is shrunk toward the common
+    threshold plus its offset, times the factor that fits the other labels best.
+    """
     tp, fp = counts.above(folds)
     support = counts.support[folds].sum(axis=0)
     common = metric.best_common(tp, fp, support) if support.any() else int(np.searchsorted(counts.grid, 0.5))
@@ -57,12 +68,25 @@ def fit(counts: Counts, folds: Array, metric: Metric, random: np.random.Generato
         draws = _resampled(present, absent, support[enough], metric, random, rounds)
         drawn[:, enough] = logits[np.concatenate(list(draws))]
     variance = drawn.var(axis=0, ddof=1)
-    between = between_variance((best - center)[enough], variance[enough])
+    centers = np.full(len(support), center)
+    if offsets is not None:
+        centers += offsets * _factor(best - center, variance, offsets, enough)
+        best[~enough], drawn[:, ~enough] = centers[~enough], centers[~enough]
+    between = between_variance((best - centers)[enough], variance[enough])
     total = between + variance
     weight = np.divide(between, total, out=np.zeros_like(total), where=total > 0) * enough
-    shrunk = center + weight * (best - center)
-    low, high = np.quantile(center + weight * (drawn - center), [0.025, 0.975], axis=0)
+    shrunk = centers + weight * (best - centers)
+    low, high = np.quantile(centers + weight * (drawn - centers), [0.025, 0.975], axis=0)
     return Fit(common, nearest(logits, shrunk), weight, expit(np.minimum(low, shrunk)), expit(np.maximum(high, shrunk)))
+
+
+def _factor(distances: Array, variances: Array, offsets: Array, enough: Array) -> Array:
+    """Return for each label the factor of `offsets`, in [0, 2], that fits the distances of the other labels best."""
+    weights = enough / (variances + max(1e-3, between_variance(distances[enough], variances[enough])))
+    top, low = weights * offsets * distances, weights * offsets**2
+    others = low.sum() - low
+    fitted = np.divide(top.sum() - top, others, out=np.zeros_like(others), where=others > 1e-9)
+    return np.asarray(np.clip(fitted, 0, 2))
 
 
 def _resampled(
@@ -73,9 +97,17 @@ def _resampled(
     step = max(1, _DRAWN // max(1, 2 * present.size))
     for start in range(0, rounds, step):
         size = min(step, rounds - start)
-        true, false = (random.poisson(bins, (size, *bins.shape)) for bins in (present, absent))
+        true, false = (_poisson(bins, size, random) for bins in (present, absent))
         drawn = true.sum(axis=-1) + random.poisson(never_proposed, (size, len(support)))
         yield metric.best(above(true), above(false), drawn)
+
+
+def _poisson(means: Array, size: int, random: np.random.Generator) -> Array:
+    """Return `size` draws, int64 [size, *means.shape]; most bins of small samples are empty and need none."""
+    drawn = np.zeros((size, *means.shape), np.int64)
+    some = means > 0
+    drawn[:, some] = random.poisson(means[some], (size, int(np.count_nonzero(some))))
+    return drawn
 
 
 def between_variance(distances: Array, variances: Array) -> float:

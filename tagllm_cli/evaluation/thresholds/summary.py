@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from tagllm_cli.text import shortened
 Array = npt.NDArray[Any]
 Cells = tuple[Sequence[str], Sequence[Sequence[str]]]
 
-MIN_IMAGES = 20
+MIN_IMAGES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,8 @@ class Calibration:
             yield f"recall that is lost with the candidates: {1 - self.ceiling:.4f}"
         else:
             yield f"labels in the whole table: {self.pairs.after:,} (now: {self.pairs.before:,})"
+        if "bias" in self.file.measured:
+            yield f"bias of the questions: {self.file.measured['bias']}"
         if self.metric.kind == "precision":
             yield f"recall that remains, on held-out images: {self.held.after['OR']}"
         if self.pairs.undecided:
@@ -180,8 +182,11 @@ def calibrate_table(
     truth_options: TruthOptions = TruthOptions(),  # noqa: B008 (frozen)
     folds: int = 5,
     seed: int = 0,
+    offsets: Mapping[str, float] | None = None,
 ) -> Calibration:
     """Choose thresholds for a label table by a truth, and write them to `out`.
+
+    `offsets` are logits by label that may be known beforehand (`as_file.of_offsets`); used where they help.
 
     Raises UsageError where the table has no probabilities, the truth has too few images, or judges nothing absent.
     """
@@ -197,11 +202,14 @@ def calibrate_table(
     grid = grid_of(known, len(compared.names), table.info.plan.get("threshold", 0.5))
     fold = np.random.default_rng(seed).permutation(len(compared.ids)) % folds
     counts = count(comparison, fold, grid)
-    found = cross_fit(counts, metric, seed)
+    shifts = None if offsets is None else np.array([offsets.get(name, 0.0) for name in compared.names])
+    found = cross_fit(counts, metric, seed, shifts)
     held = held_out(comparison, is_predicted(comparison, grid, found.held_out, fold), seed)
     totals = [metric.overall(held.tp[side], held.fp[side], held.support) for side in (0, 1)]
     refused = not totals[1] > totals[0]
     measured: dict[str, Any] = {"truth": str(truth), "images": len(compared.ids), "folds": folds, "seed": seed}
+    if offsets is not None:
+        measured["bias"] = "used" if found.chosen.with_offsets and not refused else "no better on held-out images"
     for side, figures in (("before", held.before), ("after", held.after)):
         measured[side] = {name: str(each) for name, each in figures.items()}
     file = as_file(table, out, metric, comparison, grid, None if refused else found.chosen, measured)

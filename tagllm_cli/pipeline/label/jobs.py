@@ -155,7 +155,7 @@ def _labels_job(
     thresholds: Thresholds,
     file: ThresholdFile | None,
 ) -> Job:
-    cards = _cards(concepts, vocabulary)
+    cards = cards_for(concepts, vocabulary)
     return Job(
         command="disambiguate",
         out=out,
@@ -222,7 +222,8 @@ def _items(candidates: Table, source: Source) -> Iterator[Item]:
         yield Item(image, info, proposals(row))
 
 
-def _cards(concepts: str | None, vocabulary: Vocabulary) -> Mapping[str, Card]:
+def cards_for(concepts: str | None, vocabulary: Vocabulary) -> Mapping[str, Card]:
+    """Return the cards of a card file before the vocabulary's own descriptions; none where `concepts` is "none"."""
     if concepts == "none":
         return {}
     own = cards_of(vocabulary)

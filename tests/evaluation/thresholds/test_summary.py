@@ -118,15 +118,14 @@ def test_what_is_reported_is_plain_json_and_tables_of_equal_width(workspace: Wor
 
 
 def test_too_few_images_are_refused(workspace: Workspace) -> None:
-    with pytest.raises(UsageError, match="judges 12 images of the table, and thresholds need at least 20"):
-        calibrated(workspace, write_truth(workspace, 12))
+    with pytest.raises(UsageError, match="judges 8 images of the table, and thresholds need at least 10"):
+        calibrated(workspace, write_truth(workspace, 8))
 
 
 def test_a_truth_without_absent_labels_is_refused_but_for_recall(workspace: Workspace) -> None:
     truth = workspace.out.with_name("positive.csv")
     rows = list(workspace.rows(workspace.labels_out).values())
-    lines = ["image,label,present", *(f"{row.image_id},cat,1" for row in rows)]
-    truth.write_text("\n".join(lines))
+    truth.write_text("\n".join(["image,cat,dog", *(f"{row.image_id},1," for row in rows)]))
     with pytest.raises(UsageError, match="judges no label absent: f1 cannot be measured"):
         calibrated(workspace, truth)
     assert calibrated(workspace, truth, "recall=0.9").held.support.sum() == IMAGES
