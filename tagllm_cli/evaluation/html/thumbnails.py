@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import PIL.Image
 
 # Tried in this order until one fits: the longer side in pixels, and WebP's quality.
+MOST_PIXELS = 320 * 240
 SIZES = ((320, 72), (320, 50), (240, 50), (160, 50), (112, 40), (64, 30), (32, 20))
 
 
@@ -107,7 +108,7 @@ def _thumbnail(wanted: Wanted, data: bytes | ReadFailure, most: int) -> Thumbnai
         return Thumbnail(reason=one_line(f"{data.kind}: {data.message}"))
     if wanted.fingerprint and digest16(data) != wanted.fingerprint:
         return Thumbnail(reason="changed: the labels are about other bytes")
-    info, decoded = decode(data, SIZES[0][0] ** 2)
+    info, decoded = decode(data, MOST_PIXELS)
     if decoded is None:
         return Thumbnail(reason=one_line(str(info.failure)))
     for side, quality in SIZES:

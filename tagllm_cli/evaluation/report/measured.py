@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,10 +43,13 @@ def measure(subject: Subject, *, include_human: bool = False, seed: int = 0) -> 
         return None
     comparison = subject.judged.comparison
     columns = columns_of(comparison)
-    evaluation = evaluate(comparison, include_human=include_human, columns=columns)
-    rounds = max(40, min(DEFAULT_ROUNDS, _MOST_DRAWN // max(1, evaluation.images)))
-    intervals = resample(columns, rounds, seed).intervals(comparison.entries.names, seed)
-    return Measured(evaluation, intervals, reliability(comparison), _sections(subject))
+    rounds = max(40, min(DEFAULT_ROUNDS, _MOST_DRAWN // max(1, columns.images)))
+    with ThreadPoolExecutor(1) as pool:  # NumPy lets other threads work
+        resampled = pool.submit(resample, columns, rounds, seed)
+        evaluation = evaluate(comparison, include_human=include_human, columns=columns)
+        curve, sections = reliability(comparison), _sections(subject)
+        intervals = resampled.result().intervals(comparison.entries.names, seed)
+    return Measured(evaluation, intervals, curve, sections)
 
 
 def _sections(subject: Subject) -> Sequence[Section]:
