@@ -26,8 +26,9 @@ from tagllm_cli.text import one_line
 if TYPE_CHECKING:
     import PIL.Image
 
+MOST_PIXELS = 320 * 240  # decoded
+
 # Tried in this order until one fits: the longer side in pixels, and WebP's quality.
-MOST_PIXELS = 320 * 240
 SIZES = ((320, 72), (320, 50), (240, 50), (160, 50), (112, 40), (64, 30), (32, 20))
 
 
