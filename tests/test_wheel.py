@@ -50,6 +50,14 @@ def test_data_is_found_inside_the_package(installed: Path) -> None:
         assert {path.name for path in paths} == {path.name for path in (ROOT / kind).iterdir()}
 
 
+def test_pages_come_with_their_templates(installed: Path) -> None:
+    package = _packages(installed) / "tagllm_cli"
+    endings = ("*.html", "*.css", "*.js")
+    templates = {path.relative_to(ROOT) for each in endings for path in (ROOT / "tagllm_cli").rglob(each)}
+    assert len(templates) > 3
+    assert {path for path in templates if not package.parent.joinpath(path).is_file()} == set()
+
+
 def test_nothing_lies_loose_beside_the_package(installed: Path) -> None:
     names = {path.name for path in _packages(installed).iterdir()} - {"borrowed.pth", "__pycache__"}
     assert {name.partition("-")[0] for name in names} == {"tagllm_cli", "tagllm"}

@@ -543,6 +543,29 @@ IncludeUnknown = Annotated[
     _output("--include-unknown", metavar=FLAG, help="Count undecided labels as yes."),
 ]
 
+# -- report ------------------------------------------------------------------------------------------------------------
+
+ReportOut = Annotated[Path | None, _output("--out", metavar="FILE", help="HTML page to write.")]
+CardOut = Annotated[
+    Path | None,
+    _output("--card", metavar="FILE", help="Dataset card to write, as the Hugging Face Hub reads it."),
+]
+OptionalTruth = Annotated[
+    Path | None,
+    _input("--truth", metavar="FILE", help="Human labels: CSV, COCO JSON, or a label table."),
+]
+OtherTables = Annotated[
+    list[Path] | None,
+    _input("--compare", metavar="TABLE", help="Another table of the same images; repeatable."),
+]
+ReportImages = Annotated[
+    int,
+    _output(
+        "--images", metavar="N", min=0, help="Images in the gallery: by errors, doubt, disagreement; some at random."
+    ),
+]
+ReportSeed = Annotated[int, _output("--seed", metavar="N", help="Seed of the images at random.")]
+
 # -- concepts, vocab scenes --------------------------------------------------------------------------------------------
 
 CardsOut = Annotated[

@@ -26,6 +26,7 @@ from tests.bench.front_end import front_end, prepared
 from tests.bench.merging import merged, merging
 from tests.bench.one_pass import both_ways, one_pass
 from tests.bench.ray_driver import on_ray, ray_driver
+from tests.bench.report import reporting
 from tests.bench.tiling import tiles, tiling
 
 HERE = Path(__file__).parents[1]
@@ -265,6 +266,7 @@ MEASUREMENTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "ray": lambda chosen: ray_driver(chosen, _child, say),
     "evaluate": lambda chosen: evaluation(chosen, _child, timed, say),
     "calibrate": lambda chosen: calibrating(chosen.out, say),
+    "report": lambda chosen: reporting(chosen.out, say),
 }
 CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {
     "raw": raw,

@@ -1,0 +1,127 @@
+"""Small pictures of chosen images of a table, from the source that it was made from, within a limit of bytes.
+
+Images are read as the source reads them best, decoded at the size that is needed, upright, in threads, a few at a
+time. One that cannot be shown has a reason instead.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tagllm_cli.errors import SourceError
+from tagllm_cli.records import Image, SourceInfo, digest16
+from tagllm_cli.sources.base import ReadFailure, Source, read_all, read_or_failure, recall
+from tagllm_cli.sources.folder import is_below
+from tagllm_cli.sources.registry import reopen
+from tagllm_cli.text import one_line
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+MOST_PIXELS = 320 * 240  # decoded
+
+# Tried in this order until one fits: the longer side in pixels, and WebP's quality.
+SIZES = ((320, 72), (320, 50), (240, 50), (160, 50), (112, 40), (64, 30), (32, 20))
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An image of a table: its id and uri, and the hash of its bytes as they were labeled (b"": never read)."""
+
+    image_id: str
+    uri: str
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """A small picture as WebP, `width` x `height` pixels; or b"" and the `reason` why there is none."""
+
+    webp: bytes = b""
+    width: int = 0
+    height: int = 0
+    reason: str = ""
+
+    @property
+    def url(self) -> str:
+        """The picture as a data URL, "" where there is none."""
+        return f"data:image/webp;base64,{base64.b64encode(self.webp).decode('ascii')}" if self.webp else ""
+
+
+def make_thumbnails(
+    info: SourceInfo, root: str | None, images: Sequence[Wanted], max_bytes: int
+) -> Iterator[Thumbnail]:
+    """Yield a thumbnail for each of `images`, which are in the order of their table.
+
+    Each may take an equal share of `max_bytes`, of WebP: the more images, the smaller they are. `root` is where the
+    images are now, None: where the table says. Raises SourceError where nothing is at a `root` that was given; without
+    one, a source that is gone is the reason of every image.
+    """
+    try:
+        source = reopen(info, root)
+    except SourceError as error:
+        if root is not None:
+            raise
+        yield from [Thumbnail(reason=one_line(error.message))] * len(images)
+        return
+    most = max_bytes // max(1, len(images))
+    workers = min(source.readers, 2 * (os.cpu_count() or 1))
+    with ThreadPoolExecutor(workers) as pool:
+        ahead: deque[Future[Thumbnail]] = deque()
+        for job in _jobs(source, info.kind, images, most):
+            ahead.append(pool.submit(job))
+            if len(ahead) > 2 * workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _jobs(source: Source, kind: str, images: Sequence[Wanted], most: int) -> Iterator[Callable[[], Thumbnail]]:
+    """Yield what a thread is to do for each image; a source without an order is read in threads, too."""
+    named = [recall(source, each.image_id, each.uri) for each in images]
+    if source.is_ordered:
+        for wanted, (_, data) in zip(images, read_all(source, named), strict=True):
+            yield partial(_thumbnail, wanted, data, most)
+        return
+    for wanted, image in zip(images, named, strict=True):
+        if kind == "folder" and not is_below(wanted.uri):  # no listing has such a path
+            yield partial(_thumbnail, wanted, ReadFailure("bad_name", "leads out of its folder"), most)
+        else:
+            yield partial(_read_thumbnail, source, image, wanted, most)
+
+
+def _read_thumbnail(source: Source, image: Image, wanted: Wanted, most: int) -> Thumbnail:
+    return _thumbnail(wanted, read_or_failure(source, image), most)
+
+
+def _thumbnail(wanted: Wanted, data: bytes | ReadFailure, most: int) -> Thumbnail:
+    from tagllm_cli.sources.decode import decode
+
+    if isinstance(data, ReadFailure):
+        return Thumbnail(reason=one_line(f"{data.kind}: {data.message}"))
+    if wanted.fingerprint and digest16(data) != wanted.fingerprint:
+        return Thumbnail(reason="changed: the labels are about other bytes")
+    info, decoded = decode(data, MOST_PIXELS)
+    if decoded is None:
+        return Thumbnail(reason=one_line(str(info.failure)))
+    for side, quality in SIZES:
+        thumbnail = _encoded(decoded.pixels, side, quality)
+        if len(thumbnail.webp) <= most:
+            return thumbnail
+    return Thumbnail(reason=f"too_large: no picture of it fits into {most:,} bytes")
+
+
+def _encoded(pixels: PIL.Image.Image, side: int, quality: int) -> Thumbnail:
+    small = pixels.copy()
+    small.thumbnail((side, side))
+    buffer = io.BytesIO()
+    small.save(buffer, "WEBP", quality=quality, method=2)
+    return Thumbnail(buffer.getvalue(), *small.size)
