@@ -431,7 +431,7 @@ ExportTo = Annotated[
 # -- evaluate, export --------------------------------------------------------------------------------------------------
 
 Truth = Annotated[
-    Path,
+    Path | None,
     _input("--truth", metavar="FILE", help="Human labels: CSV, COCO JSON, or a label table."),
 ]
 FailUnder = Annotated[
@@ -466,6 +466,22 @@ NoEmbed = Annotated[
 IncludeUnknown = Annotated[
     bool,
     _output("--include-unknown", metavar=FLAG, help="Count undecided labels as yes."),
+]
+
+# -- audit -------------------------------------------------------------------------------------------------------------
+
+AuditAnswers = Annotated[
+    Path | None,
+    _input("--audit", metavar="FILE", help="Answers about the pairs that `tagllm audit` drew, instead of --truth."),
+]
+AuditOut = Annotated[Path, _output("--out", metavar="FOLDER", help="Folder to write: a page, a CSV and the design.")]
+AuditSize = Annotated[
+    int, _run("--size", metavar="N", min=1, help="How many pairs of image and label to draw; some may stay unanswered.")
+]
+AuditSeed = Annotated[int, _run("--seed", metavar="N", min=0, help="Seed of the sample.")]
+AuditConcepts = Annotated[
+    Path | None,
+    _input("--concepts", metavar="FILE", help="Concept cards to show, as `disambiguate` took them."),
 ]
 
 # -- concepts, vocab scenes --------------------------------------------------------------------------------------------

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tagllm_cli.cli.option_groups import OutputGroup, TruthGroup
-from tagllm_cli.cli.options import Config, FailUnder, IncludeHuman, MinOverlap, Overall, Truth
-from tagllm_cli.errors import GateError
+from tagllm_cli.cli.options import AuditAnswers, Config, FailUnder, IncludeHuman, MinOverlap, Overall, Truth
+from tagllm_cli.errors import GateError, UsageError
+
+if TYPE_CHECKING:
+    from tagllm_cli.evaluation.audit.summary import AuditEvaluation
 
 
 def evaluate(
     table: Annotated[Path, typer.Argument(metavar="TABLE", help="Label or candidate table.", show_default=False)],
     *,
-    truth: Truth,
+    truth: Truth = None,
+    audit: AuditAnswers = None,
     reading: TruthGroup,
     fail_under: FailUnder = None,
     min_overlap: MinOverlap = 0.9,
@@ -28,6 +32,7 @@ def evaluate(
 
     [dim]tagllm evaluate labels.parquet --truth instances_val2014.json
     tagllm evaluate labels.parquet --truth truth.csv --json --fail-under of1=0.9
+    tagllm evaluate labels.parquet --audit audit/audit.csv
 
     A truth file has one line per label:      or one per image:
         image,label                               image,labels
@@ -35,8 +40,21 @@ def evaluate(
         beach/1.jpg,person                        beach/2.jpg,[/]
     """
     from tagllm_cli.cli.outcome import end
+    from tagllm_cli.evaluation.audit.summary import evaluate_audit
     from tagllm_cli.evaluation.summary import evaluate_table
 
+    if audit is not None:
+        if truth is not None or fail_under or include_human:
+            raise UsageError(
+                "--audit stands for --truth, and goes with neither --fail-under nor --include-human", "Leave one out."
+            )
+        _show_audit(evaluate_audit(table, audit), output, overall)
+        return
+    if truth is None:
+        raise UsageError(
+            "there is nothing to measure the table against",
+            "Give --truth FILE, or --audit FILE with answers to what `tagllm audit` drew.",
+        )
     console = output.console()
     report = evaluate_table(
         table,
@@ -65,3 +83,16 @@ def evaluate(
                 "--fail-under sets the gate; without --overall the labels with the lowest F1 are listed first.",
             ),
         )
+
+
+def _show_audit(report: AuditEvaluation, output: OutputGroup, overall: bool) -> None:
+    console = output.console()
+    for note in report.notes:
+        console.note(note)
+    for warning in report.warnings:
+        console.warn(warning)
+    value, (first, *others) = report.to_json(), report.tables()
+    console.table(value, first[0], *first[1])
+    if not overall and not output.json_output:
+        for title, cells in others:
+            console.table(value, title, *cells)
