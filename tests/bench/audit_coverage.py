@@ -1,7 +1,7 @@
 """How often the 95% intervals of an audit hold the truth: `python -m tests.bench.audit_coverage`.
 
-Many audits are drawn from tables whose truth is known, and answered by it. Two other kinds of interval stand beside ours:
-a bootstrap of the answers within their groups, and a normal approximation on the logit scale with its variance.
+Many audits are drawn from tables whose truth is known, and answered by it. Two other kinds of interval stand beside
+ours: a bootstrap of the answers within their groups, and a normal approximation on the logit scale with its variance.
 """
 
 from __future__ import annotations
@@ -111,7 +111,8 @@ def main() -> None:
                     widths[kind, name].append(high - low)
             for name, each in ours.items():
                 errors[name].append((each.value or 0) - true[name])
-            for each, share in zip(estimate_labels(answered, audits.sizes, audits.world.entries.names)[0], truths):
+            labels, _ = estimate_labels(answered, audits.sizes, audits.world.entries.names)
+            for each, share in zip(labels, truths, strict=True):
                 if each.prevalence.value is not None:
                     of_labels[0] += each.prevalence.low <= share <= each.prevalence.high
                     of_labels[1] += 1

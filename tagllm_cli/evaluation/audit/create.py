@@ -136,7 +136,7 @@ def create_audit(
 def _existing(path: Path, out: Path, found: Design, wanted: str) -> AuditSummary:
     if found.id != wanted:
         raise UsageError(
-            f"{out} holds another audit (--size {found.size} --seed {found.seed}, of {found.table.path} as it was), "
+            f"{out} holds another audit (--size {found.size} --seed {found.seed}, of {found.table.name} as it was), "
             "whose answers are not to be lost",
             "Choose another --out; `evaluate --audit` takes the answers of an old audit for a table made anew, too.",
         )

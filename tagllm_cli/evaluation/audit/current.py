@@ -57,7 +57,7 @@ def current_pairs(path: Path, design: Design) -> CurrentPairs:
     if (groups == GONE).all():
         what = "image" if (rows < 0).all() else "label" if (of_label < 0).all() else "pair"
         raise UsageError(
-            f"{path} has no {what} of the audit, which was drawn from {design.table.path}",
+            f"{path} has no {what} of the audit, which was drawn from {design.table.name}",
             "Name the table that was audited, or one of the same images and labels.",
         )
     warnings = tuple(_differences(whole, audited, design.table, TableIdentity.of(table, whole)))

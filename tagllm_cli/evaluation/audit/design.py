@@ -30,9 +30,9 @@ _PAIR_LETTERS = 8
 
 @dataclass(frozen=True, slots=True)
 class TableIdentity:
-    """What tells the state of a table: its answered images, its vocabulary and its decisions, as hex digests."""
+    """What tells the state of a table: its file's name, and its images, vocabulary and decisions as hex digests."""
 
-    path: str
+    name: str
     stage: str
     images: int
     image_digest: str
@@ -44,7 +44,7 @@ class TableIdentity:
         """Return the identity of a table, of which `answered` are the rows that have an answer."""
         decisions = (each.tobytes() for each in (answered.rows, answered.labels, answered.flags, answered.scores))
         return cls(
-            *(str(table.path), table.info.stage, len(answered.ids)),
+            *(table.path.name, table.info.stage, len(answered.ids)),
             _digest("\n".join(answered.ids).encode("utf-8", "surrogatepass")),
             _digest("\n".join(answered.names).encode()),
             _digest(*decisions),
@@ -160,7 +160,7 @@ def _digest(*parts: bytes) -> str:
 
 
 class _TableModel(UserModel):
-    path: str
+    name: str
     stage: str
     images: int
     image_digest: str

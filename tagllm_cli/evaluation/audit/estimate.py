@@ -9,8 +9,8 @@ random within its group: pairs are asked in an order in which the first ones are
 Intervals: the share of each group is drawn from Beta(p n* + 1/3, (1 - p) n* + 1/3), with the effective number of
 answers n* = p (1 - p) / variance of p (Korn and Graubard, Survey Methodology 1998) and the neutral prior of Kerman
 (Electronic Journal of Statistics 2011); the figures of all draws give the quantiles. The variance is that of the Hajek
-estimate, averaged with p (1 - p) / Kish's n*, which counts as one answer of the rarer kind. What is counted is rare and
-sometimes not found at all, where a bootstrap or a normal approximation has intervals of no width:
+estimate, averaged with p (1 - p) / Kish's n*, which counts as half an answer of the rarer kind. What is counted is
+rare and sometimes not found at all, where a bootstrap or a normal approximation has intervals of no width:
 `python -m tests.bench.audit_coverage` shows how often each of the three is right.
 """
 
@@ -29,7 +29,7 @@ GROUPS = ("predicted", "listed, not predicted", "absent")
 
 _FEWEST = 5  # answers of a group that stands alone
 _NEUTRAL = 1 / 3
-_KISH = 1.0
+_KISH = 0.5
 _DRAWS = 10_000
 _LABEL_DRAWS = 2_000
 _COVERED = (0.025, 0.975)
@@ -308,13 +308,11 @@ def _label(
         right = _estimate(precision, alone, drawn) if alone else NOTHING
         cp.add(precision, alone, drawn)
     found = _shares(answered, sizes, _APART)
-    enough = found is not None and present >= _ENOUGH_PRESENT and np.count_nonzero(~said) >= _FEWEST
-    if found is not None:
-        shares, merged = found
-        drawn = [share.draws(random, _LABEL_DRAWS) for share in shares]
+    shares, merged = found or ([], sizes)
+    drawn = [share.draws(random, _LABEL_DRAWS) for share in shares]
+    unsaid = np.count_nonzero(~said)
+    if shares and (unsaid >= _FEWEST or unsaid == sizes.sum() - counts[0]):
         prevalence = _estimate(prevalence_of(merged), shares, drawn)
-        recall = _estimate(recall_of(merged), shares, drawn) if enough else NOTHING
-        cr.add(recall_of(merged), shares if enough else None, drawn)
-    elif sizes.sum():
-        cr.add(precision, None, ())
+        recall = _estimate(recall_of(merged), shares, drawn) if present >= _ENOUGH_PRESENT else NOTHING
+    cr.add(recall_of(merged), shares if recall is not NOTHING else None, drawn)
     return LabelEstimate(name, prevalence, right, recall, *counts)

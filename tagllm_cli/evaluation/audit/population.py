@@ -74,23 +74,25 @@ class Population:
         order, starts = self._by_label
         return order[starts[label] : starts[label + 1]]
 
-    def near_rows(self, label: int) -> Array:
-        """Return the rows, ascending, where a label is absent and one of its companions is predicted."""
+    @cached_property
+    def near_rows(self) -> list[Array]:
+        """The rows, ascending, int32, where each label is absent and one of its companions is predicted."""
+        return [self._near(label) for label in range(self.labels)]
+
+    def _near(self, label: int) -> Array:
         entries = self.entries
-        found = [np.empty(0, np.int64)]
+        near = np.zeros(len(entries.ids), bool)
         for companion in self.companions[label].tolist():
             listed = self.listed(companion)
-            found.append(entries.rows[listed[(entries.flags[listed] & PREDICTED) > 0]])
-        near = np.zeros(len(entries.ids), bool)
-        near[np.concatenate(found)] = True
+            near[entries.rows[listed[(entries.flags[listed] & PREDICTED) > 0]]] = True
         near[entries.rows[self.listed(label)]] = False
-        return np.flatnonzero(near)
+        return np.flatnonzero(near).astype(np.int32)
 
     def far_rows(self, label: int) -> Array:
         """Return the other rows where a label is absent, ascending."""
         far = np.ones(len(self.entries.ids), bool)
         far[self.entries.rows[self.listed(label)]] = False
-        far[self.near_rows(label)] = False
+        far[self.near_rows[label]] = False
         return np.flatnonzero(far)
 
     @cached_property
@@ -99,7 +101,7 @@ class Population:
         strata = self.strata
         sizes = np.bincount(strata[strata >= 0], minlength=self.count)
         for label in range(self.labels):
-            near = len(self.near_rows(label))
+            near = len(self.near_rows[label])
             sizes[self.absent_stratum(NEAR, label)] = near
             sizes[self.absent_stratum(FAR, label)] = len(self.entries.ids) - len(self.listed(label)) - near
         return sizes
@@ -108,7 +110,7 @@ class Population:
         """Return the rows of a stratum's pairs, ascending, int64."""
         kind, label = self.kind_of(stratum), stratum % self.labels
         if kind in (NEAR, FAR):
-            return self.near_rows(label) if kind == NEAR else self.far_rows(label)
+            return self.near_rows[label] if kind == NEAR else self.far_rows(label)
         listed = self.listed(label)
         return np.sort(self.entries.rows[listed[self.strata[listed] == stratum]])
 
@@ -168,7 +170,8 @@ def _shared(entries: Entries) -> list[tuple[int, int]]:
     keys, counts = np.unique(np.concatenate(pairs), return_counts=True)
     first, second = keys // width, keys % width
     each = np.bincount(labels, minlength=width)
-    images = len(np.unique(rows))
+    # Entries come row by row.
+    images = len(entries.ids) if len(said) < _COUNTED_ENTRIES else int(rows[-1]) + 1
     lift = counts * images / (each[first] * each[second])
     kept = np.flatnonzero((counts >= _FEWEST_SHARED) & (lift > 1))
     best = kept[np.lexsort((keys[kept], -lift[kept]))]
