@@ -23,6 +23,7 @@ from tagllm_cli.cli.commands import (
     export,
     info,
     merge,
+    report,
     run,
     vocab,
 )
@@ -175,6 +176,7 @@ app.command(rich_help_panel="Label images")(expand(disambiguate.disambiguate))
 app.command(rich_help_panel="Label images")(expand(concepts.concepts))
 app.command(rich_help_panel="Use tables")(expand(evaluate.evaluate))
 app.command(rich_help_panel="Use tables")(expand(audit.audit))
+app.command(rich_help_panel="Use tables")(expand(report.report))
 app.command(rich_help_panel="Use tables")(expand(export.export))
 app.command(rich_help_panel="Use tables")(expand(merge.merge))
 app.command(rich_help_panel="Inspect")(expand(info.info))

@@ -420,7 +420,7 @@ CandidateThreshold = Annotated[
     ),
 ]
 GateTruth = Annotated[
-    Path | None,
+    Path,
     _input("--truth", metavar="FILE", help="Human labels that the label table is measured against."),
 ]
 ExportTo = Annotated[
@@ -483,6 +483,29 @@ AuditConcepts = Annotated[
     Path | None,
     _input("--concepts", metavar="FILE", help="Concept cards to show, as `disambiguate` took them."),
 ]
+
+# -- report ------------------------------------------------------------------------------------------------------------
+
+ReportOut = Annotated[Path | None, _output("--out", metavar="FILE", help="HTML page to write.")]
+CardOut = Annotated[
+    Path | None,
+    _output("--card", metavar="FILE", help="Dataset card to write, as the Hugging Face Hub reads it."),
+]
+OptionalTruth = Annotated[
+    Path | None,
+    _input("--truth", metavar="FILE", help="Human labels: CSV, COCO JSON, or a label table."),
+]
+OtherTables = Annotated[
+    list[Path] | None,
+    _input("--compare", metavar="TABLE", help="Another table of the same images; repeatable."),
+]
+ReportImages = Annotated[
+    int,
+    _output(
+        "--images", metavar="N", min=0, help="Images in the gallery: by errors, doubt, disagreement; some at random."
+    ),
+]
+ReportSeed = Annotated[int, _output("--seed", metavar="N", help="Seed of the images at random.")]
 
 # -- concepts, vocab scenes --------------------------------------------------------------------------------------------
 

@@ -42,7 +42,8 @@ class ExportSettings:
 class ExportSummary:
     """What an export wrote, and why it left images out, counted by reason (`failed`, `pending`, ...).
 
-    `elsewhere` counts the images whose file names are URLs or paths that do not lie below the source root.
+    `elsewhere` counts the images whose file names are URLs or paths that do not lie below the source root. `by_label`
+    counts labels by name; `card` is the dataset card, which was left alone where somebody edited it (`card_kept`).
     """
 
     files: tuple[Path, ...]
@@ -51,6 +52,10 @@ class ExportSummary:
     unknown: int
     left_out: Mapping[str, int] = field(default_factory=dict)
     elsewhere: int = 0
+    by_label: Mapping[str, int] = field(default_factory=dict)
+    human: int = 0
+    card: Path | None = None
+    card_kept: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values under stable keys."""
@@ -61,6 +66,8 @@ class ExportSummary:
             "unknown": self.unknown,
             "left_out": dict(self.left_out),
             "elsewhere": self.elsewhere,
+            "card": None if self.card is None else str(self.card),
+            "card_kept": self.card_kept,
         }
 
     def lines(self) -> list[str]:
@@ -71,6 +78,8 @@ class ExportSummary:
         if self.elsewhere:
             lines.append(f"{self.elsewhere:,} images are named by a URL, or by a path that leads out of the source")
         lines += [f"left out {count:,} images: {reason}" for reason, count in self.left_out.items()]
+        if self.card_kept:
+            lines.append(f"{self.card} is not as tagllm wrote it, and was left alone")
         return lines
 
 
@@ -126,7 +135,8 @@ class Examples:
         self.ids = tuple(numbered)
         self.vocabulary = tuple(numbered.values())
         self._position = {label.name: index for index, label in enumerate(self.vocabulary)}
-        self._images = self._labels = self._unknown = self._elsewhere = 0
+        self._images = self._labels = self._unknown = self._elsewhere = self._human = 0
+        self._by_label: Counter[int] = Counter()
         self._left_out: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[Example]:
@@ -178,6 +188,8 @@ class Examples:
             self._unknown,
             dict(sorted(self._left_out.items())),
             self._elsewhere,
+            {self.vocabulary[place].name: count for place, count in self._by_label.items() if count},
+            self._human,
         )
 
     def _place(self, entry: LabelEntry) -> int:
@@ -194,6 +206,26 @@ class Examples:
         self._images += times
         self._labels += times * len(example.labels)
         self._unknown += times * len(example.unknown)
+        self._human += times * sum(entry.source == "human" for entry in example.row.labels or ())
+        for place in example.labels:
+            self._by_label[place] += times
+
+
+def export_card(table: Table, summary: ExportSummary, settings: ExportSettings, data_files: str = "") -> str:
+    """Return the dataset card of an export; `data_files` is what `datasets` loads beside it."""
+    import tagllm_cli
+    from tagllm_cli.store.dataset_card import CardFacts, card_text
+
+    facts = CardFacts(
+        summary.images,
+        summary.by_label,
+        unknown=summary.unknown,
+        human=summary.human,
+        left_out=summary.left_out,
+        threshold=settings.threshold,
+        data_files=data_files,
+    )
+    return card_text(table.info, facts, tagllm_cli.__version__)
 
 
 def numbered_labels(info: TableInfo) -> dict[int, Label]:

@@ -13,11 +13,12 @@ import json
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tagllm_cli.errors import UsageError
-from tagllm_cli.export.base import Example, Examples, ExportSettings, ExportSummary, Format
+from tagllm_cli.export.base import Example, Examples, ExportSettings, ExportSummary, Format, export_card
 from tagllm_cli.records import Image, digest16
 from tagllm_cli.sources.base import ReadFailure, Source, read_all, recall
 from tagllm_cli.sources.registry import reopen
@@ -36,6 +37,8 @@ _AS_THEY_ARE = {"compression": "none", "use_dictionary": False, "write_statistic
 _SHARD = re.compile(r"train-\d{5}-of-\d{5}\.parquet")
 _MARK = b"tagllm.export"
 _NO_FILE = "not_a_file"
+_NAMES = "train-*.parquet"
+CARD = "README.md"
 
 
 def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
@@ -57,7 +60,18 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
         names = [f"train-{number:05}-of-{len(shards):05}.parquet" for number in range(len(shards))]
         for shard, name in zip(shards, names, strict=True):
             shard.rename(data / name)
-    return examples.summary(out / "data" / name for name in names)
+        kept = _put_card(out / CARD, new / CARD, export_card(table, summary, settings, f"data/{_NAMES}"))
+    files = tuple(out / "data" / name for name in names)
+    return replace(examples.summary(files), card=out / CARD, card_kept=kept)
+
+
+def _put_card(old: Path, new: Path, text: str) -> bool:
+    """Write the card of a folder that takes the place of an older one; tell whether somebody's card was kept."""
+    from tagllm_cli.store.dataset_card import is_untouched
+
+    keep = old.is_file() and not is_untouched(old)
+    new.write_bytes(old.read_bytes() if keep else text.encode("utf-8"))
+    return keep
 
 
 def _nothing_found(source: Source, left_out: Mapping[str, int]) -> UsageError:
@@ -164,7 +178,7 @@ def _schema(names: Sequence[str]) -> pa.Schema:
 
 
 def _is_ours(path: Path) -> bool:
-    files = (each for each in path.rglob("*") if not each.is_dir())
+    files = (each for each in path.rglob("*") if not each.is_dir() and each != path / CARD)
     return path.is_dir() and all(file.parent == path / "data" and _is_shard(file) for file in files)
 
 

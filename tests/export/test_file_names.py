@@ -70,7 +70,7 @@ def test_a_member_whose_name_leads_out_is_left_out_where_files_are_named(
     summary, out = export(table, "hf")
     assert summary.images == 2
     assert [each["path"] for each in pq.read_table(out / "data")["image"].to_pylist()] == ["x.png", "good.png"]
-    assert {path.name for path in out.rglob("*")} == {"data", "train-00000-of-00001.parquet"}
+    assert {path.name for path in out.rglob("*")} == {"README.md", "data", "train-00000-of-00001.parquet"}
     assert export(table, "csv")[0].images == 2
 
 

@@ -16,6 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from tagllm_cli.evaluation.entries import HUMAN, PREDICTED, UNDECIDED, Array, Entries
+from tagllm_cli.evaluation.related_labels import related_labels
 from tagllm_cli.records import Status
 from tagllm_cli.vocabulary.model import Vocabulary
 
@@ -24,7 +25,7 @@ KINDS = ("yes", "no", "unknown", "near", "far")
 BANDS = (0.05, 0.2, 0.5, 0.8, 0.95)  # upper ends of all bands of scores but the last
 _WIDTH = len(BANDS) + 1
 
-# Companions of a label: those that it is said to be similar to, then those that share most images with it.
+# Companions of a label: those that mean nearly the same, then those that share most images with it.
 _COMPANIONS = 4
 _COUNTED_ENTRIES = 500_000  # enough to know what shares images
 _FEWEST_SHARED = 5
@@ -139,13 +140,10 @@ def population(entries: Entries, vocabulary: Vocabulary) -> Population:
 
 
 def _companions(entries: Entries, vocabulary: Vocabulary) -> list[Array]:
-    position = {name: place for place, name in enumerate(entries.names)}
     found: list[dict[int, None]] = [{} for _ in entries.names]
-    for label in vocabulary.labels:
-        for other in label.similar:
-            if label.name in position and other in position:
-                found[position[label.name]][position[other]] = None
-                found[position[other]][position[label.name]] = None
+    for first, second in related_labels(vocabulary, entries.names):
+        found[first][second] = None
+        found[second][first] = None
     for first, second in _shared(entries):
         found[first][second] = None
     return [np.array(list(each)[:_COMPANIONS], np.int64) for each in found]

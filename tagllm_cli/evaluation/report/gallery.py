@@ -11,10 +11,11 @@ import numpy as np
 from tagllm_cli.evaluation.entries import HUMAN, NOT_JUDGED, PREDICTED, PRESENT, UNDECIDED, Array
 from tagllm_cli.evaluation.html.thumbnails import Thumbnail, Wanted
 from tagllm_cli.evaluation.report.rows import RowDetails
-from tagllm_cli.evaluation.report.subject import JudgedCells, OtherTable, Subject
+from tagllm_cli.evaluation.report.subject import JudgedCells, Subject
 
 # What is said about a label; NOT_LISTED: the table does not mention it, and that means no.
 NO, YES, UNKNOWN, NOT_LISTED = 0, 1, 2, 3
+NO_VERDICT = -1  # else ANNOTATOR, BOTH or MODEL
 MOST_DENIED = 12  # labels with the answer no in one card, the likeliest first
 
 
@@ -44,17 +45,18 @@ def cards(
     """Return a card for each chosen row.
 
     `labels` of a card are lists [label, what our table says, probability or null, judgment of the truth, bits of the
-    arms that proposed it, whether a person decided it, bits of the other tables that give it]; `covered` are the bits
-    of the other tables that know the image.
+    arms that proposed it, whether a person decided it, bits of the other tables that give it, who is wrong];
+    `covered` are the bits of the other tables that know the image.
     """
     width = len(subject.entries.names)
     others = [_Lists(each.cells, width) for each in subject.others]
-    present = None
+    present, verdicts = None, dict[int, int]()
     if subject.judged is not None:
         rows, labels = subject.judged.present()
         present = _Lists(np.sort(rows * width + labels), width)
+        verdicts = _verdicts(subject, subject.judged, [row for row, _ in chosen])
     return [
-        _card(subject, row, why, details[row], picture, others, present)
+        _card(subject, row, why, details[row], picture, others, present, verdicts)
         for (row, why), picture in zip(chosen, pictures, strict=True)
     ]
 
@@ -67,6 +69,7 @@ def _card(
     picture: Thumbnail,
     others: Sequence[_Lists],
     present: _Lists | None,
+    verdicts: Mapping[int, int],
 ) -> dict[str, Any]:
     entries = subject.entries
     given: dict[int, int] = {}
@@ -74,6 +77,7 @@ def _card(
         for label in each.labels(row):
             given[label] = given.get(label, 0) | 1 << bit
     labels = _labels(subject, row, given, present.labels(row) if present else ())
+    first = row * len(entries.names)
     return {
         "name": entries.ids[row],
         "status": entries.statuses[row].value,
@@ -86,7 +90,7 @@ def _card(
         "reason": picture.reason,
         "judged": subject.judged is not None and bool(subject.judged.row_of[row] >= 0),
         "covered": sum(1 << bit for bit, each in enumerate(subject.others) if each.covers[row]),
-        "labels": labels,
+        "labels": [[*line, verdicts.get(first + line[0], NO_VERDICT)] for line in labels],
     }
 
 
@@ -96,7 +100,8 @@ def _labels(subject: Subject, row: int, given: Mapping[int, int], true: Sequence
     own = entries.labels[start:stop]
     unlisted = sorted({*given, *true}.difference(own.tolist()))
     said = _judgments(subject.judged, row, np.concatenate([own, np.asarray(unlisted, np.int64)]))
-    found, denied = [], []
+    found: list[list[Any]] = []
+    denied: list[list[Any]] = []
     for place, label in enumerate(own.tolist()):
         at = start + place
         flags, probability = int(entries.flags[at]), float(entries.probabilities[at])
@@ -107,7 +112,10 @@ def _labels(subject: Subject, row: int, given: Mapping[int, int], true: Sequence
         ]
         plain = state == NO and said[place] != PRESENT and label not in given
         (denied if plain else found).append(line)
-    found += [[label, NOT_LISTED, None, said[len(own) + place], 0, 0, given.get(label, 0)] for place, label in enumerate(unlisted)]
+    found += [
+        [label, NOT_LISTED, None, said[len(own) + place], 0, 0, given.get(label, 0)]
+        for place, label in enumerate(unlisted)
+    ]
     return found + sorted(denied, key=lambda line: -(line[2] or 0))[:MOST_DENIED]
 
 
@@ -117,6 +125,9 @@ def _judgments(judged: JudgedCells | None, row: int, labels: Array) -> list[int]
     return [int(each) for each in judged.of(np.full(len(labels), row), labels)]
 
 
-def covered_by(others: Sequence[OtherTable]) -> list[str]:
-    """Return the names of the other tables, in the order of their bits."""
-    return [each.name for each in others]
+def _verdicts(subject: Subject, judged: JudgedCells, rows: Sequence[int]) -> dict[int, int]:
+    """Return who is wrong about the disputed cells of some rows, by cell."""
+    disputed, labels = judged.disputed()
+    inside = np.isin(disputed, np.asarray(rows, np.int64))
+    cells = disputed[inside] * len(subject.entries.names) + labels[inside]
+    return dict(zip(cells.tolist(), judged.suspects.verdicts[inside].tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""What the rows of a table say beside their labels: failures by kind, answers outside the vocabulary, some rows whole."""
+"""What the rows of a table say beside their labels: failures by kind, unknown answers, and some rows whole."""
 
 from __future__ import annotations
 

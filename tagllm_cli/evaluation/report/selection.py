@@ -1,8 +1,8 @@
 """Which images a report shows: most by interest, the rest at random, so that it shows also what went well.
 
-An image is interesting for a cell (a pair of image and label): an error, a doubt, a disagreement of tables. Of each
-kind the heaviest cell of each label comes first, then the second of each label: a frequent label does not fill the
-gallery, and a rare one is seen.
+An image is interesting for a cell (a pair of image and label): an error of the model, what people said and is
+doubtful, a disagreement of tables, a doubt of the model. Of each kind the heaviest cell of each label comes first, then
+the second of each label: a frequent label does not fill the gallery, and a rare one is seen.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ import numpy as np
 
 from tagllm_cli.evaluation.entries import ABSENT, PREDICTED, PRESENT, UNDECIDED, Array
 from tagllm_cli.evaluation.report.subject import Subject
+from tagllm_cli.evaluation.suspects import ANNOTATOR
 
 RANDOM_SHARE = 0.25
-RANDOM, FAILED = "random", "failed"
+MOST_FAILED = 20
+KINDS = ("error", "suspect", "disagreement", "doubt")
+RANDOM, REST, FAILED = "random", "rest", "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +34,17 @@ class Cells:
 def choose(subject: Subject, count: int, seed: int = 0) -> list[tuple[int, str]]:
     """Return up to `count` rows of the table in its order, each with why it was chosen.
 
-    Reasons are the kinds of `interests`, RANDOM and FAILED. A quarter is drawn at random among all answered images, so
-    that this part is a fair sample of the table. A few images that failed are shown, too.
+    Reasons are KINDS, RANDOM, REST (all the others, where there is room for all) and FAILED. A quarter is drawn at
+    random among all answered images: a fair sample of the table. A few that failed are shown, too.
     """
     generator = np.random.default_rng(seed)
     answered = subject.answered
     kinds = interests(subject)
     failed = np.setdiff1d(np.arange(len(subject.entries.ids)), answered, assume_unique=True)
-    some_failed = failed[: min(len(failed), count // 20)]
+    some_failed = failed[: min(MOST_FAILED, count // 20)]
     left = count - len(some_failed)
-    drawn = min(len(answered), left if not kinds else max(1, round(left * RANDOM_SHARE)))
+    share = RANDOM_SHARE if kinds else 1.0
+    drawn = round(left * share) if left < len(answered) else 0
     chosen = {int(row): RANDOM for row in generator.choice(answered, drawn, replace=False)} if drawn else {}
     queues = {kind: iter(_in_turn(cells).tolist()) for kind, cells in kinds.items()}
     while queues and len(chosen) < left:
@@ -53,14 +57,16 @@ def choose(subject: Subject, count: int, seed: int = 0) -> list[tuple[int, str]]
     if missing := left - len(chosen):  # too few are interesting
         others = np.setdiff1d(answered, np.fromiter(chosen, np.int64, len(chosen)), assume_unique=True)
         more = generator.choice(others, min(missing, len(others)), replace=False)
-        chosen |= {int(row): RANDOM for row in more}
+        chosen |= {int(row): REST if missing >= len(others) else RANDOM for row in more}
     chosen |= {int(row): FAILED for row in some_failed}
     return sorted(chosen.items())
 
 
 def interests(subject: Subject) -> Mapping[str, Cells]:
-    """Return the interesting cells of each kind that there are: `error`, `disagreement`, `doubt`."""
-    found = {"error": _errors(subject), "disagreement": _disagreements(subject), "doubt": _doubts(subject)}
+    """Return the interesting cells of each kind that there are: KINDS."""
+    found = dict(
+        zip(KINDS, (_errors(subject), _suspects(subject), _disagreements(subject), _doubts(subject)), strict=True)
+    )
     return {kind: cells for kind, cells in found.items() if len(cells.rows)}
 
 
@@ -79,6 +85,16 @@ def _errors(subject: Subject) -> Cells:
         np.concatenate([entries.labels[wrong], entries.labels[low], labels[~listed]]),
         np.concatenate([entries.scores[wrong], 1 - entries.scores[low], np.ones((~listed).sum())]),
     )
+
+
+def _suspects(subject: Subject) -> Cells:
+    """Return the disagreements in which probably the annotator is wrong."""
+    if subject.judged is None:
+        return _NONE
+    found = subject.judged.suspects
+    rows, labels = subject.judged.disputed()
+    doubtful = found.verdicts == ANNOTATOR
+    return Cells(rows[doubtful], labels[doubtful], found.scores[doubtful])
 
 
 def _doubts(subject: Subject) -> Cells:
@@ -116,10 +132,10 @@ def _in_turn(cells: Cells) -> Array:
     rank = np.arange(len(order)) - starts
     in_turn = cells.rows[order[np.lexsort((-cells.weights[order], rank))]]
     _, first = np.unique(in_turn, return_index=True)
-    return in_turn[np.sort(first)]
+    return np.asarray(in_turn[np.sort(first)])
 
 
 def counted(chosen: Sequence[tuple[int, str]]) -> dict[str, int]:
     """Return how many images were chosen for each reason, in the order of the reasons."""
     reasons = [why for _, why in chosen]
-    return {why: reasons.count(why) for why in ("error", "disagreement", "doubt", RANDOM, FAILED) if why in reasons}
+    return {why: reasons.count(why) for why in (*KINDS, RANDOM, REST, FAILED) if why in reasons}

@@ -25,7 +25,9 @@ from tagllm_cli.evaluation.entries import (
     compare,
     read_entries,
 )
+from tagllm_cli.evaluation.noise import find_suspects
 from tagllm_cli.evaluation.summary import TruthSummary
+from tagllm_cli.evaluation.suspects import Suspects
 from tagllm_cli.evaluation.truth.base import TableContext, TruthOptions
 from tagllm_cli.evaluation.truth.registry import load_truth
 from tagllm_cli.records import Status
@@ -38,11 +40,13 @@ DEFAULT_THRESHOLD = 0.5
 class JudgedCells:
     """A comparison in the numbers of the whole table. `row_of` and `label_of` are where the comparison has them.
 
-    Both are int64, [images] and [labels] of the table; -1 where the comparison leaves one out.
+    Both are int64, [images] and [labels] of the table; -1 where the comparison leaves one out. `suspects` are the
+    disagreements of table and truth, in the numbers of the comparison.
     """
 
     comparison: Comparison
     truth: TruthSummary
+    suspects: Suspects
     row_of: Array
     label_of: Array
 
@@ -57,8 +61,14 @@ class JudgedCells:
         """Return rows and labels, int64, of all cells that the truth says are present."""
         judgments, width = self.comparison.judgments, len(self.comparison.entries.names)
         cells = _listed(judgments, PRESENT)
-        rows, labels = np.flatnonzero(self.row_of >= 0), np.flatnonzero(self.label_of >= 0)
-        return rows[cells // width], labels[cells % width]
+        return self._numbered(cells // width, cells % width)
+
+    def disputed(self) -> tuple[Array, Array]:
+        """Return rows and labels, int64, of the disagreements, in the order of `suspects`."""
+        return self._numbered(self.suspects.rows, self.suspects.labels)
+
+    def _numbered(self, rows: Array, labels: Array) -> tuple[Array, Array]:
+        return np.flatnonzero(self.row_of >= 0)[rows], np.flatnonzero(self.label_of >= 0)[labels]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +129,14 @@ def read_subject(
         judged = JudgedCells(
             comparison,
             TruthSummary.of(truth, human, comparison),
+            find_suspects(comparison, vocabulary),
             _places(entries.ids, comparison.entries.ids),
             _places(entries.names, comparison.entries.names),
         )
     names = _told_apart(others)
-    return Subject(table, entries, judged, [_other(each, name, entries) for each, name in zip(others, names, strict=True)])
+    return Subject(
+        table, entries, judged, [_other(each, name, entries) for each, name in zip(others, names, strict=True)]
+    )
 
 
 def _other(path: Path, name: str, entries: Entries) -> OtherTable:
@@ -150,7 +163,7 @@ def _places(of: Sequence[str], among: Sequence[str]) -> Array:
 
 
 def _listed(judgments: Judgments, value: int) -> Array:
-    return judgments.cells[judgments.values == value]
+    return np.asarray(judgments.cells[judgments.values == value])
 
 
 def _told_apart(paths: Sequence[Path]) -> list[str]:
