@@ -420,7 +420,7 @@ CandidateThreshold = Annotated[
     ),
 ]
 GateTruth = Annotated[
-    Path,
+    Path | None,
     _input("--truth", metavar="FILE", help="Human labels that the label table is measured against."),
 ]
 ExportTo = Annotated[
@@ -431,7 +431,7 @@ ExportTo = Annotated[
 # -- evaluate, export --------------------------------------------------------------------------------------------------
 
 Truth = Annotated[
-    Path | None,
+    Path,
     _input("--truth", metavar="FILE", help="Human labels: CSV, COCO JSON, or a label table."),
 ]
 FailUnder = Annotated[

@@ -18,6 +18,7 @@ from tagllm_cli.evaluation.audit.estimate import (
     LISTED,
     PREDICTED,
     Answered,
+    Estimate,
     estimate_all,
     estimate_labels,
     f1_of,
@@ -58,6 +59,18 @@ class Audits:
         return Answered(labels, self.groups[rows, labels], present, probabilities)
 
 
+def holds(found: Estimate, true: float) -> bool:
+    """Return whether the interval holds the truth; one that is missing does not."""
+    return found.low is not None and found.high is not None and found.low <= true <= found.high
+
+
+def width(found: Estimate) -> float:
+    """Return the width of an interval that is there."""
+    assert found.low is not None
+    assert found.high is not None
+    return found.high - found.low
+
+
 def covered(audits: Audits, size: int, rounds: int, first: int | None = None) -> dict[str, float]:
     """Return the share of `rounds` audits whose intervals hold the true figure, for each figure."""
     true, totals = audits.world.figures, audits.sizes.sum(axis=0)
@@ -65,7 +78,7 @@ def covered(audits: Audits, size: int, rounds: int, first: int | None = None) ->
     for seed in range(rounds):
         found = estimate_all(audits.answered(size, seed, first), totals)
         for name, each in found.items():
-            hits[name] += each.low is not None and each.high is not None and each.low <= true[name] <= each.high
+            hits[name] += holds(each, true[name])
     return {name: count / rounds for name, count in hits.items()}
 
 
@@ -104,17 +117,18 @@ def main() -> None:
         for seed in range(rounds):
             answered = audits.answered(size, seed)
             ours = estimate_all(answered, totals)
-            spans = {"ours": {name: (each.low, each.high) for name, each in ours.items()}}
-            for kind, found in {**spans, **others(answered, totals, np.random.default_rng(seed))}.items():
-                for name, (low, high) in found.items():
-                    hits[kind, name] += low <= true[name] <= high
-                    widths[kind, name].append(high - low)
+            spans = others(answered, totals, np.random.default_rng(seed))
+            found = {kind: {name: Estimate(0, *ends) for name, ends in each.items()} for kind, each in spans.items()}
+            for kind, estimates in {"ours": ours, **found}.items():
+                for name, each in estimates.items():
+                    hits[kind, name] += holds(each, true[name])
+                    widths[kind, name].append(width(each))
             for name, each in ours.items():
                 errors[name].append((each.value or 0) - true[name])
             labels, _ = estimate_labels(answered, audits.sizes, audits.world.entries.names)
-            for each, share in zip(labels, truths, strict=True):
-                if each.prevalence.value is not None:
-                    of_labels[0] += each.prevalence.low <= share <= each.prevalence.high
+            for label, share in zip(labels, truths, strict=True):
+                if label.prevalence.value is not None:
+                    of_labels[0] += holds(label.prevalence, share)
                     of_labels[1] += 1
         print(f"{size} pairs of {settings}; prevalence of single labels: {of_labels[0] / max(1, of_labels[1]):.3f}")
         for name in FIGURES:

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tagllm_cli.cli.option_groups import OutputGroup, TruthGroup
-from tagllm_cli.cli.options import AuditAnswers, Config, FailUnder, IncludeHuman, MinOverlap, Overall, Truth
+from tagllm_cli.cli.options import AuditAnswers, Config, FailUnder, IncludeHuman, MinOverlap, OptionalTruth, Overall
 from tagllm_cli.errors import GateError, UsageError
 
 if TYPE_CHECKING:
+    from tagllm_cli.cli.console import Console
     from tagllm_cli.evaluation.audit.summary import AuditEvaluation
 
 
 def evaluate(
     table: Annotated[Path, typer.Argument(metavar="TABLE", help="Label or candidate table.", show_default=False)],
     *,
-    truth: Truth = None,
+    truth: OptionalTruth = None,
     audit: AuditAnswers = None,
     reading: TruthGroup,
     fail_under: FailUnder = None,
@@ -43,19 +44,19 @@ def evaluate(
     from tagllm_cli.evaluation.audit.summary import evaluate_audit
     from tagllm_cli.evaluation.summary import evaluate_table
 
+    console = output.console()
     if audit is not None:
         if truth is not None or fail_under or include_human:
             raise UsageError(
                 "--audit stands for --truth, and goes with neither --fail-under nor --include-human", "Leave one out."
             )
-        _show_audit(evaluate_audit(table, audit), output, overall)
+        _show_audit(evaluate_audit(table, audit), console, with_labels=not (overall or output.json_output))
         return
     if truth is None:
         raise UsageError(
             "there is nothing to measure the table against",
             "Give --truth FILE, or --audit FILE with answers to what `tagllm audit` drew.",
         )
-    console = output.console()
     report = evaluate_table(
         table,
         truth,
@@ -85,14 +86,10 @@ def evaluate(
         )
 
 
-def _show_audit(report: AuditEvaluation, output: OutputGroup, overall: bool) -> None:
-    console = output.console()
+def _show_audit(report: AuditEvaluation, console: Console, *, with_labels: bool) -> None:
     for note in report.notes:
         console.note(note)
     for warning in report.warnings:
         console.warn(warning)
-    value, (first, *others) = report.to_json(), report.tables()
-    console.table(value, first[0], *first[1])
-    if not overall and not output.json_output:
-        for title, cells in others:
-            console.table(value, title, *cells)
+    for title, cells in report.tables()[: 2 if with_labels else 1]:
+        console.table(report.to_json(), title, *cells)

@@ -64,11 +64,11 @@ def test_the_same_command_again_leaves_everything_as_it_is(some: Audited) -> Non
     assert snapshot(some.audit) == before
 
 
-@pytest.mark.parametrize("other", [{"size": 61}, {"size": 60, "seed": 1}])
-def test_another_audit_never_replaces_one(some: Audited, other: dict[str, int]) -> None:
+@pytest.mark.parametrize(("size", "seed"), [(61, 0), (60, 1)])
+def test_another_audit_never_replaces_one(some: Audited, size: int, seed: int) -> None:
     before = snapshot(some.audit)
     with pytest.raises(UsageError, match="holds another audit"):
-        create_audit(some.table, some.audit, **other)
+        create_audit(some.table, some.audit, size=size, seed=seed)
     with pytest.raises(UsageError, match="holds another audit"):
         create_audit(some.write_table(without(some.rows)), some.audit, size=60)
     assert snapshot(some.audit) == before
