@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from tests.bench import sources
+from tests.bench.auditing import auditing
 from tests.bench.client import client
 from tests.bench.front_end import front_end, prepared
 from tests.bench.merging import merged, merging
@@ -252,6 +253,7 @@ MEASUREMENTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "merge": lambda chosen: merging(chosen, _child, say),
     "onepass": lambda chosen: one_pass(chosen.out, _child, say),
     "ray": lambda chosen: ray_driver(chosen, _child, say),
+    "audit": lambda chosen: auditing(chosen.out, say),
 }
 CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {
     "raw": raw,

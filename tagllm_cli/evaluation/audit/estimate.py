@@ -33,7 +33,6 @@ _KISH = 0.5
 _DRAWS = 10_000
 _LABEL_DRAWS = 2_000
 _COVERED = (0.025, 0.975)
-_APART = 1 << 62  # more answers than there are: what is not predicted is one group
 _ENOUGH_PRESENT = 5  # present pairs of a label, for its recall
 
 Shares = Sequence[Any]  # of each group: a number, or draws of it
@@ -123,14 +122,14 @@ def _share(present: Array, probabilities: Array, size: int) -> _Share:
     return _Share(value, value * (1 - value) / variance, n, size)
 
 
-def _shares(answered: Answered, sizes: Array, fewest: int) -> tuple[list[_Share], Array] | None:
+def _shares(answered: Answered, sizes: Array) -> tuple[list[_Share], Array] | None:
     """Return the share of each group, predicted first, and the groups' sizes; None where one of them has no answer.
 
-    What is not predicted is one group where its parts have fewer than `fewest` answers.
+    What is not predicted is one group where its parts have fewer than _FEWEST answers.
     """
     groups, sizes = answered.groups, np.asarray(sizes)
     counts = np.bincount(groups, minlength=3)
-    if min(counts[LISTED], counts[ABSENT]) < fewest:
+    if min(counts[LISTED], counts[ABSENT]) < _FEWEST:
         groups, sizes = np.minimum(groups, LISTED), np.array([sizes[PREDICTED], sizes[LISTED] + sizes[ABSENT]])
     found = []
     for group, size in enumerate(sizes.tolist()):
@@ -176,7 +175,7 @@ def estimate_all(answered: Answered, sizes: Array) -> dict[str, Estimate]:
     """Return precision, recall, F1 and prevalence of all labels together; `sizes` [groups] are pairs."""
     random = np.random.default_rng(0)
     names = ("precision", "recall", "f1", "prevalence")
-    found = _shares(answered, sizes, _FEWEST)
+    found = _shares(answered, sizes)
     if found is None:
         known = answered.groups == PREDICTED
         if not known.any():
@@ -194,7 +193,7 @@ def estimate_all(answered: Answered, sizes: Array) -> dict[str, Estimate]:
 def points(answered: Answered, sizes: Array) -> dict[str, float | None]:
     """Return what `estimate_all` does, without intervals."""
     names = ("precision", "recall", "f1", "prevalence")
-    found = _shares(answered, sizes, _FEWEST)
+    found = _shares(answered, sizes)
     if found is None:
         return dict.fromkeys(names)
     shares, merged = found
@@ -307,7 +306,7 @@ def _label(
         drawn = [share.draws(random, _LABEL_DRAWS) for share in alone or ()]
         right = _estimate(precision, alone, drawn) if alone else NOTHING
         cp.add(precision, alone, drawn)
-    found = _shares(answered, sizes, _APART)
+    found = _shares(answered, sizes)
     shares, merged = found or ([], sizes)
     drawn = [share.draws(random, _LABEL_DRAWS) for share in shares]
     unsaid = np.count_nonzero(~said)
