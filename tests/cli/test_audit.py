@@ -44,7 +44,8 @@ def test_estimates_are_printed_as_tables_and_as_one_object(some: Audited) -> Non
     [
         ([], "there is nothing to measure the table against"),
         (["--audit", "a.csv", "--truth", "t.csv"], "--audit stands for --truth"),
-        (["--audit", "a.csv", "--fail-under", "of1=0.9"], "goes with neither --fail-under"),
+        (["--audit", "a.csv", "--fail-under", "of1=0.9"], "none of the options that are about a truth"),
+        (["--audit", "a.csv", "--label-column", "x"], "none of the options that are about a truth"),
         (["--audit", "a.csv"], "there is no file a.csv"),
     ],
 )

@@ -46,9 +46,10 @@ def evaluate(
 
     console = output.console()
     if audit is not None:
-        if truth is not None or fail_under or include_human:
+        if truth is not None or fail_under or include_human or reading != TruthGroup():
             raise UsageError(
-                "--audit stands for --truth, and goes with neither --fail-under nor --include-human", "Leave one out."
+                "--audit stands for --truth, and goes with none of the options that are about a truth",
+                "Leave out --truth, its columns and separator, --fail-under and --include-human.",
             )
         _show_audit(evaluate_audit(table, audit), console, with_labels=not (overall or output.json_output))
         return

@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tagllm_cli.errors import TagllmError, UsageError
 from tagllm_cli.evaluation.audit import answers, design
 from tagllm_cli.evaluation.audit.answers import read_answers
 from tagllm_cli.evaluation.audit.design import Design, TableIdentity, audit_id, design_of, load_design
 from tagllm_cli.evaluation.audit.population import KINDS, answered, population
 from tagllm_cli.evaluation.audit.sample import draw
-from tagllm_cli.evaluation.entries import read_entries
+from tagllm_cli.evaluation.entries import HUMAN, read_entries
 from tagllm_cli.evaluation.html.page import render
 from tagllm_cli.evaluation.html.thumbnails import Thumbnail, Wanted, make_thumbnails
 from tagllm_cli.evaluation.report.rows import read_rows
@@ -40,7 +42,8 @@ class AuditSummary:
     """An audit in a folder. `kinds` counts its pairs by what the table says of them.
 
     `existed` says that it was there, with `answered` of its pairs answered in its CSV (None: none, or the CSV cannot be
-    read); `unseen` images have no picture, for the first `reason`.
+    read). Of the table, `unanswered_images` failed or are pending and `human` pairs were decided by people: neither are
+    drawn. `unseen` images have no picture, for the first `reason`.
     """
 
     table: Path
@@ -48,6 +51,8 @@ class AuditSummary:
     design: Design
     existed: bool
     answered: int | None
+    unanswered_images: int = 0
+    human: int = 0
     unseen: int = 0
     reason: str = ""
 
@@ -67,7 +72,11 @@ class AuditSummary:
     @property
     def warnings(self) -> list[str]:
         """What is missing, a sentence each."""
-        found = []
+        counted = {
+            "images without an answer, of which no pair is drawn": self.unanswered_images,
+            "pairs that people decided, which are not drawn": self.human,
+        }
+        found = [f"{what}: {count:,}" for what, count in counted.items() if count]
         if self.unseen:
             found.append(f"images without a picture on the page: {self.unseen:,} (the first: {self.reason})")
         return found
@@ -84,6 +93,8 @@ class AuditSummary:
             "seed": self.design.seed,
             "existed": self.existed,
             "answered": self.answered,
+            "unanswered_images": self.unanswered_images,
+            "human": self.human,
             "without_picture": self.unseen,
         }
 
@@ -114,7 +125,8 @@ def create_audit(
     Raises UsageError for a table without anything to draw, and where `out` holds another audit or anything else.
     """
     table = open_table(path)
-    entries = answered(read_entries(table))
+    whole = read_entries(table)
+    entries = answered(whole)
     identity = TableIdentity.of(table, entries)
     if (out / design.FILE).exists():
         return _existing(path, out, load_design(out), audit_id(identity, size, seed))
@@ -130,7 +142,8 @@ def create_audit(
         pictures = _pictures(table, made, root)
         (new / PAGE).write_text(_page(made, cards, pictures, table), encoding="utf-8")
     missing = [each.reason for each in pictures.values() if not each.webp]
-    return AuditSummary(path, out, made, False, 0, len(missing), missing[0] if missing else "")
+    left_out = (len(whole.ids) - len(entries.ids), int(np.count_nonzero(entries.flags & HUMAN)))
+    return AuditSummary(path, out, made, False, 0, *left_out, len(missing), missing[0] if missing else "")
 
 
 def _existing(path: Path, out: Path, found: Design, wanted: str) -> AuditSummary:

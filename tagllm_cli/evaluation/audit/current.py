@@ -49,7 +49,8 @@ def current_pairs(path: Path, design: Design) -> CurrentPairs:
             f"{path} is a table of {table.info.stage}, and the audit is of {design.table.stage}",
             "Name the table that was audited, or one of the same stage.",
         )
-    whole = answered(read_entries(table))
+    everything = read_entries(table)
+    whole = answered(everything)
     audited = {stratum.label for stratum in design.strata}
     labels = [label for label, name in enumerate(whole.names) if name in audited]
     entries = whole.restricted(range(len(whole.ids)), labels)
@@ -60,8 +61,10 @@ def current_pairs(path: Path, design: Design) -> CurrentPairs:
             f"{path} has no {what} of the audit, which was drawn from {design.table.name}",
             "Name the table that was audited, or one of the same images and labels.",
         )
-    warnings = tuple(_differences(whole, audited, design.table, TableIdentity.of(table, whole)))
-    return CurrentPairs(entries.names, len(entries.ids), groups, of_label, _sizes(entries), warnings)
+    warnings = _differences(whole, audited, design.table, TableIdentity.of(table, whole))
+    if unanswered := len(everything.ids) - len(whole.ids):
+        warnings.append(f"images without an answer, which the figures leave out: {unanswered:,}")
+    return CurrentPairs(entries.names, len(entries.ids), groups, of_label, _sizes(entries), tuple(warnings))
 
 
 def _differences(whole: Entries, audited: set[str], then: TableIdentity, now: TableIdentity) -> list[str]:

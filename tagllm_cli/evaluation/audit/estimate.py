@@ -9,9 +9,10 @@ random within its group: pairs are asked in an order in which the first ones are
 Intervals: the share of each group is drawn from Beta(p n* + 1/3, (1 - p) n* + 1/3), with the effective number of
 answers n* = p (1 - p) / variance of p (Korn and Graubard, Survey Methodology 1998) and the neutral prior of Kerman
 (Electronic Journal of Statistics 2011); the figures of all draws give the quantiles. The variance is that of the Hajek
-estimate, averaged with p (1 - p) / Kish's n*, which counts as half an answer of the rarer kind. What is counted is
-rare and sometimes not found at all, where a bootstrap or a normal approximation has intervals of no width:
-`python -m tests.bench.audit_coverage` shows how often each of the three is right.
+estimate, averaged with p (1 - p) / n, that of as many answers drawn at random, which counts as half an answer of the
+rarer kind (of none, where all agree). What is counted is rare and sometimes not found at all, where a bootstrap or a
+normal approximation has intervals of no width: `python -m tests.bench.audit_coverage`
+shows how often each of the three is right.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ GROUPS = ("predicted", "listed, not predicted", "absent")
 
 _FEWEST = 5  # answers of a group that stands alone
 _NEUTRAL = 1 / 3
-_KISH = 0.5
+_PRIOR = 0.5
 _DRAWS = 10_000
 _LABEL_DRAWS = 2_000
 _COVERED = (0.025, 0.975)
@@ -112,13 +113,13 @@ def _share(present: Array, probabilities: Array, size: int) -> _Share:
     value = float((weights * present).sum() / total)
     if n >= size:
         return _Share(value, np.inf, n, size)
-    kish = float(total**2 / (weights**2).sum()) / (1 - n / size)
+    effective = n / (1 - n / size)
     fewest = min(np.count_nonzero(present), n - np.count_nonzero(present))
     if not fewest:
-        return _Share(value, kish, n, size)
+        return _Share(value, effective, n, size)
     variance = float(((weights * (present - value)) ** 2 * (1 - probabilities)).sum()) / total**2 * n / (n - 1)
     # A variance that rests on one or two rare answers is mostly too small, depending on the weights that these have.
-    variance = (fewest * variance + _KISH * value * (1 - value) / kish) / (fewest + _KISH)
+    variance = (fewest * variance + _PRIOR * value * (1 - value) / effective) / (fewest + _PRIOR)
     return _Share(value, value * (1 - value) / variance, n, size)
 
 

@@ -5,7 +5,8 @@ American Statistician 1988, between labels): proportional to N_h s_h / sqrt(S_la
 standard deviation of "present" that the model's own probability leads one to expect, and S_label the sum of N_h s_h
 over the label's strata. Power 1/2 stands between the best sample for the whole table (1) and the same number for each
 label (0). A pair that is predicted counts in F1 = 2 TP / (predicted + present) with 2 - F1, another one with F1: hence
-_PREDICTED_WEIGHT. A tenth of the sample is spread over all groups of strata, in case the model is sure and wrong.
+_PREDICTED_WEIGHT. At least a fifth of the sample is of predicted pairs, since precision rests on them alone. A tenth is
+spread over all groups of strata, in case the model is sure and wrong.
 
 Expected numbers are fractions: they are rounded at random, together, so that the sample has exactly its size and each
 pair of a stratum the same probability expected number / N_h; where a whole stratum fits, it is taken.
@@ -21,6 +22,7 @@ from tagllm_cli.evaluation.audit.population import BANDS, FAR, NEAR, UNKNOWN, YE
 from tagllm_cli.evaluation.entries import Array
 
 _PREDICTED_WEIGHT = 1.5  # (2 - F1) / F1 where F1 is 0.8
+_PREDICTED_SHARE = 0.2
 _DEFENSIVE = 0.1
 # Expected, not believed: a model is wrong in at least 5% of what it is sure of, and misses a tenth of what is there.
 _DOUBT = 0.05
@@ -72,13 +74,17 @@ def allocation(population: Population, size: int) -> Array:
         return sizes.astype(np.float64)
     rates = expected_rates(population)
     group, label = np.divmod(np.arange(len(sizes)), population.labels)
-    weight = np.where(group // (len(BANDS) + 1) == YES, _PREDICTED_WEIGHT, 1)
+    predicted = group // (len(BANDS) + 1) == YES
+    weight = np.where(predicted, _PREDICTED_WEIGHT, 1)
     spread = sizes * np.sqrt(rates * (1 - rates)) * weight
     of_label = np.bincount(label, weights=spread, minlength=population.labels)
     power = spread / np.sqrt(np.maximum(of_label[label], 1e-12))
     of_group = np.bincount(group, weights=power)
     even = power / np.maximum(of_group[group], 1e-300)
     wanted = (1 - _DEFENSIVE) * power / power.sum() + _DEFENSIVE * even / even.sum()
+    share = wanted[predicted].sum()
+    if 0 < share < _PREDICTED_SHARE:
+        wanted *= np.where(predicted, _PREDICTED_SHARE / share, (1 - _PREDICTED_SHARE) / (1 - share))
     return _capped(wanted, sizes, size)
 
 

@@ -11,6 +11,7 @@ import pytest
 from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation.audit.create import create_audit
 from tagllm_cli.evaluation.audit.design import load_design
+from tagllm_cli.records import Decision, LabelEntry
 from tagllm_cli.store.table import open_table, write_table
 from tests.evaluation.audit.folder import Audited, audited, without
 from tests.support.workspace import snapshot
@@ -91,7 +92,8 @@ def test_the_same_table_seed_and_size_give_the_same_files(some: Audited, tmp_pat
 
 def test_failed_images_are_not_asked_about_and_a_table_of_failures_is_refused(some: Audited, tmp_path: Path) -> None:
     table = some.write_table(without(some.rows, every=2))
-    create_audit(table, tmp_path / "half", size=10_000)
+    found = create_audit(table, tmp_path / "half", size=10_000)
+    assert "images without an answer, of which no pair is drawn: 30" in found.warnings
     asked = {pair.image for pair in load_design(tmp_path / "half").pairs}
     assert asked == {row.image_id for row in some.rows[1::2]}
     with pytest.raises(UsageError, match="no answered image"):
@@ -121,3 +123,11 @@ def test_names_that_are_no_unicode_are_drawn_and_estimated(some: Audited, tmp_pa
     rows = [replace(row, image_id=f"a/{place} \u202e</script>.png") for place, row in enumerate(some.rows)]
     table = some.write_table(rows)
     assert create_audit(table, tmp_path / "odd", size=20).design.pairs
+
+
+def test_pairs_that_people_decided_are_counted_and_not_drawn(some: Audited, tmp_path: Path) -> None:
+    by_people = (LabelEntry("cat", Decision.NO, score=0.0, source="human"),)
+    rows = [replace(row, labels=by_people) if place < 8 else row for place, row in enumerate(some.rows)]
+    found = create_audit(some.write_table(rows), tmp_path / "rest", size=10_000)
+    assert (found.human, len(found.design.pairs)) == (8, 232)
+    assert "pairs that people decided, which are not drawn: 8" in found.warnings

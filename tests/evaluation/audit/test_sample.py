@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tagllm_cli.evaluation.audit import sample
 from tagllm_cli.evaluation.audit.population import FAR, KINDS, NEAR, YES, Population, population
 from tagllm_cli.evaluation.audit.sample import allocation, draw
 from tagllm_cli.evaluation.entries import HUMAN, PREDICTED
@@ -62,6 +63,14 @@ def test_the_probabilities_add_up_to_the_size_over_all_pairs(small: World) -> No
     assert expected.sum() == pytest.approx(300)
     assert (expected <= of.sizes).all()
     assert (expected[of.sizes > 0] > 0).all()  # a pair that cannot be drawn would bias everything
+
+
+def test_precision_gets_a_fifth_of_the_sample_however_rare_predictions_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    of = world(3, images=3_000, labels=10, often=0.01, rarely=0.001).population
+    kinds = np.array([of.kind_of(stratum) for stratum in range(of.count)])
+    assert allocation(of, 200)[kinds == YES].sum() == pytest.approx(0.2 * 200)
+    monkeypatch.setattr(sample, "_PREDICTED_SHARE", 0)
+    assert allocation(of, 200)[kinds == YES].sum() < 0.18 * 200
 
 
 def test_strata_hold_every_pair_once(small: World) -> None:

@@ -88,6 +88,7 @@ def test_what_the_table_no_longer_has_is_counted(whole: Audited) -> None:
     assert "labels of the audit that the table no longer has, left out: cat" in found.warnings
     assert any("drawn from 60 answered images, and the table has 34" in each for each in found.warnings)
     assert f"answers about images or labels that the table no longer has, left out: {240 - 34 * 3}" in found.warnings
+    assert "images without an answer, which the figures leave out: 16" in found.warnings
     assert [label.name for label in found.labels] == list(names)
 
 
