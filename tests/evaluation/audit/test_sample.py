@@ -68,7 +68,7 @@ def test_the_probabilities_add_up_to_the_size_over_all_pairs(small: World) -> No
 def test_precision_gets_a_fifth_of_the_sample_however_rare_predictions_are(monkeypatch: pytest.MonkeyPatch) -> None:
     of = world(3, images=3_000, labels=10, often=0.01, rarely=0.001).population
     kinds = np.array([of.kind_of(stratum) for stratum in range(of.count)])
-    assert allocation(of, 200)[kinds == YES].sum() == pytest.approx(0.2 * 200)
+    assert allocation(of, 200)[kinds == YES].sum() == pytest.approx(0.2 * 200, abs=0.1)
     monkeypatch.setattr(sample, "_PREDICTED_SHARE", 0)
     assert allocation(of, 200)[kinds == YES].sum() < 0.18 * 200
 
