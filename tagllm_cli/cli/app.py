@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from tagllm_cli.cli import INTERRUPTED, streams
 from tagllm_cli.cli.commands import (
     audit,
+    calibrate,
     candidates,
     concepts,
     disambiguate,
@@ -177,6 +178,7 @@ app.command(rich_help_panel="Label images")(expand(concepts.concepts))
 app.command(rich_help_panel="Use tables")(expand(evaluate.evaluate))
 app.command(rich_help_panel="Use tables")(expand(audit.audit))
 app.command(rich_help_panel="Use tables")(expand(report.report))
+app.command(rich_help_panel="Use tables")(expand(calibrate.calibrate))
 app.command(rich_help_panel="Use tables")(expand(export.export))
 app.command(rich_help_panel="Use tables")(expand(merge.merge))
 app.command(rich_help_panel="Inspect")(expand(info.info))

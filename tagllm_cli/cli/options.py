@@ -338,8 +338,18 @@ Concepts = Annotated[
     ),
 ]
 Threshold = Annotated[
-    float,
-    _output("--threshold", metavar="P", min=0, max=1, help="A probability above it is a yes."),
+    float | None,
+    _output(
+        "--threshold",
+        metavar="P",
+        min=0,
+        max=1,
+        help="A probability above it is a yes. (default: 0.5, or the common one of --thresholds)",
+    ),
+]
+ThresholdFile = Annotated[
+    Path | None,
+    _input("--thresholds", metavar="FILE", help="Thresholds of single labels, from `tagllm calibrate`."),
 ]
 MinMass = Annotated[
     float,
@@ -449,10 +459,40 @@ MinOverlap = Annotated[
     ),
 ]
 Overall = Annotated[bool, _output("--overall", metavar=FLAG, help="Leave out the figures of single labels.")]
+Calibrated = Annotated[
+    bool,
+    _output("--calibration", metavar=FLAG, help="Say whether probabilities mean what they say, for each label, too."),
+]
 IncludeHuman = Annotated[
     bool,
     _input("--include-human", metavar=FLAG, help="Count labels that people decided, too."),
 ]
+ThresholdMetric = Annotated[
+    str,
+    _output("--metric", metavar="METRIC", help="f1; precision=P, then the most recall; recall=R, then the least yes."),
+]
+CalibrationTruth = Annotated[
+    Path | None,
+    _input("--truth", metavar="FILE", help="Human labels of some images; without them --bias alone decides."),
+]
+BiasImages = Annotated[
+    int | None,
+    _model(
+        "--bias",
+        metavar="N",
+        min=1,
+        help="Ask all questions about N blank and N shuffled images, and use the bias where it helps.",
+    ),
+]
+ThresholdsOut = Annotated[
+    Path,
+    _output("--out", metavar="FILE", help="File of thresholds to write, for --thresholds."),
+]
+Folds = Annotated[
+    int,
+    _run("--folds", metavar="N", min=3, help="Parts of the images: each is measured by thresholds from the others."),
+]
+FoldSeed = Annotated[int, _run("--seed", metavar="N", help="Seed of the folds and of resampling.")]
 Format = Annotated[ExportFormat, _output("--format", help="Format to write.")]
 ExportOut = Annotated[Path, _output("--out", metavar="PATH", help="File or folder to write.")]
 ScoreThreshold = Annotated[

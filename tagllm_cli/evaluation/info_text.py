@@ -72,7 +72,8 @@ def _plan(report: TableReport) -> Iterator[tuple[str, str]]:
     if report.stage == "candidates":  # one of them has no effect
         del settings["min_votes" if plan.get("strategy") == "binary" else "threshold"]
     if given := [f"{option} {plan[key]:g}" for key, option in settings.items() if key in plan]:
-        yield "thresholds", ", ".join(given)
+        own = plan.get("label_thresholds")
+        yield "thresholds", ", ".join([*given, *([f"{_many(len(own), 'label')} with their own"] if own else [])])
 
 
 def _strategy(plan: Mapping[str, Any]) -> str:

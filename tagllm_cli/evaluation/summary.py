@@ -11,6 +11,7 @@ from typing import Any
 from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation import arm_tables
 from tagllm_cli.evaluation.arm_agreement import ArmComparison, compare_arms
+from tagllm_cli.evaluation.calibration import Reliability, reliability
 from tagllm_cli.evaluation.entries import Comparison, compare, read_entries
 from tagllm_cli.evaluation.gates import (
     MIN_OVERLAP,
@@ -117,6 +118,7 @@ class EvaluationSummary:
     missed_gates: Sequence[MissedGate]
     arms: ArmComparison | None = None
     min_votes: int = 1
+    reliability: Reliability | None = None
 
     @property
     def missed(self) -> list[str]:
@@ -189,6 +191,7 @@ class EvaluationSummary:
             **self.evaluation.to_json(),
             "missed_gates": self.missed,
             "arms": self.arms.to_json() if self.arms else None,
+            **({"calibration": self.reliability.to_json()} if self.reliability else {}),
         }
 
     def overall(self) -> arm_tables.Cells:
@@ -229,8 +232,9 @@ def evaluate_table(
     include_human: bool = False,
     truth_options: TruthOptions = TruthOptions(),  # noqa: B008 (frozen)
     min_overlap: float = MIN_OVERLAP,
+    calibration: bool = False,
 ) -> EvaluationSummary:
-    """Measure a table on disk, which is read once.
+    """Measure a table on disk, which is read once; with `calibration` also how reliable its probabilities are.
 
     With gates, one more is that the share `min_overlap` of the truth's images are in the table. Raises UsageError for
     files, names or gates that cannot be used.
@@ -250,4 +254,10 @@ def evaluate_table(
     if gates:
         missed += check_overlap(summary.found, summary.images, min_overlap)
     min_votes = plan.get("min_votes", 1)
-    return EvaluationSummary(table, summary, evaluation, missed, compare_arms(comparison, arms), min_votes)
+    reliable = reliability(comparison) if calibration else None
+    if calibration and reliable is None:
+        raise UsageError(
+            f"{table} has no probability of a judged label: --calibration has nothing to measure",
+            "Candidates have none: run `tagllm disambiguate` on them.",
+        )
+    return EvaluationSummary(table, summary, evaluation, missed, compare_arms(comparison, arms), min_votes, reliable)

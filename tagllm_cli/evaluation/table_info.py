@@ -20,6 +20,7 @@ from tagllm_cli.store.run_records import RunRecord
 from tagllm_cli.store.table import TableInfo, open_table
 from tagllm_cli.vocabulary.serialize import vocabulary_from_json
 
+_THRESHOLDS = ("min_votes", "threshold", "min_mass", "thresholds", "label_thresholds")
 _ENDS = {
     "InterruptedRunError": "interrupted",
     "TooManyFailedError": "failures",
@@ -84,7 +85,7 @@ class TableReport:
                 "model": plan.get("model"),
                 "max_pixels": plan.get("max_pixels"),
                 "prompts": sorted(plan.get("templates", {})),
-                "thresholds": {key: plan[key] for key in ("min_votes", "threshold", "min_mass") if key in plan},
+                "thresholds": {key: plan[key] for key in _THRESHOLDS if key in plan},
                 "cards": plan.get("cards"),
             },
             "vocabulary": {"name": self.info.vocabulary.name, "labels": len(self.info.vocabulary.labels)},

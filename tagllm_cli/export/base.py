@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,12 +30,14 @@ class ExportSettings:
     `threshold` in [0, 1) takes the labels whose score is above it; None takes the decisions `yes`. Human decisions
     stand in any case. An undecided label is exported as present with `include_unknown` only. `root` is where the
     images are now, for the format that copies them (None: where the table says); `embed` copies them into it.
+    `thresholds` is a file of thresholds of single labels (`tagllm calibrate`); `threshold` is then that of the others.
     """
 
     root: str | None = None
     threshold: float | None = None
     include_unknown: bool = False
     embed: bool = True
+    thresholds: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class ExportSummary:
     unknown: int
     left_out: Mapping[str, int] = field(default_factory=dict)
     elsewhere: int = 0
+    notes: Sequence[str] = ()
     by_label: Mapping[str, int] = field(default_factory=dict)
     human: int = 0
     card: Path | None = None
@@ -124,13 +127,20 @@ class Examples:
                 f"the threshold {threshold} is not from 0 to below 1",
                 "Labels with a score above it are exported, and scores end at 1.",
             )
-        if table.info.stage != "labels" and threshold is None:
+        if table.info.stage != "labels" and threshold is None and settings.thresholds is None:
             hint = "Run `tagllm disambiguate` on it, or give a --threshold for the share of arms."
             raise UsageError(f"{table.path} is a candidate table: nothing in it is decided", hint)
         self._table = table
         self._settings = settings
-        # Tables hold scores as float32: 0.4 is 0.40000000596 there, which is not above 0.4.
-        self._threshold = None if threshold is None else array("f", [threshold])[0]
+        self._thresholds: dict[str, float] | None = None
+        self.notes: Sequence[str] = ()
+        if settings.thresholds is not None:
+            from tagllm_cli.labeling.threshold_file import thresholds_for
+
+            limits, self.notes = thresholds_for(table, settings.thresholds, threshold)
+            self._thresholds = {name: _as_scores(limits.of(name)) for name in table.info.vocabulary.names}
+        elif threshold is not None:
+            self._thresholds = dict.fromkeys(table.info.vocabulary.names, _as_scores(threshold))
         numbered = numbered_labels(table.info)
         self.ids = tuple(numbered)
         self.vocabulary = tuple(numbered.values())
@@ -188,6 +198,7 @@ class Examples:
             self._unknown,
             dict(sorted(self._left_out.items())),
             self._elsewhere,
+            self.notes,
             {self.vocabulary[place].name: count for place, count in self._by_label.items() if count},
             self._human,
         )
@@ -198,9 +209,9 @@ class Examples:
         return self._position[entry.name]
 
     def _is_present(self, entry: LabelEntry) -> bool:
-        if self._threshold is None or entry.source == "human":
+        if self._thresholds is None or entry.source == "human":
             return entry.decision == Decision.YES
-        return entry.decision != Decision.UNKNOWN and is_yes(entry.score, self._threshold)
+        return entry.decision != Decision.UNKNOWN and is_yes(entry.score, self._thresholds[entry.name])
 
     def _count(self, example: Example, times: int) -> None:
         self._images += times
@@ -226,6 +237,11 @@ def export_card(table: Table, summary: ExportSummary, settings: ExportSettings, 
         data_files=data_files,
     )
     return card_text(table.info, facts, tagllm_cli.__version__)
+
+
+def _as_scores(threshold: float) -> float:
+    """Return a threshold as tables hold scores, in float32: 0.4 is 0.40000000596 there, which is not above 0.4."""
+    return array("f", [threshold])[0]
 
 
 def numbered_labels(info: TableInfo) -> dict[int, Label]:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from tagllm_cli.labeling.plan import Plan
 from tagllm_cli.labeling.rows import RowContent, make_row, why_failed
-from tagllm_cli.labeling.yes_no import Thresholds, YesNoQuestions
+from tagllm_cli.labeling.thresholds import Thresholds
+from tagllm_cli.labeling.yes_no import YesNoQuestions
 from tagllm_cli.records import Decision, Item, LabelEntry, Request, Response, Row
 
 
@@ -32,12 +33,12 @@ class Binary:
     def _read(self, responses: Sequence[Response]) -> RowContent:
         answers = dict(zip(self._requests, responses, strict=True))
         asked = self._questions.requests.items()
-        return tuple(self._entry(name, request, answers[request]) for name, request in asked), ()
+        return tuple(self._entry(name, answers[request]) for name, request in asked), ()
 
-    def _entry(self, name: str, request: Request, response: Response) -> LabelEntry:
+    def _entry(self, name: str, response: Response) -> LabelEntry:
         if why_failed(response):
             return LabelEntry(name, Decision.UNKNOWN)
-        said = self._questions.verdict(request, response)
+        said = self._questions.verdict(name, response)
         if said.decision is Decision.YES:
             return LabelEntry(name, None, said.probability, said.mass, said.probability or 0.0, self._arms)
         return LabelEntry(name, said.decision, said.probability, said.mass, said.probability or 0.0)

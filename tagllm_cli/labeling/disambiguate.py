@@ -10,7 +10,8 @@ from dataclasses import replace
 
 from tagllm_cli.labeling.plan import Plan
 from tagllm_cli.labeling.rows import RowContent, make_row, why_failed
-from tagllm_cli.labeling.yes_no import Thresholds, YesNoQuestions
+from tagllm_cli.labeling.thresholds import Thresholds
+from tagllm_cli.labeling.yes_no import YesNoQuestions
 from tagllm_cli.records import Decision, Item, LabelEntry, Request, Response, Row
 from tagllm_cli.vocabulary.cards import Card
 
@@ -48,11 +49,10 @@ class Disambiguate:
         return make_row(item, [None] if item.proposed is None else responses, read)
 
     def _decide(self, entry: LabelEntry, answers: Mapping[Request, Response]) -> LabelEntry:
-        request = self._questions.requests[entry.name]
-        response = answers[request]
+        response = answers[self._questions.requests[entry.name]]
         if why_failed(response):
             return replace(entry, decision=Decision.UNKNOWN)
-        said = self._questions.verdict(request, response)
+        said = self._questions.verdict(entry.name, response)
         score = entry.score if said.probability is None else said.probability
         return replace(entry, decision=said.decision, probability=said.probability, mass=said.mass, score=score)
 

@@ -14,18 +14,11 @@ from tagllm_cli.labeling.answers.parse_yes_no import YesNo, yes_no
 from tagllm_cli.labeling.answers.sanity_check import complain_about_yes_no
 from tagllm_cli.labeling.plan import Plan
 from tagllm_cli.labeling.templates import Template
+from tagllm_cli.labeling.thresholds import Thresholds
 from tagllm_cli.records import Request, Response
 from tagllm_cli.vocabulary.cards import Card
 
 TOP_LOGPROBS = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Thresholds:
-    """When a probability decides: `yes` above `threshold`; `unknown` below `min_mass` on yes and no. Both in [0, 1]."""
-
-    threshold: float = 0.5
-    min_mass: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +28,9 @@ class YesNoQuestion:
     request: Request
     template: Template
 
-    def verdict(self, response: Response, limits: Thresholds = Thresholds()) -> YesNo:
+    def verdict(self, response: Response, threshold: float = 0.5, min_mass: float = 0.5) -> YesNo:
         """Return what an answer decides."""
-        return yes_no(response.first_logprobs, self.template.yes, self.template.no, limits.min_mass, limits.threshold)
+        return yes_no(response.first_logprobs, self.template.yes, self.template.no, min_mass, threshold)
 
 
 def ask_yes_no(templates: Mapping[str, Template], name: str, card: Card | None) -> YesNoQuestion:
@@ -55,25 +48,21 @@ class YesNoQuestions:
     """The question about each label of a plan's vocabulary; `cards` maps a label to its card (no card: bare)."""
 
     def __init__(self, plan: Plan, cards: Mapping[str, Card], thresholds: Thresholds) -> None:
-        self._plan = plan
         self._thresholds = thresholds
-        self._templates: dict[Request, Template] = {}
-        self.requests: Mapping[str, Request] = {
-            name: self._ask(name, cards.get(name)) for name in plan.vocabulary.names
-        }
+        self._questions = {name: ask_yes_no(plan.templates, name, cards.get(name)) for name in plan.vocabulary.names}
+        self._templates = {question.request: question.template for question in self._questions.values()}
+        self.requests: Mapping[str, Request] = {name: each.request for name, each in self._questions.items()}
 
-    def _ask(self, name: str, card: Card | None) -> Request:
-        question = ask_yes_no(self._plan.templates, name, card)
-        self._templates[question.request] = question.template
-        return question.request
-
-    def verdict(self, request: Request, response: Response) -> YesNo:
-        """Return what an answer to one of the questions decides."""
-        return YesNoQuestion(request, self._templates[request]).verdict(response, self._thresholds)
+    def verdict(self, name: str, response: Response) -> YesNo:
+        """Return what an answer to the question about a label decides, by the label's own threshold."""
+        limits = self._thresholds
+        return self._questions[name].verdict(response, limits.of(name), limits.min_mass)
 
     def complaint(self, responses: Sequence[tuple[Request, Response]]) -> str | None:
         """Judge a first sample: the probability must fall on yes and no."""
         answers = [(request, response) for request, response in responses if response.failure is None]
-        masses = [self.verdict(request, response).mass for request, response in answers]
+        masses = [
+            YesNoQuestion(request, self._templates[request]).verdict(response).mass for request, response in answers
+        ]
         tokens = [response.first_logprobs for _, response in answers]
         return complain_about_yes_no(tokens, masses, [response.text for _, response in answers])

@@ -20,11 +20,13 @@ from PIL import Image
 
 from tests.bench import sources
 from tests.bench.auditing import auditing
+from tests.bench.calibrating import calibrating
 from tests.bench.client import client
 from tests.bench.front_end import front_end, prepared
 from tests.bench.merging import merged, merging
 from tests.bench.one_pass import both_ways, one_pass
 from tests.bench.ray_driver import on_ray, ray_driver
+from tests.bench.report import reporting
 from tests.bench.tiling import tiles, tiling
 
 HERE = Path(__file__).parents[1]
@@ -254,6 +256,8 @@ MEASUREMENTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "onepass": lambda chosen: one_pass(chosen.out, _child, say),
     "ray": lambda chosen: ray_driver(chosen, _child, say),
     "audit": lambda chosen: auditing(chosen.out, say),
+    "calibrate": lambda chosen: calibrating(chosen.out, say),
+    "report": lambda chosen: reporting(chosen.out, say),
 }
 CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {
     "raw": raw,

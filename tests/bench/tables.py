@@ -66,7 +66,7 @@ def _vocabulary(labels: int) -> Vocabulary:
 
 def _info(vocabulary: Vocabulary) -> TableInfo:
     options = PlanOptions("labels", vocabulary, load_templates(), model="synthetic", model_digest=bytes(16))
-    derivation = {"threshold": 0.5, "min_mass": 0.5}
+    derivation = {"threshold": 0.5, "min_mass": 0.5, "cards": "none"}
     return TableInfo(
         "labels", SourceInfo("folder", "images"), vocabulary, {**new_plan(options).to_json(), **derivation}
     )

@@ -13,7 +13,17 @@ from tagllm_cli.cli.option_groups import (
     OutputGroup,
     RecordingGroup,
 )
-from tagllm_cli.cli.options import Concepts, Config, MaxPixels, MinMass, Prompts, Root, TableOut, Threshold
+from tagllm_cli.cli.options import (
+    Concepts,
+    Config,
+    MaxPixels,
+    MinMass,
+    Prompts,
+    Root,
+    TableOut,
+    Threshold,
+    ThresholdFile,
+)
 from tagllm_cli.cli.run_groups import BudgetGroup, RayGroup, RunGroup
 
 
@@ -24,7 +34,8 @@ def disambiguate(
     concepts: Concepts = None,
     root: Root = None,
     model: ModelGroup,
-    threshold: Threshold = 0.5,
+    thresholds: ThresholdFile = None,
+    threshold: Threshold = None,
     min_mass: MinMass = 0.5,
     config: Config = None,
     prompts: Prompts = None,
@@ -42,7 +53,7 @@ def disambiguate(
     tagllm disambiguate candidates.parquet --concepts cards.yaml --out labels.parquet[/]
     """
     from tagllm_cli.cli.outcome import run_and_show
-    from tagllm_cli.labeling.disambiguate import Thresholds
+    from tagllm_cli.labeling.threshold_file import decided_by
     from tagllm_cli.pipeline.label.jobs import disambiguate_job
 
     console = output.console(None if run.dry_run else out)
@@ -51,6 +62,7 @@ def disambiguate(
         model, console, verbose=output.verbose, prompts=prompts, max_pixels=max_pixels, recording=recording
     )
     options, named = ray.place(options, named)
+    limits, file = decided_by(thresholds, threshold, min_mass)
     job = disambiguate_job(
         table,
         out,
@@ -58,6 +70,7 @@ def disambiguate(
         options,
         concepts=concepts,
         root=root,
-        thresholds=Thresholds(threshold, min_mass),
+        thresholds=limits,
+        threshold_file=file,
     )
     run_and_show(job, options, budget, console)

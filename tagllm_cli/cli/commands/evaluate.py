@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tagllm_cli.cli.option_groups import OutputGroup, TruthGroup
-from tagllm_cli.cli.options import AuditAnswers, Config, FailUnder, IncludeHuman, MinOverlap, OptionalTruth, Overall
+from tagllm_cli.cli.options import (
+    AuditAnswers,
+    Calibrated,
+    Config,
+    FailUnder,
+    IncludeHuman,
+    MinOverlap,
+    OptionalTruth,
+    Overall,
+)
 from tagllm_cli.errors import GateError, UsageError
 
 if TYPE_CHECKING:
@@ -25,6 +34,7 @@ def evaluate(
     fail_under: FailUnder = None,
     min_overlap: MinOverlap = 0.9,
     overall: Overall = False,
+    calibration: Calibrated = False,
     include_human: IncludeHuman = False,
     config: Config = None,
     output: OutputGroup,
@@ -65,6 +75,7 @@ def evaluate(
         include_human=include_human,
         truth_options=reading.truth_options(),
         min_overlap=min_overlap,
+        calibration=calibration,
     )
     for note in report.notes:
         console.note(note)
@@ -77,6 +88,9 @@ def evaluate(
             console.table(value, title, *cells)
     if not overall and not output.json_output:
         console.table(value, "each label, the lowest F1 first", *report.per_label())
+    if report.reliability is not None and not output.json_output:
+        for title, cells in report.reliability.tables()[: 2 if overall else 3]:
+            console.table(value, title, *cells)
     if report.missed:
         end(
             console,

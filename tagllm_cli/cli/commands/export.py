@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from tagllm_cli.cli.option_groups import OutputGroup
-from tagllm_cli.cli.options import Config, ExportOut, Format, IncludeUnknown, NoEmbed, Root, ScoreThreshold
+from tagllm_cli.cli.options import (
+    Config,
+    ExportOut,
+    Format,
+    IncludeUnknown,
+    NoEmbed,
+    Root,
+    ScoreThreshold,
+    ThresholdFile,
+)
 
 
 def export(
@@ -18,6 +27,7 @@ def export(
     out: ExportOut,
     root: Root = None,
     threshold: ScoreThreshold = None,
+    thresholds: ThresholdFile = None,
     no_embed: NoEmbed = False,
     include_unknown: IncludeUnknown = False,
     config: Config = None,
@@ -32,6 +42,8 @@ def export(
     from tagllm_cli.export.registry import export_table
 
     console = output.console()
-    settings = ExportSettings(root=root, threshold=threshold, include_unknown=include_unknown, embed=not no_embed)
+    settings = ExportSettings(root, threshold, include_unknown, not no_embed, thresholds)
     summary = export_table(table, format_.value, out, settings)
+    for note in summary.notes:
+        console.note(note)
     console.result(summary.to_json(), summary.lines())

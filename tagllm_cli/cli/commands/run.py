@@ -33,6 +33,7 @@ from tagllm_cli.cli.options import (
     Prompts,
     SourceOrPipeline,
     Threshold,
+    ThresholdFile,
     Vocab,
 )
 from tagllm_cli.cli.run_groups import BudgetGroup, RayGroup, RunGroup
@@ -52,7 +53,8 @@ def run(
     method: MethodGroup,
     candidate_threshold: CandidateThreshold = 0.5,
     concepts: Concepts = None,
-    threshold: Threshold = 0.5,
+    thresholds: ThresholdFile = None,
+    threshold: Threshold = None,
     min_mass: MinMass = 0.5,
     truth: GateTruth = None,
     fail_under: FailUnder = None,
@@ -89,7 +91,7 @@ def run(
     from tagllm_cli.cli.outcome import show
     from tagllm_cli.cli.redact import redact
     from tagllm_cli.errors import TableError
-    from tagllm_cli.labeling.disambiguate import Thresholds
+    from tagllm_cli.labeling.threshold_file import decided_by
     from tagllm_cli.pipeline.label.jobs import candidates_job, follow_up_job
     from tagllm_cli.pipeline.recipe.run import Work, candidate_table, dry_run, run_work
     from tagllm_cli.store.atomic import check_writable_path
@@ -114,8 +116,9 @@ def run(
             source_options=listing.source_options(columns.image_column, columns.id_column),
             source_format=listing.source_format,
         )
+        limits, file = decided_by(thresholds, threshold, min_mass)
         second = follow_up_job(
-            first, out, models, run_options, concepts=concepts, thresholds=Thresholds(threshold, min_mass)
+            first, out, models, run_options, concepts=concepts, thresholds=limits, threshold_file=file
         )
         if budget.estimate is not None:
             from tagllm_cli.pipeline.label.estimate import estimate
@@ -160,7 +163,13 @@ def _exports(typed: Sequence[str], recipe: Recipe | None) -> list[ExportStep]:
         ExportStep(
             each.format,
             Path(each.out),
-            ExportSettings(each.root, each.threshold, each.include_unknown, not each.no_embed),
+            ExportSettings(
+                each.root,
+                each.threshold,
+                each.include_unknown,
+                not each.no_embed,
+                None if each.thresholds is None else Path(each.thresholds),
+            ),
         )
         for each in recipe.exports
     ]

@@ -9,7 +9,8 @@ import tagllm_cli
 from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation.entries import HUMAN, UNDECIDED
 from tagllm_cli.evaluation.metrics import Evaluation
-from tagllm_cli.evaluation.report.contents import Figure, label_rows, status_counts
+from tagllm_cli.evaluation.report.contents import figures, label_rows, status_counts
+from tagllm_cli.evaluation.report.measured import Measured
 from tagllm_cli.evaluation.report.subject import Subject
 from tagllm_cli.store.atomic import check_writable_path
 from tagllm_cli.store.dataset_card import CardFacts, Quality, card_text, is_untouched, put_card
@@ -26,25 +27,26 @@ def check_card(path: Path) -> None:
         raise UsageError(f"{path} is not as tagllm wrote it", "Move it away, or choose another --card.")
 
 
-def write_card(path: Path, subject: Subject, evaluation: Evaluation | None, figures: list[Figure]) -> None:
-    """Write the card of the table, with its measured quality where there is an evaluation."""
+def write_card(path: Path, subject: Subject, measured: Measured | None) -> None:
+    """Write the card of the table, with its quality where it was measured."""
     statuses = status_counts(subject)
     left_out: dict[str, int] = {status: statuses[status] for status in ("failed", "pending") if status in statuses}
     flags = subject.entries.flags
     facts = CardFacts(
         images=sum(statuses.values()) - sum(left_out.values()),
-        labels={row["name"]: row["yes"] for row in label_rows(subject, None)},
+        labels={row["name"]: row["yes"] for row in label_rows(subject)},
         unknown=int(((flags & UNDECIDED) > 0).sum()),
         human=int(((flags & HUMAN) > 0).sum()),
         left_out=left_out,
-        quality=None if evaluation is None or subject.judged is None else _quality(subject, evaluation, figures),
+        quality=None if measured is None else _quality(subject, measured),
     )
     put_card(path, card_text(subject.table.info, facts, tagllm_cli.__version__))
 
 
-def _quality(subject: Subject, evaluation: Evaluation, figures: list[Figure]) -> Quality:
+def _quality(subject: Subject, measured: Measured) -> Quality:
     assert subject.judged is not None
-    shown = [(each.name, each.value, each.interval, each.meaning) for each in figures]
+    evaluation = measured.evaluation
+    shown = [(each.name, each.value, each.interval, each.meaning) for each in figures(evaluation, measured.intervals)]
     name = subject.judged.truth.path.name
     return Quality(name, evaluation.images, shown, list(_weak(subject, evaluation)))
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tagllm_cli.evaluation.entries import HUMAN, PREDICTED, UNDECIDED, Array
-from tagllm_cli.evaluation.metrics import Evaluation, evaluate
+from tagllm_cli.evaluation.metrics import Evaluation
+from tagllm_cli.evaluation.metrics.bootstrap import Intervals
 from tagllm_cli.evaluation.report.curves import BINS, histogram, precision_recall
 from tagllm_cli.evaluation.report.rows import TableRows
 from tagllm_cli.evaluation.report.subject import Subject
@@ -30,6 +31,7 @@ FIGURES = {
     "cr": ("CR", "mean of the labels' recalls"),
     "cf1": ("CF1", "harmonic mean of CP and CR"),
     "map": ("mAP", "mean of the labels' average precisions"),
+    "exact_match": ("exact match", "share of images without any error"),
 }
 
 
@@ -59,24 +61,20 @@ class Figure:
     meaning: str
 
 
-def figures(evaluation: Mapping[str, Any]) -> list[Figure]:
-    """Return the headline figures of an evaluation as `to_json` gives it, with intervals where it has some."""
-    intervals = evaluation.get("intervals") or {}
-    found = []
-    for key, (name, meaning) in FIGURES.items():
-        value = evaluation.get(key)
-        low, high = intervals.get(key) or (None, None)
-        interval = "" if low is None else f"{low:.3f} to {high:.3f}"
-        found.append(Figure(name, "–" if value is None else f"{value:.3f}", interval, meaning))
-    return found
+def figures(evaluation: Evaluation, intervals: Intervals) -> list[Figure]:
+    """Return the headline figures with their 95% intervals."""
+    values = evaluation.to_json()
+    return [
+        Figure(
+            name, f"{values[key]:.3f}", f"{intervals.figures[key].low:.3f} to {intervals.figures[key].high:.3f}", said
+        )
+        for key, (name, said) in FIGURES.items()
+    ]
 
 
-def evaluation_of(subject: Subject) -> Evaluation | None:
-    """Return the metrics of the table, None without a truth."""
-    return None if subject.judged is None else evaluate(subject.judged.comparison)
-
-
-def label_rows(subject: Subject, evaluation: Evaluation | None) -> list[dict[str, Any]]:
+def label_rows(
+    subject: Subject, evaluation: Evaluation | None = None, intervals: Intervals | None = None
+) -> list[dict[str, Any]]:
     """Return each label's counts in the table, and its figures where the truth judges it, by label number."""
     entries, labels = subject.entries, len(subject.entries.names)
     given, unknown = ((entries.flags & flag) > 0 for flag in (PREDICTED, UNDECIDED))
@@ -90,6 +88,8 @@ def label_rows(subject: Subject, evaluation: Evaluation | None) -> list[dict[str
             ratios = {"precision": each.precision, "recall": each.recall, "f1": each.f1, "ap": each.ap}
             row |= {key: None if value is None else round(value, 4) for key, value in ratios.items()}
             row |= {"support": each.support, "predicted": each.predicted}
+            if intervals is not None:
+                row["interval"] = intervals.label_f1[name].to_json()
         found.append(row)
     return found
 

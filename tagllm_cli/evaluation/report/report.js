@@ -76,6 +76,13 @@ function meter(row, key, most, text) {
   const first = element("i");
   first.style.width = `${100 * (key === "f1" ? (row.support ? row.f1 : 0) : row.yes / most)}%`;
   bar.append(first);
+  if (key === "f1" && row.interval) {
+    const whisker = element("i", { class: "whisker" });
+    whisker.style.left = `${100 * row.interval[0]}%`;
+    whisker.style.width = `${100 * (row.interval[1] - row.interval[0])}%`;
+    bar.append(whisker);
+    bar.title = `95% between ${row.interval.map(percent).join(" and ")}`;
+  }
   if (key === "yes" && row.unknown) {
     const second = element("i", { class: "second", title: `${count(row.unknown)} undecided` });
     second.style.left = first.style.width;
@@ -173,15 +180,23 @@ function precisionRecall() {
 }
 
 function reliability() {
-  const found = (chosenLabel !== null && DATA.reliability.labels[chosenLabel]) || DATA.reliability.all;
+  const found = DATA.reliability;
   const diagonal = { x: [0, 1], y: [0, 1] };
   const series = [
     { label: "probability", value: shown },
     curveSeries("as it should be", diagonal, { color: "muted", dash: [4, 4], width: 1 }),
-    curveSeries("share that is right", found, { color: "accent", points: true }),
+    curveSeries("95% from", found, { color: "accent", dash: [1, 3], width: 1 }),
+    curveSeries("to", found, { color: "accent", dash: [1, 3], width: 1 }),
+    { ...curveSeries("share that is right", found, { color: "accent", points: true }), paths: () => null },
   ];
-  const who = found === DATA.reliability.all ? "all labels" : chosenLabel;
-  return plot(`Reliability, ${who}`, found.note, { scales: { x: UNIT, y: { range: [0, 1] } }, axes: axes("probability", "share right") }, series, joined([diagonal, { x: found.x, y: found.y }]));
+  const bands = ["low", "high", "y"].map((key) => ({ x: found.x, y: found[key] }));
+  const note = `Points: what was found, dotted: its 95% intervals; dashed: as it should be. ${[found.said[""].slice(2), found.said[chosenLabel]].filter(Boolean).join("; ")}.`;
+  return plot("Reliability of the probabilities", note, { scales: { x: UNIT, y: { range: [0, 1] } }, axes: axes("probability", "share right") }, series, joined([diagonal, ...bands]));
+}
+
+function thresholds() {
+  const [low, high] = [Math.min(...DATA.thresholds), Math.max(...DATA.thresholds)];
+  return low === high ? `${low}` : `${low.toFixed(2)} to ${high.toFixed(2)}, by label`;
 }
 
 function histogram() {
@@ -196,7 +211,7 @@ function histogram() {
     series.push({ label: names[kind], stroke: color(stroke), width: 2, dash, points: { show: false }, paths: uPlot.paths.stepped({ align: 1 }), value: (_, value) => (value === null || value === undefined ? "" : count(value)) });
     columns.push([...counts, counts[counts.length - 1]]);
   }
-  return plot("Probabilities of yes", `How sure the model was about the labels it was asked about; ${DATA.threshold} is the threshold. Near it are the doubts.${DATA.judged ? " Dashed: the truth says no." : ""}`,
+  return plot("Probabilities of yes", `How sure the model was about the labels it was asked about; doubts are near the threshold (${thresholds()}).${DATA.judged ? " Dashed: the truth says no." : ""}`,
     { scales: { x: UNIT, y: { range: (_, low, high) => [0, high * 1.05 || 1] } }, axes: axes("probability", "") }, series, columns);
 }
 
@@ -222,13 +237,18 @@ const ORDERS = { table: "as in the table", doubt: "doubtful first", errors: "mos
 let found = [];
 let drawn = 0;
 let current = -1;
+let opened = -1;
 
 function fill(select, options) {
   select.replaceChildren(...options.map(([value, text]) => element("option", { value, text })));
 }
 
+function distance(each) {
+  return each.probability === null ? 1 : Math.abs(each.probability - DATA.thresholds[each.label]);
+}
+
 function doubt(image) {
-  return Math.min(1, ...image.entries.map((each) => (each.state === UNKNOWN ? 0 : each.probability === null ? 1 : Math.abs(each.probability - DATA.threshold))));
+  return Math.min(1, ...image.entries.map((each) => (each.state === UNKNOWN ? 0 : distance(each))));
 }
 
 function matching(image, filter) {
@@ -286,7 +306,7 @@ function picture(image) {
 
 function chip(each, matched) {
   const [mark, meaning] = MARKS[each.kind];
-  const doubtful = each.probability !== null && Math.abs(each.probability - DATA.threshold) < 0.15;
+  const doubtful = distance(each) < 0.15;
   const title = `${meaning}${each.differs ? "; another table differs" : ""}${each.human ? "; decided by a person" : ""}`;
   return element("span", { class: `chip ${each.kind}${doubtful ? " doubtful" : ""}${matched.includes(each) ? " matches" : ""}`, title },
     element("b", { text: mark + (each.differs ? "≠" : "") }), element("bdi", { text: each.name }),
@@ -357,6 +377,7 @@ function detailRow(each) {
 
 function open(place) {
   const image = found[place];
+  opened = place;
   mark(place);
   const columns = ["label", "here", "probability", DATA.judged && "truth", DATA.judged && "who is wrong", DATA.arms.length && "proposed by", DATA.tables.length && "also in"].filter(Boolean);
   const table = element("table", {}, element("thead", {}, element("tr", {}, ...columns.map((text) => element("th", { text, class: text === "probability" ? "number" : null })))),
@@ -388,11 +409,12 @@ document.addEventListener("keydown", (event) => {
 // --- start -----------------------------------------------------------------------------------------------------------
 
 $("labels-note").textContent = DATA.judged
-  ? "The lowest F1 first. A label shows its curve and its images when it is chosen; columns sort."
+  ? "The lowest F1 first, with its 95% interval. A label shows its curve and its images when it is chosen; columns sort."
   : "How often each label was given; hatched: undecided. A label shows its images when it is chosen; columns sort.";
 $("more-labels").addEventListener("click", () => { sorting.all = true; drawLabels(); });
 $("details").addEventListener("click", (event) => { if (event.target === $("details")) $("details").close(); });
-$("details").addEventListener("close", () => $("cards").children[current]?.focus());
+// A browser gives the focus back to the card that was opened first.
+$("details").addEventListener("close", () => $("cards").children[opened]?.focus());
 fill($("by-label"), [["", "any"], ...DATA.labels.map((name, place) => [String(place), name]).sort((a, b) => a[1].localeCompare(b[1]))]);
 fill($("by-kind"), KINDS.map(([key, text]) => [key, text]));
 fill($("by-why"), [["", "any"], ...Object.entries(WHYS).filter(([why]) => DATA.images.some((image) => image.why === why))]);

@@ -14,10 +14,10 @@ from tagllm_cli.evaluation import info_text
 from tagllm_cli.evaluation.cost import HUMAN_PRICE, Prices
 from tagllm_cli.evaluation.html.page import render
 from tagllm_cli.evaluation.html.thumbnails import Thumbnail, make_thumbnails
-from tagllm_cli.evaluation.metrics import Evaluation
 from tagllm_cli.evaluation.report import contents, gallery
 from tagllm_cli.evaluation.report.card import check_card, write_card
-from tagllm_cli.evaluation.report.contents import Figure, Section
+from tagllm_cli.evaluation.report.contents import Section
+from tagllm_cli.evaluation.report.measured import Measured, measure, reliability_curve
 from tagllm_cli.evaluation.report.rows import TableRows, read_rows
 from tagllm_cli.evaluation.report.selection import choose, counted
 from tagllm_cli.evaluation.report.subject import Subject, read_subject
@@ -67,7 +67,7 @@ class ReportSummary:
     page: Path | None
     card: Path | None
     images: int
-    evaluation: Evaluation | None
+    measured: Measured | None
     bytes: int = 0
     chosen: Mapping[str, int] = field(default_factory=dict)
     reasons: Mapping[str, int] = field(default_factory=dict)
@@ -83,7 +83,8 @@ class ReportSummary:
             "chosen": dict(self.chosen),
             "without_picture": dict(self.reasons),
             "warnings": list(self.warnings),
-            "evaluation": self.evaluation.to_json() if self.evaluation else None,
+            "evaluation": self.measured.evaluation.to_json() if self.measured else None,
+            "intervals": self.measured.intervals.to_json() if self.measured else None,
         }
 
     def lines(self) -> list[str]:
@@ -122,20 +123,17 @@ def write_report(path: Path, out: Path | None, card: Path | None, options: Repor
     subject = read_subject(
         path, options.truth, options.others, options.truth_options, include_human=options.include_human
     )
-    evaluation = contents.evaluation_of(subject)
-    figures = contents.figures(evaluation.to_json()) if evaluation else []
+    measured = measure(subject, include_human=options.include_human, seed=options.seed)
     warnings = list(subject.judged.truth.warnings) if subject.judged else []
-    summary = ReportSummary(out, card, len(subject.entries.ids), evaluation, warnings=warnings)
+    summary = ReportSummary(out, card, len(subject.entries.ids), measured, warnings=warnings)
     if out is not None:
-        summary = _write_page(out, summary, subject, figures, options)
+        summary = _write_page(out, summary, subject, options)
     if card is not None:
-        write_card(card, subject, evaluation, figures)
+        write_card(card, subject, measured)
     return summary
 
 
-def _write_page(
-    out: Path, summary: ReportSummary, subject: Subject, figures: Sequence[Figure], options: ReportOptions
-) -> ReportSummary:
+def _write_page(out: Path, summary: ReportSummary, subject: Subject, options: ReportOptions) -> ReportSummary:
     chosen = choose(subject, options.images, options.seed)
     rows = read_rows(subject.table, [row for row, _ in chosen])
     pictures = _pictures(subject, chosen, rows, options)
@@ -146,8 +144,8 @@ def _write_page(
         counts = ", ".join(f"{why} ({count:,})" for why, count in reasons.most_common())
         warnings.append(f"images of the gallery without a picture: {reasons.total():,}, for {counts}")
     summary = replace(summary, chosen=counted(chosen), reasons=reasons, warnings=warnings)
-    data = _data(subject, summary.evaluation, chosen, rows, pictures)
-    values = _values(subject, summary, figures, rows, info)
+    data = _data(subject, summary.measured, chosen, rows, pictures)
+    values = _values(subject, summary, rows, info)
     with replacing(out, is_ours=_is_ours) as new:
         new.write_text(render(HERE, "report", data, values, libraries=["uplot"]), encoding="utf-8")
         return replace(summary, bytes=new.stat().st_size)
@@ -177,7 +175,7 @@ def _pictures(
 
 def _data(
     subject: Subject,
-    evaluation: Evaluation | None,
+    measured: Measured | None,
     chosen: Sequence[tuple[int, str]],
     rows: TableRows,
     pictures: Sequence[Thumbnail],
@@ -187,22 +185,24 @@ def _data(
         "labels": list(subject.entries.names),
         "arms": list(subject.entries.arm_names),
         "tables": [each.name for each in subject.others],
-        "threshold": subject.threshold,
+        "thresholds": subject.thresholds.tolist(),
         "stage": subject.table.info.stage,
         "judged": subject.judged is not None,
-        "rows": contents.label_rows(subject, evaluation),
+        "rows": contents.label_rows(subject, measured.evaluation, measured.intervals)
+        if measured
+        else contents.label_rows(subject),
+        "reliability": reliability_curve(measured.reliability if measured else None),
         "concepts": contents.cards_of(subject),
         "images": gallery.cards(subject, chosen, rows.details, pictures),
         **contents.plots(subject),
     }
 
 
-def _values(
-    subject: Subject, summary: ReportSummary, figures: Sequence[Figure], rows: TableRows, info: InfoReport
-) -> dict[str, Any]:
+def _values(subject: Subject, summary: ReportSummary, rows: TableRows, info: InfoReport) -> dict[str, Any]:
     """Return what the page's template shows."""
-    table = info.tables[-1]
+    table, measured = info.tables[-1], summary.measured
     sections = [
+        *(measured.sections if measured else ()),
         contents.agreement(subject),
         contents.suspects(subject),
         contents.failures(rows),
@@ -213,8 +213,9 @@ def _values(
         "stage": subject.table.info.stage,
         "statuses": contents.status_counts(subject),
         "labels_per_image": _per_image(subject),
-        "figures": figures,
-        "evaluation": summary.evaluation,
+        "figures": contents.figures(measured.evaluation, measured.intervals) if measured else [],
+        "rounds": measured.intervals.rounds if measured else 0,
+        "evaluation": measured.evaluation if measured else None,
         "truth": subject.judged.truth if subject.judged else None,
         "warnings": summary.warnings,
         "numeric": contents.numeric,
@@ -233,7 +234,7 @@ def _values(
 
 
 def _per_image(subject: Subject) -> float:
-    given: int = sum(row["yes"] for row in contents.label_rows(subject, None))
+    given: int = sum(row["yes"] for row in contents.label_rows(subject))
     return given / max(1, len(subject.answered))
 
 

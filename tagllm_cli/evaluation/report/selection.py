@@ -99,8 +99,9 @@ def _suspects(subject: Subject) -> Cells:
 
 def _doubts(subject: Subject) -> Cells:
     """Return the entries whose score is nearer to the threshold than half way, and the undecided ones."""
-    entries, threshold = subject.entries, subject.threshold
-    scale = np.where(entries.scores > threshold, max(1 - threshold, 1e-9), max(threshold, 1e-9))
+    entries = subject.entries
+    threshold = subject.thresholds[entries.labels]
+    scale = np.maximum(np.where(entries.scores > threshold, 1 - threshold, threshold), 1e-9)
     weights = np.where((entries.flags & UNDECIDED) > 0, 1.0, 1 - np.abs(entries.scores - threshold) / scale)
     near = weights > 0.5
     return Cells(entries.rows[near], entries.labels[near], weights[near])

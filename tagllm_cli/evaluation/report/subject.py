@@ -94,9 +94,11 @@ class Subject:
     others: Sequence[OtherTable]
 
     @property
-    def threshold(self) -> float:
-        """The probability above which the table says yes, as its plan has it."""
-        return float(self.table.info.plan.get("threshold", DEFAULT_THRESHOLD))
+    def thresholds(self) -> Array:
+        """The probability above which the table says yes, of each label, float64 [labels], as its plan has it."""
+        plan = self.table.info.plan
+        common, own = float(plan.get("threshold", DEFAULT_THRESHOLD)), plan.get("label_thresholds") or {}
+        return np.array([own.get(name, common) for name in self.entries.names], np.float64)
 
     @property
     def answered(self) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ class Job:
     `served` asks the endpoints for the model that they serve; it is called only where neither the user nor the pinned
     plan names the model. `counter` returns what counts tokens for --dry-run, and raises ModelError where nothing can.
     `items` is what an `earlier` table says about the images; None: the source itself is listed. `derivation` holds the
-    settings that change the table without a new request (votes, thresholds).
+    settings that change the table without a new request (votes, thresholds). `notes` are said when it runs.
     """
 
     command: str
@@ -42,6 +42,7 @@ class Job:
     derivation: Mapping[str, Any]
     expects_same_bytes: bool = False
     earlier: Path | None = None
+    notes: Sequence[str] = ()
 
     @property
     def evidence(self) -> Path:

@@ -6,8 +6,9 @@ import hashlib
 import json
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tagllm_cli.engines.base import Engine
 from tagllm_cli.engines.factory import (
@@ -22,12 +23,14 @@ from tagllm_cli.engines.http.address import parse_address
 from tagllm_cli.errors import TableError, UsageError
 from tagllm_cli.labeling.binary import Binary
 from tagllm_cli.labeling.candidates import Candidates
-from tagllm_cli.labeling.disambiguate import Disambiguate, Thresholds
+from tagllm_cli.labeling.disambiguate import Disambiguate
 from tagllm_cli.labeling.groups.cooccurrence import load_cooccurrence
 from tagllm_cli.labeling.plan import Plan, PlanOptions
 from tagllm_cli.labeling.rows import proposals
 from tagllm_cli.labeling.stage import Stage
 from tagllm_cli.labeling.templates import load_templates
+from tagllm_cli.labeling.threshold_file import ThresholdFile, card_digests, question_digests
+from tagllm_cli.labeling.thresholds import Thresholds
 from tagllm_cli.pipeline.label.job import Job, RunOptions
 from tagllm_cli.records import Failure, ImageInfo, Item, Status
 from tagllm_cli.sources.base import Source, SourceOptions, recall
@@ -102,10 +105,12 @@ def disambiguate_job(
     concepts: str | None = None,
     root: str | None = None,
     thresholds: Thresholds = Thresholds(),  # noqa: B008 (frozen)
+    threshold_file: ThresholdFile | None = None,
 ) -> Job:
     """Return the job of `tagllm disambiguate`. Raises UsageError for anything that cannot be used.
 
     `concepts` is a card file, which comes before the vocabulary's own descriptions, or "none" for bare questions.
+    `threshold_file` is where the `thresholds` of single labels come from: one of another plan is refused.
     """
     check_writable_path(out, TableError)
     candidates = open_table(table)
@@ -114,7 +119,9 @@ def disambiguate_job(
     if out.exists() and out.samefile(table):
         raise TableError("--out is the candidate table itself", "Choose another --out.")
     images = reopen(candidates.info.source, root, offline=options.offline)
-    return _labels_job(table, candidates.info.vocabulary, images, out, model, options, concepts, thresholds)
+    return _labels_job(
+        table, candidates.info.vocabulary, images, out, model, options, concepts, thresholds, threshold_file
+    )
 
 
 def follow_up_job(
@@ -125,13 +132,16 @@ def follow_up_job(
     *,
     concepts: str | None = None,
     thresholds: Thresholds = Thresholds(),  # noqa: B008 (frozen)
+    threshold_file: ThresholdFile | None = None,
 ) -> Job:
     """Return the job that `disambiguate_job` returns for the table of `candidates`, which may not be written yet."""
     check_writable_path(out, TableError)
     if out.absolute() == candidates.out.absolute():
         raise TableError("both tables would be written to the same file", "Choose another --out.")
     vocabulary = vocabulary_from_json(vocabulary_to_json(candidates.plan_options.vocabulary))  # as in the table
-    return _labels_job(candidates.out, vocabulary, candidates.source, out, model, options, concepts, thresholds)
+    return _labels_job(
+        candidates.out, vocabulary, candidates.source, out, model, options, concepts, thresholds, threshold_file
+    )
 
 
 def _labels_job(
@@ -143,23 +153,47 @@ def _labels_job(
     options: RunOptions,
     concepts: str | None,
     thresholds: Thresholds,
+    file: ThresholdFile | None,
 ) -> Job:
-    cards = _cards(concepts, vocabulary)
+    cards = cards_for(concepts, vocabulary)
     return Job(
         command="disambiguate",
         out=out,
         plan_options=_plan_options("labels", vocabulary, model, options),
         source=source,
         items=lambda: _items(open_table(table), source),
-        stage=lambda plan: Disambiguate(plan, cards, thresholds),
+        stage=lambda plan: _label_stage(plan, cards, thresholds, file),
         engine=lambda plan: _engine(plan, model, out),
         served=lambda: identify_served(model),
         counter=lambda: token_counter(model),
         next_command=f"tagllm evaluate {shlex.quote(str(out))} --truth TRUTH",
-        derivation={**asdict(thresholds), "cards": _digest(cards)},
+        derivation=_derivation(cards, thresholds, file),
+        notes=() if file is None else file.notes(vocabulary.names),
         expects_same_bytes=True,
         earlier=table,
     )
+
+
+def _label_stage(
+    plan: Plan, cards: Mapping[str, Card], thresholds: Thresholds, file: ThresholdFile | None
+) -> Disambiguate:
+    if file is not None:
+        file.check(plan, question_digests(plan, card_digests(cards)))
+    return Disambiguate(plan, cards, thresholds)
+
+
+def _derivation(cards: Mapping[str, Card], thresholds: Thresholds, file: ThresholdFile | None) -> Mapping[str, Any]:
+    """Return what makes labels of answers; `label_cards` and `label_thresholds` by label."""
+    found: dict[str, Any] = {
+        "threshold": thresholds.threshold,
+        "min_mass": thresholds.min_mass,
+        "cards": _digest(cards),
+    }
+    if cards:
+        found["label_cards"] = card_digests(cards)
+    if file is not None:
+        found |= {"thresholds": file.digest(), "label_thresholds": dict(thresholds.per_label)}
+    return found
 
 
 def _engine(plan: Plan, model: ModelOptions, out: Path) -> Engine:
@@ -188,7 +222,8 @@ def _items(candidates: Table, source: Source) -> Iterator[Item]:
         yield Item(image, info, proposals(row))
 
 
-def _cards(concepts: str | None, vocabulary: Vocabulary) -> Mapping[str, Card]:
+def cards_for(concepts: str | None, vocabulary: Vocabulary) -> Mapping[str, Card]:
+    """Return the cards of a card file before the vocabulary's own descriptions; none where `concepts` is "none"."""
     if concepts == "none":
         return {}
     own = cards_of(vocabulary)

@@ -110,7 +110,8 @@ class JobRun:
         self._job, self._evidence, self._options = job, evidence, options
         self._reporter, self._session, self._before = reporter, session, before
         self._began = time.monotonic()
-        self._plan, self._notes = pin(job, evidence, options)
+        self._plan, notes = pin(job, evidence, options)
+        self._notes = [*notes, *job.notes]
         self._keys = RequestKeys(self._plan.context())
         self._told: list[str] = []  # what was left out
         self._followers: Sequence[StageRun] = ()

@@ -131,6 +131,7 @@ class LabelOptions(_Part):
     """What `tagllm disambiguate` alone has."""
 
     concepts: Text | None = None
+    thresholds: Text | None = None
     threshold: Share = 0.5
     min_mass: Share = 0.5
 
@@ -157,6 +158,7 @@ class Export(_Part):
     out: Text
     root: Text | None = None
     threshold: Share | None = None
+    thresholds: Text | None = None
     include_unknown: bool = False
     no_embed: bool = False
 
@@ -288,7 +290,7 @@ def _located(found: _Pipeline, path: Path) -> Recipe:
     if "threshold" in candidates:
         candidates["candidate_threshold"] = candidates.pop("threshold")
     options |= {**candidates, **labels}
-    for name in ("out", "prompts", "cooccurrence"):
+    for name in ("out", "prompts", "cooccurrence", "thresholds"):
         if options.get(name):
             options[name] = at(options[name])
     if options.get("vocab") not in (None, *builtin_vocabularies()):
@@ -305,7 +307,14 @@ def _located(found: _Pipeline, path: Path) -> Recipe:
         have_options = ("truth", "fail_under", "min_overlap")
         options |= {name: value for name, value in gates.given().items() if name in have_options}
     exports = [
-        each.model_copy(update={"out": at(each.out), "root": each.root and at(each.root)}) for each in found.exports
+        each.model_copy(
+            update={
+                "out": at(each.out),
+                "root": each.root and at(each.root),
+                "thresholds": each.thresholds and at(each.thresholds),
+            }
+        )
+        for each in found.exports
     ]
     return Recipe(path, source, options, gates, exports)
 

@@ -17,6 +17,7 @@ from tagllm_cli.evaluation.gates import MIN_OVERLAP, parse_gates
 from tagllm_cli.evaluation.truth.base import TruthOptions
 from tagllm_cli.export.base import ExportSettings
 from tagllm_cli.export.registry import FORMATS, export_table
+from tagllm_cli.labeling.threshold_file import decided_by
 from tagllm_cli.pipeline.recipe.report import output_state
 from tagllm_cli.store.atomic import check_writable_path, file_state
 
@@ -66,6 +67,7 @@ def check_steps(gates: GateStep | None, exports: Sequence[ExportStep], taken: Se
         if each.format not in FORMATS:
             raise UsageError(f"there is no export format {each.format!r}", f"Use one of {', '.join(FORMATS)}.")
         check_writable_path(each.out, may_be_folder=True)
+        decided_by(each.settings.thresholds)
         if (place := os.path.realpath(each.out)) in used:
             raise UsageError(f"the export {each.out} would overwrite {used[place]}", "Choose another place for it.")
         used[place] = each.out
@@ -109,6 +111,10 @@ def _gates_line(value: Mapping[str, Any], how: str = "") -> str:
     return f"{value['truth']['path']}: {figures}{f' ({how})' if how else ''}{verdict}"
 
 
+def _state(file: Path | None) -> list[Any] | None:
+    return None if file is None else [os.path.abspath(file), output_state(file)]
+
+
 def export_labels(table: Path, steps: Sequence[ExportStep], last: Sequence[Any]) -> Iterator[StepResult]:
     """Write each export, unless what the `last` run wrote still stands. Raises UsageError as `export_table` does."""
     for step in steps:
@@ -117,7 +123,7 @@ def export_labels(table: Path, steps: Sequence[ExportStep], last: Sequence[Any])
             "table": file_state(table),
             "format": step.format,
             "out": os.path.abspath(step.out),
-            "options": asdict(step.settings),
+            "options": {**asdict(step.settings), "thresholds": _state(step.settings.thresholds)},
         }
         before = next((each for each in last if each.get("made_from") == made_from), None)
         if before is not None and before["left"] is not None and before["left"] == output_state(step.out):

@@ -26,9 +26,12 @@ _WORDS = {
     "max_pixels": "--max-pixels",
     "imaging": "how images are decoded (another release of tagllm)",
     "cards": "the concept cards",
+    "label_cards": "the concept cards of single labels",
     "min_votes": "--min-votes",
     "threshold": "--threshold",
     "min_mass": "--min-mass",
+    "thresholds": "--thresholds",
+    "label_thresholds": "the thresholds of single labels",
 }
 _SHOWN = 60  # characters of a value
 

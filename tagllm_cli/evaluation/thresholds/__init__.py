@@ -1,0 +1,1 @@
+"""Thresholds of single labels from a small truth: `counts`, `fit` (shrinkage), `crossfit` (held-out), `summary`."""
