@@ -80,8 +80,9 @@ _model = partial(typer.Option, rich_help_panel="Model")
 _output = partial(typer.Option, rich_help_panel="Output")
 _run = partial(typer.Option, rich_help_panel="Run")
 _prices = partial(typer.Option, rich_help_panel="Prices, in any one unit of money")
-ESTIMATE = "--estimate"
-ESTIMATED_IMAGES = 32  # where --estimate says no number
+# Options whose number may be left out, and the number that stands for it then.
+ESTIMATE, INTERVALS = "--estimate", "--intervals"
+LEFT_OUT_NUMBERS = {ESTIMATE: 32, INTERVALS: 200}
 FLAG = ""  # the metavar of an option that takes no value: typer would say <bool>
 
 # -- shared by several commands ----------------------------------------------------------------------------------------
@@ -378,7 +379,7 @@ EstimateImages = Annotated[
         ESTIMATE,
         metavar="[N]",
         min=2,
-        help=f"Ask about N images drawn at random ({ESTIMATED_IMAGES}), and say what the rest will take.",
+        help=f"Ask about N images drawn at random ({LEFT_OUT_NUMBERS[ESTIMATE]}), and say what the rest will take.",
     ),
 ]
 MaxSeconds = Annotated[
@@ -459,10 +460,6 @@ MinOverlap = Annotated[
     ),
 ]
 Overall = Annotated[bool, _output("--overall", metavar=FLAG, help="Leave out the figures of single labels.")]
-Calibrated = Annotated[
-    bool,
-    _output("--calibration", metavar=FLAG, help="Say whether probabilities mean what they say, for each label, too."),
-]
 IncludeHuman = Annotated[
     bool,
     _input("--include-human", metavar=FLAG, help="Count labels that people decided, too."),
@@ -493,6 +490,28 @@ Folds = Annotated[
     _run("--folds", metavar="N", min=3, help="Parts of the images: each is measured by thresholds from the others."),
 ]
 FoldSeed = Annotated[int, _run("--seed", metavar="N", help="Seed of the folds and of resampling.")]
+OtherTables = Annotated[
+    list[Path] | None,
+    _input("--compare", metavar="TABLE", help="Another table of the same images; repeatable."),
+]
+IntervalRounds = Annotated[
+    int | None,
+    _output(
+        INTERVALS,
+        metavar="[ROUNDS]",
+        min=20,
+        help=f"95% intervals of all figures, by resampling the images ({LEFT_OUT_NUMBERS[INTERVALS]} times).",
+    ),
+]
+Details = Annotated[
+    bool,
+    _output(
+        "--details",
+        metavar=FLAG,
+        help="Figures of parts (frequency, size, arms, probability); confused labels; reliability.",
+    ),
+]
+ResamplingSeed = Annotated[int, _output("--seed", metavar="N", min=0, help="Seed of --intervals and --compare.")]
 Format = Annotated[ExportFormat, _output("--format", help="Format to write.")]
 ExportOut = Annotated[Path, _output("--out", metavar="PATH", help="File or folder to write.")]
 ScoreThreshold = Annotated[
@@ -534,10 +553,6 @@ CardOut = Annotated[
 OptionalTruth = Annotated[
     Path | None,
     _input("--truth", metavar="FILE", help="Human labels: CSV, COCO JSON, or a label table."),
-]
-OtherTables = Annotated[
-    list[Path] | None,
-    _input("--compare", metavar="TABLE", help="Another table of the same images; repeatable."),
 ]
 ReportImages = Annotated[
     int,

@@ -21,13 +21,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tagllm_cli.evaluation.entries import NOT_JUDGED, PRESENT, UNDECIDED, Comparison, Entries
+from tagllm_cli.evaluation.sections import Cells, rounded
 
 Array = npt.NDArray[Any]
-Cells = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 BINS = 15  # of equal width
 LABEL_BINS = 10  # of equal numbers, at most: single labels have few examples
 _LEAST_PER_BIN = 10
+_SHOWN = 15  # labels; the JSON has all
 _Z = 1.959964
 
 
@@ -78,18 +79,25 @@ class Reliability:
     without: int
     missed: int
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the figures leave out."""
+        left_out = f"{self.missed:,} labels present were never proposed, {self.without:,} are undecided"
+        return (f"reliability is that of candidates, which alone have a probability: {left_out}",)
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """Nothing."""
+        return ()
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, rounded to six digits."""
-        found: dict[str, Any] = _rounded(asdict(self))
+        found: dict[str, Any] = rounded(asdict(self))
         return found
 
     def tables(self) -> Sequence[tuple[str, Cells]]:
         """Return titles with (column names, rows): all pairs, the curve, each label with the largest error first."""
         found = self.overall
-        title = (
-            f"probabilities of {found.count:,} judged candidates; {self.missed:,} labels present were never proposed, "
-            f"{self.without:,} are undecided"
-        )
         columns = ("candidates", "probability", "present", "ECE", "by chance", "Brier")
         curve = [
             (
@@ -103,11 +111,14 @@ class Reliability:
         ]
         ordered = sorted(self.labels, key=lambda each: each.ece_by_chance - each.ece)
         return (
-            (title, (columns, [_cells(found)])),
-            ("reliability", (("band", "candidates", "probability", "present", "95% interval"), curve)),
+            ("reliability: probability against the share that is present", (columns, [_cells(found)])),
             (
-                "reliability of each label, the largest error beyond chance first",
-                (("label", *columns), [(each.name, *_cells(each)) for each in ordered]),
+                "reliability by bands of probability",
+                (("band", "candidates", "probability", "present", "95% interval"), curve),
+            ),
+            (
+                "reliability of labels, those with the largest errors beyond chance",
+                (("label", *columns), [(each.name, *_cells(each)) for each in ordered[:_SHOWN]]),
             ),
         )
 
@@ -186,11 +197,3 @@ def _wilson(hits: float, count: float) -> tuple[float, float]:
 def _cells(found: Scores) -> Sequence[str]:
     figures = (found.probability, found.share, found.ece, found.ece_by_chance, found.brier)
     return (f"{found.count:,}", *(f"{figure:.4f}" for figure in figures))
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return round(value, 6)
-    if isinstance(value, dict):
-        return {key: _rounded(each) for key, each in value.items()}
-    return [_rounded(each) for each in value] if isinstance(value, (list, tuple)) else value

@@ -10,38 +10,48 @@ import typer
 from tagllm_cli.cli.option_groups import OutputGroup, TruthGroup
 from tagllm_cli.cli.options import (
     AuditAnswers,
-    Calibrated,
     Config,
+    Details,
     FailUnder,
     IncludeHuman,
+    IntervalRounds,
     MinOverlap,
     OptionalTruth,
+    OtherTables,
     Overall,
+    ResamplingSeed,
 )
 from tagllm_cli.errors import GateError, UsageError
 
 if TYPE_CHECKING:
     from tagllm_cli.cli.console import Console
-    from tagllm_cli.evaluation.audit.summary import AuditEvaluation
+
+# What --audit goes with; all other options are about a truth.
+_WITH_AUDIT = frozenset(["table", "audit", "overall", "config", "json_output", "quiet", "verbose"])
 
 
 def evaluate(
     table: Annotated[Path, typer.Argument(metavar="TABLE", help="Label or candidate table.", show_default=False)],
     *,
+    context: typer.Context,
     truth: OptionalTruth = None,
     audit: AuditAnswers = None,
     reading: TruthGroup,
+    compare: OtherTables = None,
+    intervals: IntervalRounds = None,
+    seed: ResamplingSeed = 0,
+    details: Details = False,
     fail_under: FailUnder = None,
     min_overlap: MinOverlap = 0.9,
     overall: Overall = False,
-    calibration: Calibrated = False,
     include_human: IncludeHuman = False,
     config: Config = None,
     output: OutputGroup,
 ) -> None:
-    """Measure a table against human labels: OP OR OF1, CP CR CF1, mAP, each label.
+    """Measure a table against human labels: OP OR OF1, CP CR CF1, mAP, what each stage lost, each label.
 
-    [dim]tagllm evaluate labels.parquet --truth instances_val2014.json
+    [dim]tagllm evaluate labels.parquet --truth instances_val2014.json --intervals
+    tagllm evaluate labels.parquet --truth truth.csv --compare plain.parquet
     tagllm evaluate labels.parquet --truth truth.csv --json --fail-under of1=0.9
     tagllm evaluate labels.parquet --audit audit/audit.csv
 
@@ -51,17 +61,12 @@ def evaluate(
         beach/1.jpg,person                        beach/2.jpg,[/]
     """
     from tagllm_cli.cli.outcome import end
-    from tagllm_cli.evaluation.audit.summary import evaluate_audit
-    from tagllm_cli.evaluation.summary import evaluate_table
+    from tagllm_cli.evaluation.summary import EvaluateOptions, evaluate_table
 
     console = output.console()
     if audit is not None:
-        if truth is not None or fail_under or include_human or reading != TruthGroup():
-            raise UsageError(
-                "--audit stands for --truth, and goes with none of the options that are about a truth",
-                "Leave out --truth, its columns and separator, --fail-under and --include-human.",
-            )
-        _show_audit(evaluate_audit(table, audit), console, with_labels=not (overall or output.json_output))
+        _check_options(context)
+        _show_audit(table, audit, console, with_labels=not (overall or output.json_output))
         return
     if truth is None:
         raise UsageError(
@@ -72,10 +77,9 @@ def evaluate(
         table,
         truth,
         gates=fail_under or [],
-        include_human=include_human,
         truth_options=reading.truth_options(),
         min_overlap=min_overlap,
-        calibration=calibration,
+        options=EvaluateOptions(intervals or 0, seed, compare or (), details, include_human),
     )
     for note in report.notes:
         console.note(note)
@@ -84,13 +88,10 @@ def evaluate(
     value = report.to_json()
     console.table(value, report.title, *report.overall())
     if not output.json_output:
-        for title, cells in report.per_arm():
+        for title, cells in report.details():
             console.table(value, title, *cells)
     if not overall and not output.json_output:
         console.table(value, "each label, the lowest F1 first", *report.per_label())
-    if report.reliability is not None and not output.json_output:
-        for title, cells in report.reliability.tables()[: 2 if overall else 3]:
-            console.table(value, title, *cells)
     if report.missed:
         end(
             console,
@@ -101,7 +102,25 @@ def evaluate(
         )
 
 
-def _show_audit(report: AuditEvaluation, console: Console, *, with_labels: bool) -> None:
+def _check_options(context: typer.Context) -> None:
+    """Raise UsageError for options on the command line that mean nothing with --audit."""
+    typed = [
+        param.opts[0]
+        for param in context.command.params
+        if param.name not in _WITH_AUDIT
+        and (source := context.get_parameter_source(str(param.name))) is not None
+        and source.name == "COMMANDLINE"
+    ]
+    if typed:
+        raise UsageError(
+            f"--audit stands for --truth, and does not go with {', '.join(typed)}", "Leave out one or the other."
+        )
+
+
+def _show_audit(table: Path, audit: Path, console: Console, *, with_labels: bool) -> None:
+    from tagllm_cli.evaluation.audit.summary import evaluate_audit
+
+    report = evaluate_audit(table, audit)
     for note in report.notes:
         console.note(note)
     for warning in report.warnings:

@@ -23,7 +23,7 @@ from tagllm_cli.evaluation.entries import (
     compare,
     read_entries,
 )
-from tagllm_cli.evaluation.summary import TruthSummary
+from tagllm_cli.evaluation.sections import Cells
 from tagllm_cli.evaluation.thresholds.as_file import as_file
 from tagllm_cli.evaluation.thresholds.counts import count, grid_of
 from tagllm_cli.evaluation.thresholds.crossfit import cross_fit
@@ -31,13 +31,13 @@ from tagllm_cli.evaluation.thresholds.figures import HeldOut, held_out, is_predi
 from tagllm_cli.evaluation.thresholds.metric import Metric
 from tagllm_cli.evaluation.truth.base import TableContext, TruthOptions
 from tagllm_cli.evaluation.truth.registry import load_truth
+from tagllm_cli.evaluation.truth_summary import TruthSummary
 from tagllm_cli.labeling.threshold_file import ThresholdFile, table_questions, write_thresholds
 from tagllm_cli.store.atomic import check_writable_path
 from tagllm_cli.store.table import open_table
 from tagllm_cli.text import shortened
 
 Array = npt.NDArray[Any]
-Cells = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 MIN_IMAGES = 10
 
