@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from tagllm_cli.cli import INTERRUPTED, streams
 from tagllm_cli.cli.commands import (
+    audit,
     calibrate,
     candidates,
     concepts,
@@ -175,6 +176,7 @@ app.command(rich_help_panel="Label images")(expand(candidates.candidates))
 app.command(rich_help_panel="Label images")(expand(disambiguate.disambiguate))
 app.command(rich_help_panel="Label images")(expand(concepts.concepts))
 app.command(rich_help_panel="Use tables")(expand(evaluate.evaluate))
+app.command(rich_help_panel="Use tables")(expand(audit.audit))
 app.command(rich_help_panel="Use tables")(expand(report.report))
 app.command(rich_help_panel="Use tables")(expand(calibrate.calibrate))
 app.command(rich_help_panel="Use tables")(expand(export.export))

@@ -543,6 +543,22 @@ IncludeUnknown = Annotated[
     _output("--include-unknown", metavar=FLAG, help="Count undecided labels as yes."),
 ]
 
+# -- audit -------------------------------------------------------------------------------------------------------------
+
+AuditAnswers = Annotated[
+    Path | None,
+    _input("--audit", metavar="FILE", help="Answers about the pairs that `tagllm audit` drew, instead of --truth."),
+]
+AuditOut = Annotated[Path, _output("--out", metavar="FOLDER", help="Folder to write: a page, a CSV and the design.")]
+AuditSize = Annotated[
+    int, _run("--size", metavar="N", min=1, help="How many pairs of image and label to draw; some may stay unanswered.")
+]
+AuditSeed = Annotated[int, _run("--seed", metavar="N", min=0, help="Seed of the sample.")]
+AuditConcepts = Annotated[
+    Path | None,
+    _input("--concepts", metavar="FILE", help="Concept cards to show, as `disambiguate` took them."),
+]
+
 # -- report ------------------------------------------------------------------------------------------------------------
 
 ReportOut = Annotated[Path | None, _output("--out", metavar="FILE", help="HTML page to write.")]
@@ -553,10 +569,6 @@ CardOut = Annotated[
 OptionalTruth = Annotated[
     Path | None,
     _input("--truth", metavar="FILE", help="Human labels: CSV, COCO JSON, or a label table."),
-]
-OtherTables = Annotated[
-    list[Path] | None,
-    _input("--compare", metavar="TABLE", help="Another table of the same images; repeatable."),
 ]
 ReportImages = Annotated[
     int,

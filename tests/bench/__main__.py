@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from tests.bench import sources
+from tests.bench.auditing import auditing
 from tests.bench.calibrating import calibrating
 from tests.bench.client import client
 from tests.bench.evaluation import evaluated, evaluation
@@ -265,6 +266,7 @@ MEASUREMENTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "onepass": lambda chosen: one_pass(chosen.out, _child, say),
     "ray": lambda chosen: ray_driver(chosen, _child, say),
     "evaluate": lambda chosen: evaluation(chosen, _child, timed, say),
+    "audit": lambda chosen: auditing(chosen.out, say),
     "calibrate": lambda chosen: calibrating(chosen.out, say),
     "report": lambda chosen: reporting(chosen.out, say),
 }

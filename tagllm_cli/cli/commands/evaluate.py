@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,7 @@ from tagllm_cli.cli.option_groups import OutputGroup, TruthGroup
 from tagllm_cli.cli.options import (
     LEFT_OUT_NUMBERS,
     SUSPECTS,
+    AuditAnswers,
     CandidateTable,
     Config,
     Details,
@@ -18,21 +19,29 @@ from tagllm_cli.cli.options import (
     IncludeHuman,
     IntervalRounds,
     MinOverlap,
+    OptionalTruth,
     OtherTables,
     Overall,
     ResamplingSeed,
     SuspectCount,
     SuspectsOut,
-    Truth,
 )
 from tagllm_cli.cli.run_groups import PriceGroup
-from tagllm_cli.errors import GateError
+from tagllm_cli.errors import GateError, UsageError
+
+if TYPE_CHECKING:
+    from tagllm_cli.cli.console import Console
+
+# What --audit goes with; all other options are about a truth.
+_WITH_AUDIT = frozenset(["table", "audit", "overall", "config", "json_output", "quiet", "verbose"])
 
 
 def evaluate(
     table: Annotated[Path, typer.Argument(metavar="TABLE", help="Label or candidate table.", show_default=False)],
     *,
-    truth: Truth,
+    context: typer.Context,
+    truth: OptionalTruth = None,
+    audit: AuditAnswers = None,
     reading: TruthGroup,
     compare: OtherTables = None,
     intervals: IntervalRounds = None,
@@ -55,6 +64,7 @@ def evaluate(
     tagllm evaluate labels.parquet --truth truth.csv --compare plain.parquet
     tagllm evaluate labels.parquet --truth truth.csv --suspects --gpu-price 2.50
     tagllm evaluate labels.parquet --truth truth.csv --json --fail-under of1=0.9
+    tagllm evaluate labels.parquet --audit audit/audit.csv
 
     A truth file has one line per label:      or one per image:
         image,label                               image,labels
@@ -67,6 +77,15 @@ def evaluate(
     from tagllm_cli.store.atomic import check_writable_path
 
     console, known = output.console(), prices.prices()
+    if audit is not None:
+        _check_options(context)
+        _show_audit(table, audit, console, with_labels=not (overall or output.json_output))
+        return
+    if truth is None:
+        raise UsageError(
+            "there is nothing to measure the table against",
+            "Give --truth FILE, or --audit FILE with answers to what `tagllm audit` drew.",
+        )
     if suspects_out is not None:
         check_writable_path(suspects_out)
         suspects = suspects or LEFT_OUT_NUMBERS[SUSPECTS]
@@ -102,3 +121,30 @@ def evaluate(
                 "--fail-under sets the gate; without --overall the labels with the lowest F1 are listed first.",
             ),
         )
+
+
+def _check_options(context: typer.Context) -> None:
+    """Raise UsageError for options on the command line that mean nothing with --audit."""
+    typed = [
+        param.opts[0]
+        for param in context.command.params
+        if param.name not in _WITH_AUDIT
+        and (source := context.get_parameter_source(str(param.name))) is not None
+        and source.name == "COMMANDLINE"
+    ]
+    if typed:
+        raise UsageError(
+            f"--audit stands for --truth, and does not go with {', '.join(typed)}", "Leave out one or the other."
+        )
+
+
+def _show_audit(table: Path, audit: Path, console: Console, *, with_labels: bool) -> None:
+    from tagllm_cli.evaluation.audit.summary import evaluate_audit
+
+    report = evaluate_audit(table, audit)
+    for note in report.notes:
+        console.note(note)
+    for warning in report.warnings:
+        console.warn(warning)
+    for title, cells in report.tables()[: 2 if with_labels else 1]:
+        console.table(report.to_json(), title, *cells)

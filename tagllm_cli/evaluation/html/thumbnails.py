@@ -26,8 +26,6 @@ from tagllm_cli.text import one_line
 if TYPE_CHECKING:
     import PIL.Image
 
-MOST_PIXELS = 320 * 240  # decoded
-
 # Tried in this order until one fits: the longer side in pixels, and WebP's quality.
 SIZES = ((320, 72), (320, 50), (240, 50), (160, 50), (112, 40), (64, 30), (32, 20))
 
@@ -57,13 +55,18 @@ class Thumbnail:
 
 
 def make_thumbnails(
-    info: SourceInfo, root: str | None, images: Sequence[Wanted], max_bytes: int
+    info: SourceInfo,
+    root: str | None,
+    images: Sequence[Wanted],
+    max_bytes: int,
+    sizes: Sequence[tuple[int, int]] = SIZES,
 ) -> Iterator[Thumbnail]:
     """Yield a thumbnail for each of `images`, which are in the order of their table.
 
-    Each may take an equal share of `max_bytes`, of WebP: the more images, the smaller they are. `root` is where the
-    images are now, None: where the table says. Raises SourceError where nothing is at a `root` that was given; without
-    one, a source that is gone is the reason of every image.
+    Each may take an equal share of `max_bytes`, of WebP, and gets the first of `sizes` (longer side in pixels, WebP's
+    quality) that fits: the more images, the smaller they are. `root` is where the images are now, None: where the table
+    says. Raises SourceError where nothing is at a `root` that was given; without one, a source that is gone is the
+    reason of every image.
     """
     try:
         source = reopen(info, root)
@@ -76,7 +79,7 @@ def make_thumbnails(
     workers = min(source.readers, 2 * (os.cpu_count() or 1))
     with ThreadPoolExecutor(workers) as pool:
         ahead: deque[Future[Thumbnail]] = deque()
-        for job in _jobs(source, info.kind, images, most):
+        for job in _jobs(source, info.kind, images, _Limits(most, tuple(sizes))):
             ahead.append(pool.submit(job))
             if len(ahead) > 2 * workers:
                 yield ahead.popleft().result()
@@ -84,39 +87,53 @@ def make_thumbnails(
             yield ahead.popleft().result()
 
 
-def _jobs(source: Source, kind: str, images: Sequence[Wanted], most: int) -> Iterator[Callable[[], Thumbnail]]:
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """How many bytes a thumbnail may take, and the sizes that are tried."""
+
+    most: int
+    sizes: tuple[tuple[int, int], ...]
+
+    @property
+    def pixels(self) -> int:
+        """What is decoded of an image: as much as a picture of 4:3 has in the first size."""
+        side = self.sizes[0][0]
+        return side * side * 3 // 4
+
+
+def _jobs(source: Source, kind: str, images: Sequence[Wanted], limits: _Limits) -> Iterator[Callable[[], Thumbnail]]:
     """Yield what a thread is to do for each image; a source without an order is read in threads, too."""
     named = [recall(source, each.image_id, each.uri) for each in images]
     if source.is_ordered:
         for wanted, (_, data) in zip(images, read_all(source, named), strict=True):
-            yield partial(_thumbnail, wanted, data, most)
+            yield partial(_thumbnail, wanted, data, limits)
         return
     for wanted, image in zip(images, named, strict=True):
         if kind == "folder" and not is_below(wanted.uri):  # no listing has such a path
-            yield partial(_thumbnail, wanted, ReadFailure("bad_name", "leads out of its folder"), most)
+            yield partial(_thumbnail, wanted, ReadFailure("bad_name", "leads out of its folder"), limits)
         else:
-            yield partial(_read_thumbnail, source, image, wanted, most)
+            yield partial(_read_thumbnail, source, image, wanted, limits)
 
 
-def _read_thumbnail(source: Source, image: Image, wanted: Wanted, most: int) -> Thumbnail:
-    return _thumbnail(wanted, read_or_failure(source, image), most)
+def _read_thumbnail(source: Source, image: Image, wanted: Wanted, limits: _Limits) -> Thumbnail:
+    return _thumbnail(wanted, read_or_failure(source, image), limits)
 
 
-def _thumbnail(wanted: Wanted, data: bytes | ReadFailure, most: int) -> Thumbnail:
+def _thumbnail(wanted: Wanted, data: bytes | ReadFailure, limits: _Limits) -> Thumbnail:
     from tagllm_cli.sources.decode import decode
 
     if isinstance(data, ReadFailure):
         return Thumbnail(reason=one_line(f"{data.kind}: {data.message}"))
     if wanted.fingerprint and digest16(data) != wanted.fingerprint:
         return Thumbnail(reason="changed: the labels are about other bytes")
-    info, decoded = decode(data, MOST_PIXELS)
+    info, decoded = decode(data, limits.pixels)
     if decoded is None:
         return Thumbnail(reason=one_line(str(info.failure)))
-    for side, quality in SIZES:
+    for side, quality in limits.sizes:
         thumbnail = _encoded(decoded.pixels, side, quality)
-        if len(thumbnail.webp) <= most:
+        if len(thumbnail.webp) <= limits.most:
             return thumbnail
-    return Thumbnail(reason=f"too_large: no picture of it fits into {most:,} bytes")
+    return Thumbnail(reason=f"too_large: no picture of it fits into {limits.most:,} bytes")
 
 
 def _encoded(pixels: PIL.Image.Image, side: int, quality: int) -> Thumbnail:
