@@ -453,6 +453,10 @@ IncludeHuman = Annotated[
     bool,
     _input("--include-human", metavar=FLAG, help="Count labels that people decided, too."),
 ]
+OtherTables = Annotated[
+    list[Path] | None,
+    _input("--compare", metavar="TABLE", help="Another table of the same images; repeatable."),
+]
 Format = Annotated[ExportFormat, _output("--format", help="Format to write.")]
 ExportOut = Annotated[Path, _output("--out", metavar="PATH", help="File or folder to write.")]
 ScoreThreshold = Annotated[

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from tagllm_cli.cli.downstream_group import DownstreamGroup
 from tagllm_cli.cli.option_groups import OutputGroup, TruthGroup
-from tagllm_cli.cli.options import Config, FailUnder, IncludeHuman, MinOverlap, Overall, Truth
+from tagllm_cli.cli.options import Config, FailUnder, IncludeHuman, MinOverlap, OtherTables, Overall, Truth
 from tagllm_cli.errors import GateError
 
 
@@ -17,10 +18,12 @@ def evaluate(
     *,
     truth: Truth,
     reading: TruthGroup,
+    compare: OtherTables = None,
     fail_under: FailUnder = None,
     min_overlap: MinOverlap = 0.9,
     overall: Overall = False,
     include_human: IncludeHuman = False,
+    downstream: DownstreamGroup,
     config: Config = None,
     output: OutputGroup,
 ) -> None:
@@ -28,6 +31,7 @@ def evaluate(
 
     [dim]tagllm evaluate labels.parquet --truth instances_val2014.json
     tagllm evaluate labels.parquet --truth truth.csv --json --fail-under of1=0.9
+    tagllm evaluate labels.parquet --truth truth.csv --downstream --compare plain.parquet
 
     A truth file has one line per label:      or one per image:
         image,label                               image,labels
@@ -38,6 +42,7 @@ def evaluate(
     from tagllm_cli.evaluation.summary import evaluate_table
 
     console = output.console()
+    training = downstream.options(compare or (), include_human=include_human)
     report = evaluate_table(
         table,
         truth,
@@ -51,12 +56,24 @@ def evaluate(
     for warning in report.warnings:
         console.warn(warning)
     value = report.to_json()
-    console.table(value, report.title, *report.overall())
     if not output.json_output:
+        console.table(value, report.title, *report.overall())
         for title, cells in report.per_arm():
             console.table(value, title, *cells)
-    if not overall and not output.json_output:
-        console.table(value, "each label, the lowest F1 first", *report.per_label())
+        if not overall:
+            console.table(value, "each label, the lowest F1 first", *report.per_label())
+    if training is not None:
+        from tagllm_cli.evaluation.downstream.study import compare_downstream
+
+        with console.counting("downstream") as count:
+            trained = compare_downstream(table, truth, training, count, reading.truth_options())
+        for warning in trained.warnings:
+            console.warn(warning)
+        value["downstream"] = trained.to_json()
+        for title, cells in () if output.json_output else trained.tables():
+            console.table(value, title, *cells)
+    if output.json_output:
+        console.result(value, [])
     if report.missed:
         end(
             console,
