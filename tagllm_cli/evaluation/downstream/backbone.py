@@ -6,7 +6,8 @@ included): of a ResNet that is what its own classifier gets.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -97,19 +98,12 @@ def _features_of(model: Any) -> torch.nn.Module:
     return Features().to(memory_format=torch.channels_last)
 
 
-class _as_model_error:
-    """Turns what `transformers` raises about a model into ModelError."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        # OSError: no such model, no network; ValueError: of no known kind; the others: files that are damaged.
-        if isinstance(error, OSError | ValueError | KeyError | RuntimeError | ImportError | TypeError | AttributeError):
-            raise ModelError(
-                f"transformers cannot load {self._name} as an image model: {one_line(error, 200)}",
-                "Name an image model with an image processor, from the hub or a folder, or --backbone scratch.",
-            ) from error
+@contextmanager
+def _as_model_error(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # transformers and safetensors raise a dozen kinds, OSError and ValueError among them
+        raise ModelError(
+            f"transformers cannot load {name} as an image model: {one_line(error, 200)}",
+            "Name an image model with an image processor, from the hub or a folder, or --backbone scratch.",
+        ) from error

@@ -226,8 +226,8 @@ def _identities(table: Table) -> dict[str, tuple[str, bytes]]:
 def _drawn(fingerprints: Sequence[bytes], purpose: bytes, share: float) -> Array:
     """Return bool [images]: a stable draw by content, so that copies of a file are drawn together.
 
-    >>> _drawn([b"one", b"two", b"one"], b"test", 0.5).tolist()
-    [True, True, True]
+    >>> _drawn([b"one", b"three", b"one"], b"test", 0.5).tolist()
+    [False, True, False]
     """
     limit = int(share * 2**64)
     hashes = (hashlib.blake2b(each, digest_size=8, person=purpose).digest() for each in fingerprints)

@@ -73,19 +73,21 @@ def average_precisions(scores: Array, true: Array) -> Array:
     import torch
     from torchmetrics.functional.classification import multilabel_average_precision
 
-    target = np.where(true == UNJUDGED, -1, true == CERTAIN).astype(np.int64)
+    precisions = np.full(true.shape[1], np.nan)
+    labels = np.flatnonzero((true == CERTAIN).any(0))
+    if not labels.size:
+        return precisions
+    target = np.where(true[:, labels] == UNJUDGED, -1, true[:, labels] == CERTAIN).astype(np.int64)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # many short steps, for which threads would wait
     try:
-        found = multilabel_average_precision(
-            torch.from_numpy(np.ascontiguousarray(scores)), torch.from_numpy(target), num_labels=true.shape[1],
+        precisions[labels] = multilabel_average_precision(
+            torch.from_numpy(scores[:, labels]), torch.from_numpy(target), num_labels=len(labels),
             average="none", ignore_index=-1, validate_args=False,
-        )  # fmt: skip
+        ).numpy().reshape(-1)  # fmt: skip
     finally:
         torch.set_num_threads(threads)
-    precisions = found.numpy().astype(np.float64)
-    precisions[~(true == CERTAIN).any(0)] = np.nan
-    return np.asarray(precisions)
+    return precisions
 
 
 def mean_ap(scores: Array, true: Array) -> float:
