@@ -99,8 +99,8 @@ def test_both_stages_with_a_server_and_everything_after_them(python: Path, photo
             done = tagllm(python, photos, line)
             assert done.returncode == 0, done.stderr
             if line.startswith("evaluate"):
-                assert json.loads(done.stdout)["images"] == 4
-                assert "pip install 'tagllm[eval]'" in done.stderr
+                found = json.loads(done.stdout)
+                assert (found["images"], 0 <= found["map"] <= 1) == (4, True)
 
 
 @pytest.mark.parametrize("model", ["Qwen/Qwen2.5-VL-7B-Instruct", str(ROOT / "tests" / "demo" / "model")])

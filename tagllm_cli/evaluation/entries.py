@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -195,6 +195,17 @@ class Judgments:
             return listed
         return listed + images - np.bincount(self.cells % labels, minlength=labels)
 
+    def restricted(
+        self, rows: Sequence[int] | Array, labels: Sequence[int] | Array, images: int, width: int
+    ) -> Judgments:
+        """Return the judgments of some of `images` rows and `width` labels, numbered anew."""
+        new_rows = _renumbered(self.cells // width, rows, images)
+        new_labels = _renumbered(self.cells % width, labels, width)
+        kept = (new_rows >= 0) & (new_labels >= 0)
+        cells = (new_rows * len(labels) + new_labels)[kept]
+        order = np.argsort(cells)
+        return Judgments(cells[order], self.values[kept][order], self.rest)
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -209,6 +220,12 @@ class Comparison:
     images: ImageMatch
     names: NameMatch
     statuses: Mapping[Status, int]
+
+    def restricted(self, rows: Sequence[int] | Array, labels: Sequence[int] | Array) -> Comparison:
+        """Return what is compared of some rows and labels, numbered anew."""
+        size = (len(self.entries.ids), len(self.entries.names))
+        entries, judgments = self.entries.restricted(rows, labels), self.judgments.restricted(rows, labels, *size)
+        return replace(self, entries=entries, judgments=judgments)
 
 
 def compare(

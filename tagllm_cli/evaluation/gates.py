@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation.metrics import Evaluation
 
-GATES = ("op", "or", "of1", "cp", "cr", "cf1", "map")
+GATES = ("op", "or", "of1", "cp", "cr", "cf1", "map", "exact_match")
 MIN_OVERLAP = 0.9
 
 # What a prediction that is wrong would lower.
-_NEED_ABSENCE = frozenset(["op", "of1", "cp", "cf1", "map"])
-INSTALL_TORCHMETRICS = "pip install 'tagllm[eval]'"
+_NEED_ABSENCE = frozenset(GATES) - {"or", "cr"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +49,11 @@ def parse_gates(specs: Iterable[str]) -> dict[str, float]:
 def check_gates(evaluation: Evaluation, specs: Iterable[str]) -> list[MissedGate]:
     """Return the gates that `evaluation` misses, in their order; a value equal to its gate passes.
 
-    Where the truth judges nothing absent, a gate on a metric that wrong predictions lower is missed. Raises UsageError
-    for a gate on mAP without torchmetrics.
+    Where the truth judges nothing absent, a gate on a metric that wrong predictions lower is missed.
     """
     missed = []
     for metric, least in parse_gates(specs).items():
         value = getattr(evaluation, "or_" if metric == "or" else metric)
-        if value is None:
-            raise UsageError("the gate on mAP needs torchmetrics, which is not installed", INSTALL_TORCHMETRICS)
         if evaluation.judges_no_absence and metric in _NEED_ABSENCE:
             reason = f"{metric} cannot be measured: the truth judges no label absent"
             missed.append(MissedGate(metric, least, value, reason))

@@ -13,7 +13,6 @@ from tagllm_cli.evaluation import arm_tables
 from tagllm_cli.evaluation.arm_agreement import ArmComparison, compare_arms
 from tagllm_cli.evaluation.entries import Comparison, compare, read_entries
 from tagllm_cli.evaluation.gates import (
-    INSTALL_TORCHMETRICS,
     MIN_OVERLAP,
     MissedGate,
     check_gates,
@@ -144,8 +143,6 @@ class EvaluationSummary:
             lines.append(
                 f"pairs of image and label that are not judged and count in no figure: {found.unjudged:,} of {pairs:,}"
             )
-        if found.map is None:
-            lines.append(f"mAP needs torchmetrics: {INSTALL_TORCHMETRICS}")
         return lines
 
     @property

@@ -30,16 +30,10 @@ def test_gates_that_are_none_are_usage_errors(spec: str) -> None:
 
 def test_gates_on_what_wrong_predictions_lower_are_missed_where_nothing_is_judged_absent() -> None:
     found = replace(evaluated(), negatives=0, unjudged=5)
-    missed = check_gates(found, ["op=0", "or=0", "of1=0", "cp=0", "cr=0", "cf1=0", "map=0"])
-    assert [gate.metric for gate in missed] == ["op", "of1", "cp", "cf1", "map"]
+    missed = check_gates(found, ["op=0", "or=0", "of1=0", "cp=0", "cr=0", "cf1=0", "map=0", "exact_match=0"])
+    assert [gate.metric for gate in missed] == ["op", "of1", "cp", "cf1", "map", "exact_match"]
     assert str(missed[0]) == "op cannot be measured: the truth judges no label absent"
     assert check_gates(replace(found, unjudged=0), ["op=0"]) == []  # everything is present, and judged
-
-
-def test_a_gate_on_map_needs_torchmetrics() -> None:
-    with pytest.raises(UsageError, match="torchmetrics") as error:
-        check_gates(replace(evaluated(), map=None), ["map=0.5"])
-    assert error.value.hint == "pip install 'tagllm[eval]'"
 
 
 @pytest.mark.parametrize(("found", "images", "passes"), [(9, 10, True), (10, 10, True), (8, 10, False), (0, 0, False)])

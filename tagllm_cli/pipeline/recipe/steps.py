@@ -8,13 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import tagllm_cli
 from tagllm_cli.errors import UsageError
-from tagllm_cli.evaluation.gates import INSTALL_TORCHMETRICS, MIN_OVERLAP, parse_gates
+from tagllm_cli.evaluation.gates import MIN_OVERLAP, parse_gates
 from tagllm_cli.evaluation.truth.base import TruthOptions
 from tagllm_cli.export.base import ExportSettings
 from tagllm_cli.export.registry import FORMATS, export_table
@@ -58,11 +57,9 @@ class StepResult:
 def check_steps(gates: GateStep | None, exports: Sequence[ExportStep], taken: Sequence[Path]) -> None:
     """Raise UsageError for what could not be done after a night of labeling; no export may be one of `taken`."""
     if gates is not None:
-        found = parse_gates(gates.specs)
+        parse_gates(gates.specs)
         if not gates.truth.exists():
             raise UsageError(f"there is no truth file at {gates.truth}", "Correct --truth; nothing was asked.")
-        if "map" in found and find_spec("torchmetrics") is None:
-            raise UsageError("the gate on mAP needs torchmetrics, which is not installed", INSTALL_TORCHMETRICS)
         taken = [*taken, gates.truth]
     used = {os.path.realpath(path): path for path in taken}
     for each in exports:

@@ -1,4 +1,4 @@
-"""Average precision: equal to scikit-learn and to torchmetrics, loaded only where scores rank, and missed in words."""
+"""Average precision: equal to scikit-learn and to torchmetrics, weighted and not; neither is loaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import torch
 from sklearn.metrics import average_precision_score
 from torchmetrics.functional.classification import multilabel_average_precision
 
+from tagllm_cli.evaluation.entries import compare, entries_of
 from tagllm_cli.evaluation.metrics import evaluate_rows
+from tagllm_cli.evaluation.metrics.columns import columns_of
+from tagllm_cli.evaluation.metrics.counts import count
 from tagllm_cli.records import Decision, LabelEntry
 from tests.evaluation.problem import Problem, row, truth, vocabulary
 
@@ -26,23 +29,29 @@ def test_map_is_that_of_scikit_learn_and_of_torchmetrics(seed: int, values: tupl
     found = evaluate_rows(problem.rows(), vocabulary(*problem.names), problem.truth())
     supported = problem.true.any(axis=0)
     true, scores = problem.true[:, supported], problem.scores[:, supported]
-    assert found.map == pytest.approx(average_precision_score(true, scores, average="macro"), abs=1e-5)
+    assert found.map == pytest.approx(average_precision_score(true, scores, average="macro"), abs=1e-9)
     theirs = multilabel_average_precision(torch.tensor(scores), torch.tensor(true).long(), num_labels=true.shape[1])
     assert found.map == pytest.approx(float(theirs), abs=1e-5)
 
 
-def test_without_torchmetrics_every_other_figure_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    problem = Problem(3)
-    complete = evaluate_rows(problem.rows(), vocabulary(*problem.names), problem.truth())
-    monkeypatch.setitem(sys.modules, "torchmetrics.functional.classification", None)
-    found = evaluate_rows(problem.rows(), vocabulary(*problem.names), problem.truth())
-    assert (found.map, {label.ap for label in found.labels}) == (None, {None})
-    assert [label.f1 for label in found.labels] == [label.f1 for label in complete.labels]
-    assert (found.of1, found.cf1, found.to_json()["map"]) == (complete.of1, complete.cf1, None)
+@pytest.mark.parametrize("seed", range(3))
+def test_weights_count_images_as_scikit_learn_does(seed: int) -> None:
+    problem = Problem(seed)
+    table = entries_of(problem.rows(), vocabulary(*problem.names), "labels")
+    columns = columns_of(compare(table, vocabulary(*problem.names), problem.truth()))
+    weights = np.random.default_rng(seed).poisson(1, (6, len(problem.true))).astype(np.uint8)
+    weights[5] = 0
+    weights[5, 3] = 2  # an image alone
+    found = count(columns, weights)
+    for number, weight in enumerate(weights):
+        for label, present in enumerate(problem.true.T):
+            expected = np.nan
+            if present @ weight:
+                expected = average_precision_score(present, problem.scores[:, label], sample_weight=weight)
+            assert found.ap[number, label] == pytest.approx(expected, abs=1e-9, nan_ok=True)
 
 
-def test_scores_that_are_all_the_same_need_no_torchmetrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torchmetrics.functional.classification", None)
+def test_scores_that_are_all_the_same_have_one_operating_point_and_everything() -> None:
     entries = [LabelEntry(name, Decision.YES, score=0.9) for name in ("cat", "dog")]
     rows = [row("1", *entries), row("2", entries[0]), row("3")]
     found = evaluate_rows(rows, vocabulary("cat", "dog"), truth({"1": ["cat"], "2": [], "3": ["dog"]}, "cat", "dog"))
@@ -50,11 +59,10 @@ def test_scores_that_are_all_the_same_need_no_torchmetrics(monkeypatch: pytest.M
     assert [label.ap for label in found.labels] == [0.5, pytest.approx(1 / 3)]
 
 
-def test_torch_is_not_loaded_where_no_score_ranks() -> None:
+def test_torch_is_not_loaded() -> None:
     code = (
-        "import sys; from tests.evaluation.problem import *; entry = LabelEntry('cat', Decision.YES, score=0.9); "
-        "found = evaluate_rows([row('1', entry), row('2')], vocabulary('cat'), truth({'1': ['cat'], '2': []}, 'cat')); "
-        "assert found.map == 1; print(sorted({'torch', 'torchmetrics', 'transformers'} & set(sys.modules)))"
+        "import sys; from tests.evaluation.problem import *; found = evaluated(); "
+        "assert found.map > 0; print(sorted({'torch', 'torchmetrics', 'transformers', 'scipy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
