@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -65,3 +67,22 @@ def test_what_cannot_be_is_refused_before_the_table_is_measured(
     assert code == 2
     assert "--downstream needs transformers" in err
     assert "pip install 'tagllm[downstream]'" in err
+
+
+_PAGE = (Path(__file__).parents[2] / "docs" / "downstream.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("command", re.findall(r"^tagllm evaluate (.*)$", _PAGE, re.MULTILINE))
+def test_the_commands_of_the_docs_work(
+    world: World, resnet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    for name, file in {"labels": world.right(), "plain": world.shuffled()}.items():
+        shutil.copy(file, tmp_path / f"{name}.parquet")
+    shutil.copy(world.truth, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    words = [word for word in command.split() if word != "facebook/dinov2-base"]
+    words = [each for word in words for each in ([word, str(resnet)] if word == "--backbone" else [word])]
+    backbone = [] if "--backbone" in words else ["--backbone", str(resnet)]
+    code, out, _ = _typed(*words, *backbone, "--epochs", 1, "--seeds", 1)
+    assert code == 0
+    assert "labels" in out

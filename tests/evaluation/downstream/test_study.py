@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def test_labels_that_are_as_good_as_the_truth_leave_no_gap_to_close(world: World
 @pytest.mark.parametrize(
     "chosen", [{}, {"fine_tune": True, "early_stopping": True}, {"backbone": "scratch", "epochs": 1}]
 )
-def test_the_same_command_gives_the_same_numbers(world: World, resnet: Path, chosen: dict[str, object]) -> None:
+def test_the_same_command_gives_the_same_numbers(world: World, resnet: Path, chosen: dict[str, Any]) -> None:
     once, again = (compared(world, world.right(), **{"backbone": resnet, "epochs": 2, **chosen}) for _ in range(2))
     assert once.to_json() == again.to_json()
     assert json.loads(json.dumps(once.to_json())) == once.to_json()

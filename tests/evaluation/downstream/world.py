@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -101,7 +102,7 @@ def nothing(what: str, done: int, total: int) -> None:
     """Count nothing."""
 
 
-def compared(world: World, table: Path, backbone: Path | str, **chosen: object) -> Downstream:
+def compared(world: World, table: Path, backbone: Path | str, **chosen: Any) -> Downstream:
     """Return the comparison with 2 seeds and 6 epochs, where nothing else is chosen."""
     options = DownstreamOptions(**{"backbone": str(backbone), "seeds": 2, "epochs": 6, **chosen})
     return compare_downstream(table, world.truth, options, nothing)
