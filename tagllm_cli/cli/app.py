@@ -26,7 +26,7 @@ from tagllm_cli.cli.commands import (
     vocab,
 )
 from tagllm_cli.cli.expand import expand
-from tagllm_cli.cli.options import ESTIMATE, ESTIMATED_IMAGES, FLAG, JSON_KEY
+from tagllm_cli.cli.options import FLAG, JSON_KEY, LEFT_OUT_NUMBERS
 from tagllm_cli.errors import TagllmError, UsageError
 
 
@@ -92,13 +92,13 @@ def _check_text(args: Sequence[str]) -> None:
 
 
 def _with_number(args: Sequence[str]) -> list[str]:
-    """Return the arguments with the number that --estimate may go without: typer has no optional values.
+    """Return the arguments with the number that some options may go without: typer has no optional values.
 
     >>> _with_number(["--estimate", "--json"]), _with_number(["--estimate", "64"])
     (['--estimate=32', '--json'], ['--estimate', '64'])
     """
     return [
-        f"{each}={ESTIMATED_IMAGES}" if each == ESTIMATE and not after.lstrip("-").isdigit() else each
+        f"{each}={LEFT_OUT_NUMBERS[each]}" if each in LEFT_OUT_NUMBERS and not after.lstrip("-").isdigit() else each
         for each, after in pairwise([*args, ""])
     ]
 

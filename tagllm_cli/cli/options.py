@@ -80,8 +80,9 @@ _model = partial(typer.Option, rich_help_panel="Model")
 _output = partial(typer.Option, rich_help_panel="Output")
 _run = partial(typer.Option, rich_help_panel="Run")
 _prices = partial(typer.Option, rich_help_panel="Prices, in any one unit of money")
-ESTIMATE = "--estimate"
-ESTIMATED_IMAGES = 32  # where --estimate says no number
+# Options whose number may be left out, and the number that stands for it then.
+ESTIMATE, INTERVALS = "--estimate", "--intervals"
+LEFT_OUT_NUMBERS = {ESTIMATE: 32, INTERVALS: 200}
 FLAG = ""  # the metavar of an option that takes no value: typer would say <bool>
 
 # -- shared by several commands ----------------------------------------------------------------------------------------
@@ -368,7 +369,7 @@ EstimateImages = Annotated[
         ESTIMATE,
         metavar="[N]",
         min=2,
-        help=f"Ask about N images drawn at random ({ESTIMATED_IMAGES}), and say what the rest will take.",
+        help=f"Ask about N images drawn at random ({LEFT_OUT_NUMBERS[ESTIMATE]}), and say what the rest will take.",
     ),
 ]
 MaxSeconds = Annotated[
@@ -457,6 +458,20 @@ OtherTables = Annotated[
     list[Path] | None,
     _input("--compare", metavar="TABLE", help="Another table of the same images; repeatable."),
 ]
+IntervalRounds = Annotated[
+    int | None,
+    _output(
+        INTERVALS,
+        metavar="[ROUNDS]",
+        min=20,
+        help=f"95% intervals of all figures, by resampling the images ({LEFT_OUT_NUMBERS[INTERVALS]} times).",
+    ),
+]
+Details = Annotated[
+    bool,
+    _output("--details", metavar=FLAG, help="Figures of parts (frequency, size, arms, probability); confused labels."),
+]
+ResamplingSeed = Annotated[int, _output("--seed", metavar="N", min=0, help="Seed of --intervals and --compare.")]
 Format = Annotated[ExportFormat, _output("--format", help="Format to write.")]
 ExportOut = Annotated[Path, _output("--out", metavar="PATH", help="File or folder to write.")]
 ScoreThreshold = Annotated[

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tagllm_cli.evaluation.arm_agreement import ArmComparison
-
-Cells = tuple[Sequence[str], Sequence[Sequence[str]]]
+from tagllm_cli.evaluation.sections import Cells as Cells
 
 
 def tables(found: ArmComparison) -> Sequence[tuple[str, Cells]]:

@@ -1,15 +1,17 @@
-"""Gates: least values of metrics, and the least share of the truth's images that must be found in the table."""
+"""Gates: least values of metrics, or of the lower ends of their intervals (`of1.low`), and the least overlap."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation.metrics import Evaluation
+from tagllm_cli.evaluation.metrics.bootstrap import Interval
 
 GATES = ("op", "or", "of1", "cp", "cr", "cf1", "map", "exact_match")
+LOW = ".low"
 MIN_OVERLAP = 0.9
 
 # What a prediction that is wrong would lower.
@@ -35,8 +37,9 @@ def parse_gates(specs: Iterable[str]) -> dict[str, float]:
     for spec in specs:
         metric, _, value = spec.partition("=")
         metric = metric.strip().lower()
-        if metric not in GATES:
-            raise UsageError(f"no gate is called {metric!r}", f"Use one of {', '.join(GATES)}, as in of1=0.9.")
+        if metric.removesuffix(LOW) not in GATES:
+            hint = f"Use one of {', '.join(GATES)}, as in of1=0.9; of1.low is the lower end of its interval."
+            raise UsageError(f"no gate is called {metric!r}", hint)
         try:
             gates[metric] = float(value)
         except ValueError:
@@ -46,15 +49,26 @@ def parse_gates(specs: Iterable[str]) -> dict[str, float]:
     return gates
 
 
-def check_gates(evaluation: Evaluation, specs: Iterable[str]) -> list[MissedGate]:
+def need_intervals(specs: Iterable[str]) -> bool:
+    """Return whether a gate is on the lower end of an interval. Raises UsageError for what is no gate."""
+    return any(metric.endswith(LOW) for metric in parse_gates(specs))
+
+
+def check_gates(
+    evaluation: Evaluation, specs: Iterable[str], intervals: Mapping[str, Interval] | None = None
+) -> list[MissedGate]:
     """Return the gates that `evaluation` misses, in their order; a value equal to its gate passes.
 
+    Gates on lower ends need the `intervals` of the figures.
     Where the truth judges nothing absent, a gate on a metric that wrong predictions lower is missed.
     """
     missed = []
     for metric, least in parse_gates(specs).items():
-        value = getattr(evaluation, "or_" if metric == "or" else metric)
-        if evaluation.judges_no_absence and metric in _NEED_ABSENCE:
+        figure = metric.removesuffix(LOW)
+        value = getattr(evaluation, "or_" if figure == "or" else figure)
+        if metric != figure:
+            value = (intervals or {})[figure].low
+        if evaluation.judges_no_absence and figure in _NEED_ABSENCE:
             reason = f"{metric} cannot be measured: the truth judges no label absent"
             missed.append(MissedGate(metric, least, value, reason))
         elif value < least:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,95 +11,40 @@ from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation import arm_tables
 from tagllm_cli.evaluation.arm_agreement import ArmComparison, compare_arms
 from tagllm_cli.evaluation.entries import Comparison, compare, read_entries
-from tagllm_cli.evaluation.gates import (
-    MIN_OVERLAP,
-    MissedGate,
-    check_gates,
-    check_overlap,
-    parse_gates,
-)
+from tagllm_cli.evaluation.gates import MIN_OVERLAP, MissedGate, check_gates, check_overlap, need_intervals
 from tagllm_cli.evaluation.metrics import Evaluation, evaluate
+from tagllm_cli.evaluation.metrics.bootstrap import DEFAULT_ROUNDS, Intervals, resample
+from tagllm_cli.evaluation.metrics.columns import columns_of
+from tagllm_cli.evaluation.metrics.confusions import find_confusions
+from tagllm_cli.evaluation.metrics.paired import compare_tables
+from tagllm_cli.evaluation.metrics.requests import requests_on_record
+from tagllm_cli.evaluation.metrics.slices import slice_comparison
+from tagllm_cli.evaluation.metrics.stage_audit import audit_stages
+from tagllm_cli.evaluation.sections import Cells, Section
 from tagllm_cli.evaluation.truth.base import TableContext, Truth, TruthOptions
 from tagllm_cli.evaluation.truth.registry import load_truth
+from tagllm_cli.evaluation.truth_summary import TruthSummary as TruthSummary
 from tagllm_cli.store.table import open_table
 from tagllm_cli.text import shortened
 
-_EXAMPLES = 3
+_FIGURES = {"op": "OP", "or": "OR", "of1": "OF1", "cp": "CP", "cr": "CR", "cf1": "CF1", "map": "mAP"}
+_FIGURES |= {"exact_match": "exact match", "hamming": "Hamming"}
+_MEANS = {"mean_predicted": "labels per image", "mean_true": "in the truth", "mean_difference": "difference"}
 
 
 @dataclass(frozen=True, slots=True)
-class TruthSummary:
-    """What was read of the truth, and how its images met those of the table.
+class EvaluateOptions:
+    """What is measured besides the headline.
 
-    `found` of its `images` are in the table, the share `overlap`. `matched` are examples as (id in the table, key in
-    the truth), the others examples of what only one side has. Of the `human_labels` of the images found, `lost` are of
-    labels that the vocabulary lacks.
+    `rounds` resamples of the images give intervals (0: none). `compare` are further tables, set beside the first.
+    `details` adds slices and confused pairs of labels.
     """
 
-    path: Path
-    dialect: str
-    images: int
-    labels: int
-    found: int
-    overlap: float
-    human_labels: int
-    lost: int
-    matched: tuple[tuple[str, str], ...]
-    only_in_truth: tuple[str, ...]
-    only_in_table: tuple[str, ...]
-    notes: tuple[str, ...]
-    warnings: tuple[str, ...]
-
-    @classmethod
-    def of(cls, path: Path, truth: Truth, comparison: Comparison) -> TruthSummary:
-        """Return the summary of a truth as it was matched."""
-        images, known = comparison.images, comparison.names.in_vocabulary
-        found = [truth.labels[key] for key in images.keys.values()]
-        lost = sum(name not in known for names in found for name in names)
-        return cls(
-            *(path, truth.dialect, len(truth.labels), len(truth.names), len(images.keys), images.overlap),
-            *(sum(map(len, found)), lost),
-            tuple(islice(images.keys.items(), _EXAMPLES)),
-            images.not_in_table[:_EXAMPLES],
-            images.not_in_truth[:_EXAMPLES],
-            truth.notes,
-            truth.warnings,
-        )
-
-    @property
-    def lines(self) -> list[str]:
-        """What was read, in a line, then the examples."""
-        what = f"{self.path}: {self.dialect}; {self.images:,} images, {self.labels:,} labels"
-        found = f"found in the table: {self.found:,} of {self.images:,} images"
-        pairs = [image if image == key else f"{image} = {key}" for image, key in self.matched]
-        examples = {
-            "matched, for example": pairs,
-            "only in the truth, for example": self.only_in_truth,
-            "only in the table, for example": self.only_in_table,
-        }
-        return [
-            f"{what}; {found}",
-            *(f"{side}: {', '.join(names)}" for side, names in examples.items() if names),
-            *self.notes,
-        ]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return everything as plain JSON values."""
-        return {
-            "path": str(self.path),
-            "dialect": self.dialect,
-            "images": self.images,
-            "labels": self.labels,
-            "found": self.found,
-            "overlap": round(self.overlap, 6),
-            "human_labels": self.human_labels,
-            "lost": self.lost,
-            "matched": [{"table": image, "truth": key} for image, key in self.matched],
-            "only_in_truth": list(self.only_in_truth),
-            "only_in_table": list(self.only_in_table),
-            "notes": list(self.notes),
-            "warnings": list(self.warnings),
-        }
+    rounds: int = 0
+    seed: int = 0
+    compare: Sequence[Path] = ()
+    details: bool = False
+    include_human: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +52,7 @@ class EvaluationSummary:
     """An evaluation with the gates that it missed.
 
     `arms` compares the arms of a candidate table, None where there is nothing to compare; `min_votes` is how many of
-    them had to propose a candidate.
+    them had to propose a candidate. `sections` are the further findings, by their key in the JSON.
     """
 
     table: Path
@@ -117,6 +61,8 @@ class EvaluationSummary:
     missed_gates: Sequence[MissedGate]
     arms: ArmComparison | None = None
     min_votes: int = 1
+    intervals: Intervals | None = None
+    sections: Mapping[str, Section] = field(default_factory=dict)
 
     @property
     def missed(self) -> list[str]:
@@ -143,7 +89,7 @@ class EvaluationSummary:
             lines.append(
                 f"pairs of image and label that are not judged and count in no figure: {found.unjudged:,} of {pairs:,}"
             )
-        return lines
+        return [*lines, *(note for section in self.sections.values() for note in section.notes)]
 
     @property
     def warnings(self) -> list[str]:
@@ -167,7 +113,8 @@ class EvaluationSummary:
             lines.append(f"labels of the truth that the vocabulary lacks: {names} ({lost})")
         if found.labels_not_in_truth:
             lines.append(f"labels of the vocabulary that the truth lacks: {shortened(found.labels_not_in_truth, 8)}")
-        return [*lines, *self._arm_warnings()]
+        lines += self._arm_warnings()
+        return [*lines, *(warning for section in self.sections.values() for warning in section.warnings)]
 
     def _arm_warnings(self) -> Iterable[str]:
         if self.arms and self.arms.images < self.evaluation.images:
@@ -189,16 +136,21 @@ class EvaluationSummary:
             **self.evaluation.to_json(),
             "missed_gates": self.missed,
             "arms": self.arms.to_json() if self.arms else None,
+            "intervals": self.intervals.to_json() if self.intervals else None,
+            **{key: section.to_json() for key, section in self.sections.items()},
         }
 
-    def overall(self) -> arm_tables.Cells:
-        """Return the overall figures as (column names, one row)."""
-        found = self.evaluation
-        ratios = (found.op, found.or_, found.of1, found.cp, found.cr, found.cf1, found.map)
-        cells = tuple("-" if ratio is None else f"{ratio:.4f}" for ratio in ratios)
-        return ("OP", "OR", "OF1", "CP", "CR", "CF1", "mAP"), [cells]
+    def overall(self) -> Cells:
+        """Return the overall figures as (column names, rows): one row, or with intervals one for each figure."""
+        found = self.evaluation.to_json()
+        if self.intervals is None:
+            return tuple(_FIGURES.values()), [tuple(f"{found[key]:.4f}" for key in _FIGURES)]
+        rows = [
+            (name, f"{found[key]:.4f} {self.intervals.figures[key]}") for key, name in {**_FIGURES, **_MEANS}.items()
+        ]
+        return ("", f"value [95% of {self.intervals.rounds:,} resamples of the images]"), rows
 
-    def per_label(self) -> arm_tables.Cells:
+    def per_label(self) -> Cells:
         """Return every label's figures as (column names, rows), the worst F1 first."""
         columns = ("label", "precision", "recall", "F1", "AP", "true", "predicted")
         ordered = sorted(self.evaluation.labels, key=lambda label: (label.support == 0, label.f1))
@@ -207,7 +159,7 @@ class EvaluationSummary:
                 label.name,
                 f"{label.precision:.3f}",
                 f"{label.recall:.3f}",
-                f"{label.f1:.3f}",
+                f"{label.f1:.3f}{self._f1_interval(label.name)}",
                 "-" if label.ap is None else f"{label.ap:.3f}",
                 f"{label.support:,}",
                 f"{label.predicted:,}",
@@ -216,9 +168,14 @@ class EvaluationSummary:
         ]
         return columns, rows
 
-    def per_arm(self) -> Sequence[tuple[str, arm_tables.Cells]]:
-        """Return what is known about the arms as titles with (column names, rows); () where there is nothing."""
-        return () if self.arms is None else arm_tables.tables(self.arms)
+    def _f1_interval(self, name: str) -> str:
+        found = self.intervals.label_f1[name] if self.intervals else None
+        return f" [{found.low:.3f}, {found.high:.3f}]" if found else ""
+
+    def details(self) -> Sequence[tuple[str, Cells]]:
+        """Return the tables between the headline and the labels: arms, then all sections."""
+        arms = () if self.arms is None else arm_tables.tables(self.arms)
+        return [*arms, *(table for section in self.sections.values() for table in section.tables())]
 
 
 def evaluate_table(
@@ -226,28 +183,55 @@ def evaluate_table(
     truth: Path,
     *,
     gates: Sequence[str] = (),
-    include_human: bool = False,
     truth_options: TruthOptions = TruthOptions(),  # noqa: B008 (frozen)
     min_overlap: float = MIN_OVERLAP,
+    options: EvaluateOptions = EvaluateOptions(),
 ) -> EvaluationSummary:
-    """Measure a table on disk, which is read once.
+    """Measure a table on disk. It is read once, and matched with the truth once, as is each table set beside it.
 
     With gates, one more is that the share `min_overlap` of the truth's images are in the table. Raises UsageError for
     files, names or gates that cannot be used.
     """
-    parse_gates(gates)  # before the work, not after it
+    rounds = options.rounds or (DEFAULT_ROUNDS if need_intervals(gates) else 0)
     if not 0 <= min_overlap <= 1:
         raise UsageError(f"--min-overlap {min_overlap:g} is no share", "Give a number from 0 to 1.")
     opened = open_table(table)
-    vocabulary, plan, stage = opened.info.vocabulary, opened.info.plan, opened.info.stage
-    arms = tuple(plan.get("arms", ()))
     entries = read_entries(opened)
-    human = load_truth(truth, truth_options, TableContext(entries.ids, vocabulary))
-    comparison = compare(entries, vocabulary, human, stage=stage, include_human=include_human)
-    evaluation = evaluate(comparison, include_human=include_human)
+    human = load_truth(truth, truth_options, TableContext(entries.ids, opened.info.vocabulary))
+    stage, people = opened.info.stage, options.include_human
+    comparison = compare(entries, opened.info.vocabulary, human, stage=stage, include_human=people)
+    columns = columns_of(comparison)
+    evaluation = evaluate(comparison, include_human=people, columns=columns)
+    sample = resample(columns, rounds, options.seed) if rounds else None
+    intervals = sample.intervals(comparison.entries.names, options.seed) if sample else None
     summary = TruthSummary.of(truth, human, comparison)
-    missed = check_gates(evaluation, gates)
+    missed = check_gates(evaluation, gates, intervals.figures if intervals else None)
     if gates:
         missed += check_overlap(summary.found, summary.images, min_overlap)
-    min_votes = plan.get("min_votes", 1)
-    return EvaluationSummary(table, summary, evaluation, missed, compare_arms(comparison, arms), min_votes)
+    return EvaluationSummary(
+        *(table, summary, evaluation, missed),
+        compare_arms(comparison, tuple(opened.info.plan.get("arms", ()))),
+        opened.info.plan.get("min_votes", 1),
+        intervals,
+        _sections(table, comparison, human, options),
+    )
+
+
+def _sections(table: Path, comparison: Comparison, truth: Truth, options: EvaluateOptions) -> Mapping[str, Section]:
+    found: dict[str, Section | None] = {}
+    if options.compare:
+        others = [(path, _compared(path, truth, options)) for path in options.compare]
+        rounds = options.rounds or DEFAULT_ROUNDS
+        tables = [(table, comparison), *others]
+        found["compared"] = compare_tables(tables, rounds, options.seed, include_human=options.include_human)
+    found["stages"] = audit_stages(comparison, requests_on_record(table))
+    if options.details:
+        found["slices"] = slice_comparison(comparison, options.rounds, options.seed)
+        found["confusions"] = find_confusions(comparison)
+    return {key: section for key, section in found.items() if section is not None}
+
+
+def _compared(path: Path, truth: Truth, options: EvaluateOptions) -> Comparison:
+    table = open_table(path)
+    vocabulary, stage = table.info.vocabulary, table.info.stage
+    return compare(read_entries(table), vocabulary, truth, stage=stage, include_human=options.include_human)

@@ -240,7 +240,7 @@ def test_evaluate_shows_the_arms(tmp_path: Path, votes: int) -> None:
     report = evaluate_table(tmp_path / "c.parquet", write_truth(tmp_path / "truth.csv", world))
     assert report.arms is not None
     assert report.to_json()["arms"] == report.arms.to_json()
-    tables = report.per_arm()
+    tables = report.details()
     assert [len(rows) for _, (_, rows) in tables] == [3, 6, 3]
     assert all(len(columns) == len(cells) for _, (columns, rows) in tables for cells in rows)
     overall, voted = report.overall()[1][0], tables[2][1][1][0]
@@ -267,4 +267,5 @@ def test_evaluate_of_a_label_table_says_nothing_about_arms(tmp_path: Path) -> No
             for decided in [LabelEntry(world.labels[1], Decision.YES, 0.9, 1.0, 0.9, arms=ARMS[:2])]]  # fmt: skip
     table_of(tmp_path / "l.parquet", ARMS, world.labels, rows, stage="labels", votes=2)
     report = evaluate_table(tmp_path / "l.parquet", write_truth(tmp_path / "truth.csv", world))
-    assert (report.arms, report.to_json()["arms"], report.per_arm(), report.warnings) == (None, None, (), [])
+    assert (report.arms, report.to_json()["arms"], report.warnings) == (None, None, [])
+    assert not any("arm" in title for title, _ in report.details())

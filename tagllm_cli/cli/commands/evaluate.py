@@ -9,7 +9,18 @@ import typer
 
 from tagllm_cli.cli.downstream_group import DownstreamGroup
 from tagllm_cli.cli.option_groups import OutputGroup, TruthGroup
-from tagllm_cli.cli.options import Config, FailUnder, IncludeHuman, MinOverlap, OtherTables, Overall, Truth
+from tagllm_cli.cli.options import (
+    Config,
+    Details,
+    FailUnder,
+    IncludeHuman,
+    IntervalRounds,
+    MinOverlap,
+    OtherTables,
+    Overall,
+    ResamplingSeed,
+    Truth,
+)
 from tagllm_cli.errors import GateError
 
 
@@ -19,6 +30,9 @@ def evaluate(
     truth: Truth,
     reading: TruthGroup,
     compare: OtherTables = None,
+    intervals: IntervalRounds = None,
+    seed: ResamplingSeed = 0,
+    details: Details = False,
     fail_under: FailUnder = None,
     min_overlap: MinOverlap = 0.9,
     overall: Overall = False,
@@ -27,11 +41,12 @@ def evaluate(
     config: Config = None,
     output: OutputGroup,
 ) -> None:
-    """Measure a table against human labels: OP OR OF1, CP CR CF1, mAP, each label.
+    """Measure a table against human labels: OP OR OF1, CP CR CF1, mAP, what each stage lost, each label.
 
-    [dim]tagllm evaluate labels.parquet --truth instances_val2014.json
+    [dim]tagllm evaluate labels.parquet --truth instances_val2014.json --intervals
+    tagllm evaluate labels.parquet --truth truth.csv --compare plain.parquet
+    tagllm evaluate labels.parquet --truth truth.csv --compare plain.parquet --downstream
     tagllm evaluate labels.parquet --truth truth.csv --json --fail-under of1=0.9
-    tagllm evaluate labels.parquet --truth truth.csv --downstream --compare plain.parquet
 
     A truth file has one line per label:      or one per image:
         image,label                               image,labels
@@ -39,7 +54,7 @@ def evaluate(
         beach/1.jpg,person                        beach/2.jpg,[/]
     """
     from tagllm_cli.cli.outcome import end
-    from tagllm_cli.evaluation.summary import evaluate_table
+    from tagllm_cli.evaluation.summary import EvaluateOptions, evaluate_table
 
     console = output.console()
     training = downstream.options(compare or (), include_human=include_human)
@@ -47,9 +62,9 @@ def evaluate(
         table,
         truth,
         gates=fail_under or [],
-        include_human=include_human,
         truth_options=reading.truth_options(),
         min_overlap=min_overlap,
+        options=EvaluateOptions(intervals or 0, seed, compare or (), details, include_human),
     )
     for note in report.notes:
         console.note(note)
@@ -58,7 +73,7 @@ def evaluate(
     value = report.to_json()
     if not output.json_output:
         console.table(value, report.title, *report.overall())
-        for title, cells in report.per_arm():
+        for title, cells in report.details():
             console.table(value, title, *cells)
         if not overall:
             console.table(value, "each label, the lowest F1 first", *report.per_label())

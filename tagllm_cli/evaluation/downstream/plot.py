@@ -14,11 +14,11 @@ from tagllm_cli.store.atomic import replacing
 
 # Okabe and Ito's palette, and a line style and a marker each, so that no reader depends on colour.
 _LINES = (
-    ("#0072B2", "-", "o"),
-    ("#D55E00", "--", "s"),
+    ("#0072B2", "--", "o"),
+    ("#D55E00", ":", "s"),
     ("#009E73", "-.", "^"),
-    ("#CC79A7", ":", "D"),
-    ("#E69F00", "--", "v"),
+    ("#CC79A7", (0, (1, 3)), "D"),
+    ("#E69F00", (0, (6, 3)), "v"),
 )
 _TRUTH = ("#000000", "-", "*")
 _STYLE = {
@@ -53,7 +53,7 @@ def draw(found: Downstream, path: Path) -> None:
         pyplot.close(figure)
 
 
-def _line(axes: Any, each: SetResult, line: tuple[str, str, str]) -> None:
+def _line(axes: Any, each: SetResult, line: tuple[str, Any, str]) -> None:
     color, style, marker = line
     curves = _padded(each)
     epochs = np.arange(1, curves.shape[1] + 1)
@@ -61,7 +61,7 @@ def _line(axes: Any, each: SetResult, line: tuple[str, str, str]) -> None:
     axes.fill_between(epochs, low, high, color=color, alpha=0.15, linewidth=0)
     marks = {"marker": marker, "markersize": 10 if marker == "*" else 6, "markevery": max(1, len(epochs) // _MARKS)}
     label = f"{each.name}: {each.map.value:.3f} [{each.map.low:.3f}, {each.map.high:.3f}]"
-    axes.plot(epochs, middle, style, color=color, label=label, **marks)
+    axes.plot(epochs, middle, linestyle=style, color=color, label=label, **marks)
 
 
 def _padded(each: SetResult) -> Array:

@@ -160,13 +160,12 @@ def _entry_parts(comparison: Comparison, number: Array, names: Sequence[str]) ->
     which = (said == PRESENT, said == ABSENT, predicted, predicted & (said == PRESENT))
     counts = zip(names, *(np.bincount(number[each], minlength=len(names)).tolist() for each in which), strict=True)
     there = int(judgments.count(PRESENT, len(entries.ids), len(entries.names)).sum())
-    return tuple(
-        EntryPart(
-            name, present + absent, _ratio(present, present + absent), said, _ratio(right, said), _ratio(right, there)
-        )
-        for name, present, absent, said, right in counts
-        if present + absent
-    )
+    parts = []
+    for name, present, absent, predictions, right in counts:
+        if listed := present + absent:
+            ratios = (_ratio(present, listed), predictions, _ratio(right, predictions), _ratio(right, there))
+            parts.append(EntryPart(name, listed, *ratios))
+    return tuple(parts)
 
 
 def _ratio(part: int, whole: int) -> float | None:

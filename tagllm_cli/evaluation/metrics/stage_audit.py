@@ -16,7 +16,7 @@ from tagllm_cli.evaluation.entries import ABSENT, PREDICTED, PRESENT, UNDECIDED,
 from tagllm_cli.evaluation.metrics.requests import Requests
 from tagllm_cli.evaluation.sections import Cells, rounded, shown
 
-SHOWN = 20
+SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +93,15 @@ class StageAudit:
 
     def _stages(self) -> tuple[str, Cells]:
         found, asked = self.overall, self.requests
-        columns = ("after", "precision", "recall", "requests per image", "recall per request")
+        columns = ["after", "precision", "recall"]
         rows = [
-            ("candidates", shown(found.candidate_precision), shown(found.candidate_recall), shown(asked.candidates, 2),
-             shown(self.recall_per_request("candidates"))),
-            ("decisions", shown(found.label_precision), shown(found.label_recall), shown(asked.labels, 2),
-             shown(self.recall_per_request("labels"))),
-        ]  # fmt: skip
+            ["candidates", shown(found.candidate_precision), shown(found.candidate_recall)],
+            ["decisions", shown(found.label_precision), shown(found.label_recall)],
+        ]
+        if asked != Requests():
+            columns += ["requests per image", "recall per request"]
+            rows[0] += [shown(asked.candidates, 2), shown(self.recall_per_request("candidates"))]
+            rows[1] += [shown(asked.labels, 2), shown(self.recall_per_request("labels"))]
         return "stages", (columns, rows)
 
     def _decisions(self) -> tuple[str, Cells]:

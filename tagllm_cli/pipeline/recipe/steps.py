@@ -88,15 +88,15 @@ def check_gates(table: Path, step: GateStep, last: Mapping[str, Any] | None) -> 
     if last is not None and last.get("made_from") == made_from:
         value = {**last, "done": False}
         return StepResult(value, [_gates_line(value, "as the last run measured")], False, value["missed_gates"])
-    from tagllm_cli.evaluation.summary import evaluate_table
+    from tagllm_cli.evaluation.summary import EvaluateOptions, evaluate_table
 
     report = evaluate_table(
         table,
         step.truth,
         gates=step.specs,
-        include_human=step.include_human,
         truth_options=step.truth_options,
         min_overlap=step.min_overlap,
+        options=EvaluateOptions(include_human=step.include_human),
     )
     value = {"done": True, **report.to_json(), "gates": list(step.specs), "made_from": made_from}
     return StepResult(value, [_gates_line(value)], True, report.missed, report.warnings)

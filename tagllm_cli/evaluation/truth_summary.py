@@ -1,0 +1,88 @@
+"""What was read of a truth, and how its images and labels met those of a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tagllm_cli.evaluation.entries import Comparison
+from tagllm_cli.evaluation.truth.base import Truth
+
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class TruthSummary:
+    """What was read of the truth, and how its images met those of the table.
+
+    `found` of its `images` are in the table, the share `overlap`. `matched` are examples as (id in the table, key in
+    the truth), the others examples of what only one side has. Of the `human_labels` of the images found, `lost` are of
+    labels that the vocabulary lacks.
+    """
+
+    path: Path
+    dialect: str
+    images: int
+    labels: int
+    found: int
+    overlap: float
+    human_labels: int
+    lost: int
+    matched: tuple[tuple[str, str], ...]
+    only_in_truth: tuple[str, ...]
+    only_in_table: tuple[str, ...]
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def of(cls, path: Path, truth: Truth, comparison: Comparison) -> TruthSummary:
+        """Return the summary of a truth as it was matched."""
+        images, known = comparison.images, comparison.names.in_vocabulary
+        found = [truth.labels[key] for key in images.keys.values()]
+        lost = sum(name not in known for names in found for name in names)
+        return cls(
+            *(path, truth.dialect, len(truth.labels), len(truth.names), len(images.keys), images.overlap),
+            *(sum(map(len, found)), lost),
+            tuple(islice(images.keys.items(), _EXAMPLES)),
+            images.not_in_table[:_EXAMPLES],
+            images.not_in_truth[:_EXAMPLES],
+            truth.notes,
+            truth.warnings,
+        )
+
+    @property
+    def lines(self) -> list[str]:
+        """What was read, in a line, then the examples."""
+        what = f"{self.path}: {self.dialect}; {self.images:,} images, {self.labels:,} labels"
+        found = f"found in the table: {self.found:,} of {self.images:,} images"
+        pairs = [image if image == key else f"{image} = {key}" for image, key in self.matched]
+        examples = {
+            "matched, for example": pairs,
+            "only in the truth, for example": self.only_in_truth,
+            "only in the table, for example": self.only_in_table,
+        }
+        return [
+            f"{what}; {found}",
+            *(f"{side}: {', '.join(names)}" for side, names in examples.items() if names),
+            *self.notes,
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain JSON values."""
+        return {
+            "path": str(self.path),
+            "dialect": self.dialect,
+            "images": self.images,
+            "labels": self.labels,
+            "found": self.found,
+            "overlap": round(self.overlap, 6),
+            "human_labels": self.human_labels,
+            "lost": self.lost,
+            "matched": [{"table": image, "truth": key} for image, key in self.matched],
+            "only_in_truth": list(self.only_in_truth),
+            "only_in_table": list(self.only_in_table),
+            "notes": list(self.notes),
+            "warnings": list(self.warnings),
+        }
