@@ -74,7 +74,7 @@ families: $(READY) ## print what an image costs each family of models, in tokens
 ablation: $(READY) ## what each part of the method is worth, on 2,000 generated scenes; interrupt it and it continues
 	$(RUN) -m tests.ablation
 
-study: $(READY) ## plain labels, TagLLM labels and truth: quality, a classifier trained on each, cost; 25 minutes, and labeling continues
+study: $(READY) ## plain labels, TagLLM labels and truth: quality, a classifier trained on each, cost; interrupt it and it continues
 	$(RUN) -m tests.study
 
 demo-model: $(READY) ## train the demo model from nothing; interrupt it and it continues

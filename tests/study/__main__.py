@@ -1,7 +1,8 @@
 """`make study`: plain labels against TagLLM labels against the truth, on generated scenes with the demo model.
 
 Plain labels are the model's answers to one question over the whole vocabulary. Measured are the labels themselves, a
-classifier trained on each, and what they cost. Interrupted while it labels, the same command goes on.
+classifier trained on each, and what they cost. Interrupted, the same command goes on: labeling where it was, measuring
+with the first figures that are missing.
 """
 
 from __future__ import annotations
@@ -72,8 +73,9 @@ class Study:
         return {
             "plain cost": ("info", str(self.plain), *price, "--json"),
             "tagllm cost": ("info", str(candidates), str(self.tagllm), *price, "--json"),
-            "plain": ("evaluate", str(self.plain), *truth, "--json"),
-            "tagllm": ("evaluate", str(self.tagllm), *truth, *classifier, *compared, "--json"),
+            "plain": ("evaluate", str(self.plain), *truth, "--intervals", "--json"),
+            "tagllm": ("evaluate", str(self.tagllm), *truth, "--intervals", "--json"),
+            "downstream": ("evaluate", str(self.tagllm), *truth, *classifier, *compared, "--json"),
         }
 
 
@@ -92,11 +94,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _draw(study, chosen.scenes)
     for command in study.labeling():
         _run(command)
-    found = {name: json.loads(_run(command, captured=True)) for name, command in study.measuring().items()}
-    (study.out / "study.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    found = {name: _measured(study, name, command) for name, command in study.measuring().items()}
     print(to_markdown(found))
     minutes = (time.monotonic() - began) / 60
-    print(f"\nThis took {minutes:.0f} minutes; study.json and downstream.png are in {study.out}/.")
+    print(f"\nThis took {minutes:.0f} minutes; tables, JSON and downstream.png are in {study.out}/.")
 
 
 def _draw(study: Study, count: int) -> None:
@@ -111,6 +112,18 @@ def _draw(study: Study, count: int) -> None:
     shutil.rmtree(half_done, ignore_errors=True)
     generate(half_done, count, FIRST_SEED, Dials(), os.cpu_count() or 1)
     half_done.rename(study.out)
+
+
+def _measured(study: Study, name: str, command: Sequence[str]) -> Any:
+    """Return what a command prints as JSON; kept in a file, it is not run again unless a table is newer."""
+    kept = study.out / f"{name.replace(' ', '-')}.json"
+    if kept.exists() and kept.stat().st_mtime > max(path.stat().st_mtime for path in (study.plain, study.tagllm)):
+        earlier = json.loads(kept.read_text(encoding="utf-8"))
+        if earlier["command"] == list(command):
+            return earlier["found"]
+    found = json.loads(_run(command, captured=True))
+    kept.write_text(json.dumps({"command": command, "found": found}, indent=1) + "\n", encoding="utf-8")
+    return found
 
 
 def _run(command: Sequence[str], *, captured: bool = False) -> Any:
