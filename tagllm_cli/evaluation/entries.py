@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation.truth.base import Truth
+from tagllm_cli.evaluation.truth.label_sets import LabelSets
 from tagllm_cli.evaluation.truth.matching import ImageMatch, NameMatch, match_images, match_names
 from tagllm_cli.records import Decision, Row, Status
 from tagllm_cli.store.damage import damage_as_table_error
@@ -256,14 +257,13 @@ def _judgments(
     label_of = {name: position[own] for name, own in in_vocabulary.items()}
     width = len(entries.names)
 
+    row_of = {keys[image]: row for row, image in enumerate(entries.ids)}
+
     def cells(labels: Mapping[str, Collection[str]]) -> Array:
-        found = (
-            row * width + label_of[name]
-            for row, image in enumerate(entries.ids)
-            for name in labels.get(keys[image], ())
-            if name in label_of
-        )
-        return np.fromiter(found, np.int64)
+        sets = LabelSets.of(labels)
+        rows = np.fromiter((row_of.get(key, -1) for key in sets), np.int64, len(sets))[sets.images]
+        own = np.fromiter((label_of.get(name, -1) for name in sets.names), np.int64, len(sets.names))[sets.labels]
+        return (rows * width + own)[(rows >= 0) & (own >= 0)]
 
     by_people = entries.cells[(entries.flags & (0 if include_human else HUMAN)) > 0]
     # Of several judgments of a cell the last counts: two names of the truth may be one label.

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+import numpy as np
+
 from tagllm_cli.errors import UsageError
+from tagllm_cli.evaluation.truth.label_sets import LabelPairs, sorted_set
 from tagllm_cli.evaluation.truth.names import NameIndex
 from tagllm_cli.evaluation.truth.paths import ImageIndex
 from tagllm_cli.vocabulary.model import Vocabulary
@@ -195,6 +197,11 @@ def _without_mask(record: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
+def united(repeated: int) -> list[str]:
+    """Return the warning about images that a file with a record per image has more than once."""
+    return [f"images that are there more than once, and whose labels are united: {repeated:,}"] if repeated else []
+
+
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """One form of human labels: whether a file has it, and the truth in it."""
@@ -204,28 +211,18 @@ class Dialect:
     read: Callable[[TruthFile], Truth]
 
 
-class Collector:
+class Collector(LabelPairs):
     """Gathers judgments image by image. What is judged both present and absent counts as not judged."""
 
-    def __init__(self) -> None:
-        self._present: defaultdict[str, set[str]] = defaultdict(set)
-        self._absent: defaultdict[str, set[str]] = defaultdict(set)
-        self._unknown: defaultdict[str, set[str]] = defaultdict(set)
-        self._names: dict[str, None] = {}
-
     def __contains__(self, key: str) -> bool:
-        return key in self._present
+        return key in self.keys
 
     def __len__(self) -> int:
-        return len(self._present)
+        return len(self.keys)
 
     def add(self, key: str, names: Iterable[str] = (), present: bool | None = True) -> None:
         """Record an image, and labels that are in it (True), that are not (False), or that were not judged (None)."""
-        found = tuple(names)
-        self._names.update(dict.fromkeys(found))
-        self._present[key].update(found if present else ())
-        if found and not present:
-            (self._unknown if present is None else self._absent)[key].update(found)
+        super().add(key, names, present)
 
     def truth(
         self,
@@ -238,32 +235,23 @@ class Collector:
         warnings: Iterable[str] = (),
     ) -> Truth:
         """Return what was gathered; with `federated`, what was not judged absent is not judged."""
-        unknown = {
-            key: names - self._present[key] - self._absent.get(key, set()) for key, names in self._unknown.items()
-        }
-        contradictions = 0
-        for key, absent in self._absent.items():
-            if both := absent & self._present[key]:
-                contradictions += len(both)
-                self._present[key] -= both
-                absent -= both
-                unknown[key] = unknown.get(key, set()) | both
+        present, absent, unknown = (self.pairs(said) for said in (True, False, None))
+        both = np.intersect1d(present, absent, assume_unique=True)
+        for pairs in (present, absent) if len(unknown) else ():
+            unknown = np.setdiff1d(unknown, pairs, assume_unique=True)
+        if len(both):
+            unknown = sorted_set(np.concatenate([unknown, both]))
+            present, absent = (np.setdiff1d(pairs, both, assume_unique=True) for pairs in (present, absent))
         said = list(warnings)
-        if contradictions:
-            said.append(
-                f"pairs of image and label that are both present and absent, and are not judged: {contradictions:,}"
-            )
+        if len(both):
+            said.append(f"pairs of image and label that are both present and absent, and are not judged: {len(both):,}")
         return Truth(
-            _frozen(self._present),
-            tuple(dict.fromkeys([*names, *self._names])),
+            self.sets(present, every_image=True),
+            tuple(dict.fromkeys([*names, *self.names])),
             exhaustive or federated,
-            _frozen(unknown),
-            _frozen(self._absent) if federated else None,
+            self.sets(unknown, every_image=False),
+            self.sets(absent, every_image=False) if federated else None,
             dialect,
             tuple(notes),
             tuple(said),
         )
-
-
-def _frozen(sets: Mapping[str, set[str]]) -> dict[str, frozenset[str]]:
-    return {key: frozenset(names) for key, names in sets.items()}

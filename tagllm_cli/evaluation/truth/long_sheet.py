@@ -6,12 +6,16 @@ is absent, only the labels that lines name are judged: what nobody looked at is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tagllm_cli.evaluation.truth.base import Collector, Dialect, Truth, TruthFile
-from tagllm_cli.evaluation.truth.cells import choose_cut, mark
+import numpy as np
+
+from tagllm_cli.evaluation.truth.base import Collector, Dialect, Truth, TruthFile, united
+from tagllm_cli.evaluation.truth.cells import Cut, choose_cut, is_mark, mark
+from tagllm_cli.evaluation.truth.coded import Coded
 from tagllm_cli.evaluation.truth.columns import LIST_COLUMNS, image_column, label_column, no_label_column, squashed
+from tagllm_cli.evaluation.truth.label_sets import sorted_set
 from tagllm_cli.text import shortened
 
 PRESENCE_COLUMNS = {"present", "presence", "ispresent", "exists", "visible", "verified", "decision", "answer"}
@@ -26,7 +30,7 @@ _ABOUT_BOXES = frozenset(
 
 @dataclass(slots=True)
 class _Survey:
-    """What a first pass over the lines finds: distinct label cells, marks, columns of marks, whether images repeat."""
+    """What the columns hold: distinct label cells, marks, columns of marks, whether images repeat."""
 
     cells: set[str] = field(default_factory=set)
     says_absent: bool = False
@@ -44,7 +48,7 @@ def recognizes(file: TruthFile) -> bool:
 
 
 def read(file: TruthFile) -> Truth:
-    """Read the sheet in two passes. Raises UsageError for cells that cannot be read without a guess."""
+    """Read the sheet. Raises UsageError for cells that cannot be read without a guess."""
     sheet, header = file.sheet, file.sheet.header
     sample = sheet.sample()
     image = image_column(file, header, sample)
@@ -55,7 +59,7 @@ def read(file: TruthFile) -> Truth:
     presence = None if presence in (image, label) else presence
     survey = _survey(file, image, label, presence)
     several = squashed(header[label]) in LIST_COLUMNS or file.options.label_column is not None
-    cut: Callable[[str], list[str]]
+    cut: Cut
     if sheet.is_our_export and file.options.separator is None:
         cut = _cut_at_bars
     else:
@@ -65,48 +69,72 @@ def read(file: TruthFile) -> Truth:
     if presence is None and file.options.label_column is None and not lists:
         _refuse_unread_marks(file, survey)
     found = Collector()
-    for _, cells in sheet.lines():
-        present = True if presence is None else mark(cells[presence])
-        found.add(cells[image], cut(cells[label]), present)
+    _collect(found, file, cut, image, label, presence)
     used = [header[number] for number in (image, label, presence) if number is not None]
+    columns = sheet.columns
+    repeated = len(columns[image].codes) - len(columns[image].cells) if lists else 0
     kind = "a line per image and label" if survey.repeats or not lists else "a line per image"
     return found.truth(
         f"{sheet.name}, {kind} ({', '.join(used)})",
         federated=survey.says_absent,
-        notes=_notes(header, used, survey),
+        notes=[*_notes(header, used, survey), *_repeated(columns[image], columns[label])],
+        warnings=united(repeated),
     )
+
+
+def _repeated(image: Coded, label: Coded) -> list[str]:
+    """Say how many lines repeat what another line says: boxes of one label, or a file joined twice."""
+    count = len(image.codes) - len(sorted_set(image.codes * len(label.cells) + label.codes))
+    return [f"lines that repeat an image and its label, which count once: {count:,}"] if count else []
 
 
 def _cut_at_bars(cell: str) -> list[str]:
     return [name for name in cell.split("|") if name]
 
 
+def _collect(found: Collector, file: TruthFile, cut: Cut, image: int, label: int, presence: int | None) -> None:
+    images, cells = file.sheet.columns[image], file.sheet.columns[label]
+    parts = [cut(cell) for cell in cells.cells]
+    names = {name: number for number, name in enumerate(dict.fromkeys(name for part in parts for name in part))}
+    counts = np.array([len(part) for part in parts], np.int64)
+    starts = np.cumsum(counts) - counts
+    flat = np.array([names[name] for part in parts for name in part], np.int64)
+    each = counts[cells.codes]  # labels of each line
+    within = np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each)
+    marks = np.ones(len(each), np.int8)
+    if presence is not None:
+        said = [mark(cell) for cell in file.sheet.columns[presence].cells]
+        marks = np.array([-1 if each is None else int(each) for each in said], np.int8)[
+            file.sheet.columns[presence].codes
+        ]
+    labels = flat[np.repeat(starts[cells.codes], each) + within]
+    found.add_many(images.cells, names, np.repeat(images.codes, each), labels, np.repeat(marks, each))
+
+
 def _survey(file: TruthFile, image: int, label: int, presence: int | None) -> _Survey:
+    header, columns = file.sheet.header, file.sheet.columns
+    survey = _Survey(set(columns[label].cells), repeats=len(columns[image].cells) < len(columns[image].codes))
+    if "" in columns[image].cells or not (presence is None or all(map(is_mark, columns[presence].cells))):
+        _refuse_first(file, image, presence)
+    survey.says_absent = presence is not None and any(mark(cell) is False for cell in columns[presence].cells)
+    for number, name in enumerate(header):
+        if number in (image, label, presence) or not name or squashed(name) in _ABOUT_BOXES:
+            continue
+        if all(map(is_mark, columns[number].cells)):
+            survey.marks[number] = set(map(mark, columns[number].cells))
+    return survey
+
+
+def _refuse_first(file: TruthFile, image: int, presence: int | None) -> None:
+    """Raise UsageError for the first line without an image, or whose mark says nothing."""
     header = file.sheet.header
-    survey = _Survey()
-    seen: set[str] = set()
-    maybe = {n for n, name in enumerate(header) if n not in (image, label, presence) and name}
-    maybe = {n for n in maybe if squashed(header[n]) not in _ABOUT_BOXES}
-    survey.marks = {n: set() for n in maybe}
     for line, cells in file.sheet.lines():
         if not cells[image]:
             raise file.error(f"there is no image in column {header[image]!r}", line=line)
-        survey.repeats = survey.repeats or cells[image] in seen
-        seen.add(cells[image])
-        survey.cells.add(cells[label])
-        for number in tuple(survey.marks):
-            try:
-                survey.marks[number].add(mark(cells[number]))
-            except KeyError:
-                del survey.marks[number]
-        if presence is not None:
-            try:
-                survey.says_absent |= mark(cells[presence]) is False
-            except KeyError:
-                hint = "Write 1 where the label is there, 0 where it is not, or leave this column out."
-                message = f"{cells[presence]!r} in column {header[presence]!r} says neither yes nor no"
-                raise file.error(message, hint, line=line) from None
-    return survey
+        if presence is not None and not is_mark(cells[presence]):
+            hint = "Write 1 where the label is there, 0 where it is not, or leave this column out."
+            message = f"{cells[presence]!r} in column {header[presence]!r} says neither yes nor no"
+            raise file.error(message, hint, line=line)
 
 
 def _refuse_unread_marks(file: TruthFile, survey: _Survey) -> None:

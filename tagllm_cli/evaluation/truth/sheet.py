@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import islice
 from typing import TextIO
 
 from tagllm_cli.evaluation.truth.base import TruthFile
+from tagllm_cli.evaluation.truth.coded import Coded, coded_columns
 from tagllm_cli.evaluation.truth.columns import IMAGE_COLUMNS, squashed
 from tagllm_cli.text import undefused
 
@@ -46,10 +48,29 @@ class Sheet:
         """Whether `export --format csv` wrote it: its cells hold exactly what they say."""
         return self.header == _OUR_EXPORT
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether its text is UTF-8 with a header of one line."""
+        return self._file.encoding.startswith("utf-8") and not any(set("\r\n") & set(cell) for cell in self.header)
+
+    @property
+    def lines_above(self) -> int:
+        """How many lines come before the cells: the header, and one that names the delimiter."""
+        return 2 if self._named else 1
+
+    @property
+    def clean(self) -> Callable[[str], str]:
+        """What is done to each cell: it is stripped, but not of our own export."""
+        return undefused if self.is_our_export else str.strip
+
+    @cached_property
+    def columns(self) -> list[Coded]:
+        """All columns, read at once. Raises UsageError where `lines` does."""
+        return coded_columns(self, self._file.path)
+
     def lines(self) -> Iterator[tuple[int, list[str]]]:
         """Yield line number and cells, stripped but for our own export; lines without any content are left out."""
-        clean = undefused if self.is_our_export else str.strip
-        width = len(self.header)
+        clean, width = self.clean, len(self.header)
         with self._opened() as text:
             numbered = self._cells(text)
             next(numbered, None)
