@@ -24,7 +24,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install-cpu install-gpu demo test test-vllm coverage quick check format kills bench bench-gpu families ablation demo-model scorecard lock wheel clean
+.PHONY: help setup install-cpu install-gpu demo test test-vllm coverage quick check format kills bench bench-gpu families ablation study demo-model scorecard lock wheel clean
 
 help: ## explain every target (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ families: $(READY) ## print what an image costs each family of models, in tokens
 ablation: $(READY) ## what each part of the method is worth, on 2,000 generated scenes; interrupt it and it continues
 	$(RUN) -m tests.ablation
 
+study: $(READY) ## plain labels, TagLLM labels and truth: quality, a classifier trained on each, cost; interrupt it and it continues
+	$(RUN) -m tests.study
+
 demo-model: $(READY) ## train the demo model from nothing; interrupt it and it continues
 	$(RUN) -m tests.demo.train
 
@@ -120,4 +123,4 @@ install-cpu:
 install-gpu:
 	@echo "Installing vLLM for the GPU into $(VENV) ..."
 	$(PIP) install -q --upgrade "pip>=25.1"
-	$(PIP) install -q -e '.[vllm,hf,s3,eval,heif,ray]' --group dev
+	$(PIP) install -q -e '.[vllm,hf,s3,eval,heif,ray,downstream]' --group dev

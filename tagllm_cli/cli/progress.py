@@ -205,7 +205,8 @@ class CountDisplay:
 
     def __init__(self, console: RichConsole, verb: str, *, quiet: bool) -> None:
         self._console, self._verb = console, verb
-        self._printed = time.monotonic()
+        self._began = self._printed = time.monotonic()
+        self._total = 0
         self._bar: _Bar | None = None
         self._is_silent = quiet
         self._draws = console.is_terminal and not console.is_dumb_terminal
@@ -213,13 +214,16 @@ class CountDisplay:
     def __call__(self, what: str, done: int, total: int) -> None:
         """Show that `done` of `total` are done of what is being counted."""
         now = time.monotonic()
+        if total != self._total:  # another thing is counted from here on
+            self._total, self._began = total, now
         if self._is_silent or (
             self._bar is None and now - self._printed < (_BAR_SECONDS if self._draws else PLAIN_SECONDS)
         ):
             return
         self._printed = now
         if not self._draws:
-            self._console.print(f"{self._verb}: {what} {done:,}/{total:,}")
+            left = (now - self._began) / max(1, done) * (total - done)
+            self._console.print(f"{self._verb}: {what} {done:,}/{total:,}  ETA {_clock(left)}")
             return
         if self._bar is None:
             self._bar = _Bar(self._console, self._verb, Goal(images=total))

@@ -217,7 +217,8 @@ def test_progress_is_a_line_now_and_then_without_a_terminal(
             for done in range(0, 31, 5):
                 now[0] += 5
                 report("images", done, 1_000)
-    assert capsys.readouterr().err == "".join(f"merge: images {done}/1,000\n" for done in (5, 15, 25))
+    lines = [f"merge: images {done}/1,000  ETA {left}\n" for done, left in ((5, "16:35"), (15, "16:25"), (25, "16:15"))]
+    assert capsys.readouterr().err == "".join(lines)
 
 
 def test_a_terminal_shows_a_bar_for_what_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:

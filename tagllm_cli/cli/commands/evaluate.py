@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tagllm_cli.cli.downstream_group import DownstreamGroup
 from tagllm_cli.cli.option_groups import OutputGroup, TruthGroup
 from tagllm_cli.cli.options import (
     LEFT_OUT_NUMBERS,
@@ -55,6 +56,7 @@ def evaluate(
     min_overlap: MinOverlap = 0.9,
     overall: Overall = False,
     include_human: IncludeHuman = False,
+    downstream: DownstreamGroup,
     config: Config = None,
     output: OutputGroup,
 ) -> None:
@@ -62,6 +64,7 @@ def evaluate(
 
     [dim]tagllm evaluate labels.parquet --truth instances_val2014.json --intervals
     tagllm evaluate labels.parquet --truth truth.csv --compare plain.parquet
+    tagllm evaluate labels.parquet --truth truth.csv --compare plain.parquet --downstream
     tagllm evaluate labels.parquet --truth truth.csv --suspects --gpu-price 2.50
     tagllm evaluate labels.parquet --truth truth.csv --json --fail-under of1=0.9
     tagllm evaluate labels.parquet --audit audit/audit.csv
@@ -86,6 +89,7 @@ def evaluate(
             "there is nothing to measure the table against",
             "Give --truth FILE, or --audit FILE with answers to what `tagllm audit` drew.",
         )
+    training = downstream.options(compare or (), include_human=include_human)
     if suspects_out is not None:
         check_writable_path(suspects_out)
         suspects = suspects or LEFT_OUT_NUMBERS[SUSPECTS]
@@ -107,12 +111,24 @@ def evaluate(
     for warning in report.warnings:
         console.warn(warning)
     value = report.to_json()
-    console.table(value, report.title, *report.overall())
     if not output.json_output:
+        console.table(value, report.title, *report.overall())
         for title, cells in report.details():
             console.table(value, title, *cells)
-    if not overall and not output.json_output:
-        console.table(value, "each label, the lowest F1 first", *report.per_label())
+        if not overall:
+            console.table(value, "each label, the lowest F1 first", *report.per_label())
+    if training is not None:
+        from tagllm_cli.evaluation.downstream.study import compare_downstream
+
+        with console.counting("downstream") as count:
+            trained = compare_downstream(table, truth, training, count, reading.truth_options())
+        for warning in trained.warnings:
+            console.warn(warning)
+        value["downstream"] = trained.to_json()
+        for title, cells in () if output.json_output else trained.tables():
+            console.table(value, title, *cells)
+    if output.json_output:
+        console.result(value, [])
     if report.missed:
         end(
             console,
