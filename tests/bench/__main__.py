@@ -20,6 +20,7 @@ from PIL import Image
 
 from tests.bench import sources
 from tests.bench.client import client
+from tests.bench.evaluation import evaluated, evaluation
 from tests.bench.front_end import front_end, prepared
 from tests.bench.merging import merged, merging
 from tests.bench.one_pass import both_ways, one_pass
@@ -252,6 +253,7 @@ MEASUREMENTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "merge": lambda chosen: merging(chosen, _child, say),
     "onepass": lambda chosen: one_pass(chosen.out, _child, say),
     "ray": lambda chosen: ray_driver(chosen, _child, say),
+    "evaluate": lambda chosen: evaluation(chosen, _child, timed, say),
 }
 CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {
     "raw": raw,
@@ -265,6 +267,7 @@ CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {
     "merged": merged,
     "both_ways": both_ways,
     "on_ray": on_ray,
+    "evaluated": evaluated,
 }
 
 if __name__ == "__main__":

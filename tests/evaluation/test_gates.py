@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from tagllm_cli.errors import UsageError
-from tagllm_cli.evaluation.gates import check_gates, check_overlap, parse_gates
+from tagllm_cli.evaluation.gates import check_gates, check_overlap, need_intervals, parse_gates
+from tagllm_cli.evaluation.metrics.bootstrap import Interval
 from tests.evaluation.problem import evaluated
 
 
@@ -42,3 +43,15 @@ def test_the_overlap_is_a_gate(found: int, images: int, passes: bool) -> None:
     assert bool(missed) != passes
     assert check_overlap(found, images, 0) == []
     assert all(f"only {found} of {images} images of the truth" in str(gate) for gate in missed)
+
+
+def test_a_gate_on_the_lower_end_of_an_interval_is_missed_where_the_figure_itself_would_pass() -> None:
+    found = evaluated()
+    intervals = {"of1": Interval(found.of1 - 0.1, found.of1 + 0.1)}
+    assert need_intervals(["of1=0.9"]) is False
+    assert need_intervals(["map=0.9", " OF1.LOW = 0.9"]) is True
+    assert check_gates(found, [f"of1={found.of1!r}", f"of1.low={found.of1 - 0.1!r}"], intervals) == []
+    (missed,) = check_gates(found, [f"of1.low={found.of1!r}"], intervals)
+    assert (missed.metric, missed.value) == ("of1.low", found.of1 - 0.1)
+    with pytest.raises(UsageError, match=r"of1\.high"):
+        parse_gates(["of1.high=0.9"])

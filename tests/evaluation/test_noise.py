@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
+from scipy.optimize import minimize_scalar
 
 from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation.entries import Comparison, Entries, compare, entries_of, read_entries

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -11,12 +12,13 @@ import pytest
 
 from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation import entries
-from tagllm_cli.evaluation.summary import EvaluationSummary, evaluate_table
+from tagllm_cli.evaluation.summary import EvaluateOptions, EvaluationSummary, evaluate_table
 from tagllm_cli.evaluation.truth import TruthOptions
 from tagllm_cli.evaluation.truth.matching import match_images, match_names
 from tagllm_cli.records import Decision, LabelEntry, Row, SourceInfo, Status
 from tagllm_cli.store.table import Table, TableInfo, write_table
 from tagllm_cli.vocabulary.model import Label, Vocabulary
+from tests.bench.tables import tables
 
 NAMES = ("cat", "dog", "person")
 
@@ -127,3 +129,41 @@ def test_a_truth_without_a_label_in_the_images_compared_is_pointed_out(table: Pa
     found = evaluated(table, "image,cat,dog\n" + "".join(f"{n}.jpg,0,0\n" for n in range(6)) + "z.jpg,1,1\n")
     assert "no image that was compared has a label in the truth: recall and F1 mean nothing" in found.warnings
     assert (found.evaluation.of1, found.evaluation.images_not_in_table) == (0.0, 1)
+
+
+def test_sections_and_intervals_come_when_they_are_asked_for(table: Path) -> None:
+    other = table.with_name("other.parquet")
+    shutil.copy(table, other)
+    plain = evaluated(table, ALL)
+    assert (list(plain.sections), plain.intervals) == (["stages"], None)
+    options = EvaluateOptions(rounds=30, compare=[other], details=True)
+    found = evaluated(table, ALL, "of1.low=0.5", options=options)
+    assert list(found.sections) == ["compared", "stages", "slices", "confusions"]
+    assert found.missed == []
+    assert found.intervals is not None
+    assert found.overall()[1][2] == ("OF1", "1.0000 [1.0000, 1.0000]")
+    value = found.to_json()
+    assert json.loads(json.dumps(value, allow_nan=False)) == value
+    assert value["intervals"]["of1"] == [1.0, 1.0]
+    assert value["compared"]["tables"][1]["differences"]["of1"]["beyond_noise"] is False
+    assert value["stages"]["candidate_recall"] == 1.0
+
+
+def test_a_gate_on_a_lower_end_makes_the_intervals_that_it_needs(table: Path) -> None:
+    truth = lines(*(f"{n}.jpg" for n in range(6))).replace("0.jpg,cat|dog", "0.jpg,cat")
+    found = evaluated(table, truth, "of1=0.95", "of1.low=0.95")
+    assert found.evaluation.of1 == pytest.approx(22 / 23)
+    assert found.intervals is not None
+    assert [gate.metric for gate in found.missed_gates] == ["of1.low"]
+
+
+def test_a_table_of_the_bench_has_the_quality_that_it_is_made_with(tmp_path: Path) -> None:
+    made, truth = tables(tmp_path, images=3000, labels=20, seed=4)
+    assert tables(tmp_path, images=3000, labels=20, seed=4) == (made, truth)  # not made again
+    found = evaluate_table(made, truth, options=EvaluateOptions(details=True))
+    figures = found.evaluation
+    assert figures.images + figures.failed == 3000
+    assert 2 < figures.mean_true < 4
+    assert 0.7 < figures.of1 < 0.98
+    assert found.arms is None
+    assert {"slices", "stages", "confusions"} <= set(found.sections)
