@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -67,6 +67,26 @@ def match_images(truth: Truth, ids: Collection[str]) -> ImageMatch:
     """
     keys = truth.labels
     matched = {image: image for image in ids if image in keys}
+    if len(matched) not in (len(ids), len(keys)):
+        matched = _by_name(*_of_shared_names(ids, keys), matched)
+    matched = {image: matched[image] for image in ids if image in matched}
+    taken = set(matched.values())
+    vanished = tuple(key for key in keys if key not in taken)
+    return ImageMatch(matched, vanished, tuple(image for image in ids if image not in matched))
+
+
+def _of_shared_names(ids: Collection[str], keys: Collection[str]) -> tuple[list[str], list[str]]:
+    """Return the images and keys whose bare file name the other side has, too: no others match in any spelling."""
+    bare_ids, bare_keys = ([paths.bare_name(name) for name in names] for names in (ids, keys))
+    shared = set(bare_ids) & set(bare_keys)
+    return (
+        [name for name, bare in zip(ids, bare_ids, strict=True) if bare in shared],
+        [name for name, bare in zip(keys, bare_keys, strict=True) if bare in shared],
+    )
+
+
+def _by_name(ids: Collection[str], keys: Collection[str], exact: Mapping[str, str]) -> dict[str, str]:
+    matched = dict(exact)
     for form in _FORMS:
         if len(matched) in (len(ids), len(keys)):
             break
@@ -76,13 +96,10 @@ def match_images(truth: Truth, ids: Collection[str]) -> ImageMatch:
     if not matched:
         named = (lambda name, form=form: paths.file_name(form(name)) for form in _FORMS)
         matched = next((found for form in named if (found := _by_form(ids, keys, form))), {})
-    matched = {image: matched[image] for image in ids if image in matched}
-    taken = set(matched.values())
-    vanished = tuple(key for key in keys if key not in taken)
-    return ImageMatch(matched, vanished, tuple(image for image in ids if image not in matched))
+    return matched
 
 
-def _without_shards(ids: Collection[str], keys: Mapping[str, object], matched: Mapping[str, str]) -> dict[str, str]:
+def _without_shards(ids: Collection[str], keys: Collection[str], matched: Mapping[str, str]) -> dict[str, str]:
     """Return new pairs of images in shards and keys without a shard: `0.tar/val/1.jpg` is `/data/val/1.jpg`."""
     found = dict(matched)
     outside = [key for key in keys if not paths.is_in_shard(key)]
@@ -122,14 +139,13 @@ def _by_form(ids: Collection[str], keys: Collection[str], form: Callable[[str], 
     return {ids_by[name][0]: keys_by[name][0] for name in shared if len(ids_by[name]) == len(keys_by[name]) == 1}
 
 
-def _grouped(forms: Mapping[str, str]) -> dict[str, list[str]]:
+def _grouped(forms: dict[str, str]) -> Mapping[str, Sequence[str]]:
     """Return the names by form, two of each at most: enough to see that a form decides nothing."""
-    groups: defaultdict[str, list[str]] = defaultdict(list)
-    for name, form in forms.items():
-        group = groups[form]
-        if len(group) < 2:
-            group.append(name)
-    return dict(groups)
+    last = {form: name for name, form in forms.items()}
+    if len(last) == len(forms):
+        return dict(zip(last, zip(last.values(), strict=True), strict=True))
+    first = {form: name for name, form in reversed(forms.items())}
+    return {form: (name,) if name == last[form] else (name, last[form]) for form, name in first.items()}
 
 
 def _one_to_one(pairs: Collection[tuple[str, str]]) -> dict[str, str]:

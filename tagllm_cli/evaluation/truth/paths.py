@@ -98,6 +98,8 @@ def suffixes(path: str) -> Iterator[str]:
 
 def endings_differ(one: str, other: str) -> bool:
     """Return whether both names end like image files, in formats that differ."""
+    if one[-4:] == other[-4:]:  # the ending of either, but for its dot
+        return False
     first, second = _ENDING.search(one), _ENDING.search(other)
     return bool(first and second) and _format(first) != _format(second)
 
@@ -105,6 +107,15 @@ def endings_differ(one: str, other: str) -> bool:
 def _format(ending: re.Match[str] | None) -> str:
     found = ending[1].lower() if ending else ""
     return _SAME_ENDING.get(found, found)
+
+
+def bare_name(name: str) -> str:
+    """Return the file name of a path without all that may differ between two spellings of one image.
+
+    >>> bare_name("val/000042.JPG"), bare_name("https://host/a/42.png?size=2")
+    ('42', '42')
+    """
+    return _bare(_folded_name(name))
 
 
 class ImageIndex:
