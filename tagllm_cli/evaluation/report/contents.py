@@ -20,7 +20,6 @@ from tagllm_cli.evaluation.report.subject import Subject
 Cells = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 _MOST_ANSWERS = 40
-_SUSPECTS = 50
 _NUMBER = re.compile(r"-|[-+]?[\d,]+(\.\d+)?(e[-+]\d+)?[+%kMG]?")
 _MOST_POINTS = 40_000  # of all curves together
 FIGURES = {
@@ -187,7 +186,7 @@ def suspects(subject: Subject) -> Section | None:
     if subject.judged is None or not len(subject.judged.suspects):
         return None
     note = "By confident learning: how often people agree with such an answer elsewhere. A ranking, not a proof."
-    tables = [table for table in subject.judged.suspects.tables(_SUSPECTS) if table[1][1]]
+    tables = [table for table in subject.judged.suspects.tables() if table[1][1]]
     return Section("suspects", "Who is wrong", note, tables)
 
 

@@ -34,6 +34,7 @@ from tagllm_cli.records import Status
 from tagllm_cli.store.table import Table, open_table
 
 DEFAULT_THRESHOLD = 0.5
+SUSPECTS = 50  # pairs of image and label in the list
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ def read_subject(
         judged = JudgedCells(
             comparison,
             TruthSummary.of(truth, human, comparison),
-            find_suspects(comparison, vocabulary),
+            find_suspects(comparison, vocabulary, SUSPECTS),
             _places(entries.ids, comparison.entries.ids),
             _places(entries.names, comparison.entries.names),
         )
