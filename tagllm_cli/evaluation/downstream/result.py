@@ -95,9 +95,7 @@ class Downstream:
         if self.gaps:
             columns = ("plain labels", "truth - plain", f"{self.sets[0].name} - plain", "share of the gap closed")
             lines = [(each.plain, _signed(each.gap), _signed(each.gain), _closed(each)) for each in self.gaps]
-            found.append(
-                ("differences of mAP, paired over seeds and test images", (columns, lines))
-            )
+            found.append(("differences of mAP, paired over seeds and test images", (columns, lines)))
         return found
 
     def to_json(self) -> dict[str, Any]:
