@@ -94,10 +94,8 @@ class Downstream:
         ]
         if self.gaps:
             columns = ("plain labels", "truth - plain", f"{self.sets[0].name} - plain", "share of the gap closed")
-            lines = [(each.plain, str(each.gap), str(each.gain), _closed(each)) for each in self.gaps]
-            found.append(
-                ("share of the gap closed: differences of mAP, paired over seeds and images", (columns, lines))
-            )
+            lines = [(each.plain, _signed(each.gap), _signed(each.gain), _closed(each)) for each in self.gaps]
+            found.append(("differences of mAP, paired over seeds and test images", (columns, lines)))
         return found
 
     def to_json(self) -> dict[str, Any]:
@@ -123,6 +121,10 @@ class Downstream:
                 for number, name in enumerate(self.labels)
             ],
         }
+
+
+def _signed(found: Interval) -> str:
+    return f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
 
 
 def _closed(gap: Gap) -> str:
