@@ -538,10 +538,6 @@ OptionalTruth = Annotated[
     Path | None,
     _input("--truth", metavar="FILE", help="Human labels: CSV, COCO JSON, or a label table."),
 ]
-OtherTables = Annotated[
-    list[Path] | None,
-    _input("--compare", metavar="TABLE", help="Another table of the same images; repeatable."),
-]
 ReportImages = Annotated[
     int,
     _output(
