@@ -81,8 +81,8 @@ _output = partial(typer.Option, rich_help_panel="Output")
 _run = partial(typer.Option, rich_help_panel="Run")
 _prices = partial(typer.Option, rich_help_panel="Prices, in any one unit of money")
 # Options whose number may be left out, and the number that stands for it then.
-ESTIMATE, INTERVALS = "--estimate", "--intervals"
-LEFT_OUT_NUMBERS = {ESTIMATE: 32, INTERVALS: 200}
+ESTIMATE, INTERVALS, SUSPECTS = "--estimate", "--intervals", "--suspects"
+LEFT_OUT_NUMBERS = {ESTIMATE: 32, INTERVALS: 200, SUSPECTS: 20}
 FLAG = ""  # the metavar of an option that takes no value: typer would say <bool>
 
 # -- shared by several commands ----------------------------------------------------------------------------------------
@@ -510,6 +510,22 @@ Details = Annotated[
         metavar=FLAG,
         help="Figures of parts (frequency, size, arms, probability); confused labels; reliability.",
     ),
+]
+SuspectCount = Annotated[
+    int | None,
+    _output(
+        SUSPECTS,
+        metavar="[K]",
+        min=1,
+        help=f"Who is wrong where people disagree, and the {LEFT_OUT_NUMBERS[SUSPECTS]} pairs to look at first.",
+    ),
+]
+SuspectsOut = Annotated[
+    Path | None, _output("--suspects-out", metavar="FILE", help="CSV file for all pairs of --suspects.")
+]
+CandidateTable = Annotated[
+    Path | None,
+    _prices("--candidates", metavar="TABLE", help="What the label tables were made from, if not by `tagllm run`."),
 ]
 ResamplingSeed = Annotated[int, _output("--seed", metavar="N", min=0, help="Seed of --intervals and --compare.")]
 Format = Annotated[ExportFormat, _output("--format", help="Format to write.")]

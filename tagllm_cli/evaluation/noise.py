@@ -23,7 +23,7 @@ import numpy as np
 
 from tagllm_cli.evaluation.entries import HUMAN, NOT_JUDGED, PREDICTED, PRESENT, UNDECIDED, Array, Comparison
 from tagllm_cli.evaluation.related_labels import related_labels
-from tagllm_cli.evaluation.suspects import ANNOTATOR, BOTH, MODEL, Suspects
+from tagllm_cli.evaluation.suspects import ANNOTATOR, BOTH, MODEL, SHOWN, Suspects
 from tagllm_cli.vocabulary.model import Vocabulary
 
 _BINS = 20
@@ -34,7 +34,7 @@ _EVEN = 0.5
 _EVEN_MISS = 0.2  # the share missed of a label at which people and candidates are wrong as probably
 
 
-def find_suspects(comparison: Comparison, vocabulary: Vocabulary) -> Suspects:
+def find_suspects(comparison: Comparison, vocabulary: Vocabulary, shown: int = SHOWN) -> Suspects:
     """Return the disagreements of a comparison, ranked by how doubtful it is what people say.
 
     Where an entry has no probability (candidates), its score counts. Undecided labels and those that a person decided
@@ -61,6 +61,7 @@ def find_suspects(comparison: Comparison, vocabulary: Vocabulary) -> Suspects:
     of_absent = _mean(cells % size, 1 - agreement, ~present, size)
     limits = np.where(seen, of_absent[found % size], of_present[found % size])
     verdicts = np.where(scores >= limits, ANNOTATOR, BOTH).astype(np.int8)
+    verdicts[len(chosen) :] = BOTH
     verdicts[_defended(found, seen, related_labels(vocabulary, entries.names), size)] = BOTH
     verdicts[scores < _EVEN] = MODEL
     own = np.concatenate([probabilities[chosen], np.full(len(unlisted), np.nan, np.float32)])
@@ -70,6 +71,8 @@ def find_suspects(comparison: Comparison, vocabulary: Vocabulary) -> Suspects:
         *(entries.ids, entries.names, found[order] // size, found[order] % size, seen[order]),
         *(order < len(chosen), own[order], verdicts[order], scores[order]),
         undecided=int(np.count_nonzero(judged)) - len(kept),
+        present=len(there),
+        shown=shown,
     )
 
 

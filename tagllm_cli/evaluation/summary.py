@@ -11,7 +11,9 @@ from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation import arm_tables
 from tagllm_cli.evaluation.arm_agreement import ArmComparison, compare_arms
 from tagllm_cli.evaluation.calibration import reliability
+from tagllm_cli.evaluation.cost import Prices
 from tagllm_cli.evaluation.entries import Comparison, compare, read_entries
+from tagllm_cli.evaluation.frontier import find_frontier
 from tagllm_cli.evaluation.gates import MIN_OVERLAP, MissedGate, check_gates, check_overlap, need_intervals
 from tagllm_cli.evaluation.metrics import Evaluation, evaluate
 from tagllm_cli.evaluation.metrics.bootstrap import DEFAULT_ROUNDS, Intervals, resample
@@ -21,16 +23,20 @@ from tagllm_cli.evaluation.metrics.paired import compare_tables
 from tagllm_cli.evaluation.metrics.requests import requests_on_record
 from tagllm_cli.evaluation.metrics.slices import slice_comparison
 from tagllm_cli.evaluation.metrics.stage_audit import audit_stages
+from tagllm_cli.evaluation.noise import find_suspects
 from tagllm_cli.evaluation.sections import Cells, Section
 from tagllm_cli.evaluation.truth.base import TableContext, Truth, TruthOptions
 from tagllm_cli.evaluation.truth.registry import load_truth
 from tagllm_cli.evaluation.truth_summary import TruthSummary as TruthSummary
 from tagllm_cli.store.table import open_table
 from tagllm_cli.text import shortened
+from tagllm_cli.vocabulary.model import Vocabulary
 
 _FIGURES = {"op": "OP", "or": "OR", "of1": "OF1", "cp": "CP", "cr": "CR", "cf1": "CF1", "map": "mAP"}
 _FIGURES |= {"exact_match": "exact match", "hamming": "Hamming"}
 _MEANS = {"mean_predicted": "labels per image", "mean_true": "in the truth", "mean_difference": "difference"}
+
+_FEW_IMAGES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,9 @@ class EvaluateOptions:
     """What is measured besides the headline.
 
     `rounds` resamples of the images give intervals (0: none). `compare` are further tables, set beside the first.
-    `details` adds slices, confused pairs of labels and the reliability of probabilities.
+    `details` adds slices, confused pairs of labels and the reliability of probabilities. `suspects` disagreements with
+    people are listed (0: none). `prices` are those of the runs on record; `candidates` is the table that label tables
+    were made from.
     """
 
     rounds: int = 0
@@ -46,6 +54,9 @@ class EvaluateOptions:
     compare: Sequence[Path] = ()
     details: bool = False
     include_human: bool = False
+    suspects: int = 0
+    prices: Prices = Prices()  # noqa: RUF009 (frozen)
+    candidates: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +119,7 @@ class EvaluationSummary:
             lines.append(
                 "the truth judges no label absent, so that only recall means anything: write 0 where one is absent"
             )
+        lines += self._few(found)
         if found.labels_not_in_vocabulary:
             lost = f"{self.truth.lost:,} of {self.truth.human_labels:,} human labels"
             names = shortened(found.labels_not_in_vocabulary, 8)
@@ -116,6 +128,12 @@ class EvaluationSummary:
             lines.append(f"labels of the vocabulary that the truth lacks: {shortened(found.labels_not_in_truth, 8)}")
         lines += self._arm_warnings()
         return [*lines, *(warning for section in self.sections.values() for warning in section.warnings)]
+
+    def _few(self, found: Evaluation) -> Iterable[str]:
+        if found.images < _FEW_IMAGES:
+            yield f"only {found.images:,} images were compared: no figure says much, and --intervals tells how little"
+        if not any(label.support for label in found.labels):
+            yield "no image that was compared has a label in the truth: recall and F1 mean nothing"
 
     def _arm_warnings(self) -> Iterable[str]:
         if self.arms and self.arms.images < self.evaluation.images:
@@ -214,22 +232,34 @@ def evaluate_table(
         compare_arms(comparison, tuple(opened.info.plan.get("arms", ()))),
         opened.info.plan.get("min_votes", 1),
         intervals,
-        _sections(table, comparison, human, options),
+        _sections(table, opened.info.vocabulary, comparison, evaluation, human, options),
     )
 
 
-def _sections(table: Path, comparison: Comparison, truth: Truth, options: EvaluateOptions) -> Mapping[str, Section]:
+def _sections(
+    table: Path,
+    vocabulary: Vocabulary,
+    comparison: Comparison,
+    evaluation: Evaluation,
+    truth: Truth,
+    options: EvaluateOptions,
+) -> Mapping[str, Section]:
     found: dict[str, Section | None] = {}
+    figures: dict[Path, Mapping[str, float | None]] = {table: evaluation.to_json()}
     if options.compare:
         others = [(path, _compared(path, truth, options)) for path in options.compare]
         rounds = options.rounds or DEFAULT_ROUNDS
         tables = [(table, comparison), *others]
-        found["compared"] = compare_tables(tables, rounds, options.seed, include_human=options.include_human)
+        compared = compare_tables(tables, rounds, options.seed, include_human=options.include_human)
+        found["compared"], figures = compared, {each.table: each.figures for each in compared.compared}
+    found["cost"] = find_frontier(figures, options.prices, options.candidates)
     found["stages"] = audit_stages(comparison, requests_on_record(table))
     if options.details:
         found["slices"] = slice_comparison(comparison, options.rounds, options.seed)
         found["confusions"] = find_confusions(comparison)
         found["reliability"] = reliability(comparison)
+    if options.suspects:
+        found["suspects"] = find_suspects(comparison, vocabulary, options.suspects)
     return {key: section for key, section in found.items() if section is not None}
 
 

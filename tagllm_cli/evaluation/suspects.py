@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tagllm_cli.evaluation.arm_tables import Cells
 from tagllm_cli.evaluation.entries import Array
+from tagllm_cli.evaluation.sections import Cells
 from tagllm_cli.store.atomic import replacing, starts_with
 from tagllm_cli.text import defused
 
@@ -19,7 +19,9 @@ Verdict = Literal["annotator", "both", "model"]
 VERDICTS: tuple[Verdict, ...] = ("annotator", "both", "model")
 ANNOTATOR, BOTH, MODEL = range(3)  # as `Suspects.verdicts` has them
 
-IN_JSON = 100
+SHOWN = 20
+_IN_JSON = 100
+_FEW = 100
 _LABELS_SHOWN = 10
 _COLUMNS = ("image", "label", "truth", "model", "probability", "verdict", "score")
 
@@ -46,7 +48,8 @@ class Suspects:
     """All disagreements of a table and a truth, what people say most doubtfully first: arrays [disagreements].
 
     `seen`: people say that the label is there. `asked`: the model was asked about it. `probabilities` are the model's,
-    NaN where it has none. `undecided` labels of the table, which nobody can be wrong about, are left out.
+    NaN where it has none. `undecided` labels of the table, which nobody can be wrong about, are left out. `present`
+    labels that people see were looked at. `shown` disagreements are printed.
     """
 
     ids: Sequence[str]
@@ -59,6 +62,19 @@ class Suspects:
     verdicts: Array  # int8
     scores: Array  # float64, falling
     undecided: int
+    present: int
+    shown: int = SHOWN
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What is left out by design."""
+        return [f"undecided labels, about which nobody is wrong: {self.undecided:,}"] if self.undecided else []
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What makes the verdicts doubtful."""
+        few = f"people see {self.present:,} labels: too few to tell how far the model can be trusted"
+        return [f"{few}; the verdicts are guesses"] if self.present < _FEW else []
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -91,18 +107,18 @@ class Suspects:
         counts = np.bincount(self.labels * 3 + self.verdicts, minlength=3 * len(self.names)).reshape(-1, 3).tolist()
         return {name: tuple(each) for name, each in zip(self.names, counts, strict=True) if any(each)}
 
-    def to_json(self, count: int = IN_JSON) -> dict[str, Any]:
-        """Return the counts, and the first `count` disagreements, as plain JSON values."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts, and the first disagreements, at least 100, as plain JSON values."""
         counts = {"kinds": self.by_kind(), "labels": self.by_label()}
         named = {
             what: {name: dict(zip(VERDICTS, each, strict=True)) for name, each in found.items()}
             for what, found in counts.items()
         }
-        listed = [asdict(each) for each in self.top(count)]
+        listed = [asdict(each) for each in self.top(max(self.shown, _IN_JSON))]
         return {"disagreements": len(self), "undecided": self.undecided, **named, "suspects": listed}
 
-    def tables(self, count: int) -> Sequence[tuple[str, Cells]]:
-        """Return titles with (column names, rows): verdicts, the labels most in doubt, the first `count` pairs."""
+    def tables(self) -> Sequence[tuple[str, Cells]]:
+        """Return titles with (column names, rows): verdicts, the labels most in doubt, the first pairs."""
         headings = ("probably the annotator", "both defensible", "probably the model")
         kinds = [(name, *(f"{each:,}" for each in counts)) for name, counts in self.by_kind().items()]
         doubted = sorted(self.by_label().items(), key=lambda item: -item[1][ANNOTATOR])[:_LABELS_SHOWN]
@@ -113,7 +129,7 @@ class Suspects:
                 "-" if each.probability is None else f"{each.probability:.3f}",
                 *(each.verdict, f"{each.score:.3f}"),
             )
-            for each in self.top(count)
+            for each in self.top(self.shown)
         ]
         return (
             (f"who is wrong in {len(self):,} disagreements", (("disagreement", *headings), kinds)),

@@ -7,8 +7,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tagllm_cli.evaluation.entries import Comparison
 from tagllm_cli.evaluation.truth.base import Truth
+from tagllm_cli.evaluation.truth.label_sets import LabelSets
 
 _EXAMPLES = 3
 
@@ -40,11 +43,12 @@ class TruthSummary:
     def of(cls, path: Path, truth: Truth, comparison: Comparison) -> TruthSummary:
         """Return the summary of a truth as it was matched."""
         images, known = comparison.images, comparison.names.in_vocabulary
-        found = [truth.labels[key] for key in images.keys.values()]
-        lost = sum(name not in known for names in found for name in names)
+        sets, matched = LabelSets.of(truth.labels), set(images.keys.values())
+        is_found = np.fromiter((key in matched for key in sets), bool, len(sets))[sets.images]
+        is_lost = np.fromiter((name not in known for name in sets.names), bool, len(sets.names))[sets.labels]
         return cls(
             *(path, truth.dialect, len(truth.labels), len(truth.names), len(images.keys), images.overlap),
-            *(sum(map(len, found)), lost),
+            *(int(is_found.sum()), int((is_found & is_lost).sum())),
             tuple(islice(images.keys.items(), _EXAMPLES)),
             images.not_in_table[:_EXAMPLES],
             images.not_in_truth[:_EXAMPLES],

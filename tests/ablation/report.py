@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tagllm_cli.evaluation import arm_tables
 from tagllm_cli.evaluation.summary import EvaluationSummary
 from tests.ablation.bootstrap import Interval, f1, samples
 from tests.ablation.claims import Difference, Dose, Goal
@@ -172,7 +173,7 @@ def _doses(findings: Findings) -> list[str]:
 
 def _together(title: str, report: EvaluationSummary) -> list[str]:
     lines = [f"## How the arms agree: {title}"]
-    for what, (columns, rows) in report.per_arm():
+    for what, (columns, rows) in arm_tables.tables(report.arms) if report.arms else ():
         lines += ["", f"{what[0].upper()}{what[1:]}:", "", *_table(columns, rows)]
     return lines
 

@@ -147,7 +147,7 @@ def test_an_answer_as_sure_as_those_that_people_confirm_puts_the_mistake_on_peop
     assert verdicts(found) == {
         ("forgotten.jpg", "cat"): "annotator",
         ("invented.jpg", "cat"): "annotator",
-        ("unasked.jpg", "cat"): "annotator",  # the candidates miss hardly any
+        ("unasked.jpg", "cat"): "both",  # the model was not asked
     }
     assert {(each.image, each.truth, each.model, each.probability) for each in found.top()} == {
         ("forgotten.jpg", "absent", "yes", 0.97),
@@ -200,7 +200,7 @@ def test_what_nobody_claims_is_no_disagreement() -> None:
     human = truth({"1.jpg": ["cat"], "2.jpg": []}, "cat", "dog", unknown={"2.jpg": frozenset(["dog"])})
     found = find_suspects(compare(entries_of(rows, known, "labels"), known, human), known)
     assert [(each.image, each.label) for each in found.top()] == [("2.jpg", "cat")]
-    assert found.undecided == 1
+    assert found.notes == ["undecided labels, about which nobody is wrong: 1"]
 
 
 def test_no_pair_speaks_for_itself() -> None:
@@ -257,12 +257,14 @@ def test_findings_are_json_tables_and_a_file(tmp_path: Path) -> None:
     found = find_suspects(
         *many((row("=1.jpg", said("cat", YES, 0.97)), ["=dog"]), (row("2.jpg", said("cat", YES, 0.9)), []), known=known)
     )
-    value = found.to_json(2)
+    found = replace(found, shown=2)
+    value = found.to_json()
     assert json.loads(json.dumps(value)) == value
     assert value["disagreements"] == sum(sum(each.values()) for each in value["kinds"].values()) == 3
     assert sum(sum(each.values()) for each in value["labels"].values()) == 3
-    assert len(value["suspects"]) == 2
-    for _, (columns, lines) in found.tables(2):
+    assert len(value["suspects"]) == 3
+    assert len(found.tables()[-1][1][1]) == 2
+    for _, (columns, lines) in found.tables():
         assert all(len(line) == len(columns) for line in lines)
     found.write_csv(tmp_path / "s.csv")
     found.write_csv(tmp_path / "s.csv")  # over its own
@@ -281,3 +283,4 @@ def test_nothing_in_dispute_is_an_empty_list() -> None:
     rows = [row("1.jpg", said("cat", YES, 0.9)), row("2.jpg")]
     found = find_suspects(compare(entries_of(rows, known, "labels"), known, human), known)
     assert (len(found), list(found.top()), found.by_label()) == (0, [], {})
+    assert "people see 1 labels: too few" in found.warnings[0]

@@ -114,3 +114,16 @@ def test_a_table_is_read_once_and_matched_once(table: Path) -> None:
 def test_labels_of_the_truth_that_the_vocabulary_lacks_are_counted(table: Path) -> None:
     found = evaluated(table, ALL.replace("cat|dog", "cat|zebra|okapi"))
     assert "labels of the truth that the vocabulary lacks: zebra, okapi (12 of 18 human labels)" in found.warnings
+
+
+def test_too_few_images_for_anything_are_pointed_out(table: Path) -> None:
+    assert (
+        "only 6 images were compared: no figure says much, and --intervals tells how little"
+        in evaluated(table, ALL).warnings
+    )
+
+
+def test_a_truth_without_a_label_in_the_images_compared_is_pointed_out(table: Path) -> None:
+    found = evaluated(table, "image,cat,dog\n" + "".join(f"{n}.jpg,0,0\n" for n in range(6)) + "z.jpg,1,1\n")
+    assert "no image that was compared has a label in the truth: recall and F1 mean nothing" in found.warnings
+    assert (found.evaluation.of1, found.evaluation.images_not_in_table) == (0.0, 1)

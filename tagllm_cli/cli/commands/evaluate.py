@@ -9,7 +9,10 @@ import typer
 
 from tagllm_cli.cli.option_groups import OutputGroup, TruthGroup
 from tagllm_cli.cli.options import (
+    LEFT_OUT_NUMBERS,
+    SUSPECTS,
     AuditAnswers,
+    CandidateTable,
     Config,
     Details,
     FailUnder,
@@ -20,7 +23,10 @@ from tagllm_cli.cli.options import (
     OtherTables,
     Overall,
     ResamplingSeed,
+    SuspectCount,
+    SuspectsOut,
 )
+from tagllm_cli.cli.run_groups import PriceGroup
 from tagllm_cli.errors import GateError, UsageError
 
 if TYPE_CHECKING:
@@ -41,6 +47,10 @@ def evaluate(
     intervals: IntervalRounds = None,
     seed: ResamplingSeed = 0,
     details: Details = False,
+    suspects: SuspectCount = None,
+    suspects_out: SuspectsOut = None,
+    prices: PriceGroup,
+    candidates: CandidateTable = None,
     fail_under: FailUnder = None,
     min_overlap: MinOverlap = 0.9,
     overall: Overall = False,
@@ -52,6 +62,7 @@ def evaluate(
 
     [dim]tagllm evaluate labels.parquet --truth instances_val2014.json --intervals
     tagllm evaluate labels.parquet --truth truth.csv --compare plain.parquet
+    tagllm evaluate labels.parquet --truth truth.csv --suspects --gpu-price 2.50
     tagllm evaluate labels.parquet --truth truth.csv --json --fail-under of1=0.9
     tagllm evaluate labels.parquet --audit audit/audit.csv
 
@@ -62,8 +73,10 @@ def evaluate(
     """
     from tagllm_cli.cli.outcome import end
     from tagllm_cli.evaluation.summary import EvaluateOptions, evaluate_table
+    from tagllm_cli.evaluation.suspects import Suspects
+    from tagllm_cli.store.atomic import check_writable_path
 
-    console = output.console()
+    console, known = output.console(), prices.prices()
     if audit is not None:
         _check_options(context)
         _show_audit(table, audit, console, with_labels=not (overall or output.json_output))
@@ -73,14 +86,22 @@ def evaluate(
             "there is nothing to measure the table against",
             "Give --truth FILE, or --audit FILE with answers to what `tagllm audit` drew.",
         )
+    if suspects_out is not None:
+        check_writable_path(suspects_out)
+        suspects = suspects or LEFT_OUT_NUMBERS[SUSPECTS]
     report = evaluate_table(
         table,
         truth,
         gates=fail_under or [],
         truth_options=reading.truth_options(),
         min_overlap=min_overlap,
-        options=EvaluateOptions(intervals or 0, seed, compare or (), details, include_human),
+        options=EvaluateOptions(
+            *(intervals or 0, seed, compare or (), details, include_human, suspects or 0, known, candidates)
+        ),
     )
+    found = report.sections.get("suspects")
+    if suspects_out is not None and isinstance(found, Suspects):
+        found.write_csv(suspects_out)
     for note in report.notes:
         console.note(note)
     for warning in report.warnings:

@@ -35,7 +35,8 @@ class Interval:
     @classmethod
     def of(cls, values: Array) -> Interval:
         """Return the interval of `values` [rounds]."""
-        low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+        # Of n values the k-th stands for k / (n + 1): NumPy's default would make intervals of few rounds too narrow.
+        low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="weibull").tolist()
         return cls(low, high)
 
     def __str__(self) -> str:

@@ -197,6 +197,11 @@ def _without_mask(record: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
+def united(repeated: int) -> list[str]:
+    """Return the warning about images that a file with a record per image has more than once."""
+    return [f"images that are there more than once, and whose labels are united: {repeated:,}"] if repeated else []
+
+
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """One form of human labels: whether a file has it, and the truth in it."""

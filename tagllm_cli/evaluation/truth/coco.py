@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tagllm_cli.evaluation.truth.base import Collector, Dialect, Truth, TruthFile
+from tagllm_cli.evaluation.truth.base import Collector, Dialect, Truth, TruthFile, united
 from tagllm_cli.evaluation.truth.paths import suffixes
 from tagllm_cli.text import shortened
 
@@ -63,6 +63,7 @@ def _collected(
         absent = (names[str(each)] for each in image.get("neg_category_ids") or () if str(each) in names)
         found.add(keys[number], absent, present=False)
     used = 0
+    warnings = united(len(images) - len(found))
     no_image: dict[str, int] = {}
     no_category: dict[str, int] = {}
     for image_id, category in pairs:
@@ -76,7 +77,7 @@ def _collected(
     if not used and (no_image or no_category):
         what, example = ("image", next(iter(no_image))) if no_image else ("category", next(iter(no_category)))
         raise file.error(f"no annotation is about what the file lists: there is no {what} {example!r}", _HINT)
-    warnings = [
+    warnings += [
         f"annotations about {what} that the file does not list, left out: "
         f"{sum(missing.values()):,} ({'ids' if len(missing) > 1 else 'id'} {shortened(list(missing), 3)})"
         for what, missing in (("images", no_image), ("categories", no_category))

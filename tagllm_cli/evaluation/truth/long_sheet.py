@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tagllm_cli.evaluation.truth.base import Collector, Dialect, Truth, TruthFile
+from tagllm_cli.evaluation.truth.base import Collector, Dialect, Truth, TruthFile, united
 from tagllm_cli.evaluation.truth.cells import Cut, choose_cut, is_mark, mark
+from tagllm_cli.evaluation.truth.coded import Coded
 from tagllm_cli.evaluation.truth.columns import LIST_COLUMNS, image_column, label_column, no_label_column, squashed
+from tagllm_cli.evaluation.truth.label_sets import sorted_set
 from tagllm_cli.text import shortened
 
 PRESENCE_COLUMNS = {"present", "presence", "ispresent", "exists", "visible", "verified", "decision", "answer"}
@@ -69,12 +71,21 @@ def read(file: TruthFile) -> Truth:
     found = Collector()
     _collect(found, file, cut, image, label, presence)
     used = [header[number] for number in (image, label, presence) if number is not None]
+    columns = sheet.columns
+    repeated = len(columns[image].codes) - len(columns[image].cells) if lists else 0
     kind = "a line per image and label" if survey.repeats or not lists else "a line per image"
     return found.truth(
         f"{sheet.name}, {kind} ({', '.join(used)})",
         federated=survey.says_absent,
-        notes=_notes(header, used, survey),
+        notes=[*_notes(header, used, survey), *_repeated(columns[image], columns[label])],
+        warnings=united(repeated),
     )
+
+
+def _repeated(image: Coded, label: Coded) -> list[str]:
+    """Say how many lines repeat what another line says: boxes of one label, or a file joined twice."""
+    count = len(image.codes) - len(sorted_set(image.codes * len(label.cells) + label.codes))
+    return [f"lines that repeat an image and its label, which count once: {count:,}"] if count else []
 
 
 def _cut_at_bars(cell: str) -> list[str]:

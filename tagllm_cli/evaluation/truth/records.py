@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from tagllm_cli.evaluation.truth.base import Collector, Dialect, Truth, TruthFile
+from tagllm_cli.evaluation.truth.base import Collector, Dialect, Truth, TruthFile, united
 from tagllm_cli.evaluation.truth.cells import Cut, choose_cut, mark, names_in
 from tagllm_cli.evaluation.truth.columns import image_column, label_column, no_label_column
 from tagllm_cli.evaluation.truth.sheet import SAMPLE_LINES
@@ -49,11 +49,12 @@ def _read(file: TruthFile, dialect: str, records: Any) -> Truth:
     texts = {value for _, record in records() if isinstance(value := record.get(label), str)}
     cut = choose_cut(file, texts, label, several=True)
     found = Collector()
-    skipped = judged = 0
+    skipped = judged = repeated = 0
     for line, record in records():
         value, key = record.get(label), _image_name(record.get(image))
         if not key:
             raise file.error(f"there is no image under {image!r}", line=line)
+        repeated += key in found
         if value is None:
             skipped += 1
         elif isinstance(value, Mapping) and value and _is_marks(value):
@@ -65,7 +66,7 @@ def _read(file: TruthFile, dialect: str, records: Any) -> Truth:
         if _UNKNOWN in keys and value is not None:
             found.add(key, _names(file, record.get(_UNKNOWN) or [], cut, _UNKNOWN, line), present=None)
     notes = [f"images whose labels are null, left out: {skipped:,}"] if skipped else []
-    return found.truth(f"{dialect} ({image}, {label})", federated=judged > 0, notes=notes)
+    return found.truth(f"{dialect} ({image}, {label})", federated=judged > 0, notes=notes, warnings=united(repeated))
 
 
 def _fields(file: TruthFile, records: Iterator[tuple[int, Any]]) -> tuple[list[str], str, str]:

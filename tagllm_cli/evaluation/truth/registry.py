@@ -51,6 +51,8 @@ def load_truth(
         raise UsageError(f"there is no truth file at {path}", _FORMS)
     file = TruthFile(path, options, table)
     try:
+        if not (file.is_folder or file.start or path.stat().st_size > len(file.head)):
+            raise UsageError(f"the truth {path} is empty", _FORMS)
         if file.is_folder and (inner := text_files.metadata_file(path)):
             file = replace(file, path=inner)
         dialect = next((each for each in DIALECTS if each.recognizes(file)), None)
@@ -62,4 +64,6 @@ def load_truth(
         raise UsageError(f"cannot read the truth {path}: {error.strerror or error}") from error
     if not truth.labels:
         raise UsageError(f"{path} says nothing about any image", _FORMS)
+    if not any(truth.labels.values()):
+        truth = replace(truth, warnings=(*truth.warnings, "no image of the truth has a label: nothing can be found"))
     return truth

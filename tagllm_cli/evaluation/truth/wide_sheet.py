@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 
-from tagllm_cli.evaluation.truth.base import Dialect, Truth, TruthFile
-from tagllm_cli.evaluation.truth.cells import mark
+import numpy as np
+
+from tagllm_cli.evaluation.truth.base import Collector, Dialect, Truth, TruthFile, united
+from tagllm_cli.evaluation.truth.cells import is_mark, mark
 from tagllm_cli.evaluation.truth.columns import image_column, label_column, no_label_column
 from tagllm_cli.text import shortened
 
@@ -31,52 +33,48 @@ def read(file: TruthFile) -> Truth:
     if not labels:
         raise no_label_column(file, header)
     others = [name for number, name in named.items() if number not in labels]
-    present: dict[str, set[str]] = {}
-    unknown: dict[str, set[str]] = {}
-    conflicts: dict[str, set[str]] = {}
-    for key, marks in _marks(file, image, labels):
-        here = {name for name, said in marks.items() if said}
-        unsaid = {name for name, said in marks.items() if said is None}
-        if key in present:
-            if disputed := (present[key] - here - unsaid) | (here - present[key] - unknown[key]):
-                conflicts.setdefault(key, set()).update(disputed)
-            here, unsaid = here | present[key], unsaid & unknown[key]
-        present[key], unknown[key] = here, unsaid
-    for key, disputed in conflicts.items():
-        present[key] -= disputed
-        unknown[key] |= disputed
-    count = sum(map(len, conflicts.values()))
-    return Truth(
-        {key: frozenset(names) for key, names in present.items()},
-        tuple(dict.fromkeys(labels.values())),
+    _check(file, image, labels)
+    found = Collector()
+    images = sheet.columns[image]
+    count = np.bincount(images.codes, minlength=len(images.cells))
+    repeats = (count > 1)[images.codes]
+    found.add_many(images.cells, (), *(np.empty(0, np.int64) for _ in range(3)))
+    for number, name in labels.items():
+        column = sheet.columns[number]
+        said = [mark(cell) for cell in column.cells]
+        marks = np.array([-1 if each is None else int(each) for each in said], np.int8)[column.codes]
+        # Absence is worth remembering only where another line may say something else.
+        lines = np.flatnonzero((marks != 0) | repeats)
+        found.add_many(images.cells, [name], images.codes[lines], np.zeros(len(lines), np.int64), marks[lines])
+    return found.truth(
+        f"{sheet.name}, a column per label ({header[image]}; {len(labels):,} labels)",
+        names=tuple(dict.fromkeys(labels.values())),
         exhaustive=True,
-        unknown={key: frozenset(names) for key, names in unknown.items() if names},
-        dialect=f"{sheet.name}, a column per label ({header[image]}; {len(labels):,} labels)",
-        notes=(f"columns that are no labels of the vocabulary: {shortened(others, 8)}",) if others else (),
-        warnings=(f"pairs that one line has and another lacks, and that are not judged: {count:,}",) if count else (),
+        warnings=united(len(images.codes) - len(images.cells)),
+        notes=[f"columns that are no labels of the vocabulary: {shortened(others, 8)}"] if others else [],
     )
 
 
-def _marks(file: TruthFile, image: int, labels: Mapping[int, str]) -> Iterator[tuple[str, Mapping[str, bool | None]]]:
-    """Yield each line's image and what it says about each label. Raises UsageError for cells that are no marks."""
-    has_zero = has_minus = False
-    for line, cells in file.sheet.lines():
-        if not cells[image]:
-            raise file.error(f"there is no image in column {file.sheet.header[image]!r}", line=line)
-        marks: dict[str, bool | None] = {}
-        for number, name in labels.items():
-            try:
-                marks[name] = mark(cells[number])
-            except KeyError:
-                message = f"{cells[number]!r} in column {name!r} is neither 0 nor 1"
-                hint = "Use 0 and 1, and nothing where nobody looked; or name a column of labels with --label-column."
-                raise file.error(message, hint, line=line) from None
-            has_zero = has_zero or marks[name] is False
-            has_minus = has_minus or cells[number] in _MINUS
-        yield cells[image], marks
-    if has_minus and not has_zero:
+def _check(file: TruthFile, image: int, labels: Mapping[int, str]) -> None:
+    """Raise UsageError for the first line without an image or with a cell that is no mark, and for -1 without 0."""
+    columns = file.sheet.columns
+    cells = {cell for number in labels for cell in columns[number].cells}
+    if "" in columns[image].cells or not all(map(is_mark, cells)):
+        for line, row in file.sheet.lines():
+            _check_line(file, line, row, image, labels)
+    if cells & _MINUS and not any(mark(cell) is False for cell in cells):
         message = "the columns hold 1 and -1, but never 0: -1 may mean absent or uncertain"
         raise file.error(message, "Write 0 where a label is absent, and nothing where it is uncertain.")
+
+
+def _check_line(file: TruthFile, line: int, row: Sequence[str], image: int, labels: Mapping[int, str]) -> None:
+    if not row[image]:
+        raise file.error(f"there is no image in column {file.sheet.header[image]!r}", line=line)
+    for number, name in labels.items():
+        if not is_mark(row[number]):
+            message = f"{row[number]!r} in column {name!r} is neither 0 nor 1"
+            hint = "Use 0 and 1, and nothing where nobody looked; or name a column of labels with --label-column."
+            raise file.error(message, hint, line=line)
 
 
 DIALECT = Dialect("sheet with a column per label", recognizes, read)
