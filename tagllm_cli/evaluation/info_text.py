@@ -73,7 +73,10 @@ def _plan(report: TableReport) -> Iterator[tuple[str, str]]:
         del settings["min_votes" if plan.get("strategy") == "binary" else "threshold"]
     if given := [f"{option} {plan[key]:g}" for key, option in settings.items() if key in plan]:
         own = plan.get("label_thresholds")
-        yield "thresholds", ", ".join([*given, *([f"{_many(len(own), 'label')} with their own"] if own else [])])
+        yield (
+            "thresholds",
+            ", ".join([*given, *([] if own is None else [f"{_many(len(own), 'label')} with their own"])]),
+        )
 
 
 def _strategy(plan: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 from tagllm_cli.engines.factory import ModelOptions
 from tagllm_cli.errors import UsageError
+from tagllm_cli.evaluation.thresholds import counts as counts_of_thresholds
 from tagllm_cli.evaluation.thresholds.counts import count, grid_of
 from tagllm_cli.evaluation.thresholds.crossfit import cross_fit
 from tagllm_cli.evaluation.thresholds.figures import held_out, is_predicted
@@ -157,12 +158,20 @@ def with_offsets(offsets: np.ndarray, seed: int) -> tuple[bool, float, float]:
     return found.chosen.with_offsets, values[0], values[1]
 
 
+@pytest.fixture
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grid of fewer thresholds: faster, and close enough."""
+    monkeypatch.setattr(counts_of_thresholds, "GRID", 96)
+
+
+@pytest.mark.usefixtures("coarse")
 def test_true_bias_helps_labels_with_few_examples_and_is_used() -> None:
     results = [with_offsets(np.array([1.0]), seed) for seed in range(3)]
     assert sum(used for used, _, _ in results) >= 2
     assert min(after - before for _, before, after in results) > 0.02
 
 
+@pytest.mark.usefixtures("coarse")
 def test_bias_that_is_noise_does_no_harm() -> None:
     noise = np.random.default_rng(9).normal(0, 1.5, 24)
     results = [with_offsets(noise, seed) for seed in range(3)]

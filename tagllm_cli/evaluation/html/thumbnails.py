@@ -120,7 +120,8 @@ def _thumbnail(wanted: Wanted, data: bytes | ReadFailure, limits: _Limits) -> Th
         return Thumbnail(reason=one_line(f"{data.kind}: {data.message}"))
     if wanted.fingerprint and digest16(data) != wanted.fingerprint:
         return Thumbnail(reason="changed: the labels are about other bytes")
-    info, decoded = decode(data, limits.sizes[0][0] ** 2)
+    # As many pixels as a picture of 4:3 has.
+    info, decoded = decode(data, limits.sizes[0][0] ** 2 * 3 // 4)
     if decoded is None:
         return Thumbnail(reason=one_line(str(info.failure)))
     for side, quality in limits.sizes:

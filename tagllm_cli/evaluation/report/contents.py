@@ -133,7 +133,7 @@ def unknown_answers(rows: TableRows) -> Section | None:
     more = f" {rest:,} more are rarer." if rest else ""
     return Section(
         "outside",
-        "Answers outside the vocabulary",
+        "Outside the vocabulary",
         f"What the model named and no label stands for: a frequent one may be worth a label or a synonym.{more}",
         [("", (("answer", "images"), [(answer, f"{count:,}") for answer, count in most]))],
     )

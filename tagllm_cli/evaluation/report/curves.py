@@ -39,16 +39,22 @@ def precision_recall(entries: Entries, judgments: Judgments, points: int = 60) -
     support = judgments.count(PRESENT, images, labels)
     said = judgments.of(entries.cells)
     listed = np.flatnonzero((said != NOT_JUDGED) & (entries.scores > 0))
-    order = listed[np.lexsort((-entries.scores[listed], entries.labels[listed]))]
+    order = listed[np.argsort(_label_then_score(entries.labels[listed], entries.scores[listed]))]
     bounds = np.searchsorted(entries.labels[order], np.arange(labels + 1))
     found = {}
     for label, name in enumerate(entries.names):
         part = order[bounds[label] : bounds[label + 1]]
         if len(part) and support[label]:
             found[name] = _curve(entries.scores[part], said[part] == PRESENT, int(support[label]), points)
-    together = listed[np.argsort(-entries.scores[listed], kind="stable")]
+    together = listed[np.argsort(-entries.scores[listed])]
     total = max(1, int(support.sum()))
     return _curve(entries.scores[together], said[together] == PRESENT, total, points), found
+
+
+def _label_then_score(labels: Array, scores: Array) -> Array:
+    """Return keys, int64, that sort by label, then by falling score: floats from 0 on are ordered as their bits are."""
+    bits = np.ascontiguousarray(scores, np.float32).view(np.int32)
+    return np.asarray((labels.astype(np.int64) << 32) | (np.iinfo(np.int32).max - bits))
 
 
 def _curve(scores: Array, hits: Array, support: int, points: int) -> Curve:

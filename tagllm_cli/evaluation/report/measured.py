@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from tagllm_cli.evaluation.metrics import Evaluation, evaluate
 from tagllm_cli.evaluation.metrics.bootstrap import DEFAULT_ROUNDS, Intervals, resample
 from tagllm_cli.evaluation.metrics.columns import columns_of
 from tagllm_cli.evaluation.metrics.confusions import find_confusions
+from tagllm_cli.evaluation.metrics.paired import compare_tables
 from tagllm_cli.evaluation.metrics.requests import requests_on_record
 from tagllm_cli.evaluation.metrics.slices import slice_comparison
 from tagllm_cli.evaluation.metrics.stage_audit import audit_stages
@@ -42,17 +44,26 @@ def measure(subject: Subject, *, include_human: bool = False, seed: int = 0) -> 
         return None
     comparison = subject.judged.comparison
     columns = columns_of(comparison)
-    evaluation = evaluate(comparison, include_human=include_human, columns=columns)
-    rounds = max(40, min(DEFAULT_ROUNDS, _MOST_DRAWN // max(1, evaluation.images)))
-    intervals = resample(columns, rounds, seed).intervals(comparison.entries.names, seed)
-    return Measured(evaluation, intervals, reliability(comparison), _sections(subject))
+    rounds = max(40, min(DEFAULT_ROUNDS, _MOST_DRAWN // max(1, columns.images)))
+    with ThreadPoolExecutor(1) as pool:  # NumPy lets other threads work
+        resampled = pool.submit(resample, columns, rounds, seed)
+        evaluation = evaluate(comparison, include_human=include_human, columns=columns)
+        curve = reliability(comparison)
+        sections = _sections(subject, rounds, seed, include_human=include_human)
+        intervals = resampled.result().intervals(comparison.entries.names, seed)
+    return Measured(evaluation, intervals, curve, sections)
 
 
-def _sections(subject: Subject) -> Sequence[Section]:
+def _sections(subject: Subject, rounds: int, seed: int, *, include_human: bool) -> Sequence[Section]:
     assert subject.judged is not None
     comparison = subject.judged.comparison
     arms = compare_arms(comparison, tuple(subject.table.info.plan.get("arms", ())))
+    others = [(each.path, each.comparison) for each in subject.others if each.comparison is not None]
+    tables = [(subject.table.path, comparison), *others]
     found = [
+        ("compared", "Figures of the tables", compare_tables(tables, rounds, seed, include_human=include_human))
+        if others
+        else ("compared", "", None),
         ("confusions", "Confusions", find_confusions(comparison)),
         ("stages", "Stages", audit_stages(comparison, requests_on_record(subject.table.path))),
         ("slices", "Slices", slice_comparison(comparison)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -123,28 +124,40 @@ def write_report(path: Path, out: Path | None, card: Path | None, options: Repor
     subject = read_subject(
         path, options.truth, options.others, options.truth_options, include_human=options.include_human
     )
-    measured = measure(subject, include_human=options.include_human, seed=options.seed)
     warnings = list(subject.judged.truth.warnings) if subject.judged else []
-    summary = ReportSummary(out, card, len(subject.entries.ids), measured, warnings=warnings)
-    if out is not None:
-        summary = _write_page(out, summary, subject, options)
+    summary = ReportSummary(out, card, len(subject.entries.ids), None, warnings=warnings)
+    chosen = choose(subject, options.images, options.seed) if out is not None else []
+    rows = read_rows(subject.table, [row for row, _ in chosen])
+    with ThreadPoolExecutor(1) as pool:  # pictures are decoded while the figures are computed
+        shown = pool.submit(_pictures, subject, chosen, rows, options)
+        measured = measure(subject, include_human=options.include_human, seed=options.seed)
+        summary = replace(summary, measured=measured)
+        if out is not None:
+            summary = _write_page(out, summary, subject, chosen, rows, shown, options)
     if card is not None:
         write_card(card, subject, measured)
     return summary
 
 
-def _write_page(out: Path, summary: ReportSummary, subject: Subject, options: ReportOptions) -> ReportSummary:
-    chosen = choose(subject, options.images, options.seed)
-    rows = read_rows(subject.table, [row for row, _ in chosen])
-    pictures = _pictures(subject, chosen, rows, options)
-    reasons = Counter(each.reason.partition(":")[0] for each in pictures if not each.webp)
+def _write_page(
+    out: Path,
+    summary: ReportSummary,
+    subject: Subject,
+    chosen: Sequence[tuple[int, str]],
+    rows: TableRows,
+    shown: Future[list[Thumbnail]],
+    options: ReportOptions,
+) -> ReportSummary:
+    curves = contents.plots(subject)
     info = report_tables(_with_candidates(subject.table.path), options.prices, options.human_price)
+    pictures = shown.result()
+    reasons = Counter(each.reason.partition(":")[0] for each in pictures if not each.webp)
     warnings = [*summary.warnings, *info.warnings]
     if reasons:
         counts = ", ".join(f"{why} ({count:,})" for why, count in reasons.most_common())
         warnings.append(f"images of the gallery without a picture: {reasons.total():,}, for {counts}")
     summary = replace(summary, chosen=counted(chosen), reasons=reasons, warnings=warnings)
-    data = _data(subject, summary.measured, chosen, rows, pictures)
+    data = {**_data(subject, summary.measured, chosen, rows, pictures), **curves}
     values = _values(subject, summary, rows, info)
     with replacing(out, is_ours=_is_ours) as new:
         new.write_text(render(HERE, "report", data, values, libraries=["uplot"]), encoding="utf-8")
@@ -194,7 +207,6 @@ def _data(
         "reliability": reliability_curve(measured.reliability if measured else None),
         "concepts": contents.cards_of(subject),
         "images": gallery.cards(subject, chosen, rows.details, pictures),
-        **contents.plots(subject),
     }
 
 

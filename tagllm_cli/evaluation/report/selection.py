@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tagllm_cli.evaluation.entries import ABSENT, PREDICTED, PRESENT, UNDECIDED, Array
+from tagllm_cli.evaluation.entries import PREDICTED, UNDECIDED, Array
 from tagllm_cli.evaluation.report.subject import Subject
 from tagllm_cli.evaluation.suspects import ANNOTATOR
 
@@ -71,20 +71,13 @@ def interests(subject: Subject) -> Mapping[str, Cells]:
 
 
 def _errors(subject: Subject) -> Cells:
-    """Return wrong labels by their score, and missed ones by what the score lacks to 1."""
+    """Return wrong labels by their probability, and missed ones by what it lacks to 1; 1 where one was not proposed."""
     if subject.judged is None:
         return _NONE
-    entries = subject.entries
-    said = subject.judged.of(entries.rows, entries.labels)
-    predicted = (entries.flags & PREDICTED) > 0
-    wrong, low = predicted & (said == ABSENT), ~predicted & (said == PRESENT)
-    rows, labels = subject.judged.present()
-    listed = np.isin(rows * len(entries.names) + labels, entries.cells)
-    return Cells(
-        np.concatenate([entries.rows[wrong], entries.rows[low], rows[~listed]]),
-        np.concatenate([entries.labels[wrong], entries.labels[low], labels[~listed]]),
-        np.concatenate([entries.scores[wrong], 1 - entries.scores[low], np.ones((~listed).sum())]),
-    )
+    found = subject.judged.suspects
+    rows, labels = subject.judged.disputed()
+    yes = np.where(np.isnan(found.probabilities), 0.0 + ~found.seen, found.probabilities)
+    return Cells(rows, labels, np.where(found.seen, 1 - yes, yes))
 
 
 def _suspects(subject: Subject) -> Cells:

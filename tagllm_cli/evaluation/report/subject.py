@@ -26,10 +26,10 @@ from tagllm_cli.evaluation.entries import (
     read_entries,
 )
 from tagllm_cli.evaluation.noise import find_suspects
-from tagllm_cli.evaluation.summary import TruthSummary
 from tagllm_cli.evaluation.suspects import Suspects
-from tagllm_cli.evaluation.truth.base import TableContext, TruthOptions
+from tagllm_cli.evaluation.truth.base import TableContext, Truth, TruthOptions
 from tagllm_cli.evaluation.truth.registry import load_truth
+from tagllm_cli.evaluation.truth_summary import TruthSummary
 from tagllm_cli.records import Status
 from tagllm_cli.store.table import Table, open_table
 
@@ -75,13 +75,16 @@ class JudgedCells:
 class OtherTable:
     """Another table of the same images: the cells to which it gives a label, int64, sorted; `covers` [images].
 
-    `covers` tells which images it has answered about, `knows` [labels] which labels it can give.
+    `covers` tells which images it has answered about, `knows` [labels] which labels it can give. `comparison` is that
+    with the truth, None without one.
     """
 
+    path: Path
     name: str
     cells: Array
     covers: Array
     knows: Array
+    comparison: Comparison | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,7 @@ def read_subject(
     """Read a table, a truth and other tables. Raises UsageError where they have nothing in common."""
     table = open_table(path)
     entries = read_entries(table)
-    judged = None
+    judged, human = None, None
     if truth is not None:
         vocabulary = table.info.vocabulary
         human = load_truth(truth, truth_options, TableContext(entries.ids, vocabulary))
@@ -136,13 +139,13 @@ def read_subject(
             _places(entries.names, comparison.entries.names),
         )
     names = _told_apart(others)
-    return Subject(
-        table, entries, judged, [_other(each, name, entries) for each, name in zip(others, names, strict=True)]
-    )
+    read = [_other(each, name, entries, human, include_human) for each, name in zip(others, names, strict=True)]
+    return Subject(table, entries, judged, read)
 
 
-def _other(path: Path, name: str, entries: Entries) -> OtherTable:
-    theirs = read_entries(open_table(path))
+def _other(path: Path, name: str, entries: Entries, truth: Truth | None, include_human: bool) -> OtherTable:
+    table = open_table(path)
+    theirs, info = read_entries(table), table.info
     rows, labels = _places(theirs.ids, entries.ids), _places(theirs.names, entries.names)
     covers = np.zeros(len(entries.ids), bool)
     answered = rows[answered_rows(theirs)]
@@ -155,7 +158,10 @@ def _other(path: Path, name: str, entries: Entries) -> OtherTable:
     own_rows, own_labels = rows[theirs.rows[said]], labels[theirs.labels[said]]
     kept = (own_rows >= 0) & (own_labels >= 0)
     cells = own_rows[kept] * len(entries.names) + own_labels[kept]
-    return OtherTable(name, np.unique(cells), covers, knows)
+    found = None
+    if truth is not None:
+        found = compare(theirs, info.vocabulary, truth, stage=info.stage, include_human=include_human)
+    return OtherTable(path, name, np.unique(cells), covers, knows, found)
 
 
 def _places(of: Sequence[str], among: Sequence[str]) -> Array:

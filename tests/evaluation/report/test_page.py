@@ -150,7 +150,9 @@ def test_nothing_is_wider_than_a_phone(page: Path, browser: Browser) -> None:
         assert tab.evaluate("document.documentElement.scrollWidth") == 390
         assert names(tab) == ALL
         tab.locator(".card").first.click()
-        assert (tab.locator("dialog").bounding_box() or {})["width"] <= 390
+        box = tab.locator("dialog").bounding_box()
+        assert box is not None
+        assert box["width"] <= 390
 
 
 def test_five_thousand_images_are_drawn_as_they_come_into_view(large: Path, browser: Browser) -> None:

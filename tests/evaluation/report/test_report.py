@@ -103,6 +103,16 @@ def test_tables_are_compared_cell_by_cell(tmp_path: Path) -> None:
     ]
 
 
+def test_figures_of_the_tables_stand_side_by_side(tmp_path: Path) -> None:
+    table, truth = small(tmp_path)
+    _, _, page = reported(table, truth=truth, others=[other(tmp_path)])
+    section = page[page.index('<section id="compared">') : page.index('<section id="agreement">')]
+    assert "tables on the 3 images and 4 labels that all have" in section
+    rows = [re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in re.findall("<tr>(.*?)</tr>", section, re.DOTALL)]
+    figures = {row[0]: row[1:4] for row in rows if len(row) == 10}
+    assert figures == {"labels": ["0.6667", "0.5000", "0.5714"], "other": ["1.0000", "0.7500", "0.8571"]}
+
+
 def test_runs_prices_and_both_stages_are_in_the_page(labeled: Workspace) -> None:
     from tagllm_cli.evaluation.cost import Prices
 
