@@ -107,8 +107,8 @@ def _gathered(batches: Iterable[pa.RecordBatch], vocabulary: Vocabulary, stage: 
     ids: list[str] = []
     of_entries = _EntryReader(vocabulary, stage, list(arms))
     for batch in batches:
-        statuses = pc.index_in(batch["status"], pa.array(_STATUSES, pa.string()))
-        sizes = (pc.fill_null(batch[side], 0).to_numpy() for side in ("width", "height"))
+        statuses = pc.index_in(batch["status"], texts(_STATUSES))
+        sizes = (_filled(batch[side], 0) for side in ("width", "height"))
         parts.append((_known(statuses, batch["status"], "status"), *sizes, *of_entries(batch["labels"], len(ids))))
         ids.extend(batch["image_id"].to_pylist())
     kinds = (np.int8, np.int32, np.int32, np.int64, np.int64, np.float32, np.float32, np.int8, np.uint64)
@@ -129,7 +129,7 @@ class _EntryReader:
     """
 
     def __init__(self, vocabulary: Vocabulary, stage: str, arms: list[str]) -> None:
-        self._names = pa.array(vocabulary.names, pa.string())
+        self._names = texts(vocabulary.names)
         self.arms = arms
         self._is_label_table = stage == "labels"
 
@@ -138,40 +138,67 @@ class _EntryReader:
         field = {name: pc.struct_field(entries, name) for name in ("name", "decision", "source", "score", "arms")}
         labels = _known(pc.index_in(field["name"], self._names), field["name"], "label")
         decisions = field["decision"]
-        is_yes = pc.equal(decisions, Decision.YES.value) if self._is_label_table else pc.is_null(decisions)
+        is_yes = _is(decisions, Decision.YES.value) if self._is_label_table else _as_numpy(pc.is_null(decisions))
         flags = (
             (PREDICTED, is_yes),
-            (UNDECIDED, pc.equal(decisions, Decision.UNKNOWN.value)),
-            (HUMAN, pc.equal(field["source"], "human")),
+            (UNDECIDED, _is(decisions, Decision.UNKNOWN.value)),
+            (HUMAN, _is(field["source"], "human")),
         )
         return (
-            pc.list_parent_indices(lists).to_numpy() + first_row,
+            _as_numpy(pc.list_parent_indices(lists)) + first_row,
             labels,
-            field["score"].to_numpy(),
-            pc.fill_null(pc.struct_field(entries, "probability"), np.nan).to_numpy(),
-            sum((_as_numpy(which).astype(np.int8) * flag for flag, which in flags), np.zeros(len(labels), np.int8)),
+            _filled(field["score"], 0),
+            _filled(pc.struct_field(entries, "probability"), np.nan),
+            sum((which.astype(np.int8) * flag for flag, which in flags), np.zeros(len(labels), np.int8)),
             self._votes(field["arms"]),
         )
 
     def _votes(self, lists: pa.ListArray) -> Array:
         votes = np.zeros(len(lists), np.uint64)
-        of_entry, names = pc.list_parent_indices(lists).to_numpy(), pc.list_flatten(lists)
+        of_entry, names = _as_numpy(pc.list_parent_indices(lists)), pc.list_flatten(lists)
         self.arms += [arm for arm in pc.unique(names).to_pylist() if arm not in self.arms]
         if len(self.arms) > _MOST_ARMS:
             raise ValueError(f"it names more than {_MOST_ARMS} arms")
         for number, arm in enumerate(self.arms):
-            votes[of_entry[_as_numpy(pc.equal(names, arm))]] |= np.uint64(1 << number)
+            votes[of_entry[_is(names, arm)]] |= np.uint64(1 << number)
         return votes
 
 
-def _as_numpy(which: pa.BooleanArray) -> Array:
-    return np.asarray(pc.fill_null(which, False).to_numpy(zero_copy_only=False))
+def texts(values: Sequence[str]) -> pa.StringArray:
+    """Return an array of texts. `pa.array` and Arrow's scalars import pandas, which takes a quarter of a second.
+
+    >>> texts(["cat", "Käfer"]).to_pylist()
+    ['cat', 'Käfer']
+    """
+    encoded = [value.encode() for value in values]
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+    return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)))
+
+
+def _is(values: pa.StringArray, text: str) -> Array:
+    """Return which values are `text`, bool; none that is null."""
+    return _as_numpy(pc.is_in(values, texts([text])))
+
+
+def _filled(values: pa.Array, null: float) -> Array:
+    """Return numbers, nulls as `null`."""
+    found = _as_numpy(values)
+    return np.where(_as_numpy(values.is_null()), found.dtype.type(null), found) if values.null_count else found
+
+
+def _as_numpy(values: pa.Array) -> Array:
+    """Return booleans or numbers, what stands in place of nulls included; `to_numpy` imports pandas."""
+    if pa.types.is_boolean(values.type):
+        return _as_numpy(values.cast(pa.uint8())).view(bool)
+    kind = np.dtype(values.type.to_pandas_dtype())
+    buffer = values.buffers()[1]
+    return np.frombuffer(buffer, kind, len(values), values.offset * kind.itemsize) if buffer else np.empty(0, kind)
 
 
 def _known(places: pa.Int32Array, values: pa.StringArray, what: str) -> Array:
     if places.null_count:
         raise ValueError(f"there is no {what} {values.filter(pc.is_null(places))[0].as_py()!r}")
-    return np.asarray(places.to_numpy())
+    return _as_numpy(places)
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,16 +184,16 @@ def find_frontier(
     return Frontier(found, prices) if any(each.stages for each in found) else None
 
 
-def candidates_of(table: Path) -> Path:
-    """Return the candidate table that `tagllm run` writes beside a label table."""
-    return table.with_name(f"{table.name.removesuffix('.parquet')}.candidates.parquet")
+def candidates_of(table: Path, named: Path | None = None) -> Path:
+    """Return the candidate table that `tagllm run` writes beside a label table; without one, the `named` one."""
+    beside = table.with_name(f"{table.name.removesuffix('.parquet')}.candidates.parquet")
+    return beside if named is None or beside.exists() else named
 
 
 def _strategy(path: Path, figures: Mapping[str, float | None], candidates: Path | None) -> Strategy:
     tables = {"candidates": path}
     if open_table(path).info.stage == "labels":
-        beside = candidates_of(path)
-        tables = {"candidates": beside if beside.exists() or candidates is None else candidates, "labels": path}
+        tables = {"candidates": candidates_of(path, candidates), "labels": path}
     costs = {stage: _stage_cost(stage, table) for stage, table in tables.items()}
     known = tuple(cost for cost in costs.values() if cost is not None)
     return Strategy(path, figures, known, tuple(stage for stage, cost in costs.items() if cost is None))

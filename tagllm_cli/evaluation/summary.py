@@ -253,7 +253,7 @@ def _sections(
         compared = compare_tables(tables, rounds, options.seed, include_human=options.include_human)
         found["compared"], figures = compared, {each.table: each.figures for each in compared.compared}
     found["cost"] = find_frontier(figures, options.prices, options.candidates)
-    found["stages"] = audit_stages(comparison, requests_on_record(table))
+    found["stages"] = audit_stages(comparison, requests_on_record(table, options.candidates))
     if options.details:
         found["slices"] = slice_comparison(comparison, options.rounds, options.seed)
         found["confusions"] = find_confusions(comparison)

@@ -49,7 +49,7 @@ class Suspects:
 
     `seen`: people say that the label is there. `asked`: the model was asked about it. `probabilities` are the model's,
     NaN where it has none. `undecided` labels of the table, which nobody can be wrong about, are left out. `present`
-    labels that people see were looked at. `shown` disagreements are printed.
+    labels that people see were looked at. `shown` disagreements of either kind, seen or not, are printed.
     """
 
     ids: Sequence[str]
@@ -79,9 +79,9 @@ class Suspects:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def top(self, count: int | None = None) -> Iterator[Suspect]:
-        """Yield the first disagreements, or all."""
-        for n in range(len(self) if count is None else min(count, len(self))):
+    def top(self, count: int | None = None, *, seen: bool | None = None) -> Iterator[Suspect]:
+        """Yield the first disagreements, or all; with `seen`, those about labels that people see, or do not see."""
+        for n in np.flatnonzero(self.seen == seen)[:count] if seen is not None else range(len(self))[:count]:
             probability = float(self.probabilities[n])
             yield Suspect(
                 image=self.ids[self.rows[n]],
@@ -123,19 +123,23 @@ class Suspects:
         kinds = [(name, *(f"{each:,}" for each in counts)) for name, counts in self.by_kind().items()]
         doubted = sorted(self.by_label().items(), key=lambda item: -item[1][ANNOTATOR])[:_LABELS_SHOWN]
         labels = [(name, *(f"{each:,}" for each in counts)) for name, counts in doubted if counts[ANNOTATOR]]
-        listed = [
+        return (
+            (f"who is wrong in {len(self):,} disagreements", (("disagreement", *headings), kinds)),
+            ("labels with most probable mistakes of people", (("label", *headings), labels)),
+            ("labels that people may have left out, the most doubtful absences first", self._listed(seen=False)),
+            ("labels that people may have added, the most doubtful ones first", self._listed(seen=True)),
+        )
+
+    def _listed(self, *, seen: bool) -> Cells:
+        rows = [
             (
                 *(each.image, each.label, each.truth, each.model),
                 "-" if each.probability is None else f"{each.probability:.3f}",
                 *(each.verdict, f"{each.score:.3f}"),
             )
-            for each in self.top(self.shown)
+            for each in self.top(self.shown, seen=seen)
         ]
-        return (
-            (f"who is wrong in {len(self):,} disagreements", (("disagreement", *headings), kinds)),
-            ("labels with most probable mistakes of people", (("label", *headings), labels)),
-            ("pairs to look at first: the higher the score, the more doubtful what people say", (_COLUMNS, listed)),
-        )
+        return _COLUMNS, rows
 
     def write_csv(self, path: Path) -> None:
         """Write all disagreements, a line each, over an earlier list; UsageError where another file is there."""

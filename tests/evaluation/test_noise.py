@@ -27,15 +27,18 @@ TRUTH = Path("tests/demo/truth.json")
 Pairs = set[tuple[str, str]]
 
 
-def planted(exact: Truth, share: float, seed: int) -> tuple[Truth, Pairs]:
-    """Return a truth in which a share of the labels is wrong, half left out and half added, and which those are."""
+def planted(exact: Truth, share: float, seed: int, left_out: float = 0.5) -> tuple[Truth, Pairs]:
+    """Return a truth in which a share of the labels is wrong, `left_out` of them left out and the others added.
+
+    Also return which those are.
+    """
     random = np.random.default_rng(seed)
     labels = {image: set(names) for image, names in exact.labels.items()}
     pairs = sorted((image, name) for image, names in labels.items() for name in names)
-    half = int(len(pairs) * share / 2)
-    wrong = {pairs[number] for number in random.choice(len(pairs), half, replace=False)}
+    count = 2 * int(len(pairs) * share / 2)
+    wrong = {pairs[number] for number in random.choice(len(pairs), int(count * left_out), replace=False)}
     images = sorted(labels)
-    while len(wrong) < 2 * half:  # labels are added as often as they occur
+    while len(wrong) < count:  # labels are added as often as they occur
         pair = (images[random.integers(len(images))], pairs[random.integers(len(pairs))][1])
         wrong |= {pair} if pair[1] not in exact.labels[pair[0]] else set()
     for image, name in wrong:
@@ -43,23 +46,36 @@ def planted(exact: Truth, share: float, seed: int) -> tuple[Truth, Pairs]:
     return replace(exact, labels={image: frozenset(names) for image, names in labels.items()}), wrong
 
 
-def precisions(entries: Entries, known: Vocabulary, exact: Truth, share: float, seeds: int = 10) -> Mapping[str, float]:
-    """Return the mean precision at k, the number of planted errors, of our order and of two simple ones."""
+def precisions(
+    entries: Entries,
+    known: Vocabulary,
+    exact: Truth,
+    share: float,
+    seeds: int = 10,
+    *,
+    left_out: float = 0.5,
+    seen: bool | None = None,
+) -> Mapping[str, float]:
+    """Return the mean precision at k, the number of planted errors, of our order and of two simple ones.
+
+    With `seen`, k and the orders are those of the labels that people see, or do not see.
+    """
     found: dict[str, list[float]] = {"ours": [], "plain": [], "random": []}
     for seed in range(seeds):
-        noisy, wrong = planted(exact, share, seed)
-        suspects = find_suspects(compare(entries, known, noisy), known)
-        is_wrong = np.array([(each.image, each.label) in wrong for each in suspects.top()])
+        noisy, wrong = planted(exact, share, seed, left_out)
+        suspects = list(find_suspects(compare(entries, known, noisy), known).top(seen=seen))
+        is_wrong = np.array([(each.image, each.label) in wrong for each in suspects])
+        k = len(wrong) if seen is None else sum((pair[1] in noisy.labels[pair[0]]) == seen for pair in wrong)
         # The model's own probability that people are wrong; what was never proposed counts as 0.
-        own = np.nan_to_num(suspects.probabilities)
-        doubt = np.where(suspects.seen, 1 - own, own)
+        own = np.array([each.probability or 0.0 for each in suspects])
+        doubt = np.where([each.truth == "present" for each in suspects], 1 - own, own)
         lots = np.random.default_rng(seed).random(len(own))
         for name, order in {
             "ours": np.arange(len(own)),
             "plain": np.lexsort((lots, -doubt)),
             "random": np.argsort(lots),
         }.items():
-            found[name].append(is_wrong[order][: len(wrong)].mean())
+            found[name].append(is_wrong[order][:k].mean())
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
@@ -107,6 +123,13 @@ def test_errors_about_labels_that_the_model_knows_come_before_its_own_mistakes()
     assert found["ours"] > 0.45
     assert found["ours"] > found["plain"] + 0.2
     assert found["ours"] > found["random"] + 0.2
+
+
+@pytest.mark.parametrize(("left_out", "seen"), [(1.0, False), (0.0, True)])
+def test_errors_of_one_kind_are_found_in_the_list_of_their_kind(left_out: float, seen: bool) -> None:
+    found = precisions(*synthetic(3), share=0.05, seeds=3, left_out=left_out, seen=seen)
+    assert found["ours"] > 0.6
+    assert found["ours"] > found["plain"] + 0.2
 
 
 def said(name: str, decision: Decision, probability: float | None = None, source: str = "model") -> LabelEntry:
@@ -263,7 +286,9 @@ def test_findings_are_json_tables_and_a_file(tmp_path: Path) -> None:
     assert value["disagreements"] == sum(sum(each.values()) for each in value["kinds"].values()) == 3
     assert sum(sum(each.values()) for each in value["labels"].values()) == 3
     assert len(value["suspects"]) == 3
-    assert len(found.tables()[-1][1][1]) == 2
+    left_out, added = (lines for _, (_, lines) in found.tables()[-2:])
+    assert [(line[0], line[2]) for line in left_out] == [(each.image, "absent") for each in found.top(seen=False)]
+    assert [(line[1], line[2]) for line in added] == [("=dog", "present")]
     for _, (columns, lines) in found.tables():
         assert all(len(line) == len(columns) for line in lines)
     found.write_csv(tmp_path / "s.csv")

@@ -30,7 +30,11 @@ from tagllm_cli.cli.run_groups import PriceGroup
 from tagllm_cli.errors import GateError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from tagllm_cli.cli.console import Console
+    from tagllm_cli.evaluation.summary import EvaluationSummary
 
 # What --audit goes with; all other options are about a truth.
 _WITH_AUDIT = frozenset(["table", "audit", "overall", "config", "json_output", "quiet", "verbose"])
@@ -99,23 +103,21 @@ def evaluate(
         truth_options=reading.truth_options(),
         min_overlap=min_overlap,
         options=EvaluateOptions(
-            *(intervals or 0, seed, compare or (), details, include_human, suspects or 0, known, candidates)
+            rounds=intervals or 0,
+            seed=seed,
+            compare=compare or (),
+            details=details,
+            include_human=include_human,
+            suspects=suspects or 0,
+            prices=known,
+            candidates=candidates,
         ),
     )
     found = report.sections.get("suspects")
     if suspects_out is not None and isinstance(found, Suspects):
         found.write_csv(suspects_out)
-    for note in report.notes:
-        console.note(note)
-    for warning in report.warnings:
-        console.warn(warning)
     value = report.to_json()
-    if not output.json_output:
-        console.table(value, report.title, *report.overall())
-        for title, cells in report.details():
-            console.table(value, title, *cells)
-        if not overall:
-            console.table(value, "each label, the lowest F1 first", *report.per_label())
+    _show(report, value, console, with_tables=not output.json_output, with_labels=not overall)
     if training is not None:
         from tagllm_cli.evaluation.downstream.study import compare_downstream
 
@@ -136,6 +138,22 @@ def evaluate(
                 "--fail-under sets the gate; without --overall the labels with the lowest F1 are listed first.",
             ),
         )
+
+
+def _show(
+    report: EvaluationSummary, value: Mapping[str, Any], console: Console, *, with_tables: bool, with_labels: bool
+) -> None:
+    for note in report.notes:
+        console.note(note)
+    for warning in report.warnings:
+        console.warn(warning)
+    if not with_tables:
+        return
+    console.table(value, report.title, *report.overall())
+    for title, cells in report.details():
+        console.table(value, title, *cells)
+    if with_labels:
+        console.table(value, "each label, the lowest F1 first", *report.per_label())
 
 
 def _check_options(context: typer.Context) -> None:

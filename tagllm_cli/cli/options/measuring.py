@@ -96,7 +96,7 @@ SuspectCount = Annotated[
         SUSPECTS,
         metavar="[K]",
         min=1,
-        help=f"Who is wrong where people disagree, and the {LEFT_OUT_NUMBERS[SUSPECTS]} pairs to look at first.",
+        help=f"Who is wrong where people disagree: the first {LEFT_OUT_NUMBERS[SUSPECTS]} pairs of either kind.",
     ),
 ]
 SuspectsOut = Annotated[

@@ -55,16 +55,16 @@ def count(columns: Columns, weights: Array) -> Counts:
 
 def _count_label(column: Column, weights: Array, images: Array) -> tuple[Array, ...]:
     """Return true positives, false positives, present, judged and average precision, each [rounds]."""
-    listed = weights[:, column.rows]
-    true = listed[:, column.is_true]
-    predicted = _sum(listed[:, column.is_predicted])
-    true_positives = _sum(listed[:, column.is_true & column.is_predicted])
-    present = _sum(true) + _sum(weights[:, column.missed])
-    others = _sum(weights[:, column.others])
-    judged = _sum(listed) + _sum(weights[:, column.missed]) + others if column.only_listed else images - others
+    listed = _taken(weights, column.rows)
+    true = listed.compress(column.is_true, axis=1)
+    predicted = _sum(listed.compress(column.is_predicted, axis=1))
+    true_positives = _sum(listed.compress(column.is_true & column.is_predicted, axis=1))
+    missed, others = (_sum(_taken(weights, rows)) for rows in (column.missed, column.others))
+    present = _sum(true) + missed
+    judged = _sum(listed) + missed + others if column.only_listed else images - others
     # Runs of equal scores without a true entry add no recall: they only lower the precision of those that follow.
-    so_far = np.cumsum(listed, axis=1, dtype=np.int32)[:, column.tie_ends]
-    hits = np.cumsum(true, axis=1, dtype=np.int32)[:, column.hit_ends]
+    so_far = _taken(np.cumsum(listed, axis=1, dtype=np.int32), column.tie_ends)
+    hits = _taken(np.cumsum(true, axis=1, dtype=np.int32), column.hit_ends)
     gained = np.diff(hits, axis=1, prepend=0)
     ranked = np.einsum("ij,ij->i", gained, hits / np.maximum(so_far, 1))
     found = hits[:, -1] if hits.shape[1] else 0
@@ -72,6 +72,11 @@ def _count_label(column: Column, weights: Array, images: Array) -> tuple[Array, 
         ap = ranked / present + (present - found) / judged
     ap[present == 0] = np.nan
     return true_positives, predicted - true_positives, present, judged, ap
+
+
+def _taken(values: Array, places: Array) -> Array:
+    """Return `values[:, places]` for valid places, in row order: without that, sums take three times as long."""
+    return np.asarray(values.take(places, axis=1, mode="clip"))
 
 
 def _sum(weights: Array) -> Array:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tagllm_cli.errors import TableError
 from tagllm_cli.evaluation.cost import Cost
+from tagllm_cli.evaluation.frontier import candidates_of
 from tagllm_cli.store.evidence_snapshot import read_evidence
 from tagllm_cli.store.merge.parts import evidence_of
 
@@ -19,10 +20,9 @@ class Requests:
     labels: float | None = None
 
 
-def requests_on_record(table: Path) -> Requests:
-    """Return what was asked for a label table and for the candidate table that `tagllm run` writes beside it."""
-    candidates = table.with_name(f"{table.name.removesuffix('.parquet')}.candidates.parquet")
-    return Requests(_per_image(candidates), _per_image(table))
+def requests_on_record(table: Path, candidates: Path | None = None) -> Requests:
+    """Return what was asked for a label table and for its candidates (`candidates_of`)."""
+    return Requests(_per_image(candidates_of(table, candidates)), _per_image(table))
 
 
 def _per_image(table: Path) -> float | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from tagllm_cli.evaluation.truth import paths
 from tagllm_cli.evaluation.truth.base import Truth
@@ -121,16 +121,19 @@ def _by_suffix(
     taken = set(matched.values())
     id_forms, key_forms = ({name: form(name) for name in names} for names in (ids, keys))
     ids_by, keys_by = _grouped(id_forms), _grouped(key_forms)
-    pairs = {(image, key) for image, path in id_forms.items() if image not in matched for key in _ends(path, keys_by)}
-    pairs |= {(image, key) for key, path in key_forms.items() if key not in taken for image in _ends(path, ids_by)}
-    alike = {(image, key) for image, key in pairs if not paths.endings_differ(image, key)}
-    found = _one_to_one(alike)
+    new_ids = ((image, path) for image, path in id_forms.items() if image not in matched)
+    new_keys = ((key, path) for key, path in key_forms.items() if key not in taken)
+    found = _one_to_one(_alike(new_ids, keys_by), ((image, key) for key, image in _alike(new_keys, ids_by)))
     return {image: key for image, key in found.items() if image not in matched and key not in taken}
 
 
-def _ends(path: str, named: Mapping[str, Sequence[str]]) -> Sequence[str]:
-    """Return what is named like the longest known end of `path`."""
-    return next((named[end] for end in paths.suffixes(path) if end in named), ())
+def _alike(forms: Iterable[tuple[str, str]], named: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
+    """Yield each name with those of the other side that the longest known end of its path stands for."""
+    for name, path in forms:
+        for end in paths.suffixes(path):
+            if end in named:
+                yield from ((name, other) for other in named[end] if not paths.endings_differ(name, other))
+                break
 
 
 def _by_form(ids: Collection[str], keys: Collection[str], form: Callable[[str], str]) -> dict[str, str]:
@@ -148,6 +151,13 @@ def _grouped(forms: dict[str, str]) -> Mapping[str, Sequence[str]]:
     return {form: (name,) if name == last[form] else (name, last[form]) for form, name in first.items()}
 
 
-def _one_to_one(pairs: Collection[tuple[str, str]]) -> dict[str, str]:
-    ids, keys = Counter(image for image, _ in pairs), Counter(key for _, key in pairs)
-    return {image: key for image, key in pairs if ids[image] == 1 and keys[key] == 1}
+def _one_to_one(*pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the pairs whose image and key are in no other pair; the same pair may come twice."""
+    key_of: dict[str, str] = {}
+    image_of: dict[str, str] = {}
+    ambiguous: set[str] = set()  # images
+    for image, key in chain(*pairs):
+        first_key, first_image = key_of.setdefault(image, key), image_of.setdefault(key, image)
+        if first_key != key or first_image != image:
+            ambiguous |= {image, first_image}
+    return {image: key for image, key in key_of.items() if image not in ambiguous}
