@@ -185,7 +185,11 @@ def find_frontier(
 
 
 def candidates_of(table: Path) -> Path:
-    """Return the candidate table that `tagllm run` writes beside a label table."""
+    """Return the candidate table that `tagllm run` writes beside a label table.
+
+    >>> str(candidates_of(Path("a/labels.parquet")))
+    'a/labels.candidates.parquet'
+    """
     return table.with_name(f"{table.name.removesuffix('.parquet')}.candidates.parquet")
 
 

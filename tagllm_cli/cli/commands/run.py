@@ -91,9 +91,10 @@ def run(
     from tagllm_cli.cli.outcome import show
     from tagllm_cli.cli.redact import redact
     from tagllm_cli.errors import TableError
+    from tagllm_cli.evaluation.frontier import candidates_of
     from tagllm_cli.labeling.threshold_file import decided_by
     from tagllm_cli.pipeline.label.jobs import candidates_job, follow_up_job
-    from tagllm_cli.pipeline.recipe.run import Work, candidate_table, dry_run, run_work
+    from tagllm_cli.pipeline.recipe.run import Work, dry_run, run_work
     from tagllm_cli.store.atomic import check_writable_path
     from tagllm_cli.store.run_lock import run_lock
 
@@ -109,7 +110,7 @@ def run(
         first = candidates_job(
             source,
             vocab,
-            candidate_table(out),
+            candidates_of(out),
             models,
             run_options,
             **method.job_options(candidate_threshold),

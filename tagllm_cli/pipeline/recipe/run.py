@@ -30,15 +30,6 @@ from tagllm_cli.pipeline.recipe.steps import (
 )
 
 
-def candidate_table(labels: Path) -> Path:
-    """Return where the candidate table of a label table lies.
-
-    >>> str(candidate_table(Path("a/labels.parquet")))
-    'a/labels.candidates.parquet'
-    """
-    return labels.with_name(f"{labels.name.removesuffix('.parquet')}.candidates.parquet")
-
-
 @dataclass(frozen=True, slots=True)
 class Work:
     """Everything that one command does; `labels` is the `follow_up_job` of `candidates`."""
