@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import tagllm_cli
+from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation import info_text
 from tagllm_cli.evaluation.cost import HUMAN_PRICE, Prices
 from tagllm_cli.evaluation.frontier import candidates_of
@@ -121,7 +122,7 @@ def write_report(path: Path, out: Path | None, card: Path | None, options: Repor
     Raises UsageError for tables, a truth or a `root` that cannot be used, and where `out` or `card` is another file.
     """
     if out is not None:
-        check_writable_path(out)
+        check_page(out)
     if card is not None:
         check_card(card)
     if out is not None and options.root is not None:
@@ -167,6 +168,13 @@ def _write_page(
     with replacing(out, is_ours=_is_ours) as new:
         new.write_text(render(HERE, "report", data, values, libraries=["uplot"]), encoding="utf-8")
         return replace(summary, bytes=new.stat().st_size)
+
+
+def check_page(path: Path) -> None:
+    """Raise UsageError where a page cannot be written: another file is never replaced."""
+    check_writable_path(path)
+    if path.exists() and path.stat().st_size and not _is_ours(path):
+        raise UsageError(f"{path} holds something else", "Choose another place for the report.")
 
 
 def _is_ours(path: Path) -> bool:
