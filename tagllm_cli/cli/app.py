@@ -29,7 +29,7 @@ from tagllm_cli.cli.commands import (
     vocab,
 )
 from tagllm_cli.cli.expand import expand
-from tagllm_cli.cli.options import FLAG, JSON_KEY, LEFT_OUT_NUMBERS
+from tagllm_cli.cli.options.base import FLAG, JSON_KEY, LEFT_OUT_NUMBERS
 from tagllm_cli.errors import TagllmError, UsageError
 
 

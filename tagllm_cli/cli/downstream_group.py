@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tagllm_cli.cli.options import FLAG, Root
+from tagllm_cli.cli.options.base import FLAG
+from tagllm_cli.cli.options.shared import Root
 from tagllm_cli.errors import UsageError
 
 if TYPE_CHECKING:

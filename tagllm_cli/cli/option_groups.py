@@ -15,23 +15,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from tagllm_cli.cli.options import (
-    Arms,
+from tagllm_cli.cli.options.labeling import Arms, Cooccurrence, GroupSize, MinVotes, StrategyName
+from tagllm_cli.cli.options.shared import (
     ChatTemplateKwargs,
     Concurrency,
-    Cooccurrence,
     Endpoint,
     EngineArg,
     Exclude,
     Gpus,
-    GroupSize,
     IdColumn,
     ImageColumn,
     Json,
     LabelColumn,
     LlmEndpoint,
     LlmModel,
-    MinVotes,
     Model,
     ModelId,
     Quiet,
@@ -43,7 +40,6 @@ from tagllm_cli.cli.options import (
     SourceFormatName,
     SourceImageColumn,
     Split,
-    StrategyName,
     Timeout,
     Verbose,
 )

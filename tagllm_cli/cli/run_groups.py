@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tagllm_cli.cli.options import (
+from tagllm_cli.cli.options.labeling import (
     AllowGone,
     DryRun,
     EstimateImages,
@@ -27,8 +27,8 @@ from tagllm_cli.cli.options import (
     Replan,
     Sample,
     SampleSeed,
-    ShardPart,
 )
+from tagllm_cli.cli.options.shared import ShardPart
 from tagllm_cli.errors import UsageError
 
 if TYPE_CHECKING:

@@ -138,7 +138,7 @@ def test_sections_and_intervals_come_when_they_are_asked_for(table: Path) -> Non
     assert (list(plain.sections), plain.intervals) == (["stages"], None)
     options = EvaluateOptions(rounds=30, compare=[other], details=True)
     found = evaluated(table, ALL, "of1.low=0.5", options=options)
-    assert list(found.sections) == ["compared", "stages", "slices", "confusions"]
+    assert list(found.sections) == ["compared", "stages", "slices", "confusions", "reliability"]
     assert found.missed == []
     assert found.intervals is not None
     assert found.overall()[1][2] == ("OF1", "1.0000 [1.0000, 1.0000]")

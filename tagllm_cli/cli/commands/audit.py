@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from tagllm_cli.cli.option_groups import OutputGroup
-from tagllm_cli.cli.options import AuditConcepts, AuditOut, AuditSeed, AuditSize, Config, Root
+from tagllm_cli.cli.options.measuring import AuditConcepts, AuditOut, AuditSeed, AuditSize
+from tagllm_cli.cli.options.shared import Config, Root
 
 
 def audit(

@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tagllm_cli.cli.option_groups import EngineGroup, ModelGroup, OutputGroup, RecordingGroup, TruthGroup
-from tagllm_cli.cli.options import (
+from tagllm_cli.cli.options.labeling import Concepts
+from tagllm_cli.cli.options.measuring import (
     BiasImages,
     CalibrationTruth,
-    Concepts,
-    Config,
     Folds,
     FoldSeed,
     Overall,
-    Root,
     ThresholdMetric,
     ThresholdsOut,
 )
+from tagllm_cli.cli.options.shared import Config, Root
 from tagllm_cli.errors import UsageError
 
 if TYPE_CHECKING:

@@ -15,16 +15,8 @@ from tagllm_cli.cli.option_groups import (
     RecordingGroup,
     SourceGroup,
 )
-from tagllm_cli.cli.options import (
-    BinaryThreshold,
-    ChangedBy,
-    ChangeDetection,
-    Config,
-    MaxPixels,
-    Prompts,
-    TableOut,
-    Vocab,
-)
+from tagllm_cli.cli.options.labeling import BinaryThreshold, ChangedBy, ChangeDetection, Vocab
+from tagllm_cli.cli.options.shared import Config, MaxPixels, Prompts, TableOut
 from tagllm_cli.cli.run_groups import BudgetGroup, RayGroup, RunGroup
 
 

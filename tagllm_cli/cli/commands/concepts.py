@@ -11,20 +11,17 @@ from tagllm_cli.cli.option_groups import (
     TruthGroup,
     names,
 )
-from tagllm_cli.cli.options import (
+from tagllm_cli.cli.options.concepts import (
     CardsOut,
-    Config,
-    MaxPixels,
     OnlyLabels,
-    Prompts,
     Review,
     Rounds,
     ValidationImages,
     ValidationSeed,
     ValidationTable,
     ValidationTruth,
-    VocabArgument,
 )
+from tagllm_cli.cli.options.shared import Config, MaxPixels, Prompts, VocabArgument
 
 
 def concepts(

@@ -13,17 +13,8 @@ from tagllm_cli.cli.option_groups import (
     OutputGroup,
     RecordingGroup,
 )
-from tagllm_cli.cli.options import (
-    Concepts,
-    Config,
-    MaxPixels,
-    MinMass,
-    Prompts,
-    Root,
-    TableOut,
-    Threshold,
-    ThresholdFile,
-)
+from tagllm_cli.cli.options.labeling import Concepts, MinMass, Threshold, ThresholdFile
+from tagllm_cli.cli.options.shared import Config, MaxPixels, Prompts, Root, TableOut
 from tagllm_cli.cli.run_groups import BudgetGroup, RayGroup, RunGroup
 
 

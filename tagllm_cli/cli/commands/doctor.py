@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from tagllm_cli.cli.option_groups import ModelGroup, make_console
-from tagllm_cli.cli.options import Json
+from tagllm_cli.cli.options.shared import Json
 
 
 def doctor(*, model: ModelGroup, json_output: Json = False) -> None:

@@ -9,24 +9,23 @@ import typer
 
 from tagllm_cli.cli.downstream_group import DownstreamGroup
 from tagllm_cli.cli.option_groups import OutputGroup, TruthGroup
-from tagllm_cli.cli.options import (
-    LEFT_OUT_NUMBERS,
-    SUSPECTS,
+from tagllm_cli.cli.options.base import LEFT_OUT_NUMBERS, SUSPECTS
+from tagllm_cli.cli.options.measuring import (
     AuditAnswers,
     CandidateTable,
-    Config,
     Details,
     FailUnder,
     IncludeHuman,
     IntervalRounds,
     MinOverlap,
-    OptionalTruth,
     OtherTables,
     Overall,
     ResamplingSeed,
     SuspectCount,
     SuspectsOut,
+    Truth,
 )
+from tagllm_cli.cli.options.shared import Config
 from tagllm_cli.cli.run_groups import PriceGroup
 from tagllm_cli.errors import GateError, UsageError
 
@@ -41,7 +40,7 @@ def evaluate(
     table: Annotated[Path, typer.Argument(metavar="TABLE", help="Label or candidate table.", show_default=False)],
     *,
     context: typer.Context,
-    truth: OptionalTruth = None,
+    truth: Truth = None,
     audit: AuditAnswers = None,
     reading: TruthGroup,
     compare: OtherTables = None,

@@ -8,16 +8,9 @@ from typing import Annotated
 import typer
 
 from tagllm_cli.cli.option_groups import OutputGroup
-from tagllm_cli.cli.options import (
-    Config,
-    ExportOut,
-    Format,
-    IncludeUnknown,
-    NoEmbed,
-    Root,
-    ScoreThreshold,
-    ThresholdFile,
-)
+from tagllm_cli.cli.options.labeling import ThresholdFile
+from tagllm_cli.cli.options.measuring import ExportOut, Format, IncludeUnknown, NoEmbed, ScoreThreshold
+from tagllm_cli.cli.options.shared import Config, Root
 
 
 def export(

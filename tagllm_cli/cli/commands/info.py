@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from tagllm_cli.cli.option_groups import OutputGroup
-from tagllm_cli.cli.options import Config, HumanPrice
+from tagllm_cli.cli.options.labeling import HumanPrice
+from tagllm_cli.cli.options.shared import Config
 from tagllm_cli.cli.run_groups import PriceGroup, check_price
 from tagllm_cli.evaluation.cost import HUMAN_PRICE
 

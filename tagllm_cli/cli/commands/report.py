@@ -8,18 +8,17 @@ from typing import Annotated
 import typer
 
 from tagllm_cli.cli.option_groups import OutputGroup, TruthGroup
-from tagllm_cli.cli.options import (
+from tagllm_cli.cli.options.labeling import HumanPrice
+from tagllm_cli.cli.options.measuring import (
     CardOut,
-    Config,
-    HumanPrice,
     IncludeHuman,
-    OptionalTruth,
     OtherTables,
     ReportImages,
     ReportOut,
     ReportSeed,
-    Root,
+    Truth,
 )
+from tagllm_cli.cli.options.shared import Config, Root
 from tagllm_cli.cli.run_groups import PriceGroup, check_price
 from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation.cost import HUMAN_PRICE
@@ -30,7 +29,7 @@ def report(
     *,
     out: ReportOut = None,
     card: CardOut = None,
-    truth: OptionalTruth = None,
+    truth: Truth = None,
     reading: TruthGroup,
     compare: OtherTables = None,
     images: ReportImages = 500,

@@ -16,26 +16,23 @@ from tagllm_cli.cli.option_groups import (
     RecordingGroup,
     SourceGroup,
 )
-from tagllm_cli.cli.options import (
-    RECIPE_KEY,
+from tagllm_cli.cli.options.base import RECIPE_KEY
+from tagllm_cli.cli.options.labeling import (
     CandidateThreshold,
     ChangedBy,
     ChangeDetection,
     Concepts,
-    Config,
     ExportTo,
-    FailUnder,
     GateTruth,
     LabelsOut,
-    MaxPixels,
     MinMass,
-    MinOverlap,
-    Prompts,
     SourceOrPipeline,
     Threshold,
     ThresholdFile,
     Vocab,
 )
+from tagllm_cli.cli.options.measuring import FailUnder, MinOverlap
+from tagllm_cli.cli.options.shared import Config, MaxPixels, Prompts
 from tagllm_cli.cli.run_groups import BudgetGroup, RayGroup, RunGroup
 from tagllm_cli.errors import UsageError
 

@@ -7,7 +7,8 @@ from dataclasses import asdict
 import typer
 
 from tagllm_cli.cli.option_groups import EngineGroup, LlmGroup, ModelGroup, OutputGroup, make_console
-from tagllm_cli.cli.options import Json, Prompts, ScenesOut, VocabArgument
+from tagllm_cli.cli.options.concepts import ScenesOut
+from tagllm_cli.cli.options.shared import Json, Prompts, VocabArgument
 from tagllm_cli.errors import UsageError
 
 

@@ -17,7 +17,7 @@ from tagllm_cli.evaluation.entries import ABSENT, PREDICTED, PRESENT, Comparison
 
 Array = npt.NDArray[Any]
 
-GRID = 1024  # thresholds at most
+GRID = 512  # thresholds at most
 _GRID_CELLS = 4_000_000  # labels times thresholds at most: large vocabularies get a coarser grid
 
 

@@ -20,7 +20,7 @@ from tagllm_cli.evaluation.thresholds.metric import Metric
 Array = npt.NDArray[Any]
 
 KEPT = -1  # in place of a threshold: as the table has it
-_INNER_ROUNDS, _ROUNDS = 40, 200
+_INNER_ROUNDS, _ROUNDS = 30, 200
 _NO_BETTER = "no better on held-out images"
 
 

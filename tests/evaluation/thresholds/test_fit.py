@@ -15,7 +15,7 @@ from tests.evaluation.judged import comparison_of
 ONE_FOLD = np.array([0])
 
 
-def drawn(seed: int, images: int = 200, labels: int = 4) -> tuple[np.ndarray, np.ndarray]:
+def drawn(seed: int, images: int = 120, labels: int = 4) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities float32 and truth, [images, labels]; each label is off by another number of logits."""
     random = np.random.default_rng(seed)
     logits = random.normal(-1, 2, (images, labels))
