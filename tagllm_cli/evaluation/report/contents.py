@@ -16,6 +16,7 @@ from tagllm_cli.evaluation.metrics.bootstrap import Intervals
 from tagllm_cli.evaluation.report.curves import BINS, histogram, precision_recall
 from tagllm_cli.evaluation.report.rows import TableRows
 from tagllm_cli.evaluation.report.subject import Subject
+from tagllm_cli.evaluation.truth.label_sets import sorted_set
 
 Cells = tuple[Sequence[str], Sequence[Sequence[str]]]
 
@@ -151,14 +152,12 @@ def agreement(subject: Subject) -> Section | None:
     """
     tables = []
     entries, width = subject.entries, len(subject.entries.names)
-    own = entries.cells[(entries.flags & PREDICTED) > 0]
+    own = sorted_set(entries.cells[(entries.flags & PREDICTED) > 0])
     answered = np.zeros(len(entries.ids), bool)
     answered[subject.answered] = True
     for other in subject.others:
         shared = answered & other.covers
-        ours, theirs = (
-            cells[shared[cells // width] & other.knows[cells % width]] for cells in (np.unique(own), other.cells)
-        )
+        ours, theirs = (cells[shared[cells // width] & other.knows[cells % width]] for cells in (own, other.cells))
         both = np.intersect1d(ours, theirs, assume_unique=True)
         counts = [np.bincount(cells % width, minlength=width) for cells in (ours, theirs, both)]
         title = f"{other.name}: {int(shared.sum()):,} images in both, {_agreed(counts)}"
