@@ -22,7 +22,7 @@ Cells = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 _MOST_ANSWERS = 40
 _NUMBER = re.compile(r"-|[-+]?[\d,]+(\.\d+)?(e[-+]\d+)?[+%kMG]?")
-_HALF_PAGE = 60  # characters
+_HALF_PAGE, _GAP = 72, 2  # characters, and those between columns
 _MOST_POINTS = 40_000  # of all curves together
 FIGURES = {
     "op": ("OP", "precision: of all labels given, the share that is right"),
@@ -54,7 +54,7 @@ def numeric(cells: Cells) -> list[bool]:
 
 def is_wide(cells: Cells) -> bool:
     """Tell whether a table needs more than half of a wide page."""
-    return sum(max(map(len, column)) for column in zip(cells[0], *cells[1], strict=True)) > _HALF_PAGE
+    return sum(max(map(len, column)) + _GAP for column in zip(cells[0], *cells[1], strict=True)) > _HALF_PAGE
 
 
 @dataclass(frozen=True, slots=True)

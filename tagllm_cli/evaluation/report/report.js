@@ -169,7 +169,7 @@ function drawPlots() {
 function precisionRecall() {
   const all = { x: DATA.curves.all.recall, y: DATA.curves.all.precision };
   const curves = [all];
-  const series = [{ label: "recall", value: shown }, curveSeries("all labels", all, { color: "accent" })];
+  const series = [{ label: "recall", value: shown }, curveSeries("all labels", all, { color: "accent", points: all.x.length < 4 })];
   const own = chosenLabel === null ? null : DATA.curves.labels[chosenLabel];
   if (own) {
     curves.push({ x: own.recall, y: own.precision });
