@@ -306,6 +306,13 @@ def _judgments(
     return Judgments(unique, values[first], ABSENT if truth.absent is None else NOT_JUDGED)
 
 
+def is_in(cells: Array, ordered: Array) -> Array:
+    """Return which of `cells` are among the ordered ones, bool; many times as fast as the hash tables of NumPy."""
+    if not len(ordered):
+        return np.zeros(len(cells), bool)
+    return np.asarray(ordered[np.minimum(np.searchsorted(ordered, cells), len(ordered) - 1)] == cells)
+
+
 def _nothing_in_common(table: Entries, truth: Truth, images: ImageMatch, shared: Entries) -> UsageError:
     if not shared.ids and images.keys:
         return UsageError("every image that the truth knows has failed or is pending", "Finish the run first.")

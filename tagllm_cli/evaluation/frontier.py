@@ -185,7 +185,11 @@ def find_frontier(
 
 
 def candidates_of(table: Path, named: Path | None = None) -> Path:
-    """Return the candidate table that `tagllm run` writes beside a label table; without one, the `named` one."""
+    """Return the candidate table that `tagllm run` writes beside a label table; without one, the `named` one.
+
+    >>> str(candidates_of(Path("a/labels.parquet")))
+    'a/labels.candidates.parquet'
+    """
     beside = table.with_name(f"{table.name.removesuffix('.parquet')}.candidates.parquet")
     return beside if named is None or beside.exists() else named
 

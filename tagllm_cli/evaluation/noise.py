@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tagllm_cli.evaluation.entries import HUMAN, NOT_JUDGED, PREDICTED, PRESENT, UNDECIDED, Array, Comparison
+from tagllm_cli.evaluation.entries import HUMAN, NOT_JUDGED, PREDICTED, PRESENT, UNDECIDED, Array, Comparison, is_in
 from tagllm_cli.evaluation.related_labels import related_labels
 from tagllm_cli.evaluation.suspects import ANNOTATOR, BOTH, MODEL, SHOWN, Suspects
 from tagllm_cli.vocabulary.model import Vocabulary
@@ -49,7 +49,7 @@ def find_suspects(comparison: Comparison, vocabulary: Vocabulary, shown: int = S
     answers = np.where(np.isnan(probabilities), entries.scores[kept], probabilities)
     agreement = _agreement(cells, answers, present, size)
     there = judgments.cells[judgments.values == PRESENT]
-    missed = ~_within(there, np.sort(entries.cells))
+    missed = ~is_in(there, np.sort(entries.cells))
 
     chosen, unlisted = np.flatnonzero(yes != present), there[missed]
     found = np.concatenate([cells[chosen], unlisted])
@@ -133,12 +133,5 @@ def _defended(cells: Array, seen: Array, related: Sequence[tuple[int, int]], siz
     for one, other in [*related, *(pair[::-1] for pair in related)]:
         which = np.flatnonzero(labels == one)
         instead = cells[which] - one + other
-        found[which] |= np.where(seen[which], _within(instead, ordered[0]), _within(instead, ordered[1]))
+        found[which] |= np.where(seen[which], is_in(instead, ordered[0]), is_in(instead, ordered[1]))
     return found
-
-
-def _within(cells: Array, ordered: Array) -> Array:
-    """Return which of `cells` are among the ordered ones, bool."""
-    if not len(ordered):
-        return np.zeros(len(cells), bool)
-    return np.asarray(ordered[np.minimum(np.searchsorted(ordered, cells), len(ordered) - 1)] == cells)

@@ -108,6 +108,26 @@ def test_the_tables_are_those_of_the_two_commands_and_each_goes_on_from_the_othe
     assert Path("one/labels.parquet").read_bytes() == Path("two/labels.parquet").read_bytes()
 
 
+def test_a_page_is_written_also_where_a_gate_was_missed_and_once(desk: Desk) -> None:
+    text = PIPELINE.replace("or: 0", "op: 1").replace("gates:", "report: out/page.html\ngates:")
+    Path("pipeline.yaml").write_text(text)
+    desk.types("run pipeline.yaml", exit_code=1)
+    page = Path("out/page.html")
+    assert 'data-figure="OP"' in page.read_text(encoding="utf-8")
+    report = desk.report()
+    assert (report["report"]["done"], report["exports"]) == (True, [])
+    assert report["skipped"] == ["out/labels.csv", "out/dataset"]
+    before = page.stat().st_mtime_ns
+    desk.types("run pipeline.yaml", exit_code=1)
+    assert (desk.report()["report"]["done"], page.stat().st_mtime_ns) == (False, before)
+    Path("truth.csv").write_text(Path("truth.csv").read_text().replace("001.png,cat\n", ""))
+    desk.types("run pipeline.yaml", exit_code=1)
+    assert desk.report()["report"]["done"] is True
+    page.write_text("mine")
+    assert "out/page.html holds something else" in desk.types("run pipeline.yaml", exit_code=2).output
+    assert page.read_text() == "mine"
+
+
 def test_nothing_new_is_silent_and_needs_no_server_and_no_image(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.types("run pipeline.yaml")
     before = snapshot(Path("out"))

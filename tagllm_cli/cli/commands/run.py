@@ -37,8 +37,9 @@ from tagllm_cli.cli.run_groups import BudgetGroup, RayGroup, RunGroup
 from tagllm_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from tagllm_cli.evaluation.cost import Prices
     from tagllm_cli.pipeline.recipe.file import Recipe
-    from tagllm_cli.pipeline.recipe.steps import ExportStep, GateStep
+    from tagllm_cli.pipeline.recipe.steps import ExportStep, GateStep, ReportStep
 
 
 def run(
@@ -84,13 +85,15 @@ def run(
         gates: {truth: truth.csv, fail_under: {of1: 0.8}}
         exports:
           - {format: coco, out: labels.json}
+        report: report.html
     """
     from tagllm_cli.cli.outcome import show
     from tagllm_cli.cli.redact import redact
     from tagllm_cli.errors import TableError
+    from tagllm_cli.evaluation.frontier import candidates_of
     from tagllm_cli.labeling.threshold_file import decided_by
     from tagllm_cli.pipeline.label.jobs import candidates_job, follow_up_job
-    from tagllm_cli.pipeline.recipe.run import Work, candidate_table, dry_run, run_work
+    from tagllm_cli.pipeline.recipe.run import Work, dry_run, run_work
     from tagllm_cli.store.atomic import check_writable_path
     from tagllm_cli.store.run_lock import run_lock
 
@@ -106,7 +109,7 @@ def run(
         first = candidates_job(
             source,
             vocab,
-            candidate_table(out),
+            candidates_of(out),
             models,
             run_options,
             **method.job_options(candidate_threshold),
@@ -123,7 +126,8 @@ def run(
             show(estimate(first, second, run_options, console, budget.prices(), budget.estimate), console)
             return
         gates, exports = _gates(truth, fail_under or (), min_overlap, recipe), _exports(export or (), recipe)
-        work = Work(first, second, run_options, gates, exports)
+        page = _page(recipe, gates, budget.prices())
+        work = Work(first, second, run_options, gates, exports, page)
         show(dry_run(work, console) if options.dry_run else run_work(work, console, redact), console)
 
 
@@ -141,6 +145,13 @@ def _gates(truth: Path | None, specs: Sequence[str], min_overlap: float, recipe:
         return GateStep(truth, tuple(specs), min_overlap)
     reading = TruthOptions(file.image_column, file.label_column, file.separator)
     return GateStep(truth, tuple(specs), min_overlap, file.include_human, reading)
+
+
+def _page(recipe: Recipe | None, gates: GateStep | None, prices: Prices) -> ReportStep | None:
+    """Return the HTML report that a pipeline file wants."""
+    from tagllm_cli.pipeline.recipe.steps import ReportStep
+
+    return ReportStep(Path(recipe.report), gates, prices) if recipe is not None and recipe.report else None
 
 
 def _exports(typed: Sequence[str], recipe: Recipe | None) -> list[ExportStep]:

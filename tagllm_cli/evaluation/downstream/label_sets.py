@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,16 +120,10 @@ def load_label_sets(
     ids = [ours.entries.ids[row] for row in kept]
     prints = tuple(identities[image][1] for image in ids)
     is_test = _drawn(prints, b"test", options.test_share)
-    judged = Judged(options.soft_labels, options.include_human)
-    sets = [LabelSet(_title(table, options.against), judged.targets(ours.entries.restricted(kept, labels)))]
-    for path, other in zip(options.against, others, strict=True):
-        rows, columns = other.rows[kept], other.labels[labels]
-        sets.append(LabelSet(_title(path, (table, *options.against)), judged.targets(other.entries, rows, columns)))
-    sets.append(LabelSet(TRUTH, _true(ours, kept, labels)))
     found = LabelSets(
         *(opened.info.source, tuple(ids), tuple(identities[image][0] for image in ids), prints),
         tuple(ours.entries.names[label] for label in labels),
-        tuple(sets),
+        tuple(_sets(table, options, ours, others, kept, labels)),
         is_test,
         _drawn(prints, b"validation", VALIDATION_SHARE) & ~is_test,
         {reason: count for reason, count in left_out.items() if count},
@@ -137,6 +131,23 @@ def load_label_sets(
     )
     found.check()
     return found
+
+
+def _sets(
+    table: Path,
+    options: DownstreamOptions,
+    ours: Comparison,
+    others: Sequence[_Other],
+    kept: Sequence[int],
+    labels: Sequence[int],
+) -> Iterator[LabelSet]:
+    """Yield what each table, then the truth, says about some rows and labels of `ours`."""
+    judged = Judged(options.soft_labels, options.include_human)
+    yield LabelSet(_title(table, options.against), judged.targets(ours.entries.restricted(kept, labels)))
+    for other in others:
+        targets = judged.targets(other.entries, other.rows[kept], other.labels[labels])
+        yield LabelSet(_title(other.path, (table, *options.against)), targets)
+    yield LabelSet(TRUTH, _true(ours, kept, labels))
 
 
 @dataclass(frozen=True, slots=True)

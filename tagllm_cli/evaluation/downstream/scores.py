@@ -59,8 +59,9 @@ class Draws:
     def of(cls, images: int, seeds: int, rounds: int = ROUNDS, seed: int = 0) -> Draws:
         """Draw anew, the same ones each time."""
         random = np.random.default_rng(seed)
-        counts = [np.bincount(random.integers(0, images, images), minlength=images) for _ in range(rounds)]
-        return cls(np.array(counts, np.uint16), random.integers(0, seeds, (rounds, seeds)))
+        drawn = (random.integers(0, images, images) for _ in range(rounds))
+        counts = np.array([np.bincount(each, minlength=images).astype(np.uint16) for each in drawn])
+        return cls(counts, random.integers(0, seeds, (rounds, seeds)))
 
 
 def average_precisions(scores: Array, true: Array) -> Array:
@@ -135,8 +136,12 @@ class Figures:
         return float(self.maps.mean())
 
     def samples(self, draws: Draws) -> Array:
-        """Return the mean over the seeds drawn, on the images drawn, float64 [rounds]."""
-        return np.asarray(self.resampled[draws.seeds, np.arange(len(draws.seeds))[:, None]].mean(1))
+        """Return the mean over the seeds drawn, on the images drawn, float64 [rounds].
+
+        Rounds without a positive are left out; they are the same ones for all classifiers.
+        """
+        found = np.asarray(self.resampled[draws.seeds, np.arange(len(draws.seeds))[:, None]].mean(1))
+        return np.asarray(found[~np.isnan(found)])
 
     def interval(self, draws: Draws) -> Interval:
         """Return mAP with its interval."""

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from tagllm_cli.evaluation.entries import ABSENT, NOT_JUDGED, PREDICTED, PRESENT, Array, Comparison, Judgments
+from tagllm_cli.evaluation.entries import ABSENT, NOT_JUDGED, PREDICTED, PRESENT, Array, Comparison, Judgments, is_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def _label_then_score(labels: Array, scores: Array) -> Array:
 
 def _not_listed(judgments: Judgments, listed: Array, labels: int) -> tuple[list[Array], list[Array]]:
     """Return `missed` and `others` of each label; `listed` are the cells of judged entries, sorted."""
-    is_unlisted = ~_is_in(judgments.cells, listed)
+    is_unlisted = ~is_in(judgments.cells, listed)
     missed = is_unlisted & (judgments.values == PRESENT)
     unjudged, absent = judgments.values == NOT_JUDGED, is_unlisted & (judgments.values == ABSENT)
     others = unjudged if judgments.rest == ABSENT else absent
@@ -100,13 +100,6 @@ def _judged_per_image(judgments: Judgments, images: int, labels: int) -> tuple[A
     if judgments.rest == ABSENT:
         return present, labels - unjudged
     return present, np.bincount(rows, minlength=images) - unjudged
-
-
-def _is_in(cells: Array, known: Array) -> Array:
-    """Return which of `cells` are in the sorted `known`."""
-    if not len(known):
-        return np.zeros(len(cells), bool)
-    return np.asarray(known[np.minimum(np.searchsorted(known, cells), len(known) - 1)] == cells)
 
 
 def _by_label(cells: Array, labels: int) -> list[Array]:

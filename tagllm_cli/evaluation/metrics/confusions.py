@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tagllm_cli.evaluation.entries import ABSENT, PREDICTED, PRESENT, Array, Comparison
+from tagllm_cli.evaluation.entries import ABSENT, PREDICTED, PRESENT, Array, Comparison, is_in
 from tagllm_cli.evaluation.sections import Cells, rounded
 
 SHOWN = 20
@@ -70,7 +70,7 @@ def find_confusions(comparison: Comparison, most: int = SHOWN) -> Confusions:
     is_predicted = (entries.flags & PREDICTED) > 0
     wrong = np.sort(cells[is_predicted & (judgments.of(cells) == ABSENT)])
     present = judgments.cells[judgments.values == PRESENT]
-    missed = np.setdiff1d(present, cells[is_predicted])
+    missed = present[~is_in(present, np.sort(cells[is_predicted]))]
     pairs, counts = _pairs(wrong, missed, images, labels)
     of_wrong, of_missed = (np.bincount(each % labels, minlength=labels) for each in (wrong, missed))
     said, lost = pairs // labels, pairs % labels

@@ -16,11 +16,13 @@ from tagllm_cli.evaluation.metrics.bootstrap import Intervals
 from tagllm_cli.evaluation.report.curves import BINS, histogram, precision_recall
 from tagllm_cli.evaluation.report.rows import TableRows
 from tagllm_cli.evaluation.report.subject import Subject
+from tagllm_cli.evaluation.truth.label_sets import sorted_set
 
 Cells = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 _MOST_ANSWERS = 40
 _NUMBER = re.compile(r"-|[-+]?[\d,]+(\.\d+)?(e[-+]\d+)?[+%kMG]?")
+_HALF_PAGE, _GAP = 72, 2  # characters, and those between columns
 _MOST_POINTS = 40_000  # of all curves together
 FIGURES = {
     "op": ("OP", "precision: of all labels given, the share that is right"),
@@ -48,6 +50,11 @@ def numeric(cells: Cells) -> list[bool]:
     """Return which columns hold numbers only, or nothing."""
     columns, rows = cells
     return [all(_NUMBER.fullmatch(row[place]) for row in rows) for place in range(len(columns))]
+
+
+def is_wide(cells: Cells) -> bool:
+    """Tell whether a table needs more than half of a wide page."""
+    return sum(max(map(len, column)) + _GAP for column in zip(cells[0], *cells[1], strict=True)) > _HALF_PAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +152,12 @@ def agreement(subject: Subject) -> Section | None:
     """
     tables = []
     entries, width = subject.entries, len(subject.entries.names)
-    own = entries.cells[(entries.flags & PREDICTED) > 0]
+    own = sorted_set(entries.cells[(entries.flags & PREDICTED) > 0])
     answered = np.zeros(len(entries.ids), bool)
     answered[subject.answered] = True
     for other in subject.others:
         shared = answered & other.covers
-        ours, theirs = (
-            cells[shared[cells // width] & other.knows[cells % width]] for cells in (np.unique(own), other.cells)
-        )
+        ours, theirs = (cells[shared[cells // width] & other.knows[cells % width]] for cells in (own, other.cells))
         both = np.intersect1d(ours, theirs, assume_unique=True)
         counts = [np.bincount(cells % width, minlength=width) for cells in (ours, theirs, both)]
         title = f"{other.name}: {int(shared.sum()):,} images in both, {_agreed(counts)}"

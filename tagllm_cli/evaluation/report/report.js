@@ -160,6 +160,8 @@ function drawPlots() {
   if (DATA.curves) draw.push(precisionRecall());
   if (DATA.reliability) draw.push(reliability());
   if (Object.keys(DATA.histogram).length) draw.push(histogram());
+  const priced = (DATA.frontier?.tables ?? []).filter((each) => each.per_1000_images[DATA.frontier.unit] !== null);
+  if (priced.length) draw.push(frontier(priced, DATA.frontier.unit));
   $("curves").hidden = draw.length === 0;
   for (const each of draw) each();
 }
@@ -167,7 +169,7 @@ function drawPlots() {
 function precisionRecall() {
   const all = { x: DATA.curves.all.recall, y: DATA.curves.all.precision };
   const curves = [all];
-  const series = [{ label: "recall", value: shown }, curveSeries("all labels", all, { color: "accent" })];
+  const series = [{ label: "recall", value: shown }, curveSeries("all labels", all, { color: "accent", points: all.x.length < 4 })];
   const own = chosenLabel === null ? null : DATA.curves.labels[chosenLabel];
   if (own) {
     curves.push({ x: own.recall, y: own.precision });
@@ -213,6 +215,31 @@ function histogram() {
   }
   return plot("Probabilities of yes", `How sure the model was about the labels it was asked about; doubts are near the threshold (${thresholds()}).${DATA.judged ? " Dashed: the truth says no." : ""}`,
     { scales: { x: UNIT, y: { range: (_, low, high) => [0, high * 1.05 || 1] } }, axes: axes("probability", "") }, series, columns);
+}
+
+/** Quality against cost; what no other table beats in both is joined, and each point has its table's name. */
+function frontier(tables, unit) {
+  const points = tables.map((each) => ({ x: each.per_1000_images[unit], y: each.figures.of1, best: each.frontier.includes("of1"), name: each.table.split(/[\\/]/).pop() }))
+    .sort((a, b) => a.x - b.x || b.y - a.y);
+  const label = unit === "price" ? "price of 1,000 images" : "GPU seconds for 1,000 images";
+  const series = [
+    { label, value: (_, value) => (value === null || value === undefined ? "" : value.toPrecision(3)) },
+    { ...curveSeries("OF1", null, { color: "accent", points: true }), paths: () => null },
+    curveSeries("on the frontier", null, { color: "accent", dash: [4, 4], width: 1 }),
+  ];
+  const names = (u) => {
+    u.ctx.fillStyle = color("text");
+    u.ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
+    u.ctx.textBaseline = "bottom";
+    for (const { x, y, name } of points) {
+      const [left, top] = [u.valToPos(x, "x", true), u.valToPos(y, "y", true) - 5 * devicePixelRatio];
+      u.ctx.textAlign = left > u.bbox.left + u.bbox.width / 2 ? "right" : "left";
+      u.ctx.fillText(name.slice(0, 30), left, top);
+    }
+  };
+  const columns = [points.map((each) => each.x), points.map((each) => each.y), points.map((each) => (each.best ? each.y : null))];
+  return plot("Quality and cost", "OF1 of the tables on the images that all have; the dashed line joins those that no other table beats in both.",
+    { scales: { x: { time: false, range: (_, __, high) => [0, high * 1.1 || 1] }, y: { range: [0, 1.05] } }, axes: axes(label, "OF1"), hooks: { draw: [names] } }, series, columns);
 }
 
 // --- gallery ---------------------------------------------------------------------------------------------------------

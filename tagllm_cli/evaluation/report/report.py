@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import tagllm_cli
+from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation import info_text
 from tagllm_cli.evaluation.cost import HUMAN_PRICE, Prices
+from tagllm_cli.evaluation.frontier import candidates_of
 from tagllm_cli.evaluation.html.page import render
 from tagllm_cli.evaluation.html.thumbnails import Thumbnail, make_thumbnails
 from tagllm_cli.evaluation.report import contents, gallery
@@ -24,7 +26,9 @@ from tagllm_cli.evaluation.report.selection import choose, counted
 from tagllm_cli.evaluation.report.subject import Subject, read_subject
 from tagllm_cli.evaluation.table_info import InfoReport, report_tables
 from tagllm_cli.evaluation.truth.base import TruthOptions
+from tagllm_cli.sources.registry import reopen
 from tagllm_cli.store.atomic import check_writable_path, replacing
+from tagllm_cli.store.table import open_table
 
 HERE = Path(__file__).parent
 IMAGES = 500
@@ -118,9 +122,11 @@ def write_report(path: Path, out: Path | None, card: Path | None, options: Repor
     Raises UsageError for tables, a truth or a `root` that cannot be used, and where `out` or `card` is another file.
     """
     if out is not None:
-        check_writable_path(out)
+        check_page(out)
     if card is not None:
         check_card(card)
+    if out is not None and options.root is not None:
+        reopen(open_table(path).info.source, options.root)
     subject = read_subject(
         path, options.truth, options.others, options.truth_options, include_human=options.include_human
     )
@@ -130,7 +136,7 @@ def write_report(path: Path, out: Path | None, card: Path | None, options: Repor
     rows = read_rows(subject.table, [row for row, _ in chosen])
     with ThreadPoolExecutor(1) as pool:  # pictures are decoded while the figures are computed
         shown = pool.submit(_pictures, subject, chosen, rows, options)
-        measured = measure(subject, include_human=options.include_human, seed=options.seed)
+        measured = measure(subject, include_human=options.include_human, seed=options.seed, prices=options.prices)
         summary = replace(summary, measured=measured)
         if out is not None:
             summary = _write_page(out, summary, subject, chosen, rows, shown, options)
@@ -164,6 +170,13 @@ def _write_page(
         return replace(summary, bytes=new.stat().st_size)
 
 
+def check_page(path: Path) -> None:
+    """Raise UsageError where a page cannot be written: another file is never replaced."""
+    check_writable_path(path)
+    if path.exists() and path.stat().st_size and not _is_ours(path):
+        raise UsageError(f"{path} holds something else", "Choose another place for the report.")
+
+
 def _is_ours(path: Path) -> bool:
     if not path.is_file():
         return False
@@ -174,7 +187,7 @@ def _is_ours(path: Path) -> bool:
 
 def _with_candidates(path: Path) -> list[Path]:
     """Return the table, after the candidate table that `tagllm run` wrote beside it, if it did: for the whole cost."""
-    candidates = path.with_suffix(f".candidates{path.suffix}")
+    candidates = candidates_of(path)
     return [candidates, path] if candidates.is_file() else [path]
 
 
@@ -205,6 +218,7 @@ def _data(
         if measured
         else contents.label_rows(subject),
         "reliability": reliability_curve(measured.reliability if measured else None),
+        "frontier": measured.frontier.to_json() if measured and measured.frontier else None,
         "concepts": contents.cards_of(subject),
         "images": gallery.cards(subject, chosen, rows.details, pictures),
     }
@@ -231,6 +245,7 @@ def _values(subject: Subject, summary: ReportSummary, rows: TableRows, info: Inf
         "truth": subject.judged.truth if subject.judged else None,
         "warnings": summary.warnings,
         "numeric": contents.numeric,
+        "is_wide": contents.is_wide,
         "sections": contents.present(sections),
         "cost": _cost(info),
         "facts": info_text.facts(table),

@@ -28,6 +28,7 @@ from tagllm_cli.evaluation.entries import (
 from tagllm_cli.evaluation.noise import find_suspects
 from tagllm_cli.evaluation.suspects import Suspects
 from tagllm_cli.evaluation.truth.base import TableContext, Truth, TruthOptions
+from tagllm_cli.evaluation.truth.label_sets import sorted_set
 from tagllm_cli.evaluation.truth.registry import load_truth
 from tagllm_cli.evaluation.truth_summary import TruthSummary
 from tagllm_cli.records import Status
@@ -162,7 +163,7 @@ def _other(path: Path, name: str, entries: Entries, truth: Truth | None, include
     found = None
     if truth is not None:
         found = compare(theirs, info.vocabulary, truth, stage=info.stage, include_human=include_human)
-    return OtherTable(path, name, np.unique(cells), covers, knows, found)
+    return OtherTable(path, name, sorted_set(cells), covers, knows, found)
 
 
 def _places(of: Sequence[str], among: Sequence[str]) -> Array:

@@ -9,6 +9,7 @@
     gates: {truth: truth.csv, fail_under: {of1: 0.8}}
     exports:
       - {format: coco, out: labels.json}
+    report: report.html              # as `tagllm report` writes it, with the truth of the gates
 
 Keys are spelled as the options. What is decided anew for each run (`--offline`, `--replan`) and API keys have no place
 in it.
@@ -189,6 +190,7 @@ class _Pipeline(_Part):
     labels: LabelOptions = LabelOptions()
     gates: Gates | None = None
     exports: list[Export] = Field(default_factory=list)
+    report: Text | None = None
     limit: Count | None = None
     sample: Count | None = None
     seed: int = 0
@@ -206,7 +208,7 @@ class _Pipeline(_Part):
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """A pipeline file that was read. `options` are those of `tagllm run` that it sets, by parameter name, with paths
-    relative to the working directory; `gates` and `exports` hold what has no option, too.
+    relative to the working directory; `gates` and `exports` hold what has no option, too. `report` is an HTML page.
     """
 
     path: Path
@@ -214,6 +216,7 @@ class Recipe:
     options: Mapping[str, Any]
     gates: Gates | None
     exports: Sequence[Export]
+    report: str | None = None
 
 
 def is_recipe(source: str) -> bool:
@@ -285,7 +288,7 @@ def _located(found: _Pipeline, path: Path) -> Recipe:
         return value if _URL.match(value) or folder == Path() else os.path.join(folder, value)
 
     options = found.given()
-    source = at(options.pop("source"))
+    source, page = at(options.pop("source")), options.pop("report", None)
     candidates, labels = found.candidates.given(), found.labels.given()
     if "threshold" in candidates:
         candidates["candidate_threshold"] = candidates.pop("threshold")
@@ -316,7 +319,7 @@ def _located(found: _Pipeline, path: Path) -> Recipe:
         )
         for each in found.exports
     ]
-    return Recipe(path, source, options, gates, exports)
+    return Recipe(path, source, options, gates, exports, page and at(page))
 
 
 def _is_folder(model: str, located: str) -> bool:

@@ -1,7 +1,7 @@
-"""One run of `tagllm run`: both stages over the images, then gates, then exports, and a report of all of it.
+"""One run of `tagllm run`: both stages over the images, then gates, a page, exports, and a report of all of it.
 
 A stage that ends with an error, and a missed gate, keep what comes after them from being done: an export that exists is
-one of labels that are whole and pass.
+one of labels that are whole and pass. The page is written also where a gate was missed, to see why.
 """
 
 from __future__ import annotations
@@ -23,20 +23,13 @@ from tagllm_cli.pipeline.recipe.report import read_report, report_path, write_re
 from tagllm_cli.pipeline.recipe.steps import (
     ExportStep,
     GateStep,
+    ReportStep,
     StepResult,
     check_gates,
     check_steps,
     export_labels,
+    write_page,
 )
-
-
-def candidate_table(labels: Path) -> Path:
-    """Return where the candidate table of a label table lies.
-
-    >>> str(candidate_table(Path("a/labels.parquet")))
-    'a/labels.candidates.parquet'
-    """
-    return labels.with_name(f"{labels.name.removesuffix('.parquet')}.candidates.parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +41,7 @@ class Work:
     options: RunOptions
     gates: GateStep | None = None
     exports: Sequence[ExportStep] = ()
+    report: ReportStep | None = None
 
     @property
     def out(self) -> Path:
@@ -56,7 +50,7 @@ class Work:
 
     def check(self) -> None:
         """Raise UsageError for what could not be done at the end of the run: nothing has been asked yet."""
-        check_steps(self.gates, self.exports, [self.out, self.candidates.out, report_path(self.out)])
+        check_steps(self.gates, self.exports, self.report, [self.out, self.candidates.out, report_path(self.out)])
 
 
 @dataclass(slots=True)
@@ -71,6 +65,7 @@ class Outcome:
     labels: Summary | None
     began: float
     gates: StepResult | None = None
+    report: StepResult | None = None
     exports: list[StepResult] = field(default_factory=list)
     skipped: Sequence[str] = ()
     error: TagllmError | None = None
@@ -85,7 +80,8 @@ class Outcome:
     def warnings(self) -> Sequence[str]:
         """What looks wrong, though the run did not stop for it."""
         stages = (warning for each in self.stages for warning in each.warnings)
-        return [*stages, *(self.gates.warnings if self.gates else ())]
+        steps = (warning for each in (self.gates, self.report) if each for warning in each.warnings)
+        return list(dict.fromkeys([*stages, *steps]))
 
     @property
     def asked(self) -> int:
@@ -105,6 +101,7 @@ class Outcome:
             "candidates": {**self.candidates.to_json(), "next": None},  # it was done
             "labels": None if self.labels is None else self.labels.to_json(),
             "gates": None if self.gates is None else dict(self.gates.value),
+            "report": None if self.report is None else dict(self.report.value),
             "exports": [dict(each.value) for each in self.exports],
             "skipped": list(self.skipped),
         }
@@ -112,7 +109,7 @@ class Outcome:
     def lines(self) -> list[str]:
         """Return three lines for each stage, one for gates and exports each, and what to run next."""
         stages = [line for each in self.stages for line in each.lines() if not line.startswith("next: ")]
-        steps = [line for each in (self.gates, *self.exports) if each is not None for line in each.lines]
+        steps = [line for each in (self.gates, self.report, *self.exports) if each is not None for line in each.lines]
         skipped = [f"not done: {', '.join(self.skipped)}"] if self.skipped else []
         is_next = self.labels is not None and self.error is None and self.gates is None
         return [*stages, *steps, *skipped, *([f"next: {self.labels.next_command}"] if is_next and self.labels else [])]
@@ -185,23 +182,27 @@ def _first_error(stages: Sequence[Summary]) -> TagllmError | None:
 
 
 def _do_steps(work: Work, outcome: Outcome, last: Mapping[str, Any]) -> None:
-    """Check the gates, then export. Each result is in the outcome as soon as it is there."""
-    names = [*(["gates"] if work.gates else []), *(str(each.out) for each in work.exports)]
-    outcome.skipped = names
+    """Check the gates, write the page, then export. Each result is in the outcome as soon as it is there."""
+    exports = [str(each.out) for each in work.exports]
+    page = [str(work.report.out)] if work.report else []
+    outcome.skipped = [*(["gates"] if work.gates else []), *page, *exports]
     if outcome.error is not None:
         return
     if work.gates is not None:
         outcome.gates = check_gates(work.out, work.gates, last.get("gates"))
-        outcome.skipped = names = names[1:]
-        if outcome.gates.missed:
-            outcome.error = GateError(
-                "; ".join(outcome.gates.missed),
-                "`tagllm evaluate` lists the labels with the lowest F1 first; nothing is exported.",
-            )
-            return
+        outcome.skipped = [*page, *exports]
+    if work.report is not None:
+        outcome.report = write_page(work.out, work.report, last.get("report"))
+        outcome.skipped = exports
+    if outcome.gates is not None and outcome.gates.missed:
+        outcome.error = GateError(
+            "; ".join(outcome.gates.missed),
+            "`tagllm evaluate` lists the labels with the lowest F1 first; nothing is exported.",
+        )
+        return
     for number, result in enumerate(export_labels(work.out, work.exports, last.get("exports") or []), start=1):
         outcome.exports.append(result)
-        outcome.skipped = names[number:]
+        outcome.skipped = exports[number:]
 
 
 def _utc(seconds: float) -> str:

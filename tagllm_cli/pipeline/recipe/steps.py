@@ -1,4 +1,4 @@
-"""What `tagllm run` does with a label table: measure it against gates, then export it.
+"""What `tagllm run` does with a label table: measure it against gates, show it in a report, export it.
 
 A step whose table, options and output are as the last run left them is not done again; its result is the last one's.
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import tagllm_cli
 from tagllm_cli.errors import UsageError
+from tagllm_cli.evaluation.cost import Prices
 from tagllm_cli.evaluation.gates import MIN_OVERLAP, parse_gates
 from tagllm_cli.evaluation.truth.base import TruthOptions
 from tagllm_cli.export.base import ExportSettings
@@ -45,6 +46,15 @@ class ExportStep:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportStep:
+    """Where an HTML report of the label table goes; its figures are against the truth of `gates`, if there are any."""
+
+    out: Path
+    gates: GateStep | None = None
+    prices: Prices = Prices()  # noqa: RUF009 (frozen)
+
+
+@dataclass(frozen=True, slots=True)
 class StepResult:
     """What a step came to: `value` for the report, `lines` for people; `done` is False where nothing was to do."""
 
@@ -55,8 +65,10 @@ class StepResult:
     warnings: Sequence[str] = ()
 
 
-def check_steps(gates: GateStep | None, exports: Sequence[ExportStep], taken: Sequence[Path]) -> None:
-    """Raise UsageError for what could not be done after a night of labeling; no export may be one of `taken`."""
+def check_steps(
+    gates: GateStep | None, exports: Sequence[ExportStep], report: ReportStep | None, taken: Sequence[Path]
+) -> None:
+    """Raise UsageError for what could not be done after a night of labeling; no output may be one of `taken`."""
     if gates is not None:
         parse_gates(gates.specs)
         if not gates.truth.exists():
@@ -71,6 +83,12 @@ def check_steps(gates: GateStep | None, exports: Sequence[ExportStep], taken: Se
         if (place := os.path.realpath(each.out)) in used:
             raise UsageError(f"the export {each.out} would overwrite {used[place]}", "Choose another place for it.")
         used[place] = each.out
+    if report is not None:
+        from tagllm_cli.evaluation.report.report import check_page
+
+        check_page(report.out)
+        if (place := os.path.realpath(report.out)) in used:
+            raise UsageError(f"the report {report.out} would overwrite {used[place]}", "Choose another place for it.")
 
 
 def check_gates(table: Path, step: GateStep, last: Mapping[str, Any] | None) -> StepResult:
@@ -109,6 +127,31 @@ def _gates_line(value: Mapping[str, Any], how: str = "") -> str:
     figures = ", ".join(f"{name} {figure:.4f}" for name, figure in found if figure is not None)
     verdict = "" if not value["gates"] else "; gates missed" if value["missed_gates"] else "; all gates passed"
     return f"{value['truth']['path']}: {figures}{f' ({how})' if how else ''}{verdict}"
+
+
+def write_page(table: Path, step: ReportStep, last: Mapping[str, Any] | None) -> StepResult:
+    """Write the HTML report, unless what the `last` run wrote still stands. Raises UsageError as the gates do."""
+    gates = step.gates
+    made_from = {
+        "tagllm": tagllm_cli.__version__,
+        "table": file_state(table),
+        "out": os.path.abspath(step.out),
+        "truth": gates and [os.path.abspath(gates.truth), output_state(gates.truth), asdict(gates.truth_options)],
+        "include_human": gates is not None and gates.include_human,
+        "prices": step.prices.to_json(),
+    }
+    if last is not None and last.get("made_from") == made_from and last["left"] == file_state(step.out):
+        return StepResult({**last, "done": False}, [f"{step.out}: up to date"], False)
+    from tagllm_cli.evaluation.report.report import ReportOptions, write_report
+
+    options = ReportOptions(prices=step.prices)
+    if gates is not None:
+        reading = gates.truth_options
+        options = replace(options, truth=gates.truth, truth_options=reading, include_human=gates.include_human)
+    summary = write_report(table, step.out, None, options)
+    value = {"done": True, "out": str(step.out), "images": summary.images, "bytes": summary.bytes}
+    value |= {"without_picture": dict(summary.reasons), "made_from": made_from, "left": file_state(step.out)}
+    return StepResult(value, summary.lines(), True, warnings=summary.warnings)
 
 
 def _state(file: Path | None) -> list[Any] | None:

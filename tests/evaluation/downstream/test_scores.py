@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
 from tagllm_cli.evaluation.downstream.gap import Gap, fieller
 from tagllm_cli.evaluation.downstream.label_sets import CERTAIN, UNJUDGED
-from tagllm_cli.evaluation.downstream.scores import Draws, Figures, Interval, mean_ap, resampled_maps
+from tagllm_cli.evaluation.downstream.scores import Draws, Figures, Interval, figures, mean_ap, resampled_maps
 
 
 def _problem(seed: int, images: int = 60, labels: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -76,6 +78,19 @@ def test_differences_are_paired_over_seeds_and_images() -> None:
     assert (gap.gap.low, gap.gap.high) == pytest.approx((0.1, 0.1))
     assert gap.closed is not None
     assert (gap.closed.value, gap.closed.low, gap.closed.high) == pytest.approx((0.6, 0.6, 0.6))
+
+
+def test_rounds_without_a_positive_make_no_figure_nan() -> None:
+    true = np.zeros((20, 1), np.uint8)
+    true[3] = CERTAIN
+    draws = Draws.of(20, seeds=2)
+    found = {
+        name: figures([_problem(seed, 20, 1)[0] for seed in (n, n + 9)], true, draws) for n, name in enumerate("pot")
+    }
+    assert 0.2 < np.isnan(found["p"].resampled).mean() < 0.5
+    interval = found["p"].interval(draws)
+    assert interval.low < interval.value < interval.high
+    json.dumps(Gap.of("p", found, "o", "t", draws).to_json(), allow_nan=False)
 
 
 def test_a_gap_within_noise_is_not_measurable() -> None:

@@ -61,6 +61,12 @@ def test_hostile_names_are_text(tab: Page) -> None:
     assert "alert(4)" in (tab.locator("dialog .concept").text_content() or "")
 
 
+def test_no_table_is_wider_than_its_panel_on_a_wide_page(tab: Page) -> None:
+    wide = "[...document.querySelectorAll('.scroll')].filter((each) => each.scrollWidth > each.clientWidth + 1).length"
+    assert tab.locator("#compared .panel").count() == 2
+    assert tab.evaluate(wide) == 0
+
+
 def test_filters_show_the_images_that_match(tab: Page) -> None:
     kinds = {
         "error": ["wrong.jpg", "missed.jpg", "undecided.jpg"],

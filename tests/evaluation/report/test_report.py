@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tagllm_cli.errors import UsageError
+from tagllm_cli.errors import SourceError, UsageError
 from tagllm_cli.evaluation.report.report import ReportOptions, ReportSummary, write_report
 from tagllm_cli.evaluation.summary import evaluate_table
 from tests.bench.tables import tables
@@ -123,6 +123,26 @@ def test_runs_prices_and_both_stages_are_in_the_page(labeled: Workspace) -> None
     _, _, page = reported(out, prices=Prices(gpu_hour=3600.0))
     section = page[page.index('<section id="cost">') :]
     assert all(f">{what}</td>" in section for what in ("candidates", "labels", "together", "people"))
+
+
+def test_quality_stands_beside_cost_where_runs_are_on_record(labeled: Workspace) -> None:
+    truth = labeled.out.with_name("truth.csv")
+    truth.write_text("image,label\n" + "".join(f"{number:03d}.png,cat\n" for number in range(4)))
+    _, data, page = reported(labeled.labels_out, truth=truth, others=[labeled.out])
+    labels, candidates = data["frontier"]["tables"]
+    assert labels["missing"] == ["candidates"]
+    assert candidates["frontier"] == ["of1", "cf1", "map"]
+    assert candidates["per_1000_images"]["gpu_seconds"] > 0
+    section = page[page.index('<section id="frontier">') : page.index('<section id="slices">')]
+    assert "quality against cost for 1,000 images" in section
+    assert "what it cost is not known" in section
+
+
+def test_a_wrong_root_is_refused_before_anything_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, truth = small(tmp_path)
+    monkeypatch.setattr("tagllm_cli.evaluation.report.report.read_subject", None)
+    with pytest.raises(SourceError, match="there is no folder"):
+        reported(table, truth=truth, root=str(tmp_path / "nowhere"))
 
 
 def test_no_other_file_is_overwritten(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ UNUSABLE = {
     "source: a\ncandidates:\n  concepts: c.yaml\n": ", line 3: `candidates`: unknown key 'concepts' (known: strategy",
     "source: a\nexports:\n- format: csv\n  out: a.csv\n- {format: coco, fil: b}\n": ", line 5: entry 2 of `exports`: `",
     "source: a\nexports:\n- {format: xml, out: b}\n": ", line 3: entry 1 of `exports`: `format` is 'xml', and none of",
-    "source: a\nreport: r.html\n": ", line 2: unknown key 'report'",
+    "source: a\nrapport: r.html\n": ", line 2: unknown key 'rapport'",
     "source: a\nthresholds: t.yaml\n": ", line 2: unknown key 'thresholds'",
     "source: a\nlimit: ten\n": ", line 2: `limit` is not a whole number",
     "source: a\nlimit: 0\n": ", line 2: `limit` is too small (at least 1)",
@@ -192,7 +192,7 @@ def keys(model: type[UserModel]) -> set[str]:
 
 
 def test_the_options_of_the_command_and_the_keys_of_the_file_are_the_same() -> None:
-    pipeline = keys(recipe_file._Pipeline) - {"candidates", "labels", "gates", "exports"}
+    pipeline = keys(recipe_file._Pipeline) - {"candidates", "labels", "gates", "exports", "report"}
     stages = keys(recipe_file.CandidateOptions) - {"threshold"} | keys(recipe_file.LabelOptions)
     gates = {"truth", "fail_under", "min_overlap"}
     command: Any = typer.main.get_command(app)
