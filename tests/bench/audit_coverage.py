@@ -14,10 +14,6 @@ from typing import Any
 import numpy as np
 
 from tagllm_cli.evaluation.audit.estimate import (
-    ABSENT,
-    LISTED,
-    PREDICTED,
-    Answered,
     Estimate,
     estimate_all,
     estimate_labels,
@@ -27,6 +23,7 @@ from tagllm_cli.evaluation.audit.estimate import (
     recall_of,
 )
 from tagllm_cli.evaluation.audit.sample import draw
+from tagllm_cli.evaluation.audit.shares import ABSENT, LISTED, PREDICTED, Answered
 from tests.evaluation.audit.world import World, world
 
 FIGURES = ("precision", "recall", "f1", "prevalence")

@@ -15,15 +15,8 @@ from tagllm_cli.evaluation.audit import answers as answer_files
 from tagllm_cli.evaluation.audit.answers import read_answers
 from tagllm_cli.evaluation.audit.current import BY_PEOPLE, GONE, current_pairs
 from tagllm_cli.evaluation.audit.design import load_design
-from tagllm_cli.evaluation.audit.estimate import (
-    PREDICTED,
-    Answered,
-    Estimate,
-    LabelEstimate,
-    estimate_all,
-    estimate_labels,
-    points,
-)
+from tagllm_cli.evaluation.audit.estimate import Estimate, LabelEstimate, estimate_all, estimate_labels, points
+from tagllm_cli.evaluation.audit.shares import PREDICTED, Answered
 from tagllm_cli.evaluation.entries import Array
 
 _NAMES = {"op": "OP (precision)", "or": "OR (recall)", "of1": "OF1", "cp": "CP", "cr": "CR", "cf1": "CF1"}

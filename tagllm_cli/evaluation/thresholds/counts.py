@@ -7,15 +7,11 @@ in nothing else. Pairs that the truth does not judge count in nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tagllm_cli.evaluation.calibration import decided
-from tagllm_cli.evaluation.entries import ABSENT, PREDICTED, PRESENT, Comparison
-
-Array = npt.NDArray[Any]
+from tagllm_cli.evaluation.entries import ABSENT, PREDICTED, PRESENT, Array, Comparison
 
 GRID = 512  # thresholds at most
 _GRID_CELLS = 4_000_000  # labels times thresholds at most: large vocabularies get a coarser grid

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation.calibration import decided
@@ -36,8 +35,6 @@ from tagllm_cli.labeling.threshold_file import ThresholdFile, table_questions, w
 from tagllm_cli.store.atomic import check_writable_path
 from tagllm_cli.store.table import open_table
 from tagllm_cli.text import shortened
-
-Array = npt.NDArray[Any]
 
 MIN_IMAGES = 10
 

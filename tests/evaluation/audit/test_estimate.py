@@ -7,16 +7,8 @@ import pytest
 from scipy import stats
 from sklearn.metrics import precision_recall_fscore_support
 
-from tagllm_cli.evaluation.audit.estimate import (
-    ABSENT,
-    LISTED,
-    NOTHING,
-    PREDICTED,
-    Answered,
-    estimate_all,
-    estimate_labels,
-    points,
-)
+from tagllm_cli.evaluation.audit.estimate import NOTHING, estimate_all, estimate_labels, points
+from tagllm_cli.evaluation.audit.shares import ABSENT, LISTED, PREDICTED, Answered
 from tests.bench.audit_coverage import FIGURES, Audits, covered, holds, width
 from tests.evaluation.audit.world import world
 
