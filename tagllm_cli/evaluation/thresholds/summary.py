@@ -236,7 +236,7 @@ def _check_enough(comparison: Comparison, metric: Metric, folds: int) -> None:
 def _pairs(entries: Entries, file: ThresholdFile) -> Pairs:
     """Count the whole table's labels as it has them and as the file decides them."""
     limits = file.limits()
-    thresholds = np.array([limits.of(name) for name in entries.names])
+    thresholds = np.array([limits.of(name) for name in entries.names], np.float32)
     by_model = (entries.flags & HUMAN) == 0
     with np.errstate(invalid="ignore"):
         after = by_model & decided(entries) & (entries.probabilities > thresholds[entries.labels])

@@ -59,6 +59,13 @@ def test_95_percent_intervals_hold_the_truth_in_93_to_97_percent_of_audits(audit
     assert 0.93 <= np.mean(list(found.values())) <= 0.98
 
 
+@pytest.mark.parametrize(("size", "first"), [(2400, 600), (1500, 500)])
+def test_intervals_hold_the_truth_where_most_pairs_are_drawn_and_not_all_answered(size: int, first: int) -> None:
+    audits = Audits(world(108, images=300, labels=8, often=0.4, rarely=0.05))
+    found = covered(audits, size, 40, first)
+    assert all(share >= 0.85 for share in found.values()), found
+
+
 def test_one_group_has_the_interval_of_a_binomial() -> None:
     present = np.arange(200) < 30
     answered = Answered(np.zeros(200, int), np.zeros(200, int), present, np.full(200, 1e-6))
