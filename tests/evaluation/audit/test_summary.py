@@ -92,6 +92,17 @@ def test_what_the_table_no_longer_has_is_counted(whole: Audited) -> None:
     assert [label.name for label in found.labels] == list(names)
 
 
+def test_images_that_came_later_make_the_figures_uncertain_and_are_told(whole: Audited) -> None:
+    more = [replace(row, image_id=f"later/{row.image_id}", uri=f"later/{row.image_id}") for row in whole.rows]
+    found = evaluate_audit(whole.write_table([*whole.rows, *more]), whole.audit)
+    assert figures(found) == pytest.approx(exact(whole, whole.rows))
+    assert any("drawn from 60 answered images, and the table has 120" in each for each in found.warnings)
+    for name, figure in zip(("op", "or", "of1"), figures(found), strict=True):
+        # The answers are half of all pairs: as good as a sample of 240 without replacement.
+        low, high = found.figures[name].low or 0, found.figures[name].high or 0
+        assert low < figure - 0.01 < figure + 0.01 < high
+
+
 def test_what_people_decided_since_is_left_out(whole: Audited) -> None:
     rows = [
         replace(row, labels=(LabelEntry("cat", Decision.YES, score=1.0, source="human"),)) if place < 5 else row
