@@ -12,6 +12,7 @@ from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation.audit.create import create_audit
 from tagllm_cli.evaluation.audit.summary import AuditEvaluation, evaluate_audit
 from tagllm_cli.records import Decision, LabelEntry, Row
+from tagllm_cli.text import undefused
 from tests.evaluation.audit.folder import NAMES, Audited, audited, without
 
 
@@ -68,6 +69,27 @@ def test_unsure_pairs_are_left_out_and_bounded(whole: Audited) -> None:
         assert low <= true <= high
         assert low <= (found.figures[name].value or 0) <= high
     assert "if unsure" in found.overall()[0]
+
+
+def test_bounds_hold_the_estimate_where_a_group_is_mostly_unsure(whole: Audited) -> None:
+    said = {(row.image_id, each.name): each.decision for row in whole.rows for each in row.labels or ()}
+    seen = 0
+
+    def answer(line: dict[str, str]) -> str:
+        nonlocal seen
+        pair = undefused(line["image"]), undefused(line["label"])
+        if said.get(pair) == Decision.NO:
+            seen += 1
+            return "yes" if seen <= 4 else "unsure" if seen <= 8 else ""
+        return "yes" if pair in said else "no"
+
+    lines = whole.lines()
+    for line in lines:
+        line["answer"] = answer(line)
+    found = evaluate_audit(whole.table, whole.write(lines))
+    assert found.unsure == 4
+    for name, (low, high) in found.bounds.items():
+        assert low <= (found.figures[name].value or 0) <= high, name
 
 
 def test_json_has_plain_values_under_stable_keys(whole: Audited) -> None:
