@@ -18,12 +18,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from tagllm_cli.evaluation.entries import NOT_JUDGED, PRESENT, UNDECIDED, Comparison, Entries
+from tagllm_cli.evaluation.entries import NOT_JUDGED, PRESENT, UNDECIDED, Array, Comparison, Entries
 from tagllm_cli.evaluation.sections import Cells, rounded
-
-Array = npt.NDArray[Any]
 
 BINS = 15  # of equal width
 LABEL_BINS = 10  # of equal numbers, at most: single labels have few examples

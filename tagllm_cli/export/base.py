@@ -6,7 +6,6 @@ Imports nothing heavy, and neither does a format's module: the command line list
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tagllm_cli.errors import TableError, UsageError
-from tagllm_cli.labeling.answers.parse_yes_no import is_yes
+from tagllm_cli.labeling.answers.parse_yes_no import as_stored, is_yes
 from tagllm_cli.records import Decision, LabelEntry, Row
 from tagllm_cli.sources.folder import is_below
 from tagllm_cli.vocabulary.model import Label
@@ -138,9 +137,9 @@ class Examples:
             from tagllm_cli.labeling.threshold_file import thresholds_for
 
             limits, self.notes = thresholds_for(table, settings.thresholds, threshold)
-            self._thresholds = {name: _as_scores(limits.of(name)) for name in table.info.vocabulary.names}
+            self._thresholds = {name: as_stored(limits.of(name)) for name in table.info.vocabulary.names}
         elif threshold is not None:
-            self._thresholds = dict.fromkeys(table.info.vocabulary.names, _as_scores(threshold))
+            self._thresholds = dict.fromkeys(table.info.vocabulary.names, as_stored(threshold))
         numbered = numbered_labels(table.info)
         self.ids = tuple(numbered)
         self.vocabulary = tuple(numbered.values())
@@ -237,11 +236,6 @@ def export_card(table: Table, summary: ExportSummary, settings: ExportSettings, 
         data_files=data_files,
     )
     return card_text(table.info, facts, tagllm_cli.__version__)
-
-
-def _as_scores(threshold: float) -> float:
-    """Return a threshold as tables hold scores, in float32: 0.4 is 0.40000000596 there, which is not above 0.4."""
-    return array("f", [threshold])[0]
 
 
 def numbered_labels(info: TableInfo) -> dict[int, Label]:

@@ -24,6 +24,7 @@ from tagllm_cli.engines.base import Engine
 from tagllm_cli.engines.factory import ModelIdentity, ModelOptions, identify, make_engine
 from tagllm_cli.errors import TagllmError, UsageError
 from tagllm_cli.evaluation.thresholds.as_file import of_offsets
+from tagllm_cli.evaluation.thresholds.fit import logit
 from tagllm_cli.labeling.plan import Plan
 from tagllm_cli.labeling.threshold_file import (
     ThresholdFile,
@@ -49,7 +50,6 @@ Array = npt.NDArray[Any]
 
 SIDE = 448
 TILES = 4  # along each side
-_LOGITS = 14.0
 _ROWS = 65_536
 
 
@@ -162,9 +162,7 @@ def _logits(
         verdicts = [asked[number].verdict(each[number], min_mass=0) for each in answers if each[number].failure is None]
         known = [verdict.probability for verdict in verdicts if verdict.probability is not None]
         if known:
-            with np.errstate(divide="ignore"):
-                logits = np.log(known) - np.log1p(-np.array(known))
-            found[name] = float(np.clip(logits, -_LOGITS, _LOGITS).mean())
+            found[name] = float(logit(np.array(known)).mean())
     return found
 
 

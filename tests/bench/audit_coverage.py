@@ -2,22 +2,24 @@
 
 Many audits are drawn from tables whose truth is known, and answered by it. Two other kinds of interval stand beside
 ours: a bootstrap of the answers within their groups, and a normal approximation on the logit scale with its variance.
+With the word `docs` it prints the example and the half widths of docs/audit.md instead.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import json
+import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tagllm_cli.evaluation.audit.create import create_audit
 from tagllm_cli.evaluation.audit.estimate import (
-    ABSENT,
-    LISTED,
-    PREDICTED,
-    Answered,
     Estimate,
     estimate_all,
     estimate_labels,
@@ -27,8 +29,11 @@ from tagllm_cli.evaluation.audit.estimate import (
     recall_of,
 )
 from tagllm_cli.evaluation.audit.sample import draw
+from tagllm_cli.evaluation.audit.shares import ABSENT, LISTED, PREDICTED, Answered
+from tagllm_cli.evaluation.audit.summary import AuditEvaluation, evaluate_audit
 from tests.evaluation.audit.world import World, world
 
+TESTS = Path(__file__).parents[1]
 FIGURES = ("precision", "recall", "f1", "prevalence")
 # Pairs that are drawn, and the table: its seed, and how much it misses and doubts.
 CASES: Sequence[tuple[int, dict[str, Any]]] = (
@@ -102,11 +107,57 @@ def others(answered: Answered, totals: Any, random: np.random.Generator) -> dict
     return found
 
 
+def half_widths(rounds: int = 30) -> list[str]:
+    """Return the half widths of intervals by the number of answers, as lines of a Markdown table."""
+    audits = Audits(world(3, missed=0.2))
+    totals, names = audits.sizes.sum(axis=0), FIGURES[:3]
+    lines = ["| answers | " + " | ".join(f"{name} of {audits.world.figures[name]:.2f}" for name in names) + " |"]
+    for size in (200, 500, 1000, 2000):
+        found = [estimate_all(audits.answered(size, seed), totals) for seed in range(rounds)]
+        halves = (np.mean([width(each[name]) for each in found]) / 2 for name in names)
+        lines.append(f"| {size:,} | " + " | ".join(f"± {half:.3f}" for half in halves) + " |")
+    return lines
+
+
+def example(folder: Path) -> AuditEvaluation:
+    """Return what 300 answers say of the demo's table, every twentieth of them unsure."""
+    truth = json.loads((TESTS / "demo" / "truth.json").read_text())
+    names = {each["id"]: each["name"] for each in truth["categories"]}
+    files = {each["id"]: each["file_name"] for each in truth["images"]}
+    true = {(files[each["image_id"]], names[each["category_id"]]) for each in truth["annotations"]}
+    table = TESTS / "data" / "demo" / "labels.parquet"
+    create_audit(table, folder / "audit", size=300, root=str(TESTS / "demo" / "images"))
+    path = folder / "audit" / "audit.csv"
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header, *lines = csv.reader(file)
+    for number, line in enumerate(lines):
+        line[3] = "unsure" if number % 20 == 0 else "yes" if (line[1], line[2]) in true else "no"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *lines])
+    return evaluate_audit(table, path)
+
+
 def main() -> None:
-    """Print, for each table, the coverage of our intervals and of the others, their widths and the bias."""
+    """Print what was chosen."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=1000)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("what", nargs="?", choices=("coverage", "docs"), default="coverage")
+    chosen = parser.parse_args()
+    if chosen.what == "docs":
+        with tempfile.TemporaryDirectory() as folder:
+            columns, rows = example(Path(folder)).overall()
+        cells = [tuple(map(str, row)) for row in (columns, *rows)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        for first, *values in cells:
+            right = (cell.rjust(size) for cell, size in zip(values, widths[1:], strict=True))
+            print(first.ljust(widths[0]), *right, sep="  ")
+        print(*half_widths(), sep="\n")
+        return
+    measure(chosen.rounds)
+
+
+def measure(rounds: int) -> None:
+    """Print, for each table, the coverage of our intervals and of the others, their widths and the bias."""
     for size, settings in CASES:
         audits = Audits(world(**settings))
         true, totals = audits.world.figures, audits.sizes.sum(axis=0)

@@ -182,6 +182,26 @@ def test_exports_decide_by_the_file_too(done: Workspace) -> None:
     assert lowered.labels == sum(expected(done, OWN, 0.1).values())
 
 
+def test_a_threshold_that_is_a_probability_itself_decides_alike_in_stage_and_export(done: Workspace) -> None:
+    rows = done.rows(done.labels_out).values()
+    own = {entry.name: entry.probability or 0.0 for row in rows for entry in row.labels or ()}
+    assert len(own) == len(LABELS)
+    file = calibrated(done, own)
+    assert load_thresholds(file.path).limits().per_label == own
+    wanted = expected(done, own)
+    done.disambiguate(settings(file))
+    assert decided(done) == wanted
+    out = done.out.with_name("labels.jsonl")
+    exported = export_table(done.labels_out, "jsonl", out, ExportSettings(thresholds=file.path))
+    assert 0 < exported.labels == sum(wanted.values())
+
+
+@pytest.mark.parametrize("threshold", [1e-9, 0.1, 1 / 3, 0.99999997, 1 - 1e-12])
+def test_any_threshold_is_read_as_it_was_written(done: Workspace, threshold: float) -> None:
+    file = calibrated(done, {"cat": threshold}, common=threshold)
+    assert load_thresholds(file.path).limits() == file.limits()
+
+
 def test_a_candidate_table_is_refused_with_advice(done: Workspace) -> None:
     file = calibrated(done)
     with pytest.raises(TableError, match="candidate table: it has no probabilities") as refusal:

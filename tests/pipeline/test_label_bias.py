@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import math
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
+import yaml
 
 from tagllm_cli.engines.factory import ModelOptions
 from tagllm_cli.errors import UsageError
@@ -20,6 +23,9 @@ from tagllm_cli.evaluation.thresholds.figures import held_out, is_predicted
 from tagllm_cli.evaluation.thresholds.fit import expit
 from tagllm_cli.evaluation.thresholds.metric import Metric
 from tagllm_cli.labeling.threshold_file import decided_by, load_thresholds
+from tagllm_cli.pipeline.label.job import RunOptions
+from tagllm_cli.pipeline.label.jobs import candidates_job, disambiguate_job
+from tagllm_cli.pipeline.label.run import run_job
 from tagllm_cli.pipeline.label_bias import (
     SIDE,
     TILES,
@@ -30,9 +36,12 @@ from tagllm_cli.pipeline.label_bias import (
     measure_bias,
     shuffled,
 )
+from tagllm_cli.pipeline.progress import Silent
 from tagllm_cli.records import DecodedImage, Failure, Request, Response
 from tagllm_cli.store.table import open_table
 from tests.evaluation.judged import comparison_of
+from tests.support.live import IMAGES, LiveEngine
+from tests.support.live import MODEL as DEMO_MODEL
 from tests.support.rule_engine import RuleEngine
 from tests.support.workspace import LABELS, MODEL, Workspace
 
@@ -116,6 +125,37 @@ def test_bias_alone_shifts_the_thresholds_as_logits(done: Workspace) -> None:
     limits, file = decided_by(out)
     assert done.disambiguate({"thresholds": limits, "threshold_file": file}).stats.asked == 0
     assert open_table(done.labels_out).info.plan["label_thresholds"] == dict(limits.per_label)
+
+
+@pytest.mark.live
+def test_a_real_model_is_asked_once_and_its_bias_moves_the_thresholds(live_engine: LiveEngine, tmp_path: Path) -> None:
+    table, names = tmp_path / "labels.parquet", ("cat", "dog", "cup", "boat")
+    model, options = ModelOptions(model=str(DEMO_MODEL)), RunOptions(limit=3)
+    job = candidates_job(str(IMAGES), _few(tmp_path, names), tmp_path / "c.parquet", model, options)
+    run_job(replace(job, engine=lambda plan: live_engine.handle()), options, Silent())
+    job = disambiguate_job(tmp_path / "c.parquet", table, model, RunOptions())
+    run_job(replace(job, engine=lambda plan: live_engine.handle()), RunOptions(), Silent())
+    out = tmp_path / "thresholds.yaml"
+
+    def ask() -> LabelBias:
+        return measure_bias(table, evidence_of(out), None, model, 1, engine=lambda plan: live_engine.handle())
+
+    found = ask()
+    assert (found.asked, found.failed, set(found.blank)) == (2 * len(names), 0, set(names))
+    assert all(-14 <= each <= 14 for kind in (found.blank, found.shuffled) for each in kind.values())
+    assert len(set(found.blank.values())) > 1
+    assert sum(found.offsets().values()) == pytest.approx(0, abs=1e-6)
+    again = ask()
+    assert (again.asked, again.offsets()) == (0, found.offsets())
+    thresholds = calibrate_by_bias(table, out, found).limits().per_label
+    order = sorted(names, key=lambda name: found.offsets()[name])
+    assert sorted(names, key=lambda name: thresholds[name]) == order
+
+
+def _few(folder: Path, names: Sequence[str]) -> str:
+    path = folder / "few.yaml"
+    path.write_text(yaml.safe_dump({"name": "few", "labels": list(names)}))
+    return str(path)
 
 
 def test_shuffled_images_have_the_same_tiles_in_another_order() -> None:

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 
 from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation.audit.design import Design, TableIdentity
-from tagllm_cli.evaluation.audit.estimate import ABSENT, LISTED, PREDICTED
 from tagllm_cli.evaluation.audit.population import answered
+from tagllm_cli.evaluation.audit.shares import ABSENT, LISTED, PREDICTED
 from tagllm_cli.evaluation.entries import HUMAN, Array, Entries, read_entries
 from tagllm_cli.evaluation.entries import PREDICTED as SAID
 from tagllm_cli.store.table import open_table

@@ -1,18 +1,9 @@
 """Precision, recall, F1 and prevalence of a table, estimated from a sample of pairs that people answered.
 
-Pairs fall into groups by what the table says of them now: predicted, listed but not predicted, absent. The number N of
-pairs in each group is known; the share of present ones among them is the Hajek estimate p = sum(y / pi) / sum(1 / pi)
-over the group's answered pairs, with pi the probability of having been drawn (Saerndal, Swensson and Wretman, Model
-Assisted Survey Sampling, 1992). Figures follow from the totals N p. A pair without an answer counts as missing at
-random within its group: pairs are asked in an order in which the first ones are spread over all strata.
-
-Intervals: the share of each group is drawn from Beta(p n* + 1/3, (1 - p) n* + 1/3), with the effective number of
-answers n* = p (1 - p) / variance of p (Korn and Graubard, Survey Methodology 1998) and the neutral prior of Kerman
-(Electronic Journal of Statistics 2011); the figures of all draws give the quantiles. The variance is that of the Hajek
-estimate, averaged with p (1 - p) / n, that of as many answers drawn at random, which counts as half an answer of the
-rarer kind (of none, where all agree). What is counted is rare and sometimes not found at all, where a bootstrap or a
-normal approximation has intervals of no width: `python -m tests.bench.audit_coverage`
-shows how often each of the three is right.
+Figures follow from the shares of present pairs in each group (`shares`) and the known sizes of the groups. Intervals:
+the figures of all draws of the shares give the quantiles. What is counted is rare and sometimes not found at all, where
+a bootstrap or a normal approximation has intervals of no width: `python -m tests.bench.audit_coverage` shows how often
+each of the three is right.
 """
 
 from __future__ import annotations
@@ -23,14 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from tagllm_cli.evaluation.audit.shares import FEWEST, PREDICTED, Answered, Share, share_of, shares_of
 from tagllm_cli.evaluation.entries import Array
+from tagllm_cli.evaluation.metrics.figures import ratio
 
-PREDICTED, LISTED, ABSENT = range(3)  # groups
-GROUPS = ("predicted", "listed, not predicted", "absent")
-
-_FEWEST = 5  # answers of a group that stands alone
-_NEUTRAL = 1 / 3
-_PRIOR = 0.5
 _DRAWS = 10_000
 _LABEL_DRAWS = 2_000
 _COVERED = (0.025, 0.975)
@@ -38,16 +25,6 @@ _ENOUGH_PRESENT = 5  # present pairs of a label, for its recall
 
 Shares = Sequence[Any]  # of each group: a number, or draws of it
 Figure = Callable[[Shares], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """Pairs that were answered: parallel arrays. `groups` are PREDICTED, LISTED or ABSENT in the table as it is now."""
-
-    labels: Array  # int64
-    groups: Array  # int8
-    present: Array  # bool
-    probabilities: Array  # float64, of having been drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,65 +62,6 @@ class LabelEstimate:
     present: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Share:
-    """What is known of the share of present pairs in one group: `n` of its `size` pairs are answered."""
-
-    value: float
-    effective: float  # number of answers; infinite where every pair is answered
-    n: int
-    size: int
-
-    def draws(self, random: np.random.Generator, count: int) -> Array:
-        """Return draws of the share, float64."""
-        if np.isinf(self.effective):
-            return np.full(count, self.value)
-        first, second = self.value * self.effective, (1 - self.value) * self.effective
-        return random.beta(first + _NEUTRAL, second + _NEUTRAL, count)
-
-    def variance_after(self, times: float) -> float:
-        """Return the variance after `times` as many answers, over the variance now; 0 when all pairs are answered."""
-        most = 1 / self.size
-        return max(0.0, 1 / (self.n * times) - most) / (1 / self.n - most) if self.n < self.size else 0.0
-
-
-def _share(present: Array, probabilities: Array, size: int) -> _Share:
-    n, weights = len(present), 1 / probabilities
-    total = weights.sum()
-    value = float((weights * present).sum() / total)
-    if n >= size:
-        return _Share(value, np.inf, n, size)
-    effective = n / (1 - n / size)
-    fewest = min(np.count_nonzero(present), n - np.count_nonzero(present))
-    if not fewest:
-        return _Share(value, effective, n, size)
-    variance = float(((weights * (present - value)) ** 2 * (1 - probabilities)).sum()) / total**2 * n / (n - 1)
-    # A variance that rests on one or two rare answers is mostly too small, depending on the weights that these have.
-    variance = (fewest * variance + _PRIOR * value * (1 - value) / effective) / (fewest + _PRIOR)
-    return _Share(value, value * (1 - value) / variance, n, size)
-
-
-def _shares(answered: Answered, sizes: Array) -> tuple[list[_Share], Array] | None:
-    """Return the share of each group, predicted first, and the groups' sizes; None where one of them has no answer.
-
-    What is not predicted is one group where its parts have fewer than _FEWEST answers.
-    """
-    groups, sizes = answered.groups, np.asarray(sizes)
-    counts = np.bincount(groups, minlength=3)
-    if min(counts[LISTED], counts[ABSENT]) < _FEWEST:
-        groups, sizes = np.minimum(groups, LISTED), np.array([sizes[PREDICTED], sizes[LISTED] + sizes[ABSENT]])
-    found = []
-    for group, size in enumerate(sizes.tolist()):
-        chosen = groups == group
-        if size and not chosen.any():
-            return None
-        if size:
-            found.append(_share(answered.present[chosen], answered.probabilities[chosen], size))
-        else:
-            found.append(_Share(0.0, np.inf, 1, 1))
-    return found, sizes
-
-
 def precision(shares: Shares) -> Any:
     """Return the share of predicted pairs that are present."""
     return shares[0]
@@ -151,12 +69,12 @@ def precision(shares: Shares) -> Any:
 
 def recall_of(sizes: Array) -> Figure:
     """Return what makes recall of the groups' shares: 0 where nothing is present."""
-    return lambda shares: _ratio(sizes[0] * shares[0], _present(sizes, shares))
+    return lambda shares: ratio(sizes[0] * shares[0], _present(sizes, shares))
 
 
 def f1_of(sizes: Array) -> Figure:
     """Return what makes F1 of the groups' shares."""
-    return lambda shares: _ratio(2 * sizes[0] * shares[0], sizes[0] + _present(sizes, shares))
+    return lambda shares: ratio(2 * sizes[0] * shares[0], sizes[0] + _present(sizes, shares))
 
 
 def prevalence_of(sizes: Array) -> Figure:
@@ -168,20 +86,16 @@ def _present(sizes: Array, shares: Shares) -> Any:
     return sum(size * share for size, share in zip(sizes, shares, strict=True))
 
 
-def _ratio(part: Any, whole: Any) -> Any:
-    return np.divide(part, whole, out=np.zeros(np.shape(whole)), where=np.asarray(whole) > 0)
-
-
 def estimate_all(answered: Answered, sizes: Array) -> dict[str, Estimate]:
     """Return precision, recall, F1 and prevalence of all labels together; `sizes` [groups] are pairs."""
     random = np.random.default_rng(0)
     names = ("precision", "recall", "f1", "prevalence")
-    found = _shares(answered, sizes)
+    found = shares_of(answered, sizes)
     if found is None:
         known = answered.groups == PREDICTED
         if not known.any():
             return dict.fromkeys(names, NOTHING)
-        share = _share(answered.present[known], answered.probabilities[known], int(sizes[PREDICTED]))
+        share = share_of(answered.present[known], answered.probabilities[known], int(sizes[PREDICTED]))
         draws = [share.draws(random, _DRAWS)]
         return {**dict.fromkeys(names, NOTHING), "precision": _estimate(precision, [share], draws)}
     shares, sizes = found
@@ -194,7 +108,7 @@ def estimate_all(answered: Answered, sizes: Array) -> dict[str, Estimate]:
 def points(answered: Answered, sizes: Array) -> dict[str, float | None]:
     """Return what `estimate_all` does, without intervals."""
     names = ("precision", "recall", "f1", "prevalence")
-    found = _shares(answered, sizes)
+    found = shares_of(answered, sizes)
     if found is None:
         return dict.fromkeys(names)
     shares, merged = found
@@ -203,7 +117,7 @@ def points(answered: Answered, sizes: Array) -> dict[str, float | None]:
     return {name: float(each(values)) for name, each in zip(names, figures, strict=True)}
 
 
-def _estimate(figure: Figure, shares: Sequence[_Share], draws: Sequence[Array]) -> Estimate:
+def _estimate(figure: Figure, shares: Sequence[Share], draws: Sequence[Array]) -> Estimate:
     values = [share.value for share in shares]
     value, count = float(figure(values)), len(draws[0])
     parts = []
@@ -218,7 +132,7 @@ def _interval(value: float, draws: Array) -> tuple[float, float]:
     return min(float(low), value), max(float(high), value)  # 0 of 20 is below all draws
 
 
-def _more_answers(shares: Sequence[_Share], parts: Sequence[float]) -> int:
+def _more_answers(shares: Sequence[Share], parts: Sequence[float]) -> int:
     """Return how many more answers, spread as those so far, leave a quarter of the variance.
 
     `parts` are the variances of the figure due to each group.
@@ -242,7 +156,7 @@ class _Mean:
         self._sum: Any = 0.0
         self._is_possible = True
 
-    def add(self, figure: Figure, shares: Sequence[_Share] | None, draws: Sequence[Array]) -> None:
+    def add(self, figure: Figure, shares: Sequence[Share] | None, draws: Sequence[Array]) -> None:
         if shares is None:
             self._is_possible = False
             return
@@ -287,7 +201,7 @@ def _means(cp: tuple[float, Array] | None, cr: tuple[float, Array] | None) -> di
 
 
 def _harmonic(first: Any, second: Any) -> Any:
-    return _ratio(2 * first * second, first + second)
+    return ratio(2 * first * second, first + second)
 
 
 def _chosen(answered: Answered, places: Array) -> Answered:
@@ -302,16 +216,16 @@ def _label(
     counts = (int(sizes[PREDICTED]), len(answered.present), present)
     said = answered.groups == PREDICTED
     right = prevalence = recall = NOTHING
-    alone = [_share(answered.present[said], answered.probabilities[said], counts[0])] if said.any() else None
+    alone = [share_of(answered.present[said], answered.probabilities[said], counts[0])] if said.any() else None
     if counts[0]:
         drawn = [share.draws(random, _LABEL_DRAWS) for share in alone or ()]
         right = _estimate(precision, alone, drawn) if alone else NOTHING
         cp.add(precision, alone, drawn)
-    found = _shares(answered, sizes)
+    found = shares_of(answered, sizes)
     shares, merged = found or ([], sizes)
     drawn = [share.draws(random, _LABEL_DRAWS) for share in shares]
     unsaid = np.count_nonzero(~said)
-    if shares and (unsaid >= _FEWEST or unsaid == sizes.sum() - counts[0]):
+    if shares and (unsaid >= FEWEST or unsaid == sizes.sum() - counts[0]):
         prevalence = _estimate(prevalence_of(merged), shares, drawn)
         recall = _estimate(recall_of(merged), shares, drawn) if present >= _ENOUGH_PRESENT else NOTHING
     cr.add(recall_of(merged), shares if recall is not NOTHING else None, drawn)

@@ -15,15 +15,8 @@ from tagllm_cli.evaluation.audit import answers as answer_files
 from tagllm_cli.evaluation.audit.answers import read_answers
 from tagllm_cli.evaluation.audit.current import BY_PEOPLE, GONE, current_pairs
 from tagllm_cli.evaluation.audit.design import load_design
-from tagllm_cli.evaluation.audit.estimate import (
-    PREDICTED,
-    Answered,
-    Estimate,
-    LabelEstimate,
-    estimate_all,
-    estimate_labels,
-    points,
-)
+from tagllm_cli.evaluation.audit.estimate import Estimate, LabelEstimate, estimate_all, estimate_labels, points
+from tagllm_cli.evaluation.audit.shares import PREDICTED, Answered
 from tagllm_cli.evaluation.entries import Array
 
 _NAMES = {"op": "OP (precision)", "or": "OR (recall)", "of1": "OF1", "cp": "CP", "cr": "CR", "cf1": "CF1"}
@@ -176,6 +169,7 @@ def evaluate_audit(table: Path, audit: Path) -> AuditEvaluation:
 
     found, totals, width = answered(marks.yes, marks.no), now.sizes.sum(axis=0), len(now.names)
     labels, means = estimate_labels(found, now.sizes, now.names)
+    figures = _figures(estimate_all(found, totals), means, width)
     usable = now.groups >= 0
     done = marks.yes | marks.no | marks.unsure
     gone, by_people = (int((done & (now.groups == each)).sum()) for each in (GONE, BY_PEOPLE))
@@ -190,8 +184,8 @@ def evaluate_audit(table: Path, audit: Path) -> AuditEvaluation:
         unsure=int((marks.unsure & usable).sum()),
         gone=gone,
         human=by_people,
-        figures=_figures(estimate_all(found, totals), means, width),
-        bounds=_bounds(answered, marks, now.groups, totals, width),
+        figures=figures,
+        bounds=_around(figures, _bounds(answered, marks, now.groups, totals, width)),
         labels=tuple(labels),
         warnings=(*answers.warnings, *now.warnings, *_left_out(gone, by_people)),
     )
@@ -226,6 +220,17 @@ def _bounds(
     if (least := found["least"]["prevalence"]) is not None and (most := found["most"]["prevalence"]) is not None:
         spans["mean_true"] = (least * width, most * width)
     return {key: (low, high) for key, (low, high) in spans.items() if low is not None and high is not None}
+
+
+def _around(
+    figures: Mapping[str, Estimate], bounds: Mapping[str, tuple[float, float]]
+) -> dict[str, tuple[float, float]]:
+    """Return bounds that hold the estimates: together with its unsure pairs, a group may come to stand alone."""
+    found = {}
+    for name, (low, high) in bounds.items():
+        value = figures[name].value
+        found[name] = (low, high) if value is None else (min(low, value), max(high, value))
+    return found
 
 
 def _figures(overall: Mapping[str, Estimate], means: Mapping[str, Estimate], labels: int) -> dict[str, Estimate]:

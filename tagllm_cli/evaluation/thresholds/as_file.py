@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from tagllm_cli.evaluation.entries import ABSENT, PRESENT, Comparison
+from tagllm_cli.evaluation.entries import ABSENT, PRESENT, Array, Comparison
 from tagllm_cli.evaluation.thresholds.crossfit import KEPT, Chosen
 from tagllm_cli.evaluation.thresholds.fit import expit, logit
 from tagllm_cli.evaluation.thresholds.metric import Metric
 from tagllm_cli.labeling.threshold_file import LabelThreshold, ThresholdFile, table_questions
 from tagllm_cli.store.table import Table
-
-Array = npt.NDArray[Any]
 
 _REFUSED = "no better over all labels on held-out images"
 

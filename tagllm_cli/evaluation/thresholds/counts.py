@@ -7,15 +7,11 @@ in nothing else. Pairs that the truth does not judge count in nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tagllm_cli.evaluation.calibration import decided
-from tagllm_cli.evaluation.entries import ABSENT, PREDICTED, PRESENT, Comparison
-
-Array = npt.NDArray[Any]
+from tagllm_cli.evaluation.entries import ABSENT, PREDICTED, PRESENT, Array, Comparison
 
 GRID = 512  # thresholds at most
 _GRID_CELLS = 4_000_000  # labels times thresholds at most: large vocabularies get a coarser grid
@@ -79,7 +75,8 @@ def count(comparison: Comparison, folds: Array, grid: Array) -> Counts:
 def grid_of(scores: Array, labels: int, keep: float) -> Array:
     """Return thresholds between scores in [0, 1], equal numbers of scores between them: 0, 1 and `keep` among them.
 
-    A threshold lies half-way between two scores that occur, so that it decides the same in float32 and float64.
+    A threshold lies half-way between two scores that occur. All are float32 values, as tables hold scores: between two
+    neighbors of that kind there is none, and the lower one is taken, which decides the same.
     """
     most = max(64, min(GRID, _GRID_CELLS // max(1, labels)))
     distinct = np.unique(scores).astype(np.float64)
@@ -87,5 +84,7 @@ def grid_of(scores: Array, labels: int, keep: float) -> Array:
     if len(places) > most:
         quantiles = np.quantile(scores, np.linspace(0, 1, most + 1)).astype(np.float64)
         places = np.unique(np.minimum(np.searchsorted(distinct, quantiles), len(distinct) - 2))
-    between = (distinct[places] + distinct[places + 1]) / 2
-    return np.unique(np.concatenate([[0.0, keep, 1.0], between]))
+    lower, upper = distinct[places], distinct[places + 1]
+    between = ((lower + upper) / 2).astype(np.float32)
+    between = np.where(between < upper, between, lower)
+    return np.unique(np.concatenate([[0.0, keep, 1.0], between]).astype(np.float32)).astype(np.float64)

@@ -8,16 +8,13 @@ repeated without each fold and measured on that fold. No figure is measured on i
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from tagllm_cli.evaluation.entries import Array
 from tagllm_cli.evaluation.thresholds.counts import Counts
 from tagllm_cli.evaluation.thresholds.fit import MIN_POSITIVES, Fit, fit
 from tagllm_cli.evaluation.thresholds.metric import Metric
-
-Array = npt.NDArray[Any]
 
 KEPT = -1  # in place of a threshold: as the table has it
 _INNER_ROUNDS, _ROUNDS = 30, 200
@@ -88,13 +85,16 @@ def _choose(
         if offsets is not None:
             found = fit(counts, folds[folds != fold], metric, random, _INNER_ROUNDS, offsets)
             informed += _at(counts, fold, found.own)
-    is_informed = offsets is not None and (
-        metric.overall(informed[0], informed[1], support) > metric.overall(own[0], own[1], support)
+    has_positives = bool(support.any())
+    is_informed = (
+        offsets is not None
+        and has_positives
+        and metric.overall(informed[0], informed[1], support) > metric.overall(own[0], own[1], support)
     )
     if is_informed:
         own = informed
     final = fit(counts, folds, metric, random, rounds, offsets if is_informed else None)
-    is_better = support.any() and metric.overall(common[0], common[1], support) > metric.overall(*before, support)
+    is_better = has_positives and metric.overall(common[0], common[1], support) > metric.overall(*before, support)
     base = (common[0], common[1]) if is_better else before
     gains = metric.value(own[0], own[1], support) - metric.value(*base, support)
     few, better = (support < MIN_POSITIVES) & (not is_informed), gains > 0

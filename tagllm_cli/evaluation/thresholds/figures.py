@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tagllm_cli.evaluation.calibration import decided
-from tagllm_cli.evaluation.entries import ABSENT, PREDICTED, PRESENT, Comparison
+from tagllm_cli.evaluation.entries import ABSENT, PREDICTED, PRESENT, Array, Comparison
+from tagllm_cli.evaluation.metrics.bootstrap import Interval
+from tagllm_cli.evaluation.metrics.figures import ratio
 from tagllm_cli.evaluation.thresholds.crossfit import KEPT
-
-Array = npt.NDArray[Any]
 
 ROUNDS = 500
 _GROUPS = 4000
@@ -99,9 +97,8 @@ def held_out(comparison: Comparison, after: Array, seed: int = 0) -> HeldOut:
 
 
 def _figures(values: Mapping[str, Array], drawn: Mapping[str, Array]) -> dict[str, Figure]:
-    return {
-        key: Figure(float(value[0]), *np.quantile(drawn[key], [0.025, 0.975]).tolist()) for key, value in values.items()
-    }
+    ends = {key: Interval.of(each) for key, each in drawn.items()}
+    return {key: Figure(float(value[0]), ends[key].low, ends[key].high) for key, value in values.items()}
 
 
 def _ratios(tp: Array, fp: Array, support: Array, has: Array) -> dict[str, Array]:
@@ -115,4 +112,4 @@ def _ratios(tp: Array, fp: Array, support: Array, has: Array) -> dict[str, Array
 def _three(tp: Array, fp: Array, support: Array) -> Sequence[Array]:
     """Return precision, recall and F1, 0 where a ratio has no denominator."""
     pairs = ((tp, tp + fp), (tp, support), (2 * tp, tp + fp + support))
-    return [np.divide(top, low, out=np.zeros_like(tp), where=low > 0) for top, low in pairs]
+    return [ratio(top, low) for top, low in pairs]

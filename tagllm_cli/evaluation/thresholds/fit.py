@@ -12,15 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from tagllm_cli.evaluation.entries import Array
 from tagllm_cli.evaluation.thresholds.counts import Counts, above
 from tagllm_cli.evaluation.thresholds.metric import Metric
-
-Array = npt.NDArray[Any]
 
 MIN_POSITIVES = 5
 _LOGITS = 14.0  # of probabilities 0 and 1

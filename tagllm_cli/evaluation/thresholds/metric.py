@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from tagllm_cli.errors import UsageError
-
-Array = npt.NDArray[Any]
+from tagllm_cli.evaluation.entries import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +41,8 @@ class Metric:
         """Return how good counts are, float64, element by element; only values of one label can be compared.
 
         `f1`: 2 TP / (support + TP + FP), 0 of 0. `precision`: above 1 where the target is reached, the more recall the
-        better; below 1, by precision, where it is missed. `recall`: above 1 where it is reached, the fewer predictions
-        the better; below 1, by recall, where it is missed.
+        better; below 1, by precision, where it is missed, and below 0 where all that is predicted is wrong. `recall`:
+        above 1 where it is reached, the fewer predictions the better; below 1, by recall, where it is missed.
         """
         predicted = tp + fp
         if self.kind == "f1":
@@ -52,7 +50,7 @@ class Metric:
         fewer = fp / (predicted + 1)  # below 1: decides between equal true positives
         if self.kind == "precision":
             reached = (tp >= self.target * predicted - 1e-9) & (tp > 0)
-            return np.where(reached, 2 + tp - fewer, tp / (predicted + 1))
+            return np.where(reached, 2 + tp - fewer, np.where(tp > 0, tp / (predicted + 1), -fewer))
         reached = tp >= self.target * support - 1e-9
         return np.where(reached, 1 + 1 / (1 + predicted), (tp - fewer) / (support + 1))
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation.calibration import decided
@@ -36,8 +35,6 @@ from tagllm_cli.labeling.threshold_file import ThresholdFile, table_questions, w
 from tagllm_cli.store.atomic import check_writable_path
 from tagllm_cli.store.table import open_table
 from tagllm_cli.text import shortened
-
-Array = npt.NDArray[Any]
 
 MIN_IMAGES = 10
 
@@ -239,7 +236,7 @@ def _check_enough(comparison: Comparison, metric: Metric, folds: int) -> None:
 def _pairs(entries: Entries, file: ThresholdFile) -> Pairs:
     """Count the whole table's labels as it has them and as the file decides them."""
     limits = file.limits()
-    thresholds = np.array([limits.of(name) for name in entries.names])
+    thresholds = np.array([limits.of(name) for name in entries.names], np.float32)
     by_model = (entries.flags & HUMAN) == 0
     with np.errstate(invalid="ignore"):
         after = by_model & decided(entries) & (entries.probabilities > thresholds[entries.labels])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ _AROUND = " \t\r\n\u2581\u0120\u010a*_`\"'\u2018\u2019\u201c\u201d\u300c\u300e([
 
 
 def is_yes(probability: float, threshold: float) -> bool:
-    """Return whether a probability or score decides yes: only above the threshold, both in [0, 1].
+    """Return whether a probability or score decides yes: only above the threshold, both in [0, 1] and `as_stored`.
 
     The one rule for stages and exports.
 
@@ -32,6 +33,14 @@ def is_yes(probability: float, threshold: float) -> bool:
     (True, False)
     """
     return probability > threshold
+
+
+def as_stored(value: float) -> float:
+    """Return a probability, score or threshold as tables hold it, in float32.
+
+    0.4 is 0.40000000596 there: above 0.4, unless both are rounded. All that decides is, so that it decides alike.
+    """
+    return array("f", [value])[0]
 
 
 def yes_no(
@@ -59,5 +68,7 @@ def yes_no(
     # The comparison is false for NaN too.
     if not mass >= min_mass or mass == 0:
         return YesNo(Decision.UNKNOWN, None, mass if mass > 0 else 0.0)
-    probability = for_yes / mass
-    return YesNo(Decision.YES if is_yes(probability, threshold) else Decision.NO, probability, min(mass, 1.0))
+    probability = as_stored(for_yes / mass)
+    return YesNo(
+        Decision.YES if is_yes(probability, as_stored(threshold)) else Decision.NO, probability, min(mass, 1.0)
+    )

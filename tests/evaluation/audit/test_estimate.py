@@ -7,16 +7,8 @@ import pytest
 from scipy import stats
 from sklearn.metrics import precision_recall_fscore_support
 
-from tagllm_cli.evaluation.audit.estimate import (
-    ABSENT,
-    LISTED,
-    NOTHING,
-    PREDICTED,
-    Answered,
-    estimate_all,
-    estimate_labels,
-    points,
-)
+from tagllm_cli.evaluation.audit.estimate import NOTHING, estimate_all, estimate_labels, points
+from tagllm_cli.evaluation.audit.shares import ABSENT, LISTED, PREDICTED, Answered
 from tests.bench.audit_coverage import FIGURES, Audits, covered, holds, width
 from tests.evaluation.audit.world import world
 
@@ -65,6 +57,13 @@ def test_95_percent_intervals_hold_the_truth_in_93_to_97_percent_of_audits(audit
     # Of 300 audits, 0.013 is one standard error of the share.
     assert all(0.93 - 0.02 <= share <= 0.97 + 0.02 for share in found.values()), found
     assert 0.93 <= np.mean(list(found.values())) <= 0.98
+
+
+@pytest.mark.parametrize(("size", "first"), [(2400, 600), (1500, 500)])
+def test_intervals_hold_the_truth_where_most_pairs_are_drawn_and_not_all_answered(size: int, first: int) -> None:
+    audits = Audits(world(108, images=300, labels=8, often=0.4, rarely=0.05))
+    found = covered(audits, size, 40, first)
+    assert all(share >= 0.85 for share in found.values()), found
 
 
 def test_one_group_has_the_interval_of_a_binomial() -> None:

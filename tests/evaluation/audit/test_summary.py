@@ -12,6 +12,7 @@ from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation.audit.create import create_audit
 from tagllm_cli.evaluation.audit.summary import AuditEvaluation, evaluate_audit
 from tagllm_cli.records import Decision, LabelEntry, Row
+from tagllm_cli.text import undefused
 from tests.evaluation.audit.folder import NAMES, Audited, audited, without
 
 
@@ -70,6 +71,27 @@ def test_unsure_pairs_are_left_out_and_bounded(whole: Audited) -> None:
     assert "if unsure" in found.overall()[0]
 
 
+def test_bounds_hold_the_estimate_where_a_group_is_mostly_unsure(whole: Audited) -> None:
+    said = {(row.image_id, each.name): each.decision for row in whole.rows for each in row.labels or ()}
+    seen = 0
+
+    def answer(line: dict[str, str]) -> str:
+        nonlocal seen
+        pair = undefused(line["image"]), undefused(line["label"])
+        if said.get(pair) == Decision.NO:
+            seen += 1
+            return "yes" if seen <= 4 else "unsure" if seen <= 8 else ""
+        return "yes" if pair in said else "no"
+
+    lines = whole.lines()
+    for line in lines:
+        line["answer"] = answer(line)
+    found = evaluate_audit(whole.table, whole.write(lines))
+    assert found.unsure == 4
+    for name, (low, high) in found.bounds.items():
+        assert low <= (found.figures[name].value or 0) <= high, name
+
+
 def test_json_has_plain_values_under_stable_keys(whole: Audited) -> None:
     value = evaluate_audit(whole.table, whole.audit / "audit.csv").to_json()
     assert json.loads(json.dumps(value, allow_nan=False)) == value
@@ -90,6 +112,17 @@ def test_what_the_table_no_longer_has_is_counted(whole: Audited) -> None:
     assert f"answers about images or labels that the table no longer has, left out: {240 - 34 * 3}" in found.warnings
     assert "images without an answer, which the figures leave out: 16" in found.warnings
     assert [label.name for label in found.labels] == list(names)
+
+
+def test_images_that_came_later_make_the_figures_uncertain_and_are_told(whole: Audited) -> None:
+    more = [replace(row, image_id=f"later/{row.image_id}", uri=f"later/{row.image_id}") for row in whole.rows]
+    found = evaluate_audit(whole.write_table([*whole.rows, *more]), whole.audit)
+    assert figures(found) == pytest.approx(exact(whole, whole.rows))
+    assert any("drawn from 60 answered images, and the table has 120" in each for each in found.warnings)
+    for name, figure in zip(("op", "or", "of1"), figures(found), strict=True):
+        # The answers are half of all pairs: as good as a sample of 240 without replacement.
+        low, high = found.figures[name].low or 0, found.figures[name].high or 0
+        assert low < figure - 0.01 < figure + 0.01 < high
 
 
 def test_what_people_decided_since_is_left_out(whole: Audited) -> None:

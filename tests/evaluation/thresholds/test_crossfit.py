@@ -103,3 +103,15 @@ def test_intervals_are_those_of_resampled_images() -> None:
         low, high = np.quantile(values, [0.025, 0.975])
         assert (figure.low, figure.high) == pytest.approx((low, high), abs=0.2 * (high - low))
     assert held.after["mean F1"].value == pytest.approx(mean_f1(said, present))
+
+
+def test_positives_of_a_single_fold_change_nothing() -> None:
+    present = np.zeros((30, 2), bool)
+    present[0, 0] = True
+    probability = np.random.default_rng(0).random(present.shape).astype(np.float32)
+    grid = grid_of(probability, 2, 0.5)
+    counts = count(comparison_of(probability, present), np.arange(30) % 3, grid)
+    for metric in (Metric("f1"), Metric("precision", 0.9), Metric("recall", 0.9)):
+        found = cross_fit(counts, metric, 0, np.array([1.0, -1.0]))
+        assert set(found.chosen.reasons) == {"fewer than 5 positives"}
+        assert found.chosen.with_offsets is False

@@ -93,7 +93,23 @@ def test_a_coarse_grid_holds_what_must_be_in_it_and_decides_alike_in_float32() -
     inner = grid[(grid > 0) & (grid < 1) & (grid != 0.5)]
     below = np.searchsorted(np.sort(scores.astype(np.float64)), inner)
     assert np.diff(below).max() < 200
-    assert not np.isin(inner, scores.astype(np.float64)).any()
+    assert np.isin(inner, scores.astype(np.float64)).mean() < 0.05
+
+
+def test_scores_next_to_each_other_are_told_apart_also_after_a_threshold_is_rounded() -> None:
+    top = np.nextafter(np.float32(1), np.float32(0))
+    scores = np.array([0.1, np.nextafter(np.float32(0.1), np.float32(1)), np.nextafter(top, np.float32(0)), top, 1])
+    scores = scores.astype(np.float32)
+    grid = grid_of(scores, 1, 0.4)
+    assert {tuple(scores > threshold) for threshold in grid} == {tuple(np.arange(5) >= first) for first in range(6)}
+    assert grid.tolist() == grid.astype(np.float32).tolist()
+
+
+def test_where_a_precision_is_out_of_reach_nothing_is_better_than_only_wrong_ones() -> None:
+    tp, fp, support = np.array([[0, 0, 0]]), np.array([[9, 4, 0]]), np.array([6])
+    assert Metric("precision", 0.9).best(tp, fp, support).tolist() == [2]
+    tp, fp = np.array([[5, 3, 1, 0]]), np.array([[20, 6, 1, 0]])
+    assert Metric("precision", 0.9).best(tp, fp, support).tolist() == [2]
 
 
 def test_the_variance_between_labels_is_recovered() -> None:
