@@ -33,10 +33,7 @@ Array = npt.NDArray[np.generic]
 
 
 def tables(folder: Path, images: int = 1_000_000, labels: int = 80, seed: int = 0) -> tuple[Path, Path]:
-    """Write `labels.parquet` and `truth.csv` (a line per image and label) unless they are there; return their paths.
-
-    >>> table, truth = tables(Path("/tmp"), images=100)  # doctest: +SKIP
-    """
+    """Write `labels.parquet` and `truth.csv` (a line per image and label) unless they are there; return their paths."""
     table, truth = folder / "labels.parquet", folder / "truth.csv"
     if truth.exists():
         return table, truth
