@@ -66,6 +66,7 @@ class Budget:
         return 0.0 if cost_of is None else cost_of(gpu_seconds, self._used.add(usage))
 
     def error(self, *, was_ready: bool) -> StoppedRunError:
-        """Return the error of a run that the budget has ended; `was_ready`: an engine was started in time."""
+        """Return the error of a run that the budget has ended; `was_ready`: this pass's engine was started in time."""
         starting = "The model was not ready by then, so nothing was asked: allow it more."
-        return StoppedRunError(f"the budget is used up ({self._reason})", GOES_ON if was_ready else starting)
+        hint = GOES_ON if was_ready or self._granted else starting
+        return StoppedRunError(f"the budget is used up ({self._reason})", hint)

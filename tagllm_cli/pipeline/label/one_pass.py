@@ -50,6 +50,8 @@ def run_both(
         if first.stats.interrupted:
             session.end_followed(first)
             return first, None
+        if session.followed is not None:
+            session.followed.stats.error = first.stats.error  # which ended its questions, too
         later = replace(
             later,
             replan=later.replan and session.followed is None,  # else it was done
