@@ -181,7 +181,7 @@ class JobRun:
         if self._before is not None:
             seconds += self._before.stats.seconds
         summary = Summary(job.command, job.out, counts, stats, usage, listing, seconds, job.next_command, verdict)
-        logger.info("%s ended: %s, error: %s", job.command, counts, verdict)
+        logger.info("%s ended: %s%s", job.command, counts, f"; {verdict.message}" if verdict else "")
         self._evidence.end_run(summary.to_json())
         return summary
 
