@@ -30,6 +30,7 @@ from tagllm_cli.pipeline.recipe.steps import (
     export_labels,
     write_page,
 )
+from tagllm_cli.store.atomic import file_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,10 @@ class Work:
     def out(self) -> Path:
         """The label table."""
         return self.labels.out
+
+    def tables(self) -> Sequence[Any]:
+        """Return what tells one state of both tables from another."""
+        return [file_state(self.candidates.out), file_state(self.out)]
 
     def check(self) -> None:
         """Raise UsageError for what could not be done at the end of the run: nothing has been asked yet."""
@@ -82,6 +87,11 @@ class Outcome:
         stages = (warning for each in self.stages for warning in each.warnings)
         steps = (warning for each in (self.gates, self.report) if each for warning in each.warnings)
         return list(dict.fromkeys([*stages, *steps]))
+
+    @property
+    def has_written(self) -> bool:
+        """Whether the page or an export was written."""
+        return any(each is not None and each.done for each in (self.report, *self.exports))
 
     @property
     def asked(self) -> int:
@@ -155,7 +165,7 @@ def run_work(work: Work, reporter: Reporter, redact: Callable[[str], str]) -> Ou
     """
     work.check()
     last = read_report(work.out)
-    began = time.time()
+    began, tables = time.time(), work.tables()
     candidates, labels = run_both(work.candidates, work.labels, work.options, reporter)
     assert isinstance(candidates, Summary)
     assert labels is None or isinstance(labels, Summary)
@@ -164,7 +174,7 @@ def run_work(work: Work, reporter: Reporter, redact: Callable[[str], str]) -> Ou
     try:
         _do_steps(work, outcome, last)
     except TagllmError as error:
-        if outcome.asked == 0:
+        if outcome.asked == 0 and work.tables() == tables and not outcome.has_written:
             raise
         outcome.error = TagllmError(f"the labels are written, and then: {error.message}", error.hint)
     outcome.ended = time.time()
@@ -185,7 +195,8 @@ def _do_steps(work: Work, outcome: Outcome, last: Mapping[str, Any]) -> None:
     """Check the gates, write the page, then export. Each result is in the outcome as soon as it is there."""
     exports = [str(each.out) for each in work.exports]
     page = [str(work.report.out)] if work.report else []
-    outcome.skipped = [*(["gates"] if work.gates else []), *page, *exports]
+    table = [str(work.out)] if outcome.labels is None else []
+    outcome.skipped = [*table, *(["gates"] if work.gates else []), *page, *exports]
     if outcome.error is not None:
         return
     if work.gates is not None:

@@ -6,6 +6,7 @@ A step whose table, options and output are as the last run left them is not done
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,8 +21,9 @@ from tagllm_cli.export.base import ExportSettings
 from tagllm_cli.export.registry import FORMATS, export_table
 from tagllm_cli.labeling.threshold_file import decided_by
 from tagllm_cli.pipeline.recipe.report import output_state
-from tagllm_cli.store.atomic import check_writable_path, file_state
+from tagllm_cli.store.atomic import check_replaceable, check_writable_path, file_state
 
+_DIGITS = re.compile(r"\d[\d,]*")
 _FIGURES = ("OP", "OR", "OF1", "CP", "CR", "CF1", "mAP")
 
 
@@ -82,6 +84,7 @@ def check_steps(
         decided_by(each.settings.thresholds)
         if (place := os.path.realpath(each.out)) in used:
             raise UsageError(f"the export {each.out} would overwrite {used[place]}", "Choose another place for it.")
+        check_replaceable(each.out, FORMATS[each.format].is_ours)
         used[place] = each.out
     if report is not None:
         from tagllm_cli.evaluation.report.report import check_page
@@ -118,8 +121,15 @@ def check_gates(table: Path, step: GateStep, last: Mapping[str, Any] | None) -> 
         min_overlap=step.min_overlap,
         options=EvaluateOptions(include_human=step.include_human),
     )
-    value = {"done": True, **report.to_json(), "gates": list(step.specs), "made_from": made_from}
-    return StepResult(value, [_gates_line(value)], True, report.missed, report.warnings)
+    value = {"done": True, **report.to_json(), "gates": list(step.specs), "warnings": report.warnings}
+    value["made_from"] = made_from
+    return StepResult(value, [_gates_line(value)], True, report.missed, _new(report.warnings, last))
+
+
+def _new(warnings: Sequence[str], last: Mapping[str, Any] | None) -> list[str]:
+    """Return the warnings that the last run's result does not have: cron mails none twice, whatever the count in it."""
+    told = {_DIGITS.sub("", each) for each in (last or {}).get("warnings", ())}
+    return [each for each in warnings if _DIGITS.sub("", each) not in told]
 
 
 def _gates_line(value: Mapping[str, Any], how: str = "") -> str:
@@ -150,8 +160,9 @@ def write_page(table: Path, step: ReportStep, last: Mapping[str, Any] | None) ->
         options = replace(options, truth=gates.truth, truth_options=reading, include_human=gates.include_human)
     summary = write_report(table, step.out, None, options)
     value = {"done": True, "out": str(step.out), "images": summary.images, "bytes": summary.bytes}
-    value |= {"without_picture": dict(summary.reasons), "made_from": made_from, "left": file_state(step.out)}
-    return StepResult(value, summary.lines(), True, warnings=summary.warnings)
+    value |= {"without_picture": dict(summary.reasons), "warnings": list(summary.warnings)}
+    value |= {"made_from": made_from, "left": file_state(step.out)}
+    return StepResult(value, summary.lines(), True, warnings=_new(summary.warnings, last))
 
 
 def _state(file: Path | None) -> list[Any] | None:
