@@ -368,6 +368,22 @@ def test_a_failing_export_after_labeling_says_that_the_labels_are_there(desk: De
     desk.types("run pipeline.yaml")
 
 
+def test_an_interrupt_after_labeling_says_what_is_left(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*unused: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(recipe_run, "export_labels", interrupted)
+        shown = one_object(desk.types("run pipeline.yaml --json", exit_code=130).stdout)
+    assert (shown["error"]["message"], shown["skipped"]) == (
+        "interrupted; the labels are written",
+        ["out/labels.csv", "out/dataset"],
+    )
+    assert desk.report()["exit_code"] == 130
+    assert desk.asked_by("run pipeline.yaml") == 0
+    assert desk.done() == [False, True, True]
+
+
 @pytest.mark.parametrize("name", ["csv", "coco", "jsonl", "hf"])
 def test_an_export_that_would_replace_another_file_is_refused_before_anything_is_asked(desk: Desk, name: str) -> None:
     Path("list.txt").write_text("a shopping list\n")
