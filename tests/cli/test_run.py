@@ -19,7 +19,7 @@ from tests.support.command_line import one_object, tagllm
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.packing import packed
 from tests.support.stub_server import stub_server
-from tests.support.workspace import Workspace, evidence_rows, snapshot
+from tests.support.workspace import LABELS, Workspace, evidence_rows, snapshot
 
 IMAGES = 12
 METHOD = "--vocab vocabulary.yaml --group-size 5"
@@ -317,6 +317,13 @@ def test_the_lock_is_held_until_the_last_export(desk: Desk, monkeypatch: pytest.
     desk.types("run pipeline.yaml")
     assert held == [f"{name} True" for name in steps]
     assert not lock_path(Path("out/labels.parquet")).exists()
+
+
+@pytest.mark.parametrize("command", ["run pipeline.yaml --dry-run", "run pipeline.yaml"])
+def test_what_holds_for_both_stages_is_told_once(desk: Desk, command: str) -> None:
+    desk.types("run pipeline.yaml")
+    desk.workspace.write_vocabulary(LABELS[1:])
+    assert desk.types(command).stderr.count(f"{LABELS[0]} removed: filtered without asking") == 1
 
 
 def test_what_is_refused_leaves_no_trace(desk: Desk) -> None:
