@@ -34,7 +34,7 @@ class Budget:
         self._began = time.monotonic()
         self._granted = 0
         self._used = Usage()  # by passes that have ended
-        self._reason: str | None = None
+        self._reason = "--max-requests 0" if limits.requests == 0 else None  # no model is loaded for it
 
     def grant(self, requests: int) -> int:
         """Take so many requests; return how many of them may be asked. Fewer: the budget is used up."""
@@ -68,5 +68,5 @@ class Budget:
     def error(self, *, was_ready: bool) -> StoppedRunError:
         """Return the error of a run that the budget has ended; `was_ready`: this pass's engine was started in time."""
         starting = "The model was not ready by then, so nothing was asked: allow it more."
-        hint = GOES_ON if was_ready or self._granted else starting
+        hint = GOES_ON if was_ready or self._granted or self._limits.requests == 0 else starting
         return StoppedRunError(f"the budget is used up ({self._reason})", hint)
