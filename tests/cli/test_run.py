@@ -406,6 +406,7 @@ def test_a_warning_about_the_truth_comes_once(desk: Desk) -> None:
     told = "images of the table that the truth lacks"
     assert told in desk.types("run pipeline.yaml --quiet").stderr
     desk.workspace.paint(100, "new.png")
+    desk.types("run pipeline.yaml --quiet --max-requests 2", exit_code=3)
     assert desk.types("run pipeline.yaml --quiet").output == ""
     assert f"{told}: {IMAGES - 1}" in desk.report()["gates"]["warnings"]
     Path("truth.csv").write_text("image,label\n000.png,cat\n001.png,dog\n001.png,yeti\n")

@@ -6,6 +6,7 @@ one of labels that are whole and pass. The page is written also where a gate was
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ from tagllm_cli.pipeline.recipe.steps import (
     write_page,
 )
 from tagllm_cli.store.atomic import file_state
+
+_DIGITS = re.compile(r"\d[\d,]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,8 @@ class Work:
 class Outcome:
     """What a run came to; `began` and `ended` are seconds since the epoch.
 
-    `labels` is None where the first stage's end left no second one.
+    `labels` is None where the first stage's end left no second one. `told` are the warnings of gates and page that
+    earlier runs have given: cron mails none twice, whatever the counts in it.
     """
 
     out: Path
@@ -75,6 +79,7 @@ class Outcome:
     skipped: Sequence[str] = ()
     error: TagllmError | None = None
     ended: float = 0.0
+    told: Sequence[str] = ()
 
     @property
     def stages(self) -> Sequence[Summary]:
@@ -85,8 +90,13 @@ class Outcome:
     def warnings(self) -> Sequence[str]:
         """What looks wrong, though the run did not stop for it."""
         stages = (warning for each in self.stages for warning in each.warnings)
-        steps = (warning for each in (self.gates, self.report) if each for warning in each.warnings)
+        told = {_DIGITS.sub("", each) for each in self.told}
+        steps = (each for each in self._step_warnings if _DIGITS.sub("", each) not in told)
         return list(dict.fromkeys([*stages, *steps]))
+
+    @property
+    def _step_warnings(self) -> Sequence[str]:
+        return [warning for each in (self.gates, self.report) if each for warning in each.warnings]
 
     @property
     def has_written(self) -> bool:
@@ -114,6 +124,7 @@ class Outcome:
             "report": None if self.report is None else dict(self.report.value),
             "exports": [dict(each.value) for each in self.exports],
             "skipped": list(self.skipped),
+            "told": list(self._step_warnings if self.gates or self.report else self.told),
         }
 
     def lines(self) -> list[str]:
@@ -169,7 +180,7 @@ def run_work(work: Work, reporter: Reporter, redact: Callable[[str], str]) -> Ou
     candidates, labels = run_both(work.candidates, work.labels, work.options, reporter)
     assert isinstance(candidates, Summary)
     assert labels is None or isinstance(labels, Summary)
-    outcome = Outcome(work.out, candidates, labels, began)
+    outcome = Outcome(work.out, candidates, labels, began, told=last.get("told", ()))
     outcome.error = _first_error(outcome.stages)
     try:
         _do_steps(work, outcome, last)

@@ -6,7 +6,6 @@ A step whose table, options and output are as the last run left them is not done
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,7 +22,6 @@ from tagllm_cli.labeling.threshold_file import decided_by
 from tagllm_cli.pipeline.recipe.report import output_state
 from tagllm_cli.store.atomic import check_replaceable, check_writable_path, file_state
 
-_DIGITS = re.compile(r"\d[\d,]*")
 _FIGURES = ("OP", "OR", "OF1", "CP", "CR", "CF1", "mAP")
 
 
@@ -64,7 +62,11 @@ class StepResult:
     lines: Sequence[str]
     done: bool
     missed: Sequence[str] = ()
-    warnings: Sequence[str] = ()
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What makes the figures or the page doubtful."""
+        return tuple(self.value.get("warnings", ()))
 
 
 def check_steps(
@@ -123,13 +125,7 @@ def check_gates(table: Path, step: GateStep, last: Mapping[str, Any] | None) -> 
     )
     value = {"done": True, **report.to_json(), "gates": list(step.specs), "warnings": report.warnings}
     value["made_from"] = made_from
-    return StepResult(value, [_gates_line(value)], True, report.missed, _new(report.warnings, last))
-
-
-def _new(warnings: Sequence[str], last: Mapping[str, Any] | None) -> list[str]:
-    """Return the warnings that the last run's result does not have: cron mails none twice, whatever the count in it."""
-    told = {_DIGITS.sub("", each) for each in (last or {}).get("warnings", ())}
-    return [each for each in warnings if _DIGITS.sub("", each) not in told]
+    return StepResult(value, [_gates_line(value)], True, report.missed)
 
 
 def _gates_line(value: Mapping[str, Any], how: str = "") -> str:
@@ -162,7 +158,7 @@ def write_page(table: Path, step: ReportStep, last: Mapping[str, Any] | None) ->
     value = {"done": True, "out": str(step.out), "images": summary.images, "bytes": summary.bytes}
     value |= {"without_picture": dict(summary.reasons), "warnings": list(summary.warnings)}
     value |= {"made_from": made_from, "left": file_state(step.out)}
-    return StepResult(value, summary.lines(), True, warnings=_new(summary.warnings, last))
+    return StepResult(value, summary.lines(), True)
 
 
 def _state(file: Path | None) -> list[Any] | None:
