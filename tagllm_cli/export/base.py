@@ -89,12 +89,14 @@ class ExportSummary:
 class Format:
     """An export format: its name, one phrase for the command line's help, and what writes it.
 
-    `export(table, out, settings)` raises UsageError for what cannot be exported and for an occupied `out`.
+    `export(table, out, settings)` raises UsageError for what cannot be exported and for an occupied `out`: one that
+    holds something, and not `is_ours(out)`, an earlier export in this format.
     """
 
     name: str
     help: str
     export: Callable[[Table, Path, ExportSettings], ExportSummary]
+    is_ours: Callable[[Path], bool]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,14 +20,14 @@ from tagllm_cli.store.atomic import replacing, starts_with
 if TYPE_CHECKING:
     from tagllm_cli.store.table import Table
 
-_SIGNATURE = b'{"info": {"description": "tagllm: '
+_is_ours = starts_with(b'{"info": {"description": "tagllm: ')
 
 
 def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
     """Write one JSON file in ASCII. Memory does not grow with the table: annotations wait on disk for the images."""
     examples = Examples(table, settings)
     with (
-        replacing(out, is_ours=starts_with(_SIGNATURE)) as new,
+        replacing(out, is_ours=_is_ours) as new,
         new.open("w", encoding="ascii") as file,
         TemporaryFile("w+", encoding="ascii", dir=new.parent) as annotations,
     ):
@@ -46,7 +46,7 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
     return examples.summary([out])
 
 
-FORMAT = Format("coco", "COCO instances JSON, each label boxed by the whole image", export)
+FORMAT = Format("coco", "COCO instances JSON, each label boxed by the whole image", export, _is_ours)
 
 
 def _head(vocabulary: str, examples: Examples) -> str:

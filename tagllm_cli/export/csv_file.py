@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 SEPARATOR = "|"
 
-_HEADER = ("image_id", "labels", "scores")
+_HEADER = "image_id,labels,scores\n"
+_is_ours = starts_with(_HEADER.encode())
 
 
 def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
@@ -33,12 +34,8 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
     if divided := [name for name in names if SEPARATOR in name]:
         message = f"the label {divided[0]!r} holds {SEPARATOR!r}, which divides labels in this format"
         raise UsageError(message, "Use --format jsonl.")
-    header = ",".join(_HEADER) + "\n"
-    with (
-        replacing(out, is_ours=starts_with(header.encode())) as new,
-        new.open("w", encoding="utf-8", newline="") as file,
-    ):
-        file.write(header)
+    with replacing(out, is_ours=_is_ours) as new, new.open("w", encoding="utf-8", newline="") as file:
+        file.write(_HEADER)
         writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)  # so that \\r stays in its cell
         for example in examples:
             labels = SEPARATOR.join(names[label] for label in example.labels)
@@ -47,4 +44,4 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
     return examples.summary([out])
 
 
-FORMAT = Format("csv", "one line per image, labels divided by |", export)
+FORMAT = Format("csv", "one line per image, labels divided by |", export, _is_ours)

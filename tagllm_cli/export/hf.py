@@ -65,6 +65,21 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
     return replace(examples.summary(files), card=out / CARD, card_kept=kept)
 
 
+def _is_ours(path: Path) -> bool:
+    files = (each for each in path.rglob("*") if not each.is_dir() and each != path / CARD)
+    return path.is_dir() and all(file.parent == path / "data" and _is_shard(file) for file in files)
+
+
+def _is_shard(file: Path) -> bool:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return bool(_SHARD.fullmatch(file.name)) and _MARK in (pq.read_schema(file).metadata or {})
+    except pa.ArrowException:
+        return False
+
+
 def _put_card(old: Path, new: Path, text: str) -> bool:
     """Write the card of a folder that takes the place of an older one; tell whether somebody's card was kept."""
     from tagllm_cli.store.dataset_card import is_untouched
@@ -82,7 +97,7 @@ def _nothing_found(source: Source, left_out: Mapping[str, int]) -> UsageError:
     return UsageError(f"not one image of the table can be read below {info.uri}", "Say with --root where they are now.")
 
 
-FORMAT = Format("hf", "a folder for Hugging Face datasets, images included", export)
+FORMAT = Format("hf", "a folder for Hugging Face datasets, images included", export, _is_ours)
 
 
 def _records(examples: Examples, source: Source, embed: bool) -> Iterator[dict[str, Any]]:
@@ -175,18 +190,3 @@ def _schema(names: Sequence[str]) -> pa.Schema:
         "unknown": pa.list_(pa.int64()),
     }
     return pa.schema(types.items(), {"huggingface": json.dumps({"info": {"features": features}}), _MARK: b"hf"})
-
-
-def _is_ours(path: Path) -> bool:
-    files = (each for each in path.rglob("*") if not each.is_dir() and each != path / CARD)
-    return path.is_dir() and all(file.parent == path / "data" and _is_shard(file) for file in files)
-
-
-def _is_shard(file: Path) -> bool:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return bool(_SHARD.fullmatch(file.name)) and _MARK in (pq.read_schema(file).metadata or {})
-    except pa.ArrowException:
-        return False

@@ -17,14 +17,14 @@ from tagllm_cli.store.atomic import replacing, starts_with
 if TYPE_CHECKING:
     from tagllm_cli.store.table import Table
 
-_SIGNATURE = b'{"image_id": '
+_is_ours = starts_with(b'{"image_id": ')
 
 
 def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
     """Write one file in UTF-8."""
     examples = Examples(table, settings)
     names = [label.name for label in examples.vocabulary]
-    with replacing(out, is_ours=starts_with(_SIGNATURE)) as new, new.open("w", encoding="utf-8") as file:
+    with replacing(out, is_ours=_is_ours) as new, new.open("w", encoding="utf-8") as file:
         for example, name in examples.with_file_names():
             row = example.row
             line = {
@@ -40,4 +40,4 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
     return examples.summary([out])
 
 
-FORMAT = Format("jsonl", "JSON Lines, an object per image", export)
+FORMAT = Format("jsonl", "JSON Lines, an object per image", export, _is_ours)

@@ -38,7 +38,7 @@ from tagllm_cli.text import shortened
 from tagllm_cli.vocabulary.cards import Card
 
 VERSION = 1
-_ANEW = "Calibrate anew: tagllm calibrate TABLE --truth FILE --out"
+_ANEW = "Label without --thresholds, then calibrate anew: tagllm calibrate TABLE --truth FILE --out"
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,13 @@ def starts_with(signature: bytes) -> Callable[[Path], bool]:
     return is_ours
 
 
+def check_replaceable(path: Path, is_ours: Callable[[Path], bool], kind: type[UsageError] = UsageError) -> None:
+    """Raise an error of this `kind` where something lies at `path` that is not empty, and not `is_ours`."""
+    target = Path(os.path.realpath(path))
+    if os.path.lexists(target) and not _is_empty(target) and not is_ours(target):
+        raise kind(f"{path} holds something else than an export in this format", "Move it away, or name another.")
+
+
 @contextlib.contextmanager
 def replacing(
     path: Path, kind: type[UsageError] = UsageError, *, is_ours: Callable[[Path], bool] | None = None
@@ -110,8 +117,8 @@ def replacing(
     """
     target = Path(os.path.realpath(path))
     try:
-        if is_ours and os.path.lexists(target) and not _is_empty(target) and not is_ours(target):
-            raise kind(f"{path} holds something else than an export in this format", "Choose another --out.")
+        if is_ours:
+            check_replaceable(path, is_ours, kind)
         target.parent.mkdir(parents=True, exist_ok=True)
         with private_folder(target) as folder:
             new = folder / "new"

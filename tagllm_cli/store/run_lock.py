@@ -39,7 +39,9 @@ def run_lock(table: Path) -> Iterator[None]:
     except OSError as error:
         remove_folders(made)
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise TableError(f"cannot lock {path}: {error.strerror}", "Choose another --out.") from error
+            raise TableError(
+                f"cannot lock {path}: {error.strerror}", "Free some space, or choose another --out."
+            ) from error
         descriptor = None
     try:
         yield

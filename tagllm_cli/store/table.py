@@ -103,6 +103,17 @@ class RowReader:
             return self._file.read_row_group(group).cast(self._schema)
 
 
+def label_table_of(candidates: Path) -> Path:
+    """Return where the label table made from a candidate table may go, in commands that are shown.
+
+    >>> [label_table_of(Path(name)).name for name in ("candidates.parquet", "a.candidates.parquet", "a.parquet")]
+    ['labels.parquet', 'a.parquet', 'labels-a.parquet']
+    """
+    name = candidates.name.removesuffix(".parquet")
+    stem = "labels" if name == "candidates" else name.removesuffix(".candidates")
+    return candidates.with_name(f"{f'labels-{name}' if stem == name else stem}.parquet")
+
+
 def open_table(path: Path) -> Table:
     """Open a table of ours, in any schema version so far.
 

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tagllm_cli.engines.base import Usage
+from tagllm_cli.errors import GOES_ON
+from tagllm_cli.pipeline.label.budget import Budget, Limits
 from tests.support.command_line import one_object, tagllm
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.stub_server import stub_server
@@ -87,6 +90,16 @@ def test_a_limit_of_nothing_asks_nothing(folder: Path, server: FaultyProxy, limi
     assert (result.exit_code, len(server.questions)) == (3, before)
     assert result.stdout.count("nothing was asked") == 2
     assert "on record" not in result.stdout
+    assert ("starting the engine" in result.stderr, "not ready" in result.stderr) == (False, "requests" not in limit)
+
+
+def test_only_a_run_that_has_asked_nothing_is_told_that_the_model_was_not_ready() -> None:
+    late, later = Budget(Limits(seconds=0)), Budget(Limits(seconds=0))
+    assert later.grant(1) == 1  # by the first stage; the second one finds no time
+    assert not late.look(Usage(), None)
+    assert not later.look(Usage(), None)
+    assert "was not ready" in late.error(was_ready=False).hint
+    assert later.error(was_ready=False).hint == GOES_ON
 
 
 @pytest.mark.parametrize("option", ["--limit 3", "--sample 3", "--offline", "--dry-run"])

@@ -19,7 +19,7 @@ from tests.support.command_line import one_object, tagllm
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.packing import packed
 from tests.support.stub_server import stub_server
-from tests.support.workspace import Workspace, evidence_rows, snapshot
+from tests.support.workspace import LABELS, Workspace, evidence_rows, snapshot
 
 IMAGES = 12
 METHOD = "--vocab vocabulary.yaml --group-size 5"
@@ -319,6 +319,13 @@ def test_the_lock_is_held_until_the_last_export(desk: Desk, monkeypatch: pytest.
     assert not lock_path(Path("out/labels.parquet")).exists()
 
 
+@pytest.mark.parametrize("command", ["run pipeline.yaml --dry-run", "run pipeline.yaml"])
+def test_what_holds_for_both_stages_is_told_once(desk: Desk, command: str) -> None:
+    desk.types("run pipeline.yaml")
+    desk.workspace.write_vocabulary(LABELS[1:])
+    assert desk.types(command).stderr.count(f"{LABELS[0]} removed: filtered without asking") == 1
+
+
 def test_what_is_refused_leaves_no_trace(desk: Desk) -> None:
     Path("cards.yaml").write_text("cards: [{name: nobody, description: x}]")
     Path("p.yaml").write_text("source: images\nvocabb: voc\n")
@@ -353,14 +360,73 @@ def test_what_is_refused_leaves_no_trace(desk: Desk) -> None:
 
 
 def test_a_failing_export_after_labeling_says_that_the_labels_are_there(desk: Desk) -> None:
-    Path("labels.csv").write_text("a shopping list\n")
-    run = f"run images {METHOD} --out out/labels.parquet --export csv=labels.csv"
-    result = desk.types(run, exit_code=1)
-    assert "the labels are written, and then: labels.csv holds something else" in result.stderr
-    assert desk.report()["exit_code"] == 1
-    desk.types(run, exit_code=2)  # nothing was asked, and nothing changed
-    Path("labels.csv").unlink()
-    desk.types(run)
+    failing = PIPELINE.replace("out: out/dataset", "root: nowhere, out: out/dataset")
+    Path("pipeline.yaml").write_text(failing)
+    result = desk.types("run pipeline.yaml", exit_code=1)
+    assert "the labels are written, and then: " in result.stderr
+    assert (desk.report()["exit_code"], desk.done(), desk.report()["skipped"]) == (1, [True, True], ["out/dataset"])
+    before = snapshot(Path("out"))
+    desk.types("run pipeline.yaml", exit_code=2)  # nothing was asked, and nothing changed
+    assert snapshot(Path("out")) == before
+    Path("pipeline.yaml").write_text(failing.replace("group_size: 5}", "group_size: 5}\nlabels: {threshold: 0.9}"))
+    assert desk.asked_by("run pipeline.yaml", exit_code=1) == 0  # both tables and the first export did
+    assert desk.done() == [True, True]
+    Path("pipeline.yaml").write_text(PIPELINE)
+    desk.types("run pipeline.yaml")
+
+
+def test_an_interrupt_after_labeling_says_what_is_left(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*unused: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(recipe_run, "export_labels", interrupted)
+        shown = one_object(desk.types("run pipeline.yaml --json", exit_code=130).stdout)
+    assert (shown["error"]["message"], shown["skipped"]) == (
+        "interrupted; the labels are written",
+        ["out/labels.csv", "out/dataset"],
+    )
+    assert desk.report()["exit_code"] == 130
+    assert desk.asked_by("run pipeline.yaml") == 0
+    assert desk.done() == [False, True, True]
+
+
+@pytest.mark.parametrize("name", ["csv", "coco", "jsonl", "hf"])
+def test_an_export_that_would_replace_another_file_is_refused_before_anything_is_asked(desk: Desk, name: str) -> None:
+    Path("list.txt").write_text("a shopping list\n")
+    line = f"run images {METHOD} --out out/labels.parquet --export {name}=list.txt"
+    before = snapshot(desk.folder)
+    for command in (line, f"{line} --dry-run"):
+        assert "list.txt holds something else" in desk.types(command, exit_code=2).stderr
+    assert snapshot(desk.folder) == before
+
+
+def test_a_warning_about_the_truth_comes_once(desk: Desk) -> None:
+    Path("truth.csv").write_text("image,label\n000.png,cat\n001.png,dog\n")
+    told = "images of the table that the truth lacks"
+    assert told in desk.types("run pipeline.yaml --quiet").stderr
+    desk.workspace.paint(100, "new.png")
+    desk.types("run pipeline.yaml --quiet --max-requests 2", exit_code=3)
+    assert desk.types("run pipeline.yaml --quiet").output == ""
+    assert f"{told}: {IMAGES - 1}" in desk.report()["gates"]["warnings"]
+    Path("truth.csv").write_text("image,label\n000.png,cat\n001.png,dog\n001.png,yeti\n")
+    new = desk.types("run pipeline.yaml --quiet").stderr
+    assert told not in new
+    assert "yeti" in new
+
+
+def test_a_run_that_a_limit_ends_is_on_record_as_stopped_in_both_stages(desk: Desk) -> None:
+    desk.types("run pipeline.yaml --max-requests 20", exit_code=3)
+    report = desk.report()
+    assert [report[stage]["error"]["kind"] for stage in ("candidates", "labels")] == ["StoppedRunError"] * 2
+    shown = one_object(desk.types("info out/labels.candidates.parquet out/labels.parquet --json").stdout)
+    assert [table["runs"][-1]["end"] for table in shown["tables"]] == ["stopped"] * 2
+
+
+def test_zero_requests_in_the_file_as_on_the_command_line_bring_the_table_up_to_date(desk: Desk) -> None:
+    Path("pipeline.yaml").write_text(f"{PIPELINE}max_requests: 0\n")
+    assert desk.asked_by("run pipeline.yaml", exit_code=3) == 0
+    assert desk.report()["labels"]["rows"]["pending"] == IMAGES
 
 
 def test_no_file_beside_the_table_holds_a_password(desk: Desk) -> None:

@@ -34,7 +34,7 @@ class Budget:
         self._began = time.monotonic()
         self._granted = 0
         self._used = Usage()  # by passes that have ended
-        self._reason: str | None = None
+        self._reason = "--max-requests 0" if limits.requests == 0 else None  # no model is loaded for it
 
     def grant(self, requests: int) -> int:
         """Take so many requests; return how many of them may be asked. Fewer: the budget is used up."""
@@ -66,6 +66,7 @@ class Budget:
         return 0.0 if cost_of is None else cost_of(gpu_seconds, self._used.add(usage))
 
     def error(self, *, was_ready: bool) -> StoppedRunError:
-        """Return the error of a run that the budget has ended; `was_ready`: an engine was started in time."""
+        """Return the error of a run that the budget has ended; `was_ready`: this pass's engine was started in time."""
         starting = "The model was not ready by then, so nothing was asked: allow it more."
-        return StoppedRunError(f"the budget is used up ({self._reason})", GOES_ON if was_ready else starting)
+        hint = GOES_ON if was_ready or self._granted or self._limits.requests == 0 else starting
+        return StoppedRunError(f"the budget is used up ({self._reason})", hint)

@@ -36,7 +36,7 @@ from tagllm_cli.records import Failure, ImageInfo, Item, Status
 from tagllm_cli.sources.base import Source, SourceOptions, recall
 from tagllm_cli.sources.registry import open_source, reopen
 from tagllm_cli.store.atomic import check_writable_path
-from tagllm_cli.store.table import Table, open_table
+from tagllm_cli.store.table import Table, label_table_of, open_table
 from tagllm_cli.vocabulary.cards import Card, cards_of, load_cards
 from tagllm_cli.vocabulary.load import load_vocabulary
 from tagllm_cli.vocabulary.model import Vocabulary
@@ -203,8 +203,7 @@ def _engine(plan: Plan, model: ModelOptions, out: Path) -> Engine:
 
 def _disambiguation(out: Path, model: ModelOptions) -> str:
     """Return the command that goes on from a candidate table, with the model that made it."""
-    labels = out.with_name("labels.parquet" if out.stem == "candidates" else f"labels-{out.stem}.parquet")
-    words = ["tagllm", "disambiguate", str(out), "--out", str(labels)]
+    words = ["tagllm", "disambiguate", str(out), "--out", str(label_table_of(out))]
     words += ["--model", model.model] if model.model else []
     words += [word for url in model.endpoints for word in ("--endpoint", parse_address(url).shown)]
     return shlex.join(words)

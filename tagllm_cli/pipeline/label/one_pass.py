@@ -40,8 +40,9 @@ def run_both(
     """
     later = replace(options, part=None, by_hash=False)  # the candidate table holds the part, and what the bytes are
     if options.dry_run or options.offline:
-        only = run_job(candidates, options, reporter)
-        return only, run_job(labels, later, reporter) if candidates.out.exists() else None
+        shared = Session(Budget(options.limits))
+        only = run_job(candidates, options, reporter, shared)
+        return only, run_job(labels, later, reporter, shared) if candidates.out.exists() else None
     check_out(labels)
     with Evidence(evidence_path(labels, later)) as evidence, _OnePass(labels, evidence, options, reporter) as session:
         first = run_job(candidates, options, reporter, session)
@@ -50,6 +51,8 @@ def run_both(
         if first.stats.interrupted:
             session.end_followed(first)
             return first, None
+        if session.followed is not None:
+            session.followed.stats.error = first.stats.error  # which ended its questions, too
         later = replace(
             later,
             replan=later.replan and session.followed is None,  # else it was done
@@ -96,8 +99,7 @@ class _OnePass(Session):
         own, notes = pin(self._labels, self._evidence, self._options)
         if own.context() != plan.context():
             return ()
-        for note in notes:
-            self._reporter.note(note)
+        self.tell(notes, self._reporter)
         self._evidence.start_run(self._labels.command, tagllm_cli.__version__, has_clock=False)
         self.followed = StageRun(self._labels.stage(own), self._evidence, RequestKeys(own.context()))
         return (self.followed,)

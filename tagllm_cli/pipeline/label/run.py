@@ -65,10 +65,18 @@ TABLE_SECONDS = 2.5
 
 
 class Session:
-    """What the passes of one command share: the budget, and how an engine is made and asked."""
+    """What the passes of one command share: the budget, what was told, and how an engine is made and asked."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
+        self._told: set[str] = set()
+
+    def tell(self, notes: Sequence[str], reporter: Reporter) -> None:
+        """Report what no pass has told yet."""
+        for note in notes:
+            if note not in self._told:
+                self._told.add(note)
+                reporter.note(note)
 
     def follow(self, plan: Plan) -> Sequence[StageRun]:
         """Return the stages that are asked about what the first one, which has this plan, proposes."""
@@ -181,13 +189,12 @@ class JobRun:
         if self._before is not None:
             seconds += self._before.stats.seconds
         summary = Summary(job.command, job.out, counts, stats, usage, listing, seconds, job.next_command, verdict)
-        logger.info("%s ended: %s, error: %s", job.command, counts, verdict)
+        logger.info("%s ended: %s%s", job.command, counts, f"; {verdict.message}" if verdict else "")
         self._evidence.end_run(summary.to_json())
         return summary
 
     def _tell(self) -> None:
-        for note in self._notes:
-            self._reporter.note(note)
+        self._session.tell(self._notes, self._reporter)
 
     def _is_as_listed(self) -> bool:
         """Tell whether the earlier table is the one that was listed last, so that it need not be read."""

@@ -45,6 +45,20 @@ class RunStats:
     engine: str = ""
     gpus: int | None = None
 
+    def __str__(self) -> str:
+        """Return the counts in words, for the log.
+
+        >>> str(RunStats(images=2, asked=3, failed_requests=1, engine="vllm 0.32.0", interrupted=True))
+        '3 requests (1 failed) about 2 images (0 failed, 0 opened) in 0.0 s, vllm 0.32.0, interrupted'
+        """
+        counts = (
+            f"{self.asked:,} requests ({self.failed_requests:,} failed) about {self.images:,} images "
+            f"({self.failed_images:,} failed, {self.opened:,} opened) in {self.seconds:.1f} s"
+        )
+        failures = (f"{count:,} {what} {kind}" for (what, kind), count in self.failures.counts.most_common())
+        end = self.error.message if self.error else "interrupted" if self.interrupted else ""
+        return ", ".join(each for each in (counts, self.engine or "no engine", *failures, end) if each)
+
     @property
     def is_complete(self) -> bool:
         """Whether the run came to its end."""

@@ -43,6 +43,15 @@ class RowCounts:
             self.unknown += times * (entry.decision is Decision.UNKNOWN)
         self.unmatched += times * len(row.unmatched or ())
 
+    def __str__(self) -> str:
+        """Return the rows by status, those `ok` in any case.
+
+        >>> str(RowCounts(ok=1200, failed=3))
+        '1,200 ok, 3 failed'
+        """
+        counts = ((status, getattr(self, status.value)) for status in Status)
+        return ", ".join(f"{count:,} {status.value}" for status, count in counts if count or status is Status.OK)
+
     def to_json(self) -> dict[str, int]:
         """Return the counts by name."""
         return asdict(self)
@@ -108,12 +117,6 @@ class Summary:
         Up to three more after the third say why images or requests failed, the most frequent reasons first.
         """
         rows = self.rows
-        others = [
-            f"{count:,} {status.value}"
-            for status in Status
-            if status is not Status.OK and (count := getattr(rows, status.value))
-        ]
-        state = ", ".join([f"{rows.ok:,} ok", *others])
         labels = "candidates" if self.command == "candidates" else "labels"
         mean = rows.labels / max(1, rows.ok + rows.partial)
         unsure = f", {rows.unknown:,} unknown" if rows.unknown else ""
@@ -121,7 +124,7 @@ class Summary:
         left = self.listing.unread - self.stats.shards
         unread = f"; {left:,} shards are not read yet" if left > 0 else ""
         return [
-            f"{self.out}: {rows.total:,} images ({state}){unread}",
+            f"{self.out}: {rows.total:,} images ({rows}){unread}",
             f"{rows.labels:,} {labels}, {mean:.2f} per image{unsure}{strange}",
             self._requests(),
             *self._failures(),

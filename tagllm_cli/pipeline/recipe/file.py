@@ -200,9 +200,9 @@ class _Pipeline(_Part):
     gpu_price: Amount | None = None
     price_in: Amount | None = None
     price_out: Amount | None = None
-    max_seconds: Annotated[float, Field(gt=0)] | None = None
-    max_requests: Count | None = None
-    max_cost: Annotated[float, Field(gt=0)] | None = None
+    max_seconds: Amount | None = None
+    max_requests: Annotated[int, Field(ge=0)] | None = None
+    max_cost: Amount | None = None
 
 
 @dataclass(frozen=True, slots=True)

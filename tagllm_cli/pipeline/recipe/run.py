@@ -6,6 +6,7 @@ one of labels that are whole and pass. The page is written also where a gate was
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,9 @@ from tagllm_cli.pipeline.recipe.steps import (
     export_labels,
     write_page,
 )
+from tagllm_cli.store.atomic import file_state
+
+_DIGITS = re.compile(r"\d[\d,]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,10 @@ class Work:
         """The label table."""
         return self.labels.out
 
+    def tables(self) -> Sequence[Any]:
+        """Return what tells one state of both tables from another."""
+        return [file_state(self.candidates.out), file_state(self.out)]
+
     def check(self) -> None:
         """Raise UsageError for what could not be done at the end of the run: nothing has been asked yet."""
         check_steps(self.gates, self.exports, self.report, [self.out, self.candidates.out, report_path(self.out)])
@@ -57,7 +65,8 @@ class Work:
 class Outcome:
     """What a run came to; `began` and `ended` are seconds since the epoch.
 
-    `labels` is None where the first stage's end left no second one.
+    `labels` is None where the first stage's end left no second one. `told` are the warnings of gates and page that
+    earlier runs have given: cron mails none twice, whatever the counts in it.
     """
 
     out: Path
@@ -70,6 +79,7 @@ class Outcome:
     skipped: Sequence[str] = ()
     error: TagllmError | None = None
     ended: float = 0.0
+    told: Sequence[str] = ()
 
     @property
     def stages(self) -> Sequence[Summary]:
@@ -80,8 +90,18 @@ class Outcome:
     def warnings(self) -> Sequence[str]:
         """What looks wrong, though the run did not stop for it."""
         stages = (warning for each in self.stages for warning in each.warnings)
-        steps = (warning for each in (self.gates, self.report) if each for warning in each.warnings)
+        told = {_DIGITS.sub("", each) for each in self.told}
+        steps = (each for each in self._step_warnings if _DIGITS.sub("", each) not in told)
         return list(dict.fromkeys([*stages, *steps]))
+
+    @property
+    def _step_warnings(self) -> Sequence[str]:
+        return [warning for each in (self.gates, self.report) if each for warning in each.warnings]
+
+    @property
+    def has_written(self) -> bool:
+        """Whether the page or an export was written."""
+        return any(each is not None and each.done for each in (self.report, *self.exports))
 
     @property
     def asked(self) -> int:
@@ -104,6 +124,7 @@ class Outcome:
             "report": None if self.report is None else dict(self.report.value),
             "exports": [dict(each.value) for each in self.exports],
             "skipped": list(self.skipped),
+            "told": list(self._step_warnings if self.gates or self.report else self.told),
         }
 
     def lines(self) -> list[str]:
@@ -155,18 +176,20 @@ def run_work(work: Work, reporter: Reporter, redact: Callable[[str], str]) -> Ou
     """
     work.check()
     last = read_report(work.out)
-    began = time.time()
+    began, tables = time.time(), work.tables()
     candidates, labels = run_both(work.candidates, work.labels, work.options, reporter)
     assert isinstance(candidates, Summary)
     assert labels is None or isinstance(labels, Summary)
-    outcome = Outcome(work.out, candidates, labels, began)
+    outcome = Outcome(work.out, candidates, labels, began, told=last.get("told", ()))
     outcome.error = _first_error(outcome.stages)
     try:
         _do_steps(work, outcome, last)
     except TagllmError as error:
-        if outcome.asked == 0:
+        if outcome.asked == 0 and work.tables() == tables and not outcome.has_written:
             raise
         outcome.error = TagllmError(f"the labels are written, and then: {error.message}", error.hint)
+    except KeyboardInterrupt:
+        outcome.error = InterruptedRunError("interrupted; the labels are written", "The same command does the rest.")
     outcome.ended = time.time()
     try:
         write_report(work.out, outcome.to_json(), redact)
@@ -185,7 +208,8 @@ def _do_steps(work: Work, outcome: Outcome, last: Mapping[str, Any]) -> None:
     """Check the gates, write the page, then export. Each result is in the outcome as soon as it is there."""
     exports = [str(each.out) for each in work.exports]
     page = [str(work.report.out)] if work.report else []
-    outcome.skipped = [*(["gates"] if work.gates else []), *page, *exports]
+    table = [str(work.out)] if outcome.labels is None else []
+    outcome.skipped = [*table, *(["gates"] if work.gates else []), *page, *exports]
     if outcome.error is not None:
         return
     if work.gates is not None:

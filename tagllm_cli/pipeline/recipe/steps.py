@@ -20,7 +20,7 @@ from tagllm_cli.export.base import ExportSettings
 from tagllm_cli.export.registry import FORMATS, export_table
 from tagllm_cli.labeling.threshold_file import decided_by
 from tagllm_cli.pipeline.recipe.report import output_state
-from tagllm_cli.store.atomic import check_writable_path, file_state
+from tagllm_cli.store.atomic import check_replaceable, check_writable_path, file_state
 
 _FIGURES = ("OP", "OR", "OF1", "CP", "CR", "CF1", "mAP")
 
@@ -62,7 +62,11 @@ class StepResult:
     lines: Sequence[str]
     done: bool
     missed: Sequence[str] = ()
-    warnings: Sequence[str] = ()
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What makes the figures or the page doubtful."""
+        return tuple(self.value.get("warnings", ()))
 
 
 def check_steps(
@@ -82,6 +86,7 @@ def check_steps(
         decided_by(each.settings.thresholds)
         if (place := os.path.realpath(each.out)) in used:
             raise UsageError(f"the export {each.out} would overwrite {used[place]}", "Choose another place for it.")
+        check_replaceable(each.out, FORMATS[each.format].is_ours)
         used[place] = each.out
     if report is not None:
         from tagllm_cli.evaluation.report.report import check_page
@@ -118,8 +123,9 @@ def check_gates(table: Path, step: GateStep, last: Mapping[str, Any] | None) -> 
         min_overlap=step.min_overlap,
         options=EvaluateOptions(include_human=step.include_human),
     )
-    value = {"done": True, **report.to_json(), "gates": list(step.specs), "made_from": made_from}
-    return StepResult(value, [_gates_line(value)], True, report.missed, report.warnings)
+    value = {"done": True, **report.to_json(), "gates": list(step.specs), "warnings": report.warnings}
+    value["made_from"] = made_from
+    return StepResult(value, [_gates_line(value)], True, report.missed)
 
 
 def _gates_line(value: Mapping[str, Any], how: str = "") -> str:
@@ -150,8 +156,9 @@ def write_page(table: Path, step: ReportStep, last: Mapping[str, Any] | None) ->
         options = replace(options, truth=gates.truth, truth_options=reading, include_human=gates.include_human)
     summary = write_report(table, step.out, None, options)
     value = {"done": True, "out": str(step.out), "images": summary.images, "bytes": summary.bytes}
-    value |= {"without_picture": dict(summary.reasons), "made_from": made_from, "left": file_state(step.out)}
-    return StepResult(value, summary.lines(), True, warnings=summary.warnings)
+    value |= {"without_picture": dict(summary.reasons), "warnings": list(summary.warnings)}
+    value |= {"made_from": made_from, "left": file_state(step.out)}
+    return StepResult(value, summary.lines(), True)
 
 
 def _state(file: Path | None) -> list[Any] | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tagllm_cli.records import Status
 from tagllm_cli.store.merge.evidence import Added
+from tagllm_cli.store.table import label_table_of
 
 
 @dataclass(slots=True)
@@ -30,8 +31,7 @@ class MergeSummary:
         """The command that goes on from the table."""
         if self.stage != "candidates":
             return shlex.join(["tagllm", "evaluate", str(self.out), "--truth", "TRUTH"])
-        labels = self.out.with_name("labels.parquet" if self.out.stem == "candidates" else f"labels-{self.out.name}")
-        return shlex.join(["tagllm", "disambiguate", str(self.out), "--out", str(labels)])
+        return shlex.join(["tagllm", "disambiguate", str(self.out), "--out", str(label_table_of(self.out))])
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary as plain JSON values."""
