@@ -48,7 +48,7 @@ def check_writable_path(path: Path, kind: type[UsageError] = UsageError, *, may_
         raise kind(f"{path} is the name of an evidence file, which a table keeps beside it", "Choose another ending.")
     try:
         if path.is_dir() and not may_be_folder:
-            raise kind(f"{path} is a folder", "Name a file, such as labels.parquet.")
+            raise kind(f"{path} is a folder", "Name a file.")
         if os.path.lexists(path):
             return
         above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
@@ -96,6 +96,12 @@ def starts_with(signature: bytes) -> Callable[[Path], bool]:
     return is_ours
 
 
+def check_replaceable(path: Path, is_ours: Callable[[Path], bool], kind: type[UsageError] = UsageError) -> None:
+    """Raise an error of this `kind` unless nothing is at `path`, it is empty, or it passes the test `is_ours`."""
+    if os.path.lexists(path) and not _is_empty(path) and not is_ours(path):
+        raise kind(f"{path} holds something else, and is left as it is", "Move it away, or name another place.")
+
+
 @contextlib.contextmanager
 def replacing(
     path: Path, kind: type[UsageError] = UsageError, *, is_ours: Callable[[Path], bool] | None = None
@@ -110,8 +116,8 @@ def replacing(
     """
     target = Path(os.path.realpath(path))
     try:
-        if is_ours and os.path.lexists(target) and not _is_empty(target) and not is_ours(target):
-            raise kind(f"{path} holds something else than an export in this format", "Choose another --out.")
+        if is_ours:
+            check_replaceable(path, is_ours, kind)
         target.parent.mkdir(parents=True, exist_ok=True)
         with private_folder(target) as folder:
             new = folder / "new"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,7 +28,7 @@ from tagllm_cli.evaluation.report.subject import Subject, read_subject
 from tagllm_cli.evaluation.table_info import InfoReport, report_tables
 from tagllm_cli.evaluation.truth.base import TruthOptions
 from tagllm_cli.sources.registry import reopen
-from tagllm_cli.store.atomic import check_writable_path, replacing
+from tagllm_cli.store.atomic import check_replaceable, check_writable_path, replacing
 from tagllm_cli.store.table import open_table
 
 HERE = Path(__file__).parent
@@ -124,6 +125,8 @@ def write_report(path: Path, out: Path | None, card: Path | None, options: Repor
     if out is not None:
         check_page(out)
     if card is not None:
+        if out is not None and os.path.realpath(out) == os.path.realpath(card):
+            raise UsageError(f"--out and --card both name {out}", "Give the page and the card a file each.")
         check_card(card)
     if out is not None and options.root is not None:
         reopen(open_table(path).info.source, options.root)
@@ -173,8 +176,7 @@ def _write_page(
 def check_page(path: Path) -> None:
     """Raise UsageError where a page cannot be written: another file is never replaced."""
     check_writable_path(path)
-    if path.exists() and path.stat().st_size and not _is_ours(path):
-        raise UsageError(f"{path} holds something else", "Choose another place for the report.")
+    check_replaceable(path, _is_ours)
 
 
 def _is_ours(path: Path) -> bool:
