@@ -119,10 +119,14 @@ def test_labels_of_the_truth_that_the_vocabulary_lacks_are_counted(table: Path) 
 
 
 def test_too_few_images_for_anything_are_pointed_out(table: Path) -> None:
-    assert (
-        "only 6 images were compared: no figure says much, and --intervals tells how little"
-        in evaluated(table, ALL).warnings
-    )
+    assert "only 6 images were compared: no figure says much" in evaluated(table, ALL).warnings
+
+
+def test_a_truth_without_any_absence_is_pointed_out_and_misses_gates_on_precision(table: Path) -> None:
+    lines = "".join(f"{n}.jpg,1,\n" for n in range(6))
+    found = evaluated(table, "image,cat,dog\n" + lines, "op=0", "or=0")
+    assert any("judges no label absent" in warning for warning in found.warnings)
+    assert [gate.metric for gate in found.missed_gates] == ["op"]
 
 
 def test_a_truth_without_a_label_in_the_images_compared_is_pointed_out(table: Path) -> None:

@@ -27,6 +27,7 @@ from tagllm_cli.evaluation.report.selection import choose, counted
 from tagllm_cli.evaluation.report.subject import Subject, read_subject
 from tagllm_cli.evaluation.table_info import InfoReport, report_tables
 from tagllm_cli.evaluation.truth.base import TruthOptions
+from tagllm_cli.evaluation.truth_summary import doubts, not_judged
 from tagllm_cli.sources.registry import reopen
 from tagllm_cli.store.atomic import check_replaceable, check_writable_path, replacing
 from tagllm_cli.store.table import open_table
@@ -133,14 +134,17 @@ def write_report(path: Path, out: Path | None, card: Path | None, options: Repor
     subject = read_subject(
         path, options.truth, options.others, options.truth_options, include_human=options.include_human
     )
-    warnings = list(subject.judged.truth.warnings) if subject.judged else []
-    summary = ReportSummary(out, card, len(subject.entries.ids), None, warnings=warnings)
+    summary = ReportSummary(out, card, len(subject.entries.ids), None)
     chosen = choose(subject, options.images, options.seed) if out is not None else []
     rows = read_rows(subject.table, [row for row, _ in chosen])
     with ThreadPoolExecutor(1) as pool:  # pictures are decoded while the figures are computed
         shown = pool.submit(_pictures, subject, chosen, rows, options)
         measured = measure(subject, include_human=options.include_human, seed=options.seed, prices=options.prices)
-        summary = replace(summary, measured=measured)
+        if measured and subject.judged:
+            found = measured.evaluation
+            summary = replace(
+                summary, measured=measured, warnings=[*doubts(found, subject.judged.truth), *not_judged(found)]
+            )
         if out is not None:
             summary = _write_page(out, summary, subject, chosen, rows, shown, options)
     if card is not None:
