@@ -18,6 +18,7 @@ is asked about the label: prompts and concept card.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
@@ -32,13 +33,13 @@ from tagllm_cli.labeling.plan import Plan
 from tagllm_cli.labeling.thresholds import Thresholds
 from tagllm_cli.records import digest16
 from tagllm_cli.resources import UserModel, in_one_line, read_yaml, validated
-from tagllm_cli.store.atomic import check_replaceable, check_writable_path, replacing, starts_with
+from tagllm_cli.store.atomic import check_replaceable, check_writable_path, replacing
 from tagllm_cli.store.table import Table
 from tagllm_cli.text import shortened
 from tagllm_cli.vocabulary.cards import Card
 
 VERSION = 1
-_IS_OURS = starts_with(b"version: ")
+_KEYS = re.compile(rb"^(version|metric|threshold):", re.MULTILINE)
 _ANEW = "Calibrate anew: tagllm calibrate TABLE --truth FILE --out"
 
 
@@ -215,7 +216,15 @@ def decided_by(
 def check_thresholds_path(path: Path) -> None:
     """Raise UsageError where thresholds cannot be written: another file, such as the truth, is never replaced."""
     check_writable_path(path)
-    check_replaceable(path, _IS_OURS)
+    check_replaceable(path, _is_ours)
+
+
+def _is_ours(path: Path) -> bool:
+    """Tell whether a file begins with the keys of this one, perhaps under comments."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return len(set(_KEYS.findall(file.read(2000)))) == 3
 
 
 def write_thresholds(file: ThresholdFile) -> None:
@@ -230,7 +239,7 @@ def write_thresholds(file: ThresholdFile) -> None:
         "measured": dict(file.measured),
         "labels": [_without_defaults(asdict(label)) for label in file.labels],
     }
-    with replacing(file.path, is_ours=_IS_OURS) as new:
+    with replacing(file.path, is_ours=_is_ours) as new:
         new.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000), encoding="utf-8")
 
 

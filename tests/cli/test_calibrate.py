@@ -117,6 +117,14 @@ def test_bias_is_asked_once_and_alone_it_is_written_with_a_warning(labeled: Work
     assert set(found["bias"]["offset"]) == {label["name"] for label in found["labels"]}
 
 
+def test_older_thresholds_are_replaced_also_under_a_comment(labeled: Workspace, server: FaultyProxy) -> None:
+    typed("calibrate labels.parquet --truth truth.csv --out t.yaml", server)
+    made = Path("t.yaml").read_text()
+    Path("t.yaml").write_text(f"# of the first run\n{made}")
+    typed("calibrate labels.parquet --truth truth.csv --out t.yaml", server)
+    assert Path("t.yaml").read_text() == made
+
+
 def test_what_cannot_be_used_is_said_in_one_line(labeled: Workspace, server: FaultyProxy) -> None:
     for line, message in (
         ("calibrate labels.parquet --out t.yaml", "there is nothing to calibrate by"),
