@@ -116,6 +116,7 @@ def evaluate(
     found = report.sections.get("suspects")
     if suspects_out is not None and isinstance(found, Suspects):
         found.write_csv(suspects_out)
+        console.note(f"all {len(found.rows):,} disagreements: {suspects_out}")
     value = report.to_json()
     _show(report, value, console, with_tables=not output.json_output, with_labels=not overall)
     if training is not None:
