@@ -17,6 +17,9 @@ from tagllm_cli.text import shortened
 
 _EXAMPLES = 3
 _FEW_IMAGES = 20
+_FILE_NAME_ONLY = (
+    "folders or formats of the images differ: they were matched by file name alone, so look at the examples"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class TruthSummary:
             images.not_in_table[:_EXAMPLES],
             images.not_in_truth[:_EXAMPLES],
             truth.notes,
-            truth.warnings,
+            (*truth.warnings, _FILE_NAME_ONLY) if images.by_file_name else truth.warnings,
         )
 
     @property

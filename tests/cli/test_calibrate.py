@@ -130,6 +130,7 @@ def test_what_cannot_be_used_is_said_in_one_line(labeled: Workspace, server: Fau
         ("calibrate labels.parquet --out t.yaml", "there is nothing to calibrate by"),
         ("calibrate labels.parquet --truth truth.csv --metric f2 --out t.yaml", "--metric takes f1, precision=P"),
         ("calibrate labels.candidates.parquet --truth truth.csv --out t.yaml", "is a candidate table"),
+        ("calibrate labels.parquet --truth truth.csv --seed -1 --out t.yaml", "--seed"),
         ("calibrate labels.parquet --truth truth.csv --out images", "is a folder"),
         ("calibrate labels.parquet --truth truth.csv --out truth.csv", "truth.csv holds something else"),
         ("calibrate labels.parquet --truth truth.csv --out labels.parquet", "labels.parquet holds something else"),

@@ -55,6 +55,7 @@ def test_people_read_three_lines(table: Path) -> None:
         ("report labels.parquet --out page.html --truth nowhere.csv", "nowhere.csv"),
         ("report labels.parquet --out page.html --root nowhere", "there is no folder"),
         ("report labels.parquet --out page.html --images -1", "--images"),
+        ("report labels.parquet --out page.html --seed -1", "--seed"),
     ],
 )
 def test_what_cannot_be_used_is_refused_before_anything_is_written(table: Path, line: str, message: str) -> None:

@@ -118,6 +118,13 @@ def test_labels_of_the_truth_that_the_vocabulary_lacks_are_counted(table: Path) 
     assert "labels of the truth that the vocabulary lacks: zebra, okapi (12 of 18 human labels)" in found.warnings
 
 
+def test_images_that_only_their_file_names_match_are_pointed_out(table: Path) -> None:
+    found = evaluated(table, lines(*(f"elsewhere/{n:03}.png" for n in range(6))))
+    assert found.evaluation.images == 6
+    assert any("matched by file name alone" in warning for warning in found.warnings)
+    assert not any("file name alone" in warning for warning in evaluated(table, ALL).warnings)
+
+
 def test_too_few_images_for_anything_are_pointed_out(table: Path) -> None:
     assert "only 6 images were compared: no figure says much" in evaluated(table, ALL).warnings
 
