@@ -167,9 +167,7 @@ def _check_options(context: typer.Context) -> None:
         and source.name == "COMMANDLINE"
     ]
     if typed:
-        raise UsageError(
-            f"--audit stands for --truth, and does not go with {', '.join(typed)}", "Leave out one or the other."
-        )
+        raise UsageError(f"--audit does not go with {', '.join(typed)}", "Leave out one or the other.")
 
 
 def _show_audit(table: Path, audit: Path, console: Console, *, with_labels: bool) -> None:
