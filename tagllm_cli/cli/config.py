@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tagllm_cli.cli.options.base import LEFT_OUT_NUMBERS
 from tagllm_cli.errors import UsageError, VocabularyError
 
+_BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _LINES = "Give a YAML file of `option: value` lines."
 
 
@@ -46,7 +48,10 @@ def load_config(path: Path, command: str, commands: Mapping[str, Command]) -> di
     _check_keys(path, shared, frozenset().union(*(each.options for each in commands.values())))
     _check_keys(path, own, commands[command].options)
     merged = {_parameter(key): value for key, value in {**shared, **own}.items()}
-    chosen = {name: value for name, value in merged.items() if name in commands[command].options and value is not None}
+    numbered = {name: _numbered(name, value) for name, value in merged.items()}
+    chosen = {
+        name: value for name, value in numbered.items() if name in commands[command].options and value is not None
+    }
     return {name: _value(path, name, value, name in commands[command].repeatable) for name, value in chosen.items()}
 
 
@@ -84,6 +89,14 @@ def _split(
         elif value is not None:
             raise UsageError(f"{path}: {key!r} holds no options", "Indent `option: value` lines below it.")
     return shared, own
+
+
+def _numbered(name: str, value: object) -> object:
+    """Return a value; of an option that is typed with or without a number, the number that `true` stands for."""
+    number = LEFT_OUT_NUMBERS.get(f"--{name}")
+    if number is None or not isinstance(value, str) or value.lower() not in _BOOLEANS:
+        return value
+    return str(number) if _BOOLEANS[value.lower()] else None
 
 
 def _value(path: Path, name: str, value: object, repeatable: bool) -> str | list[str]:

@@ -28,15 +28,13 @@ from tagllm_cli.evaluation.sections import Cells, Section
 from tagllm_cli.evaluation.truth.base import TableContext, Truth, TruthOptions
 from tagllm_cli.evaluation.truth.registry import load_truth
 from tagllm_cli.evaluation.truth_summary import TruthSummary as TruthSummary
+from tagllm_cli.evaluation.truth_summary import doubts, not_judged
 from tagllm_cli.store.table import open_table
-from tagllm_cli.text import shortened
 from tagllm_cli.vocabulary.model import Vocabulary
 
 _FIGURES = {"op": "OP", "or": "OR", "of1": "OF1", "cp": "CP", "cr": "CR", "cf1": "CF1", "map": "mAP"}
 _FIGURES |= {"exact_match": "exact match", "hamming": "Hamming"}
 _MEANS = {"mean_predicted": "labels per image", "mean_true": "in the truth", "mean_difference": "difference"}
-
-_FEW_IMAGES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,46 +92,15 @@ class EvaluationSummary:
     @property
     def notes(self) -> list[str]:
         """What was read, and what the figures leave out by design, a line each."""
-        found = self.evaluation
-        lines = self.truth.lines
-        if found.unjudged:
-            pairs = found.images * len(found.labels)
-            lines.append(
-                f"pairs of image and label that are not judged and count in no figure: {found.unjudged:,} of {pairs:,}"
-            )
+        lines = [*self.truth.lines, *not_judged(self.evaluation)]
         return [*lines, *(note for section in self.sections.values() for note in section.notes)]
 
     @property
     def warnings(self) -> list[str]:
         """What is missing from the figures or makes them doubtful, a sentence each."""
-        found = self.evaluation
-        counted = {
-            "images of the table that the truth lacks": found.images_not_in_truth,
-            "images of the truth that the table lacks": found.images_not_in_table,
-            "images that failed and were left out": found.failed,
-            "images that are pending and were left out": found.pending,
-            "images with failed requests": found.partial,
-        }
-        lines = [*self.truth.warnings, *(f"{what}: {count:,}" for what, count in counted.items() if count)]
-        if found.judges_no_absence:
-            lines.append(
-                "the truth judges no label absent, so that only recall means anything: write 0 where one is absent"
-            )
-        lines += self._few(found)
-        if found.labels_not_in_vocabulary:
-            lost = f"{self.truth.lost:,} of {self.truth.human_labels:,} human labels"
-            names = shortened(found.labels_not_in_vocabulary, 8)
-            lines.append(f"labels of the truth that the vocabulary lacks: {names} ({lost})")
-        if found.labels_not_in_truth:
-            lines.append(f"labels of the vocabulary that the truth lacks: {shortened(found.labels_not_in_truth, 8)}")
+        lines = doubts(self.evaluation, self.truth)
         lines += self._arm_warnings()
         return [*lines, *(warning for section in self.sections.values() for warning in section.warnings)]
-
-    def _few(self, found: Evaluation) -> Iterable[str]:
-        if found.images < _FEW_IMAGES:
-            yield f"only {found.images:,} images were compared: no figure says much, and --intervals tells how little"
-        if not any(label.support for label in found.labels):
-            yield "no image that was compared has a label in the truth: recall and F1 mean nothing"
 
     def _arm_warnings(self) -> Iterable[str]:
         if self.arms and self.arms.images < self.evaluation.images:

@@ -144,7 +144,10 @@ class Suspects:
     def write_csv(self, path: Path) -> None:
         """Write all disagreements, a line each, over an earlier list; UsageError where another file is there."""
         head = ",".join(_COLUMNS)
-        with replacing(path, is_ours=starts_with(head.encode())) as new, new.open("w", newline="") as file:
+        with (
+            replacing(path, is_ours=starts_with(head.encode())) as new,
+            new.open("w", encoding="utf-8", newline="") as file,
+        ):
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(_COLUMNS)
             for each in self.top():

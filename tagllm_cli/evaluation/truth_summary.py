@@ -10,10 +10,16 @@ from typing import Any
 import numpy as np
 
 from tagllm_cli.evaluation.entries import Comparison
+from tagllm_cli.evaluation.metrics import Evaluation
 from tagllm_cli.evaluation.truth.base import Truth
 from tagllm_cli.evaluation.truth.label_sets import LabelSets
+from tagllm_cli.text import shortened
 
 _EXAMPLES = 3
+_FEW_IMAGES = 20
+_FILE_NAME_ONLY = (
+    "folders or formats of the images differ: they were matched by file name alone, so look at the examples"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,7 @@ class TruthSummary:
             images.not_in_table[:_EXAMPLES],
             images.not_in_truth[:_EXAMPLES],
             truth.notes,
-            truth.warnings,
+            (*truth.warnings, _FILE_NAME_ONLY) if images.by_file_name else truth.warnings,
         )
 
     @property
@@ -90,3 +96,44 @@ class TruthSummary:
             "notes": list(self.notes),
             "warnings": list(self.warnings),
         }
+
+
+def not_judged(found: Evaluation) -> list[str]:
+    """Return a sentence about the pairs that the figures leave out, none where there are none."""
+    if not found.unjudged:
+        return []
+    pairs = found.images * len(found.labels)
+    return [f"pairs of image and label that are not judged and count in no figure: {found.unjudged:,} of {pairs:,}"]
+
+
+def limits_of(found: Evaluation) -> list[str]:
+    """Return what a truth is too small or too one-sided for, a sentence each."""
+    lines = []
+    if found.judges_no_absence:
+        lines.append(
+            "the truth judges no label absent, so that only recall means anything: write 0 where one is absent"
+        )
+    if found.images < _FEW_IMAGES:
+        lines.append(f"only {found.images:,} images were compared: no figure says much")
+    if not any(label.support for label in found.labels):
+        lines.append("no image that was compared has a label in the truth: recall and F1 mean nothing")
+    return lines
+
+
+def doubts(found: Evaluation, truth: TruthSummary) -> list[str]:
+    """Return what is missing from the figures or makes them doubtful, a sentence each."""
+    counted = {
+        "images of the table that the truth lacks": found.images_not_in_truth,
+        "images of the truth that the table lacks": found.images_not_in_table,
+        "images that failed and were left out": found.failed,
+        "images that are pending and were left out": found.pending,
+        "images with failed requests": found.partial,
+    }
+    lines = [*truth.warnings, *(f"{what}: {count:,}" for what, count in counted.items() if count), *limits_of(found)]
+    if found.labels_not_in_vocabulary:
+        lost = f"{truth.lost:,} of {truth.human_labels:,} human labels"
+        names = shortened(found.labels_not_in_vocabulary, 8)
+        lines.append(f"labels of the truth that the vocabulary lacks: {names} ({lost})")
+    if found.labels_not_in_truth:
+        lines.append(f"labels of the vocabulary that the truth lacks: {shortened(found.labels_not_in_truth, 8)}")
+    return lines

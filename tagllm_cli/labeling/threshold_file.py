@@ -18,6 +18,7 @@ is asked about the label: prompts and concept card.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
@@ -32,12 +33,13 @@ from tagllm_cli.labeling.plan import Plan
 from tagllm_cli.labeling.thresholds import Thresholds
 from tagllm_cli.records import digest16
 from tagllm_cli.resources import UserModel, in_one_line, read_yaml, validated
-from tagllm_cli.store.atomic import replacing
+from tagllm_cli.store.atomic import check_replaceable, check_writable_path, replacing
 from tagllm_cli.store.table import Table
 from tagllm_cli.text import shortened
 from tagllm_cli.vocabulary.cards import Card
 
 VERSION = 1
+_KEYS = re.compile(rb"^(version|metric|threshold):", re.MULTILINE)
 _ANEW = "Label without --thresholds, then calibrate anew: tagllm calibrate TABLE --truth FILE --out"
 
 
@@ -211,8 +213,22 @@ def decided_by(
     return file.limits(min_mass, common), file
 
 
+def check_thresholds_path(path: Path) -> None:
+    """Raise UsageError where thresholds cannot be written: another file, such as the truth, is never replaced."""
+    check_writable_path(path)
+    check_replaceable(path, _is_ours)
+
+
+def _is_ours(path: Path) -> bool:
+    """Tell whether a file begins with the keys of this one, perhaps under comments."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return len(set(_KEYS.findall(file.read(2000)))) == 3
+
+
 def write_thresholds(file: ThresholdFile) -> None:
-    """Write a file of thresholds to its path, in place of what is there."""
+    """Write a file of thresholds to its path, in place of older thresholds."""
     content = {
         "version": VERSION,
         "metric": file.metric,
@@ -223,7 +239,7 @@ def write_thresholds(file: ThresholdFile) -> None:
         "measured": dict(file.measured),
         "labels": [_without_defaults(asdict(label)) for label in file.labels],
     }
-    with replacing(file.path) as new:
+    with replacing(file.path, is_ours=_is_ours) as new:
         new.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000), encoding="utf-8")
 
 

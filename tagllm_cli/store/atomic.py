@@ -48,7 +48,7 @@ def check_writable_path(path: Path, kind: type[UsageError] = UsageError, *, may_
         raise kind(f"{path} is the name of an evidence file, which a table keeps beside it", "Choose another ending.")
     try:
         if path.is_dir() and not may_be_folder:
-            raise kind(f"{path} is a folder", "Name a file, such as labels.parquet.")
+            raise kind(f"{path} is a folder", "Name a file.")
         if os.path.lexists(path):
             return
         above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
@@ -97,10 +97,10 @@ def starts_with(signature: bytes) -> Callable[[Path], bool]:
 
 
 def check_replaceable(path: Path, is_ours: Callable[[Path], bool], kind: type[UsageError] = UsageError) -> None:
-    """Raise an error of this `kind` where something lies at `path` that is not empty, and not `is_ours`."""
+    """Raise an error of this `kind` unless nothing is at `path`, it is empty, or it passes the test `is_ours`."""
     target = Path(os.path.realpath(path))
     if os.path.lexists(target) and not _is_empty(target) and not is_ours(target):
-        raise kind(f"{path} holds something else than an export in this format", "Move it away, or name another.")
+        raise kind(f"{path} holds something else, and is left as it is", "Move it away, or name another place.")
 
 
 @contextlib.contextmanager

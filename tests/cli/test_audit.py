@@ -43,7 +43,7 @@ def test_estimates_are_printed_as_tables_and_as_one_object(some: Audited) -> Non
     ("options", "said"),
     [
         ([], "there is nothing to measure the table against"),
-        (["--audit", "a.csv", "--truth", "t.csv"], "--audit stands for --truth, and does not go with --truth"),
+        (["--audit", "a.csv", "--truth", "t.csv"], "--audit does not go with --truth"),
         (["--audit", "a.csv", "--fail-under", "of1=0.9"], "does not go with --fail-under"),
         (["--audit", "a.csv", "--label-column", "x"], "does not go with --label-column"),
         (["--audit", "a.csv"], "there is no file a.csv"),

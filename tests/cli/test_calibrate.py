@@ -117,12 +117,24 @@ def test_bias_is_asked_once_and_alone_it_is_written_with_a_warning(labeled: Work
     assert set(found["bias"]["offset"]) == {label["name"] for label in found["labels"]}
 
 
+def test_older_thresholds_are_replaced_also_under_a_comment(labeled: Workspace, server: FaultyProxy) -> None:
+    typed("calibrate labels.parquet --truth truth.csv --out t.yaml", server)
+    made = Path("t.yaml").read_text()
+    Path("t.yaml").write_text(f"# of the first run\n{made}")
+    typed("calibrate labels.parquet --truth truth.csv --out t.yaml", server)
+    assert Path("t.yaml").read_text() == made
+
+
 def test_what_cannot_be_used_is_said_in_one_line(labeled: Workspace, server: FaultyProxy) -> None:
     for line, message in (
         ("calibrate labels.parquet --out t.yaml", "there is nothing to calibrate by"),
         ("calibrate labels.parquet --truth truth.csv --metric f2 --out t.yaml", "--metric takes f1, precision=P"),
         ("calibrate labels.candidates.parquet --truth truth.csv --out t.yaml", "is a candidate table"),
+        ("calibrate labels.parquet --truth truth.csv --seed -1 --out t.yaml", "--seed"),
         ("calibrate labels.parquet --truth truth.csv --out images", "is a folder"),
+        ("calibrate labels.parquet --truth truth.csv --out truth.csv", "truth.csv holds something else"),
+        ("calibrate labels.parquet --truth truth.csv --out labels.parquet", "labels.parquet holds something else"),
+        ("calibrate labels.parquet --bias 2 --out truth.csv", "truth.csv holds something else"),
         (f"{RUN} --thresholds truth.csv", "truth.csv"),
         ("export labels.parquet --format csv --out l.csv --thresholds none.yaml", "none.yaml cannot be read"),
     ):

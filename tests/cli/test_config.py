@@ -87,6 +87,21 @@ def test_what_cannot_be_used_is_told(tmp_path: Path, text: str, message: str, hi
     assert hint in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("intervals: true", {"intervals": "200"}),
+        ("suspects: yes", {"suspects": "20"}),
+        ("intervals: no", {}),
+        ("intervals: 50", {"intervals": "50"}),
+    ],
+)
+def test_true_is_an_option_typed_without_its_number(tmp_path: Path, text: str, value: Mapping[str, Any]) -> None:
+    path = tmp_path / "tagllm.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert load_config(path, "evaluate", {"evaluate": Command(frozenset({"intervals", "suspects"}))}) == value
+
+
 def test_a_key_that_is_an_option_and_a_command_is_told_apart_by_its_value(tmp_path: Path) -> None:
     assert load(tmp_path, "concepts: cards.yaml\nmodel: m", "disambiguate") == {"concepts": "cards.yaml", "model": "m"}
     assert load(tmp_path, "concepts: cards.yaml\nmodel: m", "concepts") == {"model": "m"}

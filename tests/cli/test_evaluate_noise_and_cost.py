@@ -29,7 +29,9 @@ def test_suspects_are_listed_with_or_without_a_number(tmp_path: Path) -> None:
 
 def test_all_suspects_go_into_a_file(tmp_path: Path) -> None:
     out = tmp_path / "suspects.csv"
-    assert tagllm(evaluate(TABLE, "--truth", TRUTH, "--suspects-out", out, "--quiet")).exit_code == 0
+    written = tagllm(evaluate(TABLE, "--truth", TRUTH, "--suspects-out", out))
+    assert written.exit_code == 0
+    assert f"all 68 disagreements: {out}" in " ".join(written.stderr.split())
     with out.open() as file:
         assert len(list(csv.reader(file))) == 69
     mine = tmp_path / "mine.csv"

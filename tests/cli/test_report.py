@@ -50,10 +50,12 @@ def test_people_read_three_lines(table: Path) -> None:
         ("report nowhere.parquet --out page.html", "there is no table at nowhere.parquet"),
         ("report labels.parquet --card truth.csv", "truth.csv is not as tagllm wrote it"),
         ("report labels.parquet --out truth.csv", "truth.csv holds something else"),
+        ("report labels.parquet --out page.html --card page.html", "--out and --card both name page.html"),
         ("report labels.parquet --out page.html --compare nowhere.parquet", "there is no table at nowhere.parquet"),
         ("report labels.parquet --out page.html --truth nowhere.csv", "nowhere.csv"),
         ("report labels.parquet --out page.html --root nowhere", "there is no folder"),
         ("report labels.parquet --out page.html --images -1", "--images"),
+        ("report labels.parquet --out page.html --seed -1", "--seed"),
     ],
 )
 def test_what_cannot_be_used_is_refused_before_anything_is_written(table: Path, line: str, message: str) -> None:

@@ -118,11 +118,22 @@ def test_labels_of_the_truth_that_the_vocabulary_lacks_are_counted(table: Path) 
     assert "labels of the truth that the vocabulary lacks: zebra, okapi (12 of 18 human labels)" in found.warnings
 
 
+def test_images_that_only_their_file_names_match_are_pointed_out(table: Path) -> None:
+    found = evaluated(table, lines(*(f"elsewhere/{n:03}.png" for n in range(6))))
+    assert found.evaluation.images == 6
+    assert any("matched by file name alone" in warning for warning in found.warnings)
+    assert not any("file name alone" in warning for warning in evaluated(table, ALL).warnings)
+
+
 def test_too_few_images_for_anything_are_pointed_out(table: Path) -> None:
-    assert (
-        "only 6 images were compared: no figure says much, and --intervals tells how little"
-        in evaluated(table, ALL).warnings
-    )
+    assert "only 6 images were compared: no figure says much" in evaluated(table, ALL).warnings
+
+
+def test_a_truth_without_any_absence_is_pointed_out_and_misses_gates_on_precision(table: Path) -> None:
+    lines = "".join(f"{n}.jpg,1,\n" for n in range(6))
+    found = evaluated(table, "image,cat,dog\n" + lines, "op=0", "or=0")
+    assert any("judges no label absent" in warning for warning in found.warnings)
+    assert [gate.metric for gate in found.missed_gates] == ["op"]
 
 
 def test_a_truth_without_a_label_in_the_images_compared_is_pointed_out(table: Path) -> None:

@@ -57,6 +57,7 @@ def calibrate(
     """
     from tagllm_cli.evaluation.thresholds.metric import Metric
     from tagllm_cli.evaluation.thresholds.summary import calibrate_table
+    from tagllm_cli.labeling.threshold_file import check_thresholds_path
     from tagllm_cli.pipeline.label_bias import calibrate_by_bias, evidence_of, measure_bias
 
     if truth is None and bias is None:
@@ -64,6 +65,7 @@ def calibrate(
     wanted, console = Metric.parse(metric), output.console()
     measured = None
     if bias is not None:
+        check_thresholds_path(out)  # before anything is asked
         models = engine.model_options(
             model, console, verbose=output.verbose, prompts=None, max_pixels=None, recording=recording
         )

@@ -116,6 +116,7 @@ def evaluate(
     found = report.sections.get("suspects")
     if suspects_out is not None and isinstance(found, Suspects):
         found.write_csv(suspects_out)
+        console.note(f"all {len(found.rows):,} disagreements: {suspects_out}")
     value = report.to_json()
     _show(report, value, console, with_tables=not output.json_output, with_labels=not overall)
     if training is not None:
@@ -166,9 +167,7 @@ def _check_options(context: typer.Context) -> None:
         and source.name == "COMMANDLINE"
     ]
     if typed:
-        raise UsageError(
-            f"--audit stands for --truth, and does not go with {', '.join(typed)}", "Leave out one or the other."
-        )
+        raise UsageError(f"--audit does not go with {', '.join(typed)}", "Leave out one or the other.")
 
 
 def _show_audit(table: Path, audit: Path, console: Console, *, with_labels: bool) -> None:

@@ -68,7 +68,7 @@ Folds = Annotated[
         "--folds", metavar="N", min=3, help="Parts of the images: each is measured by thresholds from the others."
     ),
 ]
-FoldSeed = Annotated[int, run_option("--seed", metavar="N", help="Seed of the folds and of resampling.")]
+FoldSeed = Annotated[int, run_option("--seed", metavar="N", min=0, help="Seed of the folds and of resampling.")]
 OtherTables = Annotated[
     list[Path] | None,
     input_option("--compare", metavar="TABLE", help="Another table of the same images; repeatable."),
@@ -156,4 +156,4 @@ ReportImages = Annotated[
         "--images", metavar="N", min=0, help="Images in the gallery: by errors, doubt, disagreement; some at random."
     ),
 ]
-ReportSeed = Annotated[int, output_option("--seed", metavar="N", help="Seed of the images at random.")]
+ReportSeed = Annotated[int, output_option("--seed", metavar="N", min=0, help="Seed of the images at random.")]

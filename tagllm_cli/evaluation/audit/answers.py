@@ -70,15 +70,15 @@ def read_answers(path: Path, design: Design) -> Answers:
     Raises UsageError for a file that cannot be read, an answer that is none, lines of another audit, lines whose pairs
     and images do not belong together, and a file without any answer.
     """
-    file = TruthFile(path)
-    if not file.is_text:
+    file = TruthFile(path, plain_encoding=_plain_encoding(path))
+    if not file.is_text or not file.start:
         raise file.error("this is no CSV", f"Fill in the {FILE} that `audit` wrote.")
     columns = _columns(file)
     by_name = {(pair.image.strip(), pair.label.strip()): pair for pair in design.pairs}
     by_id = {pair.id: pair for pair in design.pairs}
     said: dict[str, set[bool | None]] = {}
     lines = foreign = altered = repeated = 0
-    for number, cells in file.sheet.lines():
+    for number, cells in file.sheet.lines(padded=True):  # Excel leaves out empty cells at the end
         lines += 1
         named = tuple(undefused(cells[columns[each]]).strip() if each in columns else "" for each in ("image", "label"))
         pair = by_id.get(cells[columns["pair"]].lower()) if "pair" in columns else by_name.get(named)  # type: ignore[arg-type]
@@ -103,6 +103,20 @@ def read_answers(path: Path, design: Design) -> Answers:
             "none of its lines is of a pair of this audit", "Its answers belong to the audit.json beside it."
         )
     return _collected(file, design, said, foreign=foreign, altered=altered, repeated=repeated)
+
+
+def _plain_encoding(path: Path) -> str:
+    """Return UTF-8, else the code page in which Excel saves a plain CSV in Western Europe and America.
+
+    In another one's file only names are misread: pairs and most answers are ASCII.
+    """
+    try:
+        path.read_text("utf-8")
+    except UnicodeDecodeError:
+        return "cp1252"
+    except OSError:  # a folder, no file: the caller says it
+        pass
+    return "utf-8"
 
 
 def _collected(

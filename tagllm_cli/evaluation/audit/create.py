@@ -24,7 +24,7 @@ from tagllm_cli.evaluation.entries import HUMAN, read_entries
 from tagllm_cli.evaluation.html.page import render
 from tagllm_cli.evaluation.html.thumbnails import Thumbnail, Wanted, make_thumbnails
 from tagllm_cli.evaluation.report.rows import read_rows
-from tagllm_cli.store.atomic import replacing
+from tagllm_cli.store.atomic import check_writable_path, replacing
 from tagllm_cli.store.table import Table, open_table
 from tagllm_cli.text import defused
 from tagllm_cli.vocabulary.cards import Card, cards_of, load_cards
@@ -122,8 +122,10 @@ def create_audit(
 ) -> AuditSummary:
     """Draw an audit from a table and write it into the folder `out`; the same audit there is left as it is.
 
-    Raises UsageError for a table without anything to draw, and where `out` holds another audit or anything else.
+    Raises UsageError for a table without anything to draw, and where `out` holds another audit or anything else, or
+    cannot be written.
     """
+    check_writable_path(out, may_be_folder=True)
     table = open_table(path)
     whole = read_entries(table)
     entries = answered(whole)

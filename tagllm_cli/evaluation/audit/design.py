@@ -124,7 +124,7 @@ def load_design(folder: Path) -> Design:
     except OSError as error:
         raise UsageError(
             f"{path} cannot be read: {error.strerror}",
-            "Answers are estimated from with the audit.json of their audit: put the CSV into the folder of `audit`.",
+            "Answers need the audit.json of their audit: put the CSV into the folder of `audit`.",
         ) from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

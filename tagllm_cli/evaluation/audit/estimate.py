@@ -132,14 +132,14 @@ def _interval(value: float, draws: Array) -> tuple[float, float]:
     return min(float(low), value), max(float(high), value)  # 0 of 20 is below all draws
 
 
-def _more_answers(shares: Sequence[Share], parts: Sequence[float]) -> int:
-    """Return how many more answers, spread as those so far, leave a quarter of the variance.
+def _more_answers(shares: Sequence[Share], parts: Sequence[float]) -> int | None:
+    """Return how many more answers, spread as those so far, leave a quarter of the variance; None where it is 0.
 
-    `parts` are the variances of the figure due to each group.
+    `parts` are the variances of the figure due to each group, at the estimates of the others.
     """
     total = sum(parts)
     if total <= 0:
-        return 0
+        return 0 if all(share.n == share.size for share in shares) else None
     least, most = 1.0, 4.0  # four times as many answers always do
     for _ in range(40):
         middle = (least + most) / 2

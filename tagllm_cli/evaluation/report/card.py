@@ -12,6 +12,7 @@ from tagllm_cli.evaluation.metrics import Evaluation
 from tagllm_cli.evaluation.report.contents import figures, label_rows, status_counts
 from tagllm_cli.evaluation.report.measured import Measured
 from tagllm_cli.evaluation.report.subject import Subject
+from tagllm_cli.evaluation.truth_summary import limits_of, not_judged
 from tagllm_cli.store.atomic import check_writable_path
 from tagllm_cli.store.dataset_card import CardFacts, Quality, card_text, is_untouched, put_card
 from tagllm_cli.text import shortened
@@ -52,6 +53,8 @@ def _quality(subject: Subject, measured: Measured) -> Quality:
 
 
 def _weak(subject: Subject, evaluation: Evaluation) -> Iterator[str]:
+    for limit in (*limits_of(evaluation), *not_judged(evaluation)):
+        yield f"{limit[0].upper()}{limit[1:]}."
     supported = [each for each in evaluation.labels if each.support >= _LEAST_SUPPORT]
     if worst := sorted(supported, key=lambda label: label.f1)[:_WORST]:
         shown = (

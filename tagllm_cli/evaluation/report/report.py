@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,8 +27,9 @@ from tagllm_cli.evaluation.report.selection import choose, counted
 from tagllm_cli.evaluation.report.subject import Subject, read_subject
 from tagllm_cli.evaluation.table_info import InfoReport, report_tables
 from tagllm_cli.evaluation.truth.base import TruthOptions
+from tagllm_cli.evaluation.truth_summary import doubts, not_judged
 from tagllm_cli.sources.registry import reopen
-from tagllm_cli.store.atomic import check_writable_path, replacing
+from tagllm_cli.store.atomic import check_replaceable, check_writable_path, replacing
 from tagllm_cli.store.table import open_table
 
 HERE = Path(__file__).parent
@@ -124,20 +126,25 @@ def write_report(path: Path, out: Path | None, card: Path | None, options: Repor
     if out is not None:
         check_page(out)
     if card is not None:
+        if out is not None and os.path.realpath(out) == os.path.realpath(card):
+            raise UsageError(f"--out and --card both name {out}", "Give the page and the card a file each.")
         check_card(card)
     if out is not None and options.root is not None:
         reopen(open_table(path).info.source, options.root)
     subject = read_subject(
         path, options.truth, options.others, options.truth_options, include_human=options.include_human
     )
-    warnings = list(subject.judged.truth.warnings) if subject.judged else []
-    summary = ReportSummary(out, card, len(subject.entries.ids), None, warnings=warnings)
+    summary = ReportSummary(out, card, len(subject.entries.ids), None)
     chosen = choose(subject, options.images, options.seed) if out is not None else []
     rows = read_rows(subject.table, [row for row, _ in chosen])
     with ThreadPoolExecutor(1) as pool:  # pictures are decoded while the figures are computed
         shown = pool.submit(_pictures, subject, chosen, rows, options)
         measured = measure(subject, include_human=options.include_human, seed=options.seed, prices=options.prices)
-        summary = replace(summary, measured=measured)
+        if measured and subject.judged:
+            found = measured.evaluation
+            summary = replace(
+                summary, measured=measured, warnings=[*doubts(found, subject.judged.truth), *not_judged(found)]
+            )
         if out is not None:
             summary = _write_page(out, summary, subject, chosen, rows, shown, options)
     if card is not None:
@@ -173,8 +180,7 @@ def _write_page(
 def check_page(path: Path) -> None:
     """Raise UsageError where a page cannot be written: another file is never replaced."""
     check_writable_path(path)
-    if path.exists() and path.stat().st_size and not _is_ours(path):
-        raise UsageError(f"{path} holds something else", "Choose another place for the report.")
+    check_replaceable(path, _is_ours)
 
 
 def _is_ours(path: Path) -> bool:

@@ -74,7 +74,9 @@ def fit(
     weight = np.divide(between, total, out=np.zeros_like(total), where=total > 0) * enough
     shrunk = centers + weight * (best - centers)
     low, high = np.quantile(centers + weight * (drawn - centers), [0.025, 0.975], axis=0)
-    return Fit(common, nearest(logits, shrunk), weight, expit(np.minimum(low, shrunk)), expit(np.maximum(high, shrunk)))
+    own = nearest(logits, shrunk)
+    at = logits[own]
+    return Fit(common, own, weight, expit(np.minimum(low, at)), expit(np.maximum(high, at)))
 
 
 def _factor(distances: Array, variances: Array, offsets: Array, enough: Array) -> Array:

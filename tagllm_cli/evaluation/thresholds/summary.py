@@ -31,8 +31,7 @@ from tagllm_cli.evaluation.thresholds.metric import Metric
 from tagllm_cli.evaluation.truth.base import TableContext, TruthOptions
 from tagllm_cli.evaluation.truth.registry import load_truth
 from tagllm_cli.evaluation.truth_summary import TruthSummary
-from tagllm_cli.labeling.threshold_file import ThresholdFile, table_questions, write_thresholds
-from tagllm_cli.store.atomic import check_writable_path
+from tagllm_cli.labeling.threshold_file import ThresholdFile, check_thresholds_path, table_questions, write_thresholds
 from tagllm_cli.store.table import open_table
 from tagllm_cli.text import shortened
 
@@ -187,7 +186,7 @@ def calibrate_table(
 
     Raises UsageError where the table has no probabilities, the truth has too few images, or judges nothing absent.
     """
-    check_writable_path(out)
+    check_thresholds_path(out)
     table = open_table(path)
     table_questions(table)  # before the work
     entries = read_entries(table)

@@ -94,6 +94,7 @@ class TruthFile:
     path: Path
     options: TruthOptions = TruthOptions()
     table: TableContext | None = None
+    plain_encoding: str = "utf-8"
 
     @cached_property
     def is_folder(self) -> bool:
@@ -110,14 +111,14 @@ class TruthFile:
 
     @cached_property
     def encoding(self) -> str:
-        """The encoding of the text: what the byte order mark says, UTF-16 where every other byte is 0, else UTF-8."""
+        """The encoding: what the byte order mark says, UTF-16 where every other byte is 0, else `plain_encoding`."""
         for mark, encoding in _BYTE_ORDER_MARKS.items():
             if self.head.startswith(mark):
                 return encoding
         even, odd = self.head[0::2].count(0), self.head[1::2].count(0)
         if max(even, odd) > max(len(self.head) // 4, 10 * min(even, odd)):
             return "utf-16-le" if odd > even else "utf-16-be"
-        return "utf-8"
+        return self.plain_encoding
 
     @cached_property
     def start(self) -> str:

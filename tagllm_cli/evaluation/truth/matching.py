@@ -23,11 +23,15 @@ class NameMatch:
 
 @dataclass(frozen=True, slots=True)
 class ImageMatch:
-    """Image ids of the table with the truth's key of the same image, and the images that the other side lacks."""
+    """Image ids of the table with the truth's key of the same image, and the images that the other side lacks.
+
+    `by_file_name`: all that was matched lies in other folders, or has another file format.
+    """
 
     keys: Mapping[str, str]
     not_in_table: tuple[str, ...]
     not_in_truth: tuple[str, ...]
+    by_file_name: bool = False
 
     @property
     def overlap(self) -> float:
@@ -67,12 +71,17 @@ def match_images(truth: Truth, ids: Collection[str]) -> ImageMatch:
     """
     keys = truth.labels
     matched = {image: image for image in ids if image in keys}
+    by_file_name = False
     if len(matched) not in (len(ids), len(keys)):
-        matched = _by_name(*_of_shared_names(ids, keys), matched)
+        some_ids, some_keys = _of_shared_names(ids, keys)
+        matched = _by_name(some_ids, some_keys, matched)
+        if not matched:
+            matched = _by_file_name(some_ids, some_keys)
+            by_file_name = bool(matched)
     matched = {image: matched[image] for image in ids if image in matched}
     taken = set(matched.values())
     vanished = tuple(key for key in keys if key not in taken)
-    return ImageMatch(matched, vanished, tuple(image for image in ids if image not in matched))
+    return ImageMatch(matched, vanished, tuple(image for image in ids if image not in matched), by_file_name)
 
 
 def _of_shared_names(ids: Collection[str], keys: Collection[str]) -> tuple[list[str], list[str]]:
@@ -93,10 +102,12 @@ def _by_name(ids: Collection[str], keys: Collection[str], exact: Mapping[str, st
         matched |= _by_suffix(ids, keys, form, matched)
     if any(map(paths.is_in_shard, ids)):
         matched |= _without_shards(ids, keys, matched)
-    if not matched:
-        named = (lambda name, form=form: paths.file_name(form(name)) for form in _FORMS)
-        matched = next((found for form in named if (found := _by_form(ids, keys, form))), {})
     return matched
+
+
+def _by_file_name(ids: Collection[str], keys: Collection[str]) -> dict[str, str]:
+    named = (lambda name, form=form: paths.file_name(form(name)) for form in _FORMS)
+    return next((found for form in named if (found := _by_form(ids, keys, form))), {})
 
 
 def _without_shards(ids: Collection[str], keys: Collection[str], matched: Mapping[str, str]) -> dict[str, str]:

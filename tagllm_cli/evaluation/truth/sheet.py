@@ -68,8 +68,11 @@ class Sheet:
         """All columns, read at once. Raises UsageError where `lines` does."""
         return coded_columns(self, self._file.path)
 
-    def lines(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield line number and cells, stripped but for our own export; lines without any content are left out."""
+    def lines(self, *, padded: bool = False) -> Iterator[tuple[int, list[str]]]:
+        """Yield line number and cells, stripped but for our own export; lines without any content are left out.
+
+        With `padded`, cells that a line lacks at its end are empty.
+        """
         clean, width = self.clean, len(self.header)
         with self._opened() as text:
             numbered = self._cells(text)
@@ -80,6 +83,8 @@ class Sheet:
                     stripped = stripped[:width]  # spreadsheets end lines with empty cells
                 if not any(stripped):
                     continue
+                if padded:
+                    stripped += [""] * (width - len(stripped))
                 if len(stripped) != width:
                     hint = f"Put cells that hold {self.delimiter!r} into double quotes."
                     raise self._file.error(f"{len(stripped)} fields where the header has {width}", hint, line=number)

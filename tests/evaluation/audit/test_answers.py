@@ -118,13 +118,30 @@ def test_what_excel_saves_is_read(some: Audited, encoding: str, delimiter: str) 
     assert read(some, path).given == read(some, some.audit / "audit.csv").given
 
 
+def test_what_excel_saves_in_the_code_page_of_its_country_is_read(some: Audited) -> None:
+    lines = [{**line, "answer": "sí", "image": "Käse.jpg"} for line in some.lines()]
+    text = "".join(";".join(line) + "\r\n" for line in (lines[0], *(each.values() for each in lines)))
+    path = some.audit / "excel.csv"
+    path.write_bytes(text.encode("cp1252"))
+    found = read(some, path)
+    assert (set(found.given.values()), len(found.given), found.altered) == ({True}, 60, 60)
+
+
+def test_empty_cells_that_excel_leaves_out_at_the_end_of_a_line_are_not_answered(some: Audited) -> None:
+    given = some.answer().read_text().splitlines()
+    path = some.audit / "excel.csv"
+    path.write_text("\n".join([*given[:21], *(line.rpartition(",")[0] for line in given[21:])]))
+    found = read(some, path)
+    assert (len(found.given), found.missing) == (20, 0)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
         ("pair,image,label\nx,y,z\n", "no column is called `answer`"),
         ("image,answer\ny,yes\n", "neither a column `pair` nor"),
         ('{"pair": 1}', "this is no CSV"),
-        ("", "no column is called `answer`"),
+        ("", "this is no CSV"),
     ],
 )
 def test_other_files_are_refused(some: Audited, content: str, said: str) -> None:

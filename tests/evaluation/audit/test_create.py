@@ -75,6 +75,13 @@ def test_another_audit_never_replaces_one(some: Audited, size: int, seed: int) -
     assert snapshot(some.audit) == before
 
 
+def test_a_place_that_takes_no_folder_is_refused_before_the_table_is_read(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for out, said in ((Path("s3://bucket/audit"), "is a URL"), (tmp_path / "file" / "audit", "it is not a folder")):
+        with pytest.raises(UsageError, match=said):
+            create_audit(tmp_path / "nowhere.parquet", out, size=60)
+
+
 def test_a_folder_with_anything_else_is_refused(some: Audited, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")

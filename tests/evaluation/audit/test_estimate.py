@@ -85,6 +85,13 @@ def test_nothing_found_is_not_nothing_there() -> None:
     assert width(found["precision"]) > 0
 
 
+def test_where_no_answer_is_yes_nobody_knows_how_many_would_halve_the_interval_of_recall() -> None:
+    answered = Answered(np.zeros(40, int), np.repeat([PREDICTED, ABSENT], 20), np.zeros(40, bool), np.full(40, 0.1))
+    found = estimate_all(answered, np.array([200, 0, 200]))["recall"]
+    assert (found.value, found.more_answers) == (0, None)
+    assert width(found) > 0.5
+
+
 def test_unequal_weights_count_as_fewer_answers() -> None:
     present = np.tile([True, False, False, False], 50)
     even = Answered(np.zeros(200, int), np.zeros(200, int), present, np.full(200, 0.001))

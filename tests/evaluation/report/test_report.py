@@ -53,6 +53,22 @@ def test_figures_are_those_of_evaluate(tmp_path: Path) -> None:
         )
 
 
+def test_what_makes_the_figures_doubtful_is_on_the_page_in_the_card_and_in_the_summary(tmp_path: Path) -> None:
+    table, _ = small(tmp_path)
+    truth = tmp_path / "few.csv"
+    truth.write_text("image,cat,dog\nright.jpg,1,\nwrong.jpg,,\nelsewhere.jpg,1,1\n")
+    card = tmp_path / "card.md"
+    summary = write_report(table, tmp_path / "page.html", card, ReportOptions(truth=truth))
+    expected = evaluate_table(table, truth)
+    assert [line for line in expected.warnings if line not in summary.warnings] == []
+    not_judged = "not judged and count in no figure"
+    assert not_judged in " ".join(summary.warnings)
+    for text in ((tmp_path / "page.html").read_text("utf-8"), card.read_text("utf-8")):
+        assert not_judged in text
+        assert "judges no label absent" in text
+        assert "images were compared" in text
+
+
 def test_a_card_says_all_that_is_known_about_an_image(tmp_path: Path) -> None:
     table, truth = small(tmp_path)
     _, data, _ = reported(table, truth=truth, others=[other(tmp_path)])

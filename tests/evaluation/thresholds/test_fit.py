@@ -133,7 +133,7 @@ def test_a_label_with_few_examples_is_shrunk_further() -> None:
     widths = logit(found.high) - logit(found.low)
     assert widths[5] > widths[:5].max()
     own = counts.grid[found.own]
-    assert ((found.low <= own + 1e-3) & (own <= found.high + 1e-3)).all()
+    assert ((found.low <= own + 1e-9) & (own <= found.high + 1e-9)).all()
 
 
 def test_a_label_with_too_few_positives_has_the_common_threshold() -> None:
