@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
 from rich.cells import cell_len
@@ -37,6 +37,7 @@ _log = logging.getLogger(__name__)
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]"
 )
+_LEAST_TEXT = 12  # cells for a column of text, which may be folded
 _STATES = {"ok": "green", "warning": "yellow", "missing": "red"}
 
 
@@ -98,12 +99,15 @@ class Console:
             for line in _aligned([columns, *rows], numeric):
                 self._out.print(_text(line))
             return
-        drawn = RichTable(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-        for column, right in zip(columns, numeric, strict=True):
-            drawn.add_column(column, justify="right" if right else "left", overflow="fold")
-        for row in rows:
-            drawn.add_row(*(_text(cell, _STATES.get(cell, "")) for cell in row))
-        self._out.print(drawn, soft_wrap=False)
+        for part in _parts([columns, *rows], numeric, self._out.width):
+            drawn = RichTable(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+            for number in part:
+                whole = numeric[number] and not any(" " in row[number] for row in (columns, *rows))
+                justify: Literal["left", "right"] = "right" if numeric[number] else "left"
+                drawn.add_column(columns[number], justify=justify, overflow="fold", no_wrap=whole)
+            for row in rows:
+                drawn.add_row(*(_text(row[number], _STATES.get(row[number], "")) for number in part))
+            self._out.print(drawn, soft_wrap=False)
 
     def facts(self, title: str, facts: Sequence[tuple[str, str]]) -> None:
         """Print what there is to say about one thing unless `--quiet`: a title, if any, and facts as (name, text)."""
@@ -186,6 +190,24 @@ def _rich(*, stderr: bool) -> RichConsole:
 def _text(text: str, style: str = "") -> Text:
     # Not markup: brackets and :names: in a text mean nothing to us.
     return Text(_UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), redact(text)), style)
+
+
+def _parts(rows: Sequence[Sequence[str]], numeric: Sequence[bool], width: int) -> Iterator[list[int]]:
+    """Yield the columns that fit side by side into `width` without a broken number; the first one leads each part."""
+    needed = [
+        max(cell_len(word) for row in rows for word in ("", *row[number].split()))
+        if right
+        else min(_LEAST_TEXT, max(cell_len(row[number]) for row in rows))
+        for number, right in enumerate(numeric)
+    ]
+    lead = [] if not needed or numeric[0] else [0]
+    part = list(lead)
+    for number in range(len(lead), len(needed)):
+        if part != lead and sum(needed[each] + 2 for each in (*part, number)) > width:
+            yield part
+            part = list(lead)
+        part.append(number)
+    yield part
 
 
 def _aligned(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> Iterator[str]:

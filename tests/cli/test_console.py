@@ -59,6 +59,23 @@ def test_a_terminal_gets_a_table_that_fits(
     assert " ".join(" ".join(lines).split()).count("small animal") == 12
 
 
+@pytest.mark.parametrize("width", [40, 60])
+def test_a_narrow_terminal_gets_a_table_in_parts_without_a_broken_number(
+    terminal: None, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("NO_COLOR", "1")
+    columns = ("table", *(f"figure{number}" for number in range(9)), "95% interval")
+    row = ("labels.candidates", *(f"0.{number}1234" for number in range(9)), "0.1234 [-0.1234, 0.1234]")
+    Console().table({}, "figures", columns, [row])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    words = " ".join(lines).split()
+    assert [words.count(each) for each in columns[1:10]] == [1] * 9
+    assert [words.count(each) for each in row[1:10]] == [1] * 9
+    assert {"0.1234", "[-0.1234,", "0.1234]"} <= set(words)
+
+
 @pytest.mark.parametrize("plain", [False, True])
 def test_colours_are_for_terminals_without_no_color(
     terminal: None, plain: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -48,7 +48,9 @@ def load_truth(
     Raises UsageError for what cannot be used, and for what could only be guessed.
     """
     if not path.exists():
-        raise UsageError(f"there is no truth file at {path}", _FORMS)
+        is_url = ":" in str(path).partition("/")[0]
+        hint = "A truth is read from a local disk: copy it here." if is_url else _FORMS
+        raise UsageError(f"there is no truth file at {path}", hint)
     file = TruthFile(path, options, table)
     try:
         if not (file.is_folder or file.start or path.stat().st_size > len(file.head)):

@@ -149,6 +149,9 @@ def test_other_parquet_is_no_truth(tmp_path: Path) -> None:
 def test_missing_files_and_empty_folders_are_usage_errors(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no truth file at .*none\.json"):
         load_truth(tmp_path / "none.json")
+    with pytest.raises(UsageError, match="no truth file at") as remote:
+        load_truth(Path("s3://bucket/truth.csv"))
+    assert "local disk" in remote.value.hint
     with pytest.raises(UsageError, match="is a folder without XML, text or metadata files") as error:
         load_truth(tmp_path)
     assert "Pascal VOC" in error.value.hint
