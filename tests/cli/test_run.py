@@ -364,7 +364,7 @@ def test_a_failing_export_after_labeling_says_that_the_labels_are_there(desk: De
     failing = PIPELINE.replace("out: out/dataset", "root: nowhere, out: out/dataset")
     Path("pipeline.yaml").write_text(failing)
     result = desk.types("run pipeline.yaml", exit_code=1)
-    assert "the labels are written, and then: " in result.stderr
+    assert "the labels are written; out/dataset failed: there is no folder" in result.stderr
     assert (desk.report()["exit_code"], desk.done(), desk.report()["skipped"]) == (1, [True, True], ["out/dataset"])
     before = snapshot(Path("out"))
     desk.types("run pipeline.yaml", exit_code=2)  # nothing was asked, and nothing changed
