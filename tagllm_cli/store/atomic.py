@@ -53,14 +53,14 @@ def check_writable_path(path: Path, kind: type[UsageError] = UsageError, *, may_
             return
         above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
         if not above.is_dir():
-            raise kind(f"cannot write below {above}: it is not a folder", "Choose another --out.")
+            raise kind(f"cannot write below {above}: it is not a folder", "Choose another place.")
         if not os.access(above, os.W_OK | os.X_OK):
-            raise kind(f"cannot write {path}: the folder {above} takes no new files", "Choose another --out.")
+            raise kind(f"cannot write {path}: the folder {above} takes no new files", "Choose another place.")
         path.stat()
     except FileNotFoundError:
         return
     except OSError as error:  # a name that is too long, links in a circle
-        raise kind(f"cannot write {path}: {error.strerror}", "Choose another --out.") from error
+        raise kind(f"cannot write {path}: {error.strerror}", "Choose another place.") from error
 
 
 def check_free_space(folder: Path) -> None:
@@ -127,7 +127,7 @@ def replacing(
             _put(new, target, aside=folder / "old")
             _sync_entry(target.parent)
     except OSError as error:
-        hint = "Free some space, or choose another --out."
+        hint = "Free some space, or choose another place."
         raise kind(f"cannot write {path}: {error.strerror or error}", hint) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -363,7 +364,7 @@ def test_a_failing_export_after_labeling_says_that_the_labels_are_there(desk: De
     failing = PIPELINE.replace("out: out/dataset", "root: nowhere, out: out/dataset")
     Path("pipeline.yaml").write_text(failing)
     result = desk.types("run pipeline.yaml", exit_code=1)
-    assert "the labels are written, and then: " in result.stderr
+    assert "the labels are written; out/dataset failed: there is no folder" in result.stderr
     assert (desk.report()["exit_code"], desk.done(), desk.report()["skipped"]) == (1, [True, True], ["out/dataset"])
     before = snapshot(Path("out"))
     desk.types("run pipeline.yaml", exit_code=2)  # nothing was asked, and nothing changed
@@ -389,6 +390,26 @@ def test_an_interrupt_after_labeling_says_what_is_left(desk: Desk, monkeypatch: 
     assert desk.report()["exit_code"] == 130
     assert desk.asked_by("run pipeline.yaml") == 0
     assert desk.done() == [False, True, True]
+
+
+def test_an_interrupt_while_asking_names_the_label_table_among_what_is_not_done(desk: Desk) -> None:
+    desk.types("run pipeline.yaml")
+    before = Path("out/labels.parquet").read_bytes()
+    for number in range(100, 140):
+        desk.workspace.paint(number, f"new-{number}.png")
+
+    def signaling(number: int, path: str) -> None:
+        if number == 20:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with stub_server(fault=signaling) as other:
+        shown = tagllm("run pipeline.yaml --concurrency 2", other.url)
+    assert shown.exit_code == 130
+    assert "not done: out/labels.parquet, gates, out/labels.csv, out/dataset" in shown.stdout
+    assert Path("out/labels.parquet").read_bytes() == before
+    assert desk.report()["labels"] is None
+    desk.types("run pipeline.yaml")
+    assert desk.report()["labels"]["rows"]["ok"] == IMAGES + 40
 
 
 @pytest.mark.parametrize("name", ["csv", "coco", "jsonl", "hf"])

@@ -187,7 +187,8 @@ def run_work(work: Work, reporter: Reporter, redact: Callable[[str], str]) -> Ou
     except TagllmError as error:
         if outcome.asked == 0 and work.tables() == tables and not outcome.has_written:
             raise
-        outcome.error = TagllmError(f"the labels are written, and then: {error.message}", error.hint)
+        step = "the gates" if outcome.skipped[0] == "gates" else outcome.skipped[0]
+        outcome.error = TagllmError(f"the labels are written; {step} failed: {error.message}", error.hint)
     except KeyboardInterrupt:
         outcome.error = InterruptedRunError("interrupted; the labels are written", "The same command does the rest.")
     outcome.ended = time.time()

@@ -137,7 +137,7 @@ UNUSABLE = {
     "source: a\nlimit: ten\n": ", line 2: `limit` is not a whole number",
     "source: a\nlimit: 0\n": ", line 2: `limit` is too small (at least 1)",
     "source: a\n\nlabels:\n  threshold: 1.5\n": ", line 4: `labels`: `threshold` is too large (at most 1)",
-    "source: a\nmax_cost: -1\n": ", line 2: `max_cost` is too small (above 0)",
+    "source: a\nmax_cost: -1\n": ", line 2: `max_cost` is too small (at least 0)",
     "source: a\nlabels:\n  threshold: half\n": ", line 3: `labels`: `threshold` is not a number",
     "source: a\nlabels: cards.yaml\n": ", line 2: `labels` is not a mapping",
     "source: a\nskip_unreadable: perhaps\n": ", line 2: `skip_unreadable` is neither true nor false",
