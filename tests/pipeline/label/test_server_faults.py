@@ -40,6 +40,8 @@ STAGES = ("candidates", "labels")
 RUNS = tuple(product(STAGES, (1, 3)))  # stage, servers
 # For the pauses of the faults themselves: forty of them, and a machine that does other things, too.
 SLACK_S = 3.0
+# Answers that may come after the timeout on such a machine, and are asked for again.
+LATE = 2
 # Pauses are a tenth of the defaults or less, and so are those of the faults.
 LIMITS = {"timeout_s": 2.0, "max_wait_s": 0.1, "backoff_s": 0.02, "pause_s": 0.05, "concurrency": 16}
 # Runs wait more than they work, so those of one fault go on together; so do the undisturbed ones.
@@ -146,7 +148,7 @@ def test_the_table_is_that_of_sound_servers(name: str, world: World, tmp_path: P
         assert is_same(ended, undisturbed), (stage, count)
         if count == 1:  # what fails is asked once more, and nothing else is
             failed = min(ended.questions[0], last) // EVERY if name in faults.ASKED_AGAIN else 0
-            assert ended.questions[0] - undisturbed.questions[0] <= failed, stage
+            assert ended.questions[0] - undisturbed.questions[0] <= failed + LATE, stage
 
 
 @pytest.mark.parametrize("name", [*faults.REFUSALS, *faults.OF_LISTS, *faults.OF_YES_AND_NO])
