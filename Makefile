@@ -34,8 +34,8 @@ setup: $(READY) ## make .venv: vLLM for the GPU where there is one, else the loc
 demo: $(READY) ## the whole pipeline on the committed pictures with the demo model; leaves runs/demo/
 	$(RUN) -m tests.demo.pipeline
 
+# Pauses and timeouts can be too short beside other tests: what failed (exit code 1) is run again, alone.
 test: $(READY) ## all tests; a real vLLM answers in some
-	# Pauses and timeouts can be too short beside other tests: what failed (exit code 1) is run again, alone.
 	$(RUN) -m pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder -m "not live" || \
 		{ [ $$? -eq 1 ] && $(RUN) -m pytest --last-failed -m "not live"; }
 	$(RUN) -m pytest -m live
