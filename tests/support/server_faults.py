@@ -189,7 +189,8 @@ OF_YES_AND_NO: Mapping[str, tuple[Fault, str]] = {
 ASKED_AGAIN = frozenset({*PASSING, "redirect"})
 # Few of these are enough: each lasts as long as a timeout, or is asked again at most twice.
 CUT_OFF = "cut off at max_tokens"
-FEW = frozenset({"longer than a timeout", "head without end", "hang, then drop", CUT_OFF})
+TIMED_OUT = frozenset({"longer than a timeout", "head without end"})
+FEW = TIMED_OUT | {"hang, then drop", CUT_OFF}
 
 # What every answer may be from some moment on, and what a run says of it at its end.
 PERMANENT: Mapping[str, tuple[Fault, str]] = {

@@ -34,8 +34,8 @@ class Cells:
 def choose(subject: Subject, count: int, seed: int = 0) -> list[tuple[int, str]]:
     """Return up to `count` rows of the table in its order, each with why it was chosen.
 
-    Reasons are KINDS, RANDOM, REST (all the others, where there is room for all) and FAILED. A quarter is drawn at
-    random among all answered images: a fair sample of the table. A few that failed are shown, too.
+    A reason is one of KINDS, RANDOM or FAILED, or REST where `count` takes in the whole table. A quarter is drawn at
+    random among all answered images: an unbiased sample of the table. A few that failed are shown, too.
     """
     generator = np.random.default_rng(seed)
     answered = subject.answered

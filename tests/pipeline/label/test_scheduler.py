@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import time
+from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -100,8 +101,9 @@ class FourthRequest(RuleEngine):
                 await self.instead()
             yield request, response
 
+    @abstractmethod
     async def instead(self) -> None:
-        raise NotImplementedError
+        """Do what comes in place of the fourth answer."""
 
 
 def recorded(workspace: Workspace) -> int:
