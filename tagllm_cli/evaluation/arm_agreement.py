@@ -11,7 +11,6 @@ made with more than one vote leaves out what fewer arms proposed; it is measured
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tagllm_cli.evaluation.entries import ABSENT, PRESENT, Comparison, Judgments
+from tagllm_cli.evaluation.sections import rounded, share
 from tagllm_cli.records import Status
 
 _Counts = npt.NDArray[np.int64]
@@ -81,8 +81,8 @@ class ArmComparison:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON values, ratios and means rounded to six digits."""
-        rounded: dict[str, Any] = json.loads(json.dumps(asdict(self)), parse_float=lambda text: round(float(text), 6))
-        return rounded
+        found: dict[str, Any] = rounded(asdict(self))
+        return found
 
 
 def compare_arms(comparison: Comparison, arms: Sequence[str]) -> ArmComparison | None:
@@ -135,7 +135,7 @@ def _summed(arms: Sequence[str], counts: _CellCounts) -> ArmComparison:
     return ArmComparison(
         counts.images,
         arms=tuple(
-            ArmScores(name, said, _ratio(right, said) or 0.0, _ratio(right, there) or 0.0)
+            ArmScores(name, said, share(right, said) or 0.0, share(right, there) or 0.0)
             for name, said, right in zip(arms, (wrong + hits).sum(axis=1).tolist(), found.tolist(), strict=True)
         ),
         wrong=_correlations(arms, absent, wrong, counts.shared[0]),
@@ -156,10 +156,10 @@ def _correlations(arms: Sequence[str], cells: _Counts, errors: _Counts, both: _C
         pairs.append(
             ErrorCorrelation(
                 *(arms[one], arms[other], first, second, shared, expected, by_label),
-                ratio=_ratio(shared, expected),
-                ratio_by_label=_ratio(shared, by_label),
-                jaccard=_ratio(shared, first + second - shared),
-                phi=_ratio(count * shared - first * second, spread),
+                ratio=share(shared, expected),
+                ratio_by_label=share(shared, by_label),
+                jaccard=share(shared, first + second - shared),
+                phi=share(count * shared - first * second, spread),
             )
         )
     return tuple(pairs)
@@ -167,9 +167,5 @@ def _correlations(arms: Sequence[str], cells: _Counts, errors: _Counts, both: _C
 
 def _at_votes(counts: _CellCounts, least: int) -> VoteScores:
     wrong, right = counts.votes[:, least:].sum(axis=1).tolist()
-    recall = _ratio(right, int(counts.cells[1].sum())) or 0.0
-    return VoteScores(least, _ratio(right, wrong + right) or 0.0, recall, (wrong + right) / counts.images)
-
-
-def _ratio(part: float, whole: float) -> float | None:
-    return part / whole if whole else None
+    recall = share(right, int(counts.cells[1].sum())) or 0.0
+    return VoteScores(least, share(right, wrong + right) or 0.0, recall, (wrong + right) / counts.images)

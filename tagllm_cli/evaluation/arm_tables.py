@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tagllm_cli.evaluation.arm_agreement import ArmComparison
-from tagllm_cli.evaluation.sections import Cells as Cells
+from tagllm_cli.evaluation.sections import Cells
 
 
 def tables(found: ArmComparison) -> Sequence[tuple[str, Cells]]:

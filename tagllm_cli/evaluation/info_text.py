@@ -8,12 +8,12 @@ from typing import Any
 
 from tagllm_cli.evaluation.cost import HUMAN_PRICE, LABELS_PER_UNIT, PAPERS_RATIO, Cost, Prices, per_1000
 from tagllm_cli.evaluation.label_counts import TableCounts
+from tagllm_cli.evaluation.sections import Cells
 from tagllm_cli.evaluation.table_info import InfoReport, TableReport
 from tagllm_cli.labeling.strategies import DEFAULT_STRATEGY
 from tagllm_cli.labeling.templates import Template, load_templates
 from tagllm_cli.records import Status
 
-Cells = tuple[Sequence[str], Sequence[Sequence[str]]]
 Facts = list[tuple[str, str]]
 
 _EXTREMES = 6  # labels shown of each kind

@@ -33,6 +33,11 @@ def rounded(value: Any) -> Any:
     return json.loads(json.dumps(value, allow_nan=False), parse_float=lambda digits: round(float(digits), 6))
 
 
+def share(part: float, whole: float) -> float | None:
+    """Return `part` / `whole`, None without a whole."""
+    return part / whole if whole else None
+
+
 def shown(value: float | None, digits: int = 4) -> str:
     """Return a ratio as text; `-` where there is none."""
     return "-" if value is None else f"{value:.{digits}f}"

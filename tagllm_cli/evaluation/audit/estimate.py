@@ -9,7 +9,7 @@ each of the three is right.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from tagllm_cli.evaluation.audit.shares import FEWEST, PREDICTED, Answered, Share, share_of, shares_of
 from tagllm_cli.evaluation.entries import Array
 from tagllm_cli.evaluation.metrics.figures import ratio
+from tagllm_cli.evaluation.sections import rounded
 
 _DRAWS = 10_000
 _LABEL_DRAWS = 2_000
@@ -38,12 +39,8 @@ class Estimate:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, rounded to six digits."""
-        return {
-            "value": None if self.value is None else round(self.value, 6),
-            "low": None if self.low is None else round(self.low, 6),
-            "high": None if self.high is None else round(self.high, 6),
-            "more_answers": self.more_answers,
-        }
+        found: dict[str, Any] = rounded(asdict(self))
+        return found
 
 
 NOTHING = Estimate(None)

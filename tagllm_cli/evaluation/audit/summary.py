@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from tagllm_cli.errors import UsageError
-from tagllm_cli.evaluation.arm_tables import Cells
 from tagllm_cli.evaluation.audit import answers as answer_files
 from tagllm_cli.evaluation.audit.answers import read_answers
 from tagllm_cli.evaluation.audit.current import BY_PEOPLE, GONE, current_pairs
@@ -18,6 +17,7 @@ from tagllm_cli.evaluation.audit.design import load_design
 from tagllm_cli.evaluation.audit.estimate import Estimate, LabelEstimate, estimate_all, estimate_labels, points
 from tagllm_cli.evaluation.audit.shares import PREDICTED, Answered
 from tagllm_cli.evaluation.entries import Array
+from tagllm_cli.evaluation.sections import Cells
 
 _NAMES = {"op": "OP (precision)", "or": "OR (recall)", "of1": "OF1", "cp": "CP", "cr": "CR", "cf1": "CF1"}
 _MEAN_TRUE = "labels per image"

@@ -9,9 +9,8 @@ from typing import Any
 from tagllm_cli.evaluation.downstream.gap import Gap
 from tagllm_cli.evaluation.downstream.options import DownstreamOptions
 from tagllm_cli.evaluation.downstream.scores import Interval
+from tagllm_cli.evaluation.sections import Cells, rounded
 from tagllm_cli.text import shortened
-
-Cells = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +116,7 @@ class Downstream:
             "sets": [each.to_json() for each in self.sets],
             "gaps": [each.to_json() for each in self.gaps],
             "labels": [
-                {"name": name, "ap": {each.name: _rounded(each.label_ap[number]) for each in self.sets}}
+                {"name": name, "ap": {each.name: rounded(each.label_ap[number]) for each in self.sets}}
                 for number, name in enumerate(self.labels)
             ],
         }
@@ -131,7 +130,3 @@ def _closed(gap: Gap) -> str:
     if gap.closed is None:
         return "not measurable: the gap is not beyond noise"
     return f"{gap.closed.value:.0%} [{gap.closed.low:.0%}, {gap.closed.high:.0%}]"
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)

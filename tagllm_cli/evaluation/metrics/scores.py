@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from tagllm_cli.evaluation.entries import (
 from tagllm_cli.evaluation.metrics.columns import Columns, columns_of
 from tagllm_cli.evaluation.metrics.counts import Counts, count
 from tagllm_cli.evaluation.metrics.figures import by_label, headline
+from tagllm_cli.evaluation.sections import rounded
 from tagllm_cli.evaluation.truth.base import Truth
 from tagllm_cli.records import Row, Status
 from tagllm_cli.vocabulary.model import Vocabulary
@@ -86,8 +86,8 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """Return JSON values under stable keys (`or_` becomes `or`), ratios and means rounded to six digits."""
         values = {key.rstrip("_"): value for key, value in asdict(self).items()}
-        rounded: dict[str, Any] = json.loads(json.dumps(values), parse_float=lambda digits: round(float(digits), 6))
-        return rounded
+        found: dict[str, Any] = rounded(values)
+        return found
 
 
 def evaluate_rows(

@@ -13,7 +13,7 @@ from tagllm_cli.evaluation.metrics.bootstrap import Interval, resample
 from tagllm_cli.evaluation.metrics.columns import columns_of
 from tagllm_cli.evaluation.metrics.counts import count
 from tagllm_cli.evaluation.metrics.figures import headline
-from tagllm_cli.evaluation.sections import Cells, rounded, shown
+from tagllm_cli.evaluation.sections import Cells, rounded, share, shown
 
 # Upper ends of image sizes in pixels; 512 x 512, 1024 x 1024, 2048 x 2048.
 _AREAS = {"below 0.26 MP": 2**18, "0.26 to 1.05 MP": 2**20, "1.05 to 4.2 MP": 2**22, "4.2 MP and more": np.inf}
@@ -163,13 +163,9 @@ def _entry_parts(comparison: Comparison, number: Array, names: Sequence[str]) ->
     parts = []
     for name, present, absent, predictions, right in counts:
         if listed := present + absent:
-            ratios = (_ratio(present, listed), predictions, _ratio(right, predictions), _ratio(right, there))
+            ratios = (share(present, listed), predictions, share(right, predictions), share(right, there))
             parts.append(EntryPart(name, listed, *ratios))
     return tuple(parts)
-
-
-def _ratio(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
 
 
 def _part_cells(parts: Sequence[Part]) -> Cells:

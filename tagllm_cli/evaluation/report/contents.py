@@ -16,9 +16,8 @@ from tagllm_cli.evaluation.metrics.bootstrap import Intervals
 from tagllm_cli.evaluation.report.curves import BINS, histogram, precision_recall
 from tagllm_cli.evaluation.report.rows import TableRows
 from tagllm_cli.evaluation.report.subject import Subject
+from tagllm_cli.evaluation.sections import Cells
 from tagllm_cli.evaluation.truth.label_sets import sorted_set
-
-Cells = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 _MOST_ANSWERS = 40
 _NUMBER = re.compile(r"-|[-+]?[\d,]+(\.\d+)?(e[-+]\d+)?[+%kMG]?")
