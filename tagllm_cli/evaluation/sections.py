@@ -1,9 +1,10 @@
-"""What `evaluate` prints below its headline: each finding is a section."""
+"""What `evaluate` prints below its headline: each finding is a section; figures, ratios and cells of tables."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 # Column names, and rows of as many texts.
@@ -26,6 +27,22 @@ class Section(Protocol):
 
     def to_json(self) -> Any:
         """Return plain JSON values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A value with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def to_json(self) -> dict[str, float]:
+        """Return plain JSON values, rounded to six digits."""
+        return {"value": round(self.value, 6), "low": round(self.low, 6), "high": round(self.high, 6)}
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
 
 def rounded(value: Any) -> Any:

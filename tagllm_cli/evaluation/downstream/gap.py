@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from tagllm_cli.evaluation.downstream.scores import OUTSIDE, Draws, Figures, Interval
+from tagllm_cli.evaluation.downstream.scores import OUTSIDE, Draws, Figures, with_interval
 from tagllm_cli.evaluation.entries import Array
+from tagllm_cli.evaluation.sections import Figure
 
 _HALVINGS = 60
 
@@ -30,9 +31,9 @@ class Gap:
     """
 
     plain: str
-    gap: Interval
-    gain: Interval
-    closed: Interval | None
+    gap: Figure
+    gain: Figure
+    closed: Figure | None
 
     @classmethod
     def of(cls, plain: str, found: Mapping[str, Figures], ours: str, truth: str, draws: Draws) -> Gap:
@@ -42,11 +43,14 @@ class Gap:
         to_truth, to_ours = (
             _moved(samples[name] - samples[plain], means[name] - means[plain]) for name in (truth, ours)
         )
-        gap, gain = Interval.of(means[truth] - means[plain], to_truth), Interval.of(means[ours] - means[plain], to_ours)
+        gap, gain = (
+            with_interval(means[truth] - means[plain], to_truth),
+            with_interval(means[ours] - means[plain], to_ours),
+        )
         if gap.low <= 0:
             return cls(plain, gap, gain, None)
         low, high = fieller(to_ours, to_truth)
-        return cls(plain, gap, gain, Interval(gain.value / gap.value, low, high))
+        return cls(plain, gap, gain, Figure(gain.value / gap.value, low, high))
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -8,8 +8,7 @@ from typing import Any
 
 from tagllm_cli.evaluation.downstream.gap import Gap
 from tagllm_cli.evaluation.downstream.options import DownstreamOptions
-from tagllm_cli.evaluation.downstream.scores import Interval
-from tagllm_cli.evaluation.sections import Cells, rounded
+from tagllm_cli.evaluation.sections import Cells, Figure, rounded
 from tagllm_cli.text import shortened
 
 
@@ -24,7 +23,7 @@ class SetResult:
 
     name: str
     labels_per_image: float
-    map: Interval
+    map: Figure
     maps: tuple[float, ...]
     kept: tuple[int, ...]
     curves: tuple[tuple[float, ...], ...]
@@ -122,7 +121,7 @@ class Downstream:
         }
 
 
-def _signed(found: Interval) -> str:
+def _signed(found: Figure) -> str:
     return f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
 
 

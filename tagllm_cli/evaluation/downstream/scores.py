@@ -20,32 +20,17 @@ import numpy as np
 
 from tagllm_cli.evaluation.downstream.label_sets import CERTAIN, UNJUDGED
 from tagllm_cli.evaluation.entries import Array
+from tagllm_cli.evaluation.sections import Figure
 
 ROUNDS = 500
 OUTSIDE = 2.5  # percent, on either side of an interval
 _CELLS = 2_000_000  # rounds times images in memory at a time
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A figure with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, value: float, samples: Array) -> Interval:
-        """Return `value` with the percentiles of `samples` [rounds], moved so that their mean is `value`."""
-        low, high = np.percentile(samples - samples.mean() + value, [OUTSIDE, 100 - OUTSIDE])
-        return cls(float(value), float(low), float(high))
-
-    def to_json(self) -> dict[str, float]:
-        """Return the three figures, rounded to six digits."""
-        return {"value": round(self.value, 6), "low": round(self.low, 6), "high": round(self.high, 6)}
-
-    def __str__(self) -> str:
-        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+def with_interval(value: float, samples: Array) -> Figure:
+    """Return `value` with the percentiles of `samples` [rounds], moved so that their mean is `value`."""
+    low, high = np.percentile(samples - samples.mean() + value, [OUTSIDE, 100 - OUTSIDE])
+    return Figure(float(value), float(low), float(high))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +128,9 @@ class Figures:
         found = np.asarray(self.resampled[draws.seeds, np.arange(len(draws.seeds))[:, None]].mean(1))
         return np.asarray(found[~np.isnan(found)])
 
-    def interval(self, draws: Draws) -> Interval:
+    def interval(self, draws: Draws) -> Figure:
         """Return mAP with its interval."""
-        return Interval.of(self.mean, self.samples(draws))
+        return with_interval(self.mean, self.samples(draws))
 
 
 def figures(scores: Sequence[Array], true: Array, draws: Draws) -> Figures:

@@ -15,27 +15,12 @@ from tagllm_cli.evaluation.calibration import decided
 from tagllm_cli.evaluation.entries import ABSENT, PREDICTED, PRESENT, Array, Comparison
 from tagllm_cli.evaluation.metrics.bootstrap import Interval
 from tagllm_cli.evaluation.metrics.figures import ratio
+from tagllm_cli.evaluation.sections import Figure
 from tagllm_cli.evaluation.thresholds.crossfit import KEPT
 
 ROUNDS = 500
 _GROUPS = 4000
 _GROUP_CELLS = 2_000_000  # groups times labels at most
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A value with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def to_json(self) -> dict[str, float]:
-        """Return plain JSON values, rounded to six digits."""
-        return {key: round(getattr(self, key), 6) for key in ("value", "low", "high")}
-
-    def __str__(self) -> str:
-        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
 
 @dataclass(frozen=True, slots=True)

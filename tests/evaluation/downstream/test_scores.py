@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score
 
 from tagllm_cli.evaluation.downstream.gap import Gap, fieller
 from tagllm_cli.evaluation.downstream.label_sets import CERTAIN, UNJUDGED
-from tagllm_cli.evaluation.downstream.scores import Draws, Figures, Interval, figures, mean_ap, resampled_maps
+from tagllm_cli.evaluation.downstream.scores import Draws, Figures, figures, mean_ap, resampled_maps, with_interval
 
 
 def _problem(seed: int, images: int = 60, labels: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -47,7 +47,7 @@ def test_images_drawn_once_each_have_the_map_of_torchmetrics(seed: int) -> None:
 
 def test_an_interval_lies_around_its_figure() -> None:
     samples = np.random.default_rng(0).normal(0.6, 0.1, 100_000)
-    found = Interval.of(0.5, samples)
+    found = with_interval(0.5, samples)
     assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.304, 0.696), abs=0.005)
 
 
