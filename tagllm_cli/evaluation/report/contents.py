@@ -21,7 +21,6 @@ from tagllm_cli.evaluation.truth.label_sets import sorted_set
 
 _MOST_ANSWERS = 40
 _NUMBER = re.compile(r"-|[-+]?[\d,]+(\.\d+)?(e[-+]\d+)?[+%kMG]?")
-_HALF_PAGE, _GAP = 72, 2  # characters, and those between columns
 _MOST_POINTS = 40_000  # of all curves together
 FIGURES = {
     "op": ("OP", "precision: of all labels given, the share that is right"),
@@ -49,11 +48,6 @@ def numeric(cells: Cells) -> list[bool]:
     """Return which columns hold numbers only, or nothing."""
     columns, rows = cells
     return [all(_NUMBER.fullmatch(row[place]) for row in rows) for place in range(len(columns))]
-
-
-def is_wide(cells: Cells) -> bool:
-    """Tell whether a table needs more than half of a wide page."""
-    return sum(max(map(len, column)) + _GAP for column in zip(cells[0], *cells[1], strict=True)) > _HALF_PAGE
 
 
 @dataclass(frozen=True, slots=True)

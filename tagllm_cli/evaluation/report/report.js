@@ -469,8 +469,22 @@ if ($("concept-list")) {
 }
 new IntersectionObserver((seen) => { if (seen.some((each) => each.isIntersecting)) drawMore(); }, { rootMargin: "800px" }).observe($("end"));
 document.addEventListener("themechange", drawPlots);
+/** Give the page's whole width to tables whose lines would break in half of it; fonts differ, so they are measured. */
+function widenTables() {
+  const panels = [...document.querySelectorAll(".tables > .panel")];
+  for (const panel of panels) panel.classList.remove("whole");
+  const wide = panels.filter((panel) => {
+    const frame = panel.querySelector(".scroll"), table = frame.firstElementChild;
+    table.style.width = "max-content";
+    const isWide = table.offsetWidth > frame.clientWidth;
+    table.style.width = "";
+    return isWide;
+  });
+  for (const panel of wide) panel.classList.add("whole");
+}
 let resized = null;
-addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(drawPlots, 150); });
+addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(() => { widenTables(); drawPlots(); }, 150); });
+widenTables();
 drawLabels();
 drawPlots();
 applyFilters();

@@ -251,7 +251,6 @@ def _values(subject: Subject, summary: ReportSummary, rows: TableRows, info: Inf
         "truth": subject.judged.truth if subject.judged else None,
         "warnings": summary.warnings,
         "numeric": contents.numeric,
-        "is_wide": contents.is_wide,
         "sections": contents.present(sections),
         "cost": _cost(info),
         "facts": info_text.facts(table),
