@@ -1,9 +1,9 @@
 """One XMP packet: its array properties are read and edited, and every other byte stays as it is.
 
 An XML library would write the whole packet anew, in its own quotes and line breaks. Photo software keeps develop
-settings of hours of work in these files, so that what is edited is cut out by the offsets that expat reports. The syntax
-is that of the XMP specification, part 1 (ISO 16684-1), clause 7: properties are children of the `rdf:Description`
-elements of one `rdf:RDF`, and an array is an `rdf:Bag`, `rdf:Seq` or `rdf:Alt` of `rdf:li`.
+settings of hours of work in these files, so that what is edited is cut out by the offsets that expat reports. The
+syntax is that of the XMP specification, part 1 (ISO 16684-1), clause 7: properties are children of the
+`rdf:Description` elements of one `rdf:RDF`, and an array is an `rdf:Bag`, `rdf:Seq` or `rdf:Alt` of `rdf:li`.
 """
 
 from __future__ import annotations
@@ -136,26 +136,26 @@ class Packet:
         return [each for one in self._descriptions() for each in one.children if each.name == name.expanded]
 
     def _changed(self, name: Name, elements: Sequence[Element], values: Sequence[str]) -> Iterator[Splice]:
-        """Yield what makes of the property the one with these values; it should be there once, and may be twice."""
-        wanted = dict.fromkeys(values)
-        present: set[str] = set()
+        """Yield what gives a property these values. Where it stands several times, which XMP forbids, it is united."""
+        boxes = {number: box for number, each in enumerate(elements) if (box := _box(each)) is not None}
+        main = next(iter(boxes), 0)
         for number, element in enumerate(elements):
-            box = next(element.named("Bag", "Seq", "Alt"), None)
-            if box is None:  # nothing in it, or one value without an array
-                kept = [value for value in (_texts(element) if number else values) if value in wanted]
-                yield self._whole(element, name, kept)
-                present.update(kept)
+            if number == main:
                 continue
-            items = [(each, _text_of(each)) for each in box.named("li")]
-            gone = [each for each, text in items if text is not None and (text not in wanted or text in present)]
-            others = {text for _, text in items if text is not None} if number == 0 else set(wanted)
-            new = [value for value in wanted if value not in others and value not in present]
-            present.update(wanted)
-            if len(gone) == len(items) and not new:
-                yield self._whole(element, name, [])
-            else:
-                yield from (self._without(each) for each in gone)
-                yield from self._appended(box, new)
+            if number in boxes and any(_text_of(item) is None for item in boxes[number].children):
+                raise XmpError(f"{name.prefix}:{name.local} stands in it more than once")
+            yield self._without(element)
+        if main not in boxes:  # nothing in it, or one value without an array
+            yield self._whole(elements[main], name, values)
+            return
+        items = [(each, _text_of(each)) for each in boxes[main].named("li")]
+        gone = [each for each, text in items if text is not None and text not in values]
+        new = [value for value in values if value not in [text for _, text in items]]
+        if len(gone) == len(boxes[main].children) and not new:
+            yield self._without(elements[main])
+        else:
+            yield from (self._without(each) for each in gone)
+            yield from self._appended(boxes[main], new)
 
     def _whole(self, element: Element, name: Name, values: Sequence[str]) -> Splice:
         if not values:
@@ -224,6 +224,10 @@ def _raw_name(data: bytes, element: Element) -> str:
     found = _START_TAG.match(data, element.start)
     assert found is not None  # expat has read it
     return found[1].decode()
+
+
+def _box(element: Element) -> Element | None:
+    return next(element.named("Bag", "Seq", "Alt"), None)
 
 
 def _texts(element: Element) -> list[str]:

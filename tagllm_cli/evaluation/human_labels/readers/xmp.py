@@ -32,8 +32,8 @@ def recognizes(file: TruthFile) -> bool:
 def read(file: TruthFile) -> HumanLabels:
     """Read every sidecar. Raises UsageError where not one of them can be read."""
     found = _Found(file)
-    files = 0
-    for files, (path, image) in enumerate(_sidecars(file.path) if file.is_folder else [_alone(file.path)], 1):
+    sidecars = list(_sidecars(file.path)) if file.is_folder else [_alone(file.path)]
+    for path, image in sidecars:
         try:
             keywords = Keywords.of(Packet(path.read_bytes()))
             modified = path.stat().st_mtime_ns // 1000
@@ -41,10 +41,11 @@ def read(file: TruthFile) -> HumanLabels:
             found.unreadable[path.name] = str(error)
         else:
             found.take(image, keywords, keywords.when(modified))
-    if len(found.unreadable) == files:
+    if len(found.unreadable) == len(sidecars):
         name, why = next(iter(found.unreadable.items()))
-        raise file.error(f"not one of {files:,} XMP sidecars can be read: {name}: {why}", "Name a folder of sidecars.")
-    return found.human_labels(files)
+        message = f"not one of {len(sidecars):,} XMP sidecars can be read: {name}: {why}"
+        raise file.error(message, "Name a folder of sidecars.")
+    return found.human_labels(len(sidecars))
 
 
 @dataclass(slots=True)
