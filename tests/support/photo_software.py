@@ -159,7 +159,10 @@ def exiftool(*arguments: str | Path) -> str:
     """Run exiftool and return what it prints; a warning is an error. File names are never read as options."""
     assert shutil.which("exiftool"), MISSING
     done = subprocess.run(
-        ["exiftool", "-charset", "filename=utf8", *map(str, arguments)], capture_output=True, text=True, encoding="utf-8"
+        ["exiftool", "-charset", "filename=utf8", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr, done.stderr

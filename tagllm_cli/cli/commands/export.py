@@ -9,7 +9,7 @@ import typer
 
 from tagllm_cli.cli.option_groups import OutputGroup
 from tagllm_cli.cli.options.labeling import ThresholdFile
-from tagllm_cli.cli.options.measuring import ExportOut, Format, IncludeUnknown, NoEmbed, ScoreThreshold
+from tagllm_cli.cli.options.measuring import ExportOut, Format, FormatOption, IncludeUnknown, NoEmbed, ScoreThreshold
 from tagllm_cli.cli.options.shared import Config, Root
 
 
@@ -23,6 +23,7 @@ def export(
     thresholds: ThresholdFile = None,
     no_embed: NoEmbed = False,
     include_unknown: IncludeUnknown = False,
+    option: FormatOption = None,
     config: Config = None,
     output: OutputGroup,
 ) -> None:
@@ -32,10 +33,13 @@ def export(
     tagllm export labels.parquet --format hf --out dataset/[/]
     """
     from tagllm_cli.export.base import ExportSettings
+    from tagllm_cli.export.options import parse_options
     from tagllm_cli.export.registry import export_table
 
     console = output.console()
-    settings = ExportSettings(root, threshold, include_unknown, not no_embed, thresholds)
+    settings = ExportSettings(
+        root, threshold, include_unknown, not no_embed, thresholds, format_options=parse_options(option or ())
+    )
     summary = export_table(table, format_.value, out, settings)
     for note in summary.notes:
         console.note(note)

@@ -121,6 +121,15 @@ IncludeUnknown = Annotated[
     bool,
     output_option("--include-unknown", metavar=FLAG, help="Count undecided labels as yes."),
 ]
+FormatOption = Annotated[
+    list[str] | None,
+    output_option(
+        "--option",
+        metavar="KEY=VALUE",
+        help="Of one format: xmp: naming, hierarchy, under, restore; captions: separator, prefix, order, underscores, "
+        "escape. May be repeated.",
+    ),
+]
 AuditAnswers = Annotated[
     Path | None,
     input_option(
