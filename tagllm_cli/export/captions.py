@@ -1,9 +1,9 @@
 """Captions for trainers of image generators (LoRA): `image.txt` with the labels as tags beside each image.
 
-The rules are those of kohya-ss sd-scripts (`library/train_util.py`, `read_caption` and `process_caption`), which OneTrainer
-and ai-toolkit share: a caption has the image's name but for the ending, in UTF-8; its first line counts, and an empty
-file is an error; tags are cut at the separator and stripped; the first `keep_tokens` of them stay in front when they
-are shuffled, so that the prefix comes first. sd-scripts reads one folder without those below it, hence `flat`.
+The rules are those of kohya-ss sd-scripts (`library/train_util.py`: `read_caption`, `process_caption`): a caption has
+the image's name but for the ending, in UTF-8; its first line counts, and an empty file is an error; tags are cut at the
+separator and stripped; the first `keep_tokens` of them stay in front when they are shuffled, so that the prefix comes
+first. sd-scripts reads one folder without those below it, hence `flat`. OneTrainer and ai-toolkit read the same files.
 
 `captions.jsonl` in the folder says what was written. `tagllm import` compares the captions with it, so that only what
 people changed counts.
@@ -63,10 +63,7 @@ def _is_as_written(path: Path, line: Mapping[str, str]) -> bool:
 
 
 def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
-    """Write a folder of images with captions, per split where there are any; `reference` writes the captions alone.
-
-    Raises UsageError for labels that hold the separator or a line break.
-    """
+    """Write a folder of images with captions, per split where there are any; `reference` writes the captions alone."""
     examples = Examples(table, settings)
     tags = _tags(examples.vocabulary, settings.format_options)
     caption = _caption_of(tags, settings.format_options)
@@ -86,19 +83,24 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
 
 
 def _tags(vocabulary: Sequence[Label], options: Mapping[str, str]) -> list[str]:
-    """Return the tag of each label. Raises UsageError for one that would be read as something else."""
+    """Return the tag of each label: its name with spaces for what ends a tag. Raises UsageError where two are alike."""
     separator = options["separator"]
-    if not separator or any(mark in separator for mark in "\r\n"):
+    if not separator or separator != "".join(separator.splitlines()):
         raise UsageError(f"--option separator={separator!r} cannot stand between tags of a line", "For example ', '.")
-    mark = separator.strip() or separator
-    tags = []
-    for name in [options["prefix"], *(label.name for label in vocabulary)]:
-        if (bad := next((each for each in (mark, "\n", "\r") if each in name), None)) and name != options["prefix"]:
-            message = f"the label {name!r} holds {bad!r}, which ends a tag in a caption"
-            raise UsageError(message, "Choose another --option separator=..., or leave the label out with --labels.")
-        tag = name.strip().replace(" ", "_") if options["underscores"] == "yes" else name.strip()
-        tags.append(tag.replace("(", r"\(").replace(")", r"\)") if options["escape"] == "yes" else tag)
-    return tags[1:]
+    mark = separator.strip()
+    label_of: dict[str, str] = {}
+    for label in vocabulary:
+        tag = " ".join((label.name.replace(mark, " ") if mark else label.name).split())
+        if options["underscores"] == "yes" or not mark:
+            tag = tag.replace(" ", "_")
+        if options["escape"] == "yes":
+            tag = tag.replace("(", r"\(").replace(")", r"\)")
+        if not tag or tag in label_of:
+            other = f"{label_of[tag]!r}" if tag else "nothing"
+            message = f"the label {label.name!r} is written like {other} in a caption: {tag!r}"
+            raise UsageError(message, "Choose another --option separator=..., or leave one out with --labels.")
+        label_of[tag] = label.name
+    return list(label_of)
 
 
 def _caption_of(tags: Sequence[str], options: Mapping[str, str]) -> Callable[[Example], str]:

@@ -1,7 +1,7 @@
 """XMP sidecars with labels as keywords, merged into those that are there, for photo software.
 
-`out` mirrors the folders of the source; where it is the folder of the images, the sidecars lie beside them. Of whatever
-else is in it nothing is touched: only sidecars of images of the table are, each replaced by one rename, and of these only
+`out` mirrors the folders of the source; where it is the folder of the images, the sidecars lie beside them. Whatever
+else is in it stays: only sidecars of images of the table are touched, each replaced by one rename, and of these only
 what tagllm wrote (`store.xmp`). So any folder will do, and a killed export goes on when it is started again. A sidecar
 that cannot be read is left as it is, and its image is left out.
 """

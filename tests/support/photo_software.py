@@ -14,8 +14,8 @@ MISSING = "exiftool is not installed: apt-get install libimage-exiftool-perl"
 
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 
-# As Lightroom Classic writes it beside a raw file: properties as attributes, one a line, develop settings, a tone curve.
-LIGHTROOM = """<x:xmpmeta xmlns:x="adobe:ns:meta/" x:xmptk="Adobe XMP Core 7.0-c000 1.000000, 0000/00/00-00:00:00        ">
+# As Lightroom Classic writes it beside a raw file: properties as attributes, develop settings, a tone curve.
+LIGHTROOM = """<x:xmpmeta xmlns:x="adobe:ns:meta/" x:xmptk="Adobe XMP Core 7.0-c000 1.000000">
  <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
   <rdf:Description rdf:about=""
     xmlns:xmp="http://ns.adobe.com/xap/1.0/"

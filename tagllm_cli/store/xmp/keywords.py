@@ -28,7 +28,7 @@ SEPARATORS = {HIERARCHICAL_SUBJECT: "|", TAGS_LIST: "/"}
 
 _URI = "urn:tagllm:xmp:1.0:"
 _RECORDS = {each: Name(_URI, each.local, "tagllm", each.array) for each in PROPERTIES}
-_TIMES = Name(_URI, "times", "tagllm", "Seq")  # of our last write; of the last change before it that was not ours
+_TIMES = Name(_URI, "times", "tagllm")  # of our last write; of the last change before it that was not ours
 _CLOCKS_DIFFER = 2_000_000  # microseconds: file systems keep times to 2 s (FAT)
 
 
@@ -75,12 +75,12 @@ class Keywords:
     @classmethod
     def of(cls, packet: Packet) -> Keywords:
         """Read the keywords of a packet."""
-        times = [_microseconds(each) for each in packet.values(_TIMES)]
+        times = sorted(filter(None, map(_microseconds, packet.values(_TIMES))))
         return cls(
             {each: packet.values(each) for each in PROPERTIES},
             {each: packet.values(record) for each, record in _RECORDS.items()},
-            times[0] if times else None,
-            times[1] if len(times) > 1 else None,
+            times[-1] if times else None,
+            times[0] if len(times) > 1 else None,
         )
 
     @property
@@ -177,8 +177,8 @@ def _merged_values(
     stale = _without(_without(ours, removed), texts)
     new = _without(texts, values if restore else [*values, *removed])
     mark = SEPARATORS.get(name)
-    open_ = [text for text in removed if (text.rpartition(mark)[2] if mark else text).casefold() not in settled]
-    return [*_without(values, stale), *new], [*_without(ours, [*stale, *removed]), *_without(open_, new), *new]
+    done = [text for text in removed if (text.rpartition(mark)[2] if mark else text).casefold() in settled]
+    return [*_without(values, stale), *new], [*_without(ours, [*stale, *done, *new]), *new]
 
 
 def _without(texts: Iterable[str], others: Iterable[str]) -> list[str]:

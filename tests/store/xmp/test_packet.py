@@ -40,6 +40,12 @@ def test_a_property_that_is_taken_out_leaves_the_rest_as_it_was(style: str) -> N
     assert after == before[:start] + before[end:]
 
 
+TWICE = (
+    "<dc:subject><rdf:Bag><rdf:li>cat</rdf:li><rdf:li>cow</rdf:li></rdf:Bag></dc:subject>"
+    "<dc:subject><rdf:Bag><rdf:li>cow</rdf:li><rdf:li>dog</rdf:li></rdf:Bag></dc:subject>"
+)
+
+
 @pytest.mark.parametrize(
     "form",
     [
@@ -52,8 +58,7 @@ def test_a_property_that_is_taken_out_leaves_the_rest_as_it_was(style: str) -> N
         "<dc:subject><rdf:Seq rdf:nodeID='>/'><rdf:li>cat</rdf:li><rdf:li>dog</rdf:li></rdf:Seq></dc:subject>",
         "<dc:subject><rdf:Alt><rdf:li xml:lang='en'>cat</rdf:li></rdf:Alt></dc:subject>",
         "<dc:subject><rdf:Bag><rdf:li>cat</rdf:li></rdf:Bag></dc:subject><dc:subject>dog</dc:subject>",
-        "<dc:subject><rdf:Bag><rdf:li>cat</rdf:li><rdf:li>cow</rdf:li></rdf:Bag></dc:subject>"
-        "<dc:subject><rdf:Bag><rdf:li>cow</rdf:li><rdf:li>dog</rdf:li></rdf:Bag></dc:subject>",
+        TWICE,
     ],
 )
 @pytest.mark.parametrize("prefix", ["rdf", "R"])
