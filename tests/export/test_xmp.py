@@ -1,4 +1,4 @@
-"""XMP sidecars, read by exiftool; merged into sidecars as photo software writes them, in the folder of the images too."""
+"""XMP sidecars, read by exiftool; merged into sidecars as photo software writes them, beside the images too."""
 
 from __future__ import annotations
 
