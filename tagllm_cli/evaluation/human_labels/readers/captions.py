@@ -67,9 +67,12 @@ def _read_ours(file: TruthFile, record: Path) -> HumanLabels:
     found = _Found(file, separator.strip() or separator, label_of, prefix)
     for line in lines:
         try:
-            found.take(file.path / str(line["caption"]), str(line["image"]), str(line["text"]))
-        except (KeyError, TypeError) as error:
+            caption, image, text = Path(line["caption"]), str(line["image"]), str(line["text"])
+            if caption.is_absolute() or ".." in caption.parts:
+                raise ValueError(caption)
+        except (KeyError, TypeError, ValueError) as error:
             raise where.error("a line of this record is damaged", "Export the captions again.") from error
+        found.take(file.path / caption, image, text)
     return found.human_labels()
 
 
@@ -120,12 +123,11 @@ class _Found:
 
 
 def _label(file: TruthFile, tag: str) -> str | None:
-    """Return the label that a tag names: as it is, without escapes, or with spaces for underscores; None for none."""
+    """Return the label that a tag names, as it is or without escapes; None for none."""
     plain = tag.replace(r"\(", "(").replace(r"\)", ")")
-    forms = dict.fromkeys((tag, plain, plain.replace("_", " ")))
     if file.table is None:
         return plain
-    return next((form for form in forms if file.table.knows(form)), None)
+    return next((form for form in (tag, plain) if file.table.knows(form)), None)
 
 
 def _notes(others: Counter[str]) -> tuple[str, ...]:
