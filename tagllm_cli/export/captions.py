@@ -129,6 +129,7 @@ def _named(examples: Examples, table: Table, settings: ExportSettings, new: Path
     from tagllm_cli.export.images import placed
 
     taken: set[str] = set()
+    named: Iterator[tuple[Example, str]]
     if settings.images == "reference":
         named = ((example, path_name(name)) for example, name in examples.with_file_names())
     else:

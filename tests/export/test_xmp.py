@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tagllm_cli.errors import UsageError
 from tagllm_cli.export import sidecars
@@ -307,3 +310,16 @@ def test_images_of_a_manifest_have_sidecars_where_they_lie_below_the_folder(tmp_
     summary = export(table, photos)
     assert sorted(below(photos)) == ["b.jpg.xmp", "sub/a.jpg.xmp"]
     assert summary.left_out == {"elsewhere": 3}
+
+
+def test_the_command_of_the_docs_copies_keywords_into_images_once(root: Path, table: Path, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/photo-software.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^```sh\n(exiftool .*?)```$", page, re.MULTILINE | re.DOTALL)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("RGB", (8, 8)).save(photos / "a.jpg")
+    exiftool("-q", "-overwrite_original", "-XMP-dc:Subject=trip", "-XMP-dc:Subject=cat", photos / "a.jpg")
+    (photos / "a.jpg.xmp").write_bytes(sidecar("digikam", ("animal", "cat"), ("animal", "dog")))
+    for _ in range(2):
+        subprocess.run(command, shell=True, check=True, cwd=tmp_path, capture_output=True)
+        assert keywords(photos / "a.jpg")[:2] == [["trip", "cat", "dog"], ["animal|cat", "animal|dog"]]
