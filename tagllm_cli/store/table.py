@@ -68,6 +68,14 @@ class Table:
         with _readable(self.path), pq.ParquetFile(self.path) as file:
             yield from file.iter_batches(batch_size=rows, columns=columns)
 
+    def columns(self, names: Iterable[str], entry_fields: Iterable[str]) -> list[str]:
+        """Return what `batches` takes to read these columns, and of `labels` only these fields of its entries."""
+        with _readable(self.path), pq.ParquetFile(self.path) as file:
+            paths = [file.schema.column(number).path for number in range(len(file.schema))]
+        wanted = {*names}
+        fields = {path for path in paths if path.startswith("labels.") and path.rpartition(".")[2] in {*entry_fields}}
+        return [path for path in paths if path in wanted or ("labels" in wanted and path in fields)]
+
 
 class RowReader:
     """Random access to the rows of a table that is read from front to back, a few row groups in memory."""
