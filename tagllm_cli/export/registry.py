@@ -12,14 +12,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from tagllm_cli.errors import UsageError
-from tagllm_cli.export import coco, csv_file, hf, jsonl
+from tagllm_cli.export import coco, csv_file, cvat, datumaro, fiftyone, hf, jsonl, label_studio
 from tagllm_cli.export.base import ExportSettings, ExportSummary, Format, export_card
 from tagllm_cli.export.settings import check_settings
 from tagllm_cli.store.atomic import check_replaceable, check_writable_path
 
 CARD_ENDING = ".card.md"
 
-FORMATS: Mapping[str, Format] = {each.FORMAT.name: each.FORMAT for each in (coco, csv_file, jsonl, hf)}
+FORMATS: Mapping[str, Format] = {
+    each.FORMAT.name: each.FORMAT for each in (coco, csv_file, jsonl, hf, label_studio, cvat, fiftyone, datumaro)
+}
 
 
 def export_table(
