@@ -122,7 +122,7 @@ def _meta(element: ElementTree.Element) -> _Meta:
     meta = _Meta()
     for label in element.iter("label"):
         # Parts of a skeleton are no labels of images.
-        if label.findtext("parent") is None and (name := (label.findtext("name") or "").strip("\n")):
+        if label.findtext("parent") is None and (name := label.findtext("name")):
             meta.names[name] = None
     dumped = microseconds(element.findtext("dumped"))
     units = [*element.iter("task"), *element.iter("job")]

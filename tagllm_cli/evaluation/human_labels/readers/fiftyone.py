@@ -79,15 +79,17 @@ def _from_samples(file: TruthFile, samples: list[Any]) -> HumanLabels:
     notes = count(len(samples) - len(annotations), f"samples without a value in {name!r}")
     if marked:
         notes += count(sum(not each.is_checked for each in annotations), f"samples that are not tagged {CHECKED!r}")
-    return _gathered(annotations, f"FiftyOne dataset, field {name!r}", _classes(file, name), notes)
+    return gathered(
+        annotations,
+        f"FiftyOne dataset, field {name!r}",
+        names=_classes(file, name),
+        notes=notes,
+        warnings=_untouched(annotations),
+    )
 
 
-def _gathered(
-    annotations: list[Annotation], form: str, names: tuple[str, ...] | None, notes: Iterable[str]
-) -> HumanLabels:
-    untouched = not any(each.said for each in annotations)
-    warnings = ["nobody has set, tagged or changed a label in this file"] if untouched else []
-    return gathered(annotations, form, names=names, notes=notes, warnings=warnings)
+def _untouched(annotations: Iterable[Annotation]) -> list[str]:
+    return [] if any(each.said for each in annotations) else ["nobody has set, tagged or changed a label in this file"]
 
 
 def _field(file: TruthFile, samples: Iterable[Mapping[str, Any]]) -> str:
@@ -177,7 +179,10 @@ def _from_labels(file: TruthFile, document: Mapping[str, Any]) -> HumanLabels:
         _add(annotation, _classifications(file, value, names), YES)
         annotations.append(annotation)
     notes = count(empty, "images without labels, of which the file does not say whether anybody looked")
-    return _gathered(annotations, "FiftyOne image classification", names, notes)
+    warnings = _untouched(annotations)
+    if not any(each.kept for each in annotations):
+        warnings.append("no label in this file has a confidence: all are taken for people's, also what a model said")
+    return gathered(annotations, "FiftyOne image classification", names=names, notes=notes, warnings=warnings)
 
 
 def _manifest(file: TruthFile) -> Mapping[str, str]:

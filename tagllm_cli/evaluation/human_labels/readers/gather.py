@@ -41,7 +41,10 @@ def gathered(
     notes: Iterable[str] = (),
     warnings: Iterable[str] = (),
 ) -> HumanLabels:
-    """Return the human labels of a file. Of what one known person says of an image twice, the later one counts."""
+    """Return the human labels of a file. Of what one known person says of an image twice, the later one counts.
+
+    What is said about a label counts, whatever was kept of it.
+    """
     counted, replaced = _latest(annotations)
     seen = [each for each in counted if each.is_checked]
     checked = {(each.image, each.who): CheckedImage(each.image, each.who, each.when, each.fingerprint) for each in seen}
@@ -52,11 +55,16 @@ def gathered(
         [each for one in counted for each in one.statements(one.said)],
         list(checked.values()),
         form,
-        [each for one in counted for each in one.statements(one.kept)],
+        [each for one in counted for each in one.statements(_not_said(one))],
         names,
         notes=tuple(notes),
         warnings=tuple(warnings),
     )
+
+
+def _not_said(annotation: Annotation) -> Iterator[tuple[str, str]]:
+    said = {label for label, _ in annotation.said}
+    return ((label, decision) for label, decision in annotation.kept if label not in said)
 
 
 def _latest(annotations: Sequence[Annotation]) -> tuple[list[Annotation], int]:
