@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tagllm_cli.errors import UsageError
 from tagllm_cli.export.chunks import COLUMNS, ENTRY_COLUMNS, UNKNOWN, YES, Chunk, Example, Rules, chunk_of
-from tagllm_cli.export.groups import group_keys
+from tagllm_cli.export.groups import Groups
 from tagllm_cli.export.names import selected
 from tagllm_cli.export.settings import ExportSettings
 from tagllm_cli.export.splits import Splits
@@ -58,13 +58,15 @@ class Examples:
     def chunks(self) -> Iterator[Chunk]:
         """Yield the same as columns of numbers, some thousand images at a time."""
         rows = min(_ROWS, max(1, _ENTRIES // max(1, len(self._table.info.vocabulary.labels))))
-        keys = group_keys(self._table, self._settings) if self._splits else None
+        groups = Groups(self._table, self._settings) if self._splits else None
         for batch in self._table.batches(rows, self._table.columns(COLUMNS, ENTRY_COLUMNS)):
-            splits = [self._splits.split_of(key) for key in keys(batch)] if self._splits and keys else ()
+            splits = [self._splits.split_of(key) for key in groups.keys(batch)] if self._splits and groups else ()
             chunk = self._kept(chunk_of(batch, self._rules, self._table.path), splits)
             self._count(chunk)
             if len(chunk):
                 yield chunk
+        if groups is not None:
+            self.notes = [*self.notes, *groups.notes]
 
     def with_file_names(self) -> Iterator[tuple[Example, str]]:
         """Yield the examples with the paths of their files, for formats that name files and do not hold them.

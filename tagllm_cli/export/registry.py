@@ -48,22 +48,37 @@ def export_table(
     return replace(summary, card=card, card_kept=not written)
 
 
-def check_export(format_: str, out: Path, settings: ExportSettings) -> Mapping[str, Path]:
-    """Return the files or folders that an export writes, by split (""; all in one). Looks at no table.
+def outputs(format_: str, out: Path, settings: ExportSettings) -> Mapping[str, Path]:
+    """Return the files or folders that an export writes, by split (""; all in one).
 
-    Raises UsageError for an unknown format, settings that it cannot take, and places that are occupied or unusable.
+    >>> split = ExportSettings(split=(("train", 0.9), ("test", 0.1)))
+    >>> [str(each) for each in outputs("coco", Path("a/labels.json"), split).values()]
+    ['a/labels.train.json', 'a/labels.test.json']
     """
+    if not settings.split or FORMATS[format_].lays_out_splits:
+        return {"": out}
+    return {name: out.with_name(f"{out.stem}.{name}{out.suffix}") for name, _ in settings.split}
+
+
+def check_export(format_: str, out: Path, settings: ExportSettings) -> Mapping[str, Path]:
+    """Return `outputs`. Looks at no table.
+
+    Raises UsageError for what `check_format` does, and for places that are occupied or cannot be written.
+    """
+    check_format(format_, settings)
+    places = outputs(format_, out, settings)
+    for place in places.values():
+        check_writable_path(place, may_be_folder=True)
+        check_replaceable(place, FORMATS[format_].is_ours)
+    return places
+
+
+def check_format(format_: str, settings: ExportSettings) -> None:
+    """Raise UsageError for an unknown format, and for settings that make no sense or that it cannot take."""
     form = FORMATS.get(format_)
     if form is None:
         raise UsageError(f"there is no export format {format_!r}", f"Use one of {', '.join(FORMATS)}.")
-    settings = check_settings(settings, form.name, form.image_modes, holds_unknown=form.holds_unknown)
-    places = {"": out}
-    if settings.split and not form.lays_out_splits:
-        places = {name: out.with_name(f"{out.stem}.{name}{out.suffix}") for name, _ in settings.split}
-    for place in places.values():
-        check_writable_path(place, may_be_folder=True)
-        check_replaceable(place, form.is_ours)
-    return places
+    check_settings(settings, form.name, form.image_modes, holds_unknown=form.holds_unknown)
 
 
 def _united(summaries: Sequence[ExportSummary]) -> ExportSummary:

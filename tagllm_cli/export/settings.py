@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tagllm_cli.errors import UsageError
+from tagllm_cli.errors import UsageError, VocabularyError
 from tagllm_cli.export.splits import Shares, check_shares
 
 IMAGES = ("copy", "link", "reference")
@@ -50,10 +51,8 @@ class ExportSettings:
     only: str = ""
 
 
-def check_settings(
-    settings: ExportSettings, format_: str, modes: tuple[str, ...], *, holds_unknown: bool
-) -> ExportSettings:
-    """Return the settings. Raises UsageError for what makes no sense, and for what a format cannot do.
+def check_settings(settings: ExportSettings, format_: str, modes: tuple[str, ...], *, holds_unknown: bool) -> None:
+    """Raise UsageError for what makes no sense, and for what a format cannot do.
 
     `modes` are those of IMAGES that it can do, () for a format without images; `holds_unknown` tells whether it tells
     undecided labels from absent ones.
@@ -76,7 +75,6 @@ def check_settings(
     elif settings.group_by is not None:
         raise UsageError("--group-by says what stays together in a split, and there is no --split", "Add --split.")
     _check_images(settings, format_, modes)
-    return settings
 
 
 def _check_images(settings: ExportSettings, format_: str, modes: tuple[str, ...]) -> None:
@@ -88,3 +86,32 @@ def _check_images(settings: ExportSettings, format_: str, modes: tuple[str, ...]
         message = f"{format_} cannot {settings.images} images"
         hint = f"It can {' and '.join(modes)}: {', '.join(f'--{mode}' for mode in modes)}."
     raise UsageError(message, hint)
+
+
+def label_names(entries: Iterable[str]) -> tuple[str, ...]:
+    """Return names of labels: the entries, and for `@FILE` the lines of that file. Raises UsageError."""
+    from tagllm_cli.resources import read_text
+
+    names: list[str] = []
+    for entry in entries:
+        if not entry.startswith("@"):
+            names.append(entry)
+            continue
+        try:
+            lines = read_text(Path(entry[1:])).splitlines()
+        except VocabularyError as error:
+            raise UsageError(error.message, error.hint) from error
+        found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        if not found:
+            raise UsageError(f"{entry[1:]} names no label", "Write the name of a label on each line.")
+        names += found
+    return tuple(dict.fromkeys(names))
+
+
+def chosen_images(*, copy: bool, link: bool, reference: bool) -> str | None:
+    """Return which of IMAGES is chosen, None for none. Raises UsageError for two at once."""
+    given = [name for name, is_given in zip(IMAGES, (copy, link, reference), strict=True) if is_given]
+    if len(given) > 1:
+        message = f"{' and '.join(f'--{name}' for name in given)} exclude each other"
+        raise UsageError(message, "Choose one of them.")
+    return given[0] if given else None
