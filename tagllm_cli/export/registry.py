@@ -18,9 +18,13 @@ from tagllm_cli.export import (
     csv_file,
     csv_long,
     csv_wide,
+    cvat,
+    datumaro,
+    fiftyone,
     flat_parquet,
     hf,
     jsonl,
+    label_studio,
     numpy_file,
     xmp,
     yolo_cls,
@@ -36,7 +40,7 @@ FORMATS: Mapping[str, Format] = {
     each.FORMAT.name: each.FORMAT
     for each in (
         *(coco, csv_file, csv_long, csv_wide, jsonl, numpy_file, flat_parquet, hf),
-        *(captions, xmp, yolo_cls),
+        *(label_studio, cvat, fiftyone, datumaro, captions, xmp, yolo_cls),
     )
 }
 
