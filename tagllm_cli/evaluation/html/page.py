@@ -15,7 +15,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tagllm_cli.store.atomic import check_replaceable, check_writable_path
+
 BASE = Path(__file__).parent / "base"
+_BEGINNING = b"<!doctype html>"
+_MARK = b'<meta name="generator" content="tagllm">'
+
+
+def check_page(path: Path) -> None:
+    """Raise UsageError where a page cannot be written: another file is never replaced."""
+    check_writable_path(path)
+    check_replaceable(path, is_page)
+
+
+def is_page(path: Path) -> bool:
+    """Tell whether a file is a page of ours."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        beginning = file.read(2000)
+    return beginning.startswith(_BEGINNING) and _MARK in beginning
 
 
 def render(folder: Path, name: str, data: Any, values: Mapping[str, Any], *, libraries: Sequence[str] = ()) -> str:

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation.entries import (
@@ -23,6 +21,7 @@ from tagllm_cli.evaluation.entries import (
     Entries,
     Judgments,
     compare,
+    places,
     read_entries,
 )
 from tagllm_cli.evaluation.noise import find_suspects
@@ -101,14 +100,19 @@ class Subject:
     @property
     def thresholds(self) -> Array:
         """The probability above which the table says yes, of each label, float64 [labels], as its plan has it."""
-        plan = self.table.info.plan
-        common, own = float(plan.get("threshold", DEFAULT_THRESHOLD)), plan.get("label_thresholds") or {}
-        return np.array([own.get(name, common) for name in self.entries.names], np.float64)
+        return thresholds_of(self.table)
 
     @property
     def answered(self) -> Array:
         """The rows about whose images something is known, int64."""
         return answered_rows(self.entries)
+
+
+def thresholds_of(table: Table) -> Array:
+    """Return the probability above which a table says yes, of each label, float64 [labels], as its plan has it."""
+    plan = table.info.plan
+    common, own = float(plan.get("threshold", DEFAULT_THRESHOLD)), plan.get("label_thresholds") or {}
+    return np.array([own.get(name, common) for name in table.info.vocabulary.names], np.float64)
 
 
 def answered_rows(entries: Entries) -> Array:
@@ -137,8 +141,8 @@ def read_subject(
             comparison,
             TruthSummary.of(truth, human, comparison),
             find_suspects(comparison, vocabulary, SUSPECTS),
-            _places(entries.ids, comparison.entries.ids),
-            _places(entries.names, comparison.entries.names),
+            places(entries.ids, comparison.entries.ids),
+            places(entries.names, comparison.entries.names),
         )
     names = _told_apart(others)
     read = [_other(each, name, entries, human, include_human) for each, name in zip(others, names, strict=True)]
@@ -148,7 +152,7 @@ def read_subject(
 def _other(path: Path, name: str, entries: Entries, truth: Truth | None, include_human: bool) -> OtherTable:
     table = open_table(path)
     theirs, info = read_entries(table), table.info
-    rows, labels = _places(theirs.ids, entries.ids), _places(theirs.names, entries.names)
+    rows, labels = places(theirs.ids, entries.ids), places(theirs.names, entries.names)
     covers = np.zeros(len(entries.ids), bool)
     answered = rows[answered_rows(theirs)]
     covers[answered[answered >= 0]] = True
@@ -164,12 +168,6 @@ def _other(path: Path, name: str, entries: Entries, truth: Truth | None, include
     if truth is not None:
         found = compare(theirs, info.vocabulary, truth, stage=info.stage, include_human=include_human)
     return OtherTable(path, name, sorted_set(cells), covers, knows, found)
-
-
-def _places(of: Sequence[str], among: Sequence[str]) -> Array:
-    """Return where each of `of` stands in `among`, int64, -1 where it does not."""
-    found = pc.index_in(pa.array(of, pa.string()), pa.array(among, pa.string()))
-    return np.asarray(pc.fill_null(found, -1).to_numpy(), np.int64)
 
 
 def _listed(judgments: Judgments, value: int) -> Array:
