@@ -52,7 +52,7 @@ def render(folder: Path, name: str, data: Any, values: Mapping[str, Any], *, lib
     environment = Environment(
         loader=FileSystemLoader([folder, BASE]), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    parts = [*(BASE / each for each in libraries), BASE / "base", folder / name]
+    parts = [BASE / "base", *(BASE / each for each in libraries), folder / name]
     style, script = (_joined([each.with_suffix(ending) for each in parts]) for ending in (".css", ".js"))
     return environment.get_template(f"{name}.html").render(
         **values, style=style, script=script, policy=_policy(style, script), data=embedded_json(data)

@@ -24,6 +24,7 @@ from tagllm_cli.evaluation.entries import (
     places,
     read_entries,
 )
+from tagllm_cli.evaluation.model_entries import read_model_entries
 from tagllm_cli.evaluation.noise import find_suspects
 from tagllm_cli.evaluation.suspects import Suspects
 from tagllm_cli.evaluation.truth.base import TableContext, Truth, TruthOptions
@@ -132,11 +133,12 @@ def read_subject(
     """Read a table, a truth and other tables. Raises UsageError where they have nothing in common."""
     table = open_table(path)
     entries = read_entries(table)
-    judged, human = None, None
+    judged, human, alone = None, None, truth_options.human_only
     if truth is not None:
         vocabulary = table.info.vocabulary
         human = load_truth(truth, truth_options, TableContext(entries.ids, vocabulary))
-        comparison = compare(entries, vocabulary, human, stage=table.info.stage, include_human=include_human)
+        compared = read_model_entries(table) if alone else entries
+        comparison = compare(compared, vocabulary, human, stage=table.info.stage, include_human=include_human)
         judged = JudgedCells(
             comparison,
             TruthSummary.of(truth, human, comparison),
@@ -145,11 +147,11 @@ def read_subject(
             places(entries.names, comparison.entries.names),
         )
     names = _told_apart(others)
-    read = [_other(each, name, entries, human, include_human) for each, name in zip(others, names, strict=True)]
+    read = [_other(each, name, entries, human, include_human, alone) for each, name in zip(others, names, strict=True)]
     return Subject(table, entries, judged, read)
 
 
-def _other(path: Path, name: str, entries: Entries, truth: Truth | None, include_human: bool) -> OtherTable:
+def _other(path: Path, name: str, entries: Entries, truth: Truth | None, include_human: bool, alone: bool) -> OtherTable:
     table = open_table(path)
     theirs, info = read_entries(table), table.info
     rows, labels = places(theirs.ids, entries.ids), places(theirs.names, entries.names)
@@ -166,7 +168,8 @@ def _other(path: Path, name: str, entries: Entries, truth: Truth | None, include
     cells = own_rows[kept] * len(entries.names) + own_labels[kept]
     found = None
     if truth is not None:
-        found = compare(theirs, info.vocabulary, truth, stage=info.stage, include_human=include_human)
+        compared = read_model_entries(table) if alone else theirs
+        found = compare(compared, info.vocabulary, truth, stage=info.stage, include_human=include_human)
     return OtherTable(path, name, sorted_set(cells), covers, knows, found)
 
 

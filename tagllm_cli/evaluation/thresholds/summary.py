@@ -22,6 +22,7 @@ from tagllm_cli.evaluation.entries import (
     compare,
     read_entries,
 )
+from tagllm_cli.evaluation.model_entries import entries_for
 from tagllm_cli.evaluation.sections import Cells
 from tagllm_cli.evaluation.thresholds.as_file import as_file
 from tagllm_cli.evaluation.thresholds.counts import count, grid_of
@@ -191,7 +192,8 @@ def calibrate_table(
     table_questions(table)  # before the work
     entries = read_entries(table)
     human = load_truth(truth, truth_options, TableContext(entries.ids, table.info.vocabulary))
-    comparison = compare(entries, table.info.vocabulary, human)
+    by_model = entries_for(table, human_only=truth_options.human_only)
+    comparison = compare(by_model, table.info.vocabulary, human)
     _check_enough(comparison, metric, folds)
     compared = comparison.entries
     known = compared.probabilities[decided(compared)]

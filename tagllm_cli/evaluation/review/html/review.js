@@ -5,7 +5,7 @@
   const byId = (id) => document.getElementById(id);
   const kept = `tagllm-review-${data.id}`;
   const words = ["yes", "no", "unknown"];
-  const marks = { yes: "✓", no: "✗", unknown: "?" };
+  const marks = { yes: "yes", no: "no", unknown: "?" };
   const [ID, IMAGE, LABEL, OWN, SECOND, PEOPLE] = [0, 1, 2, 3, 4, 5];
   const pairs = data.pairs;
   const ofImage = grouped(IMAGE);
@@ -151,6 +151,7 @@
       ...(isHidden ? [] : lines.flatMap(([from, text]) => [element("dt", { text: from }), element("dd", { text })])),
     );
     byId("hide").setAttribute("aria-expanded", String(!isHidden));
+    byId("hide-word").textContent = isHidden ? "show" : "hide";
   }
 
   function showLabels() {
