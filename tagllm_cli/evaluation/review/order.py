@@ -6,8 +6,8 @@ half-way, so that rare labels come first and frequent ones are not forgotten. As
 1/2: Bankier, JASA 83 (1988), 174-177).
 
 Answers about one label tell less and less: the k-th pair of a label, in the order of their gains, counts 1 / sqrt(k) of
-its gain. The pairs of one image stand together, up to RUN of them at a time; later ones of the same image count less,
-too, and come when it is their turn.
+its gain. The pairs of one image stand together, RUN of them at a time: the k-th such run counts 1 / k, and comes when it
+is its turn.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def ordered(gain: Array, rows: Array, labels: Array, limit: int) -> Array:
     gain, rows, labels = gain[some], rows[some], labels[some]
     gain = gain / np.sqrt(1 + _rank(gain, labels))
     run = _rank(gain, rows) // RUN
-    gain = gain / np.sqrt(1 + run)
+    gain = gain / (1 + run)
     kept = np.argsort(-gain, kind="stable")[:limit]
     group = np.unique(np.stack([rows[kept], run[kept]]), axis=1, return_inverse=True)[1].ravel()
     best = np.zeros(int(group.max(initial=-1)) + 1)
