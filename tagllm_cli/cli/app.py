@@ -25,6 +25,7 @@ from tagllm_cli.cli.commands import (
     info,
     merge,
     report,
+    review,
     run,
     vocab,
 )
@@ -178,6 +179,7 @@ app.command(rich_help_panel="Label images")(expand(concepts.concepts))
 app.command(rich_help_panel="Use tables")(expand(evaluate.evaluate))
 app.command(rich_help_panel="Use tables")(expand(audit.audit))
 app.command(rich_help_panel="Use tables")(expand(report.report))
+app.command(rich_help_panel="Use tables")(expand(review.review))
 app.command(rich_help_panel="Use tables")(expand(calibrate.calibrate))
 app.command(rich_help_panel="Use tables")(expand(export.export))
 app.command(rich_help_panel="Use tables")(expand(merge.merge))
