@@ -58,8 +58,8 @@ class Counts:
 
     `shared` [labels, causes, kinds] are those in images that both tables have, `of_added` and `of_removed` [labels] the
     labels of the other images, `pairs` [labels] what either table says yes or unknown to in shared images. `moved` is
-    the mean of |difference| of the probabilities that both tables have, NaN without any, [labels]. `images` have a
-    flip, `differing` images have a flip, other bytes, or are in one table only.
+    the mean of |difference| of the probabilities that both tables have, NaN without any, [labels]. `flipped` images
+    have a flip, `images` of them are in both tables; `differing` have a flip, other bytes, or are in one table only.
     """
 
     shared: Array
@@ -67,6 +67,7 @@ class Counts:
     of_removed: Array
     pairs: Array
     moved: Array
+    flipped: int
     images: int
     differing: int
 
@@ -185,4 +186,5 @@ def _count(
             outside[number] += np.bincount(lone, minlength=width)
     moved = np.divide(moves, moving, out=np.full(width, np.nan), where=moving > 0)
     differing = int((~both | images.replaced | has_flip).sum())
-    return Counts(shared, outside[0], outside[1], pairs, moved, int((has_flip & both).sum()), differing), telling
+    of_images = (int(has_flip.sum()), int((has_flip & both).sum()), differing)
+    return Counts(shared, outside[0], outside[1], pairs, moved, *of_images), telling

@@ -68,15 +68,16 @@ def differences(first: Table, second: Table, names: Sequence[str]) -> Difference
     stage = first.info.stage
     cards = differs(_card)
     groups = differs(_groups_of) if stage == "candidates" else np.zeros(len(names), bool)
+    prompts = differs(lambda plan, name: _prompt(plan, name, stage))
     if _strategy(plans[0]) != _strategy(plans[1]) and stage == "candidates":
-        groups[:] = True
+        groups[:], prompts[:] = True, False  # each strategy has a prompt of its own
     told = [each for each in _told(first, second, int(cards.sum())) if each.first != each.second]
     return Differences(
         (_limits(plans[0], names), _limits(plans[1], names)),
         plans[0].get("model_digest") != plans[1].get("model_digest"),
         any(plans[0].get(key) != plans[1].get(key) for key in ("max_pixels", "imaging")),
         cards,
-        differs(lambda plan, name: _prompt(plan, name, stage)),
+        prompts,
         groups,
         told,
     )

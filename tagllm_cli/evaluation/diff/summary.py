@@ -40,7 +40,9 @@ class DiffSummary:
     def error(self) -> TagllmError | None:
         """The gates that were missed, if any."""
         missed = missed_gates(self.shares, self.gates)
-        return GateError("; ".join(missed), "--fail-over sets the gate; the causes say where to look.") if missed else None
+        return (
+            GateError("; ".join(missed), "--fail-over sets the gate; the causes say where to look.") if missed else None
+        )
 
     @cached_property
     def kinds(self) -> dict[str, int]:
@@ -180,7 +182,9 @@ class DiffSummary:
             for place in [[each.value for each in CAUSES].index(cause)]
         ]
         changed = [row for row in self.labels if row["changed"] or row["in_added_images"] or row["in_removed_images"]]
-        title = "labels" if len(changed) <= SHOWN_LABELS else f"the {SHOWN_LABELS} most changed of {len(changed):,} labels"
+        title = (
+            "labels" if len(changed) <= SHOWN_LABELS else f"the {SHOWN_LABELS} most changed of {len(changed):,} labels"
+        )
         found = [
             ("settings that differ", (("setting", "A", "B"), settings)),
             ("likely causes", (("cause", "flips", *_WORDS.values(), "meaning"), causes)),

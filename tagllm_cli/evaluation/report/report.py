@@ -172,18 +172,19 @@ def _write_page(
     summary = replace(summary, chosen=counted(chosen), reasons=reasons, warnings=warnings)
     data = {**_data(subject, summary.measured, chosen, rows, pictures), **curves}
     values = _values(subject, summary, rows, info)
-    with replacing(out, is_ours=_is_ours) as new:
-        new.write_text(render(HERE, "report", data, values, libraries=["uplot"]), encoding="utf-8")
+    with replacing(out, is_ours=is_our_page) as new:
+        new.write_text(render(HERE, "report", data, values, libraries=["uplot", "gallery"]), encoding="utf-8")
         return replace(summary, bytes=new.stat().st_size)
 
 
 def check_page(path: Path) -> None:
     """Raise UsageError where a page cannot be written: another file is never replaced."""
     check_writable_path(path)
-    check_replaceable(path, _is_ours)
+    check_replaceable(path, is_our_page)
 
 
-def _is_ours(path: Path) -> bool:
+def is_our_page(path: Path) -> bool:
+    """Tell whether a file is a page that tagllm wrote."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
