@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -144,11 +144,11 @@ def _rows(summary: DiffSummary) -> list[dict[str, Any]]:
 def _values(summary: DiffSummary, shown: _Shown, warnings: Sequence[str]) -> dict[str, Any]:
     first, second = (side.table.path for side in summary.comparison.sides)
     return {
-        "title": f"{first.name} → {second.name}" if first.name != second.name else first.name,
+        "title": f"{first.name} → {second.name}" if first.name != second.name else f"{first} → {second}",
         "first": str(first),
         "second": str(second),
-        "lines": summary.lines(),
-        "tables": summary.tables()[:2],
+        "lines": replace(summary, page=None).lines(),
+        "tables": summary.reasons(),
         "numeric": numeric,
         "warnings": [*summary.warnings, *warnings],
         "shown": len(shown.images),

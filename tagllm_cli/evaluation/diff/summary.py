@@ -159,9 +159,7 @@ class DiffSummary:
         if counts.of_added.any() or counts.of_removed.any():
             added, removed = int(counts.of_added.sum()), int(counts.of_removed.sum())
             lines.append(f"beside these: {added:,} in images that only B has, {removed:,} in images that only A has")
-        if self.page is not None:
-            lines.append(f"page: {self.page}")
-        return lines
+        return lines if self.page is None else [*lines, f"page: {self.page}"]
 
     def _images_line(self) -> str:
         found = self.images
@@ -175,21 +173,27 @@ class DiffSummary:
 
     def tables(self) -> list[tuple[str, Cells]]:
         """Return titles with (column names, rows): settings, causes, labels, examples; none that is empty."""
+        changed = [row for row in self.labels if row["changed"] or row["in_added_images"] or row["in_removed_images"]]
+        few = len(changed) <= SHOWN_LABELS
+        title = "labels" if few else f"the {SHOWN_LABELS} most changed of {len(changed):,} labels"
+        examples = [*map(_cells, self.comparison.examples(self.limit))]
+        found = [
+            (title, (_LABEL_COLUMNS, [_label_cells(row) for row in changed[:SHOWN_LABELS]])),
+            ("the flips that tell most", (_EXAMPLE_COLUMNS, examples)),
+        ]
+        return [*self.reasons(), *((title, cells) for title, cells in found if cells[1])]
+
+    def reasons(self) -> list[tuple[str, Cells]]:
+        """Return the tables of settings that differ and of causes; none that is empty."""
         settings = [(each.what, each.first, each.second) for each in self.comparison.settings.told]
         causes = [
             (cause, f"{sum(kinds.values()):,}", *(f"{kinds[kind]:,}" for kind in KINDS), MEANINGS[CAUSES[place]])
             for cause, kinds in self.causes.items()
             for place in [[each.value for each in CAUSES].index(cause)]
         ]
-        changed = [row for row in self.labels if row["changed"] or row["in_added_images"] or row["in_removed_images"]]
-        title = (
-            "labels" if len(changed) <= SHOWN_LABELS else f"the {SHOWN_LABELS} most changed of {len(changed):,} labels"
-        )
         found = [
             ("settings that differ", (("setting", "A", "B"), settings)),
             ("likely causes", (("cause", "flips", *_WORDS.values(), "meaning"), causes)),
-            (title, (_LABEL_COLUMNS, [_label_cells(row) for row in changed[:SHOWN_LABELS]])),
-            ("the flips that tell most", (_EXAMPLE_COLUMNS, [*map(_cells, self.comparison.examples(self.limit))])),
         ]
         return [(title, cells) for title, cells in found if cells[1]]
 
