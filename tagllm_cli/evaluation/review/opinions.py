@@ -23,14 +23,12 @@ from tagllm_cli.evaluation.entries import (
     HUMAN,
     NOT_JUDGED,
     PREDICTED,
-    PRESENT,
     UNDECIDED,
     Array,
     Entries,
     is_in,
     places,
 )
-from tagllm_cli.evaluation.noise import find_suspects
 from tagllm_cli.evaluation.report.subject import JudgedCells, answered_rows
 from tagllm_cli.evaluation.thresholds.fit import expit, logit
 from tagllm_cli.evaluation.truth.label_sets import sorted_set
