@@ -26,6 +26,7 @@ from tagllm_cli.errors import (
     TooManyFailedError,
 )
 from tagllm_cli.labeling.plan import Plan
+from tagllm_cli.labeling.row_counts import RowCounts
 from tagllm_cli.pipeline.label.budget import Budget
 from tagllm_cli.pipeline.label.job import Job, RunOptions
 from tagllm_cli.pipeline.label.listing import (
@@ -49,7 +50,7 @@ from tagllm_cli.pipeline.label.pinning import check_out, evidence_path, pin
 from tagllm_cli.pipeline.label.ray.cluster import Cluster
 from tagllm_cli.pipeline.label.scheduler import Scheduler, StageRun
 from tagllm_cli.pipeline.label.stats import RunStats
-from tagllm_cli.pipeline.label.summary import DryRun, RowCounts, Summary
+from tagllm_cli.pipeline.label.summary import DryRun, Summary
 from tagllm_cli.pipeline.label.token_estimate import PendingPrompts, estimate_tokens
 from tagllm_cli.pipeline.label.worker import Settings
 from tagllm_cli.pipeline.progress import Reporter
