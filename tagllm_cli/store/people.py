@@ -96,8 +96,19 @@ class People:
             )
         return lines
 
+    def in_brief(self, names: Collection[str]) -> dict[str, Any]:
+        """Return what a run tells, as plain JSON values; `names` are the labels of the table."""
+        return {
+            "decisions": self.decisions,
+            "images": self.images,
+            "conflicts": len(self.conflicts),
+            "stale": self.stale.to_json(),
+            "gone": self.gone.to_json(),
+            "gone_labels": dict(self.gone_labels(names)),
+        }
+
     def to_json(self, names: Collection[str]) -> dict[str, Any]:
-        """Return it as plain JSON values; `names` are the labels of the table."""
+        """Return all of it as plain JSON values."""
         return {
             "decisions": self.decisions,
             "images": self.images,

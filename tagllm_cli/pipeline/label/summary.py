@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tagllm_cli.pipeline.label.pending import PendingCounts
 from tagllm_cli.pipeline.label.stats import RunStats
 from tagllm_cli.pipeline.label.token_estimate import TokenEstimate
 from tagllm_cli.store.listing import SourceChanges
+from tagllm_cli.store.people import People
 
 FAILURE_LINES = 3
 _MESSAGE_LENGTH = 200
@@ -20,7 +22,10 @@ _MESSAGE_LENGTH = 200
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A run that has written its table. `error` is set when it ended with an exit code other than 0."""
+    """A run that has written its table. `error` is set when it ended with an exit code other than 0.
+
+    `people`: what people decided, None where nobody decided anything; `names` are the table's labels.
+    """
 
     command: str
     out: Path
@@ -31,6 +36,8 @@ class Summary:
     seconds: float
     next_command: str
     error: TagllmError | None = None
+    people: People | None = None
+    names: Sequence[str] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -63,6 +70,7 @@ class Summary:
             "asked": asked,
             "failures": failures,
             "tokens": tokens,
+            "people": None if self.people is None else self.people.in_brief(self.names),
             "engine": stats.engine or None,
             "gpus": stats.gpus,
             "seconds": round(self.seconds, 3),
@@ -75,7 +83,8 @@ class Summary:
     def lines(self) -> list[str]:
         """Return rows, labels, requests and, where the run came to its end, what to run next: four lines in all.
 
-        Up to three more after the third say why images or requests failed, the most frequent reasons first.
+        Up to three more after the third say why images or requests failed, the most frequent reasons first, and up to
+        three which decisions of people apply to nothing.
         """
         rows = self.rows
         labels = "candidates" if self.command == "candidates" else "labels"
@@ -89,6 +98,7 @@ class Summary:
             f"{rows.labels:,} {labels}, {mean:.2f} per image{unsure}{strange}",
             self._requests(),
             *self._failures(),
+            *([] if self.people is None else self.people.problems(self.names)),
             *([f"next: {self.next_command}"] if self.stats.is_complete else []),
         ]
 
