@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
@@ -11,10 +12,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from tagllm_cli.errors import TableError
 from tagllm_cli.labeling.human import HumanOverlay
 from tagllm_cli.labeling.thresholds import Thresholds
 from tagllm_cli.records import Decision, Row
 from tagllm_cli.store.evidence import Evidence
+from tagllm_cli.store.evidence_snapshot import read_decisions
 from tagllm_cli.store.human_labels import HumanDecision
 from tagllm_cli.store.merge.merge import merge_tables
 from tagllm_cli.store.merge.parts import evidence_of
@@ -130,12 +133,35 @@ def test_decisions_about_candidates_change_no_question_and_are_those_of_the_labe
     }
 
 
-def test_decisions_about_candidates_are_taken_over_in_one_pass_and_while_others_read(work: Workspace) -> None:
+def test_decisions_about_candidates_are_taken_over_in_one_pass(work: Workspace) -> None:
     decide(work.out, {"005.png": {"cat": NO}})
-    with closing(sqlite3.connect(evidence_of(work.out))) as held:  # a reader keeps the log from being merged
-        held.execute("SELECT count(*) FROM image").fetchone()
-        work.both()
+    work.both()
     assert by_people(work.rows(work.labels_out)["005.png"]) == {"cat": NO}
+
+
+def test_decisions_are_read_beside_a_log_that_a_killed_process_left(work: Workspace, tmp_path: Path) -> None:
+    rows, evidence = work.rows(), evidence_of(work.out)
+    left = tmp_path / "left.evidence"
+    decision = HumanDecision("1", rows["005.png"].fingerprint, "", "no", "ann", 5, "o", b"t" * 16, 6, ("cat", "dög"))
+    with Evidence(evidence) as file:
+        file.record_decisions([decision])
+        file.commit()
+        for ending in ("", "-wal"):
+            shutil.copyfile(f"{evidence}{ending}", f"{left}{ending}")
+    assert read_decisions(left) == read_decisions(evidence) == [decision]
+    assert Path(f"{left}-wal").exists()
+    with closing(sqlite3.connect(left)) as db:
+        db.execute("UPDATE human_decision SET decision = 'yes'")
+        db.commit()
+    with pytest.raises(TableError, match="what people decided is not what was written"):
+        read_decisions(left)
+
+
+def test_candidates_whose_evidence_cannot_be_read_are_labeled_all_the_same(work: Workspace) -> None:
+    evidence_of(work.out).write_bytes(b"SQLite format 3" + bytes(5000))
+    work.out.touch()  # it is another table
+    assert work.disambiguate().error is None
+    check(work)
 
 
 def test_a_run_says_which_decisions_apply_to_nothing(work: Workspace) -> None:
