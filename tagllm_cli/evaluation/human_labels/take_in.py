@@ -11,6 +11,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -142,6 +143,8 @@ class _Import:
     def _read(self, path: Path) -> tuple[HumanLabels, Match]:
         context = TableContext(self._images.ids, self._table.info.vocabulary)
         found = read_human_labels(path, self._options.reading, context)
+        if self._options.complete:  # what a program proposed and the person left is what the person says, too
+            found = replace(found, statements=(*found.statements, *found.kept))
         return found, match_file(path, found, self._images)
 
     def _origin(self, path: Path, form: str) -> Origin:

@@ -52,7 +52,12 @@ def read(file: TruthFile) -> HumanLabels:
     checked = list({(each.image, each.who): CheckedImage(each.image, each.who) for each in statements}.values())
     kind = "JSON Lines" if file.is_json_lines else "JSON"
     return HumanLabels(
-        statements, checked, f"{kind}, a record per decision", None, True, tuple(notes), tuple(warnings_of(list(names)))
+        statements,
+        checked,
+        f"{kind}, a record per decision",
+        is_explicit=True,
+        notes=tuple(notes),
+        warnings=tuple(warnings_of(list(names))),
     )
 
 
