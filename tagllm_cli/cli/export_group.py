@@ -15,6 +15,7 @@ from tagllm_cli.cli.options.exporting import (
     NoEmbed,
     Reference,
     ScoreThreshold,
+    ShardSize,
     Shares,
     SplitSeed,
     Unknown,
@@ -44,13 +45,15 @@ class ExportGroup:
     link: Link = False
     reference: Reference = False
     no_embed: NoEmbed = False
+    shard_size: ShardSize = None
 
     def settings(self) -> ExportSettings:
         """Return what an export takes of a table. Raises UsageError for options that cannot be read or go together."""
         from tagllm_cli.cli.option_groups import names
-        from tagllm_cli.export.settings import ExportSettings, chosen_images, label_names
+        from tagllm_cli.export.settings import ExportSettings, chosen_images, label_names, shard_size
         from tagllm_cli.export.splits import parse_shares
 
+        images, size = shard_size(self.shard_size)
         return ExportSettings(
             self.root,
             self.threshold,
@@ -64,4 +67,6 @@ class ExportGroup:
             seed=self.seed,
             group_by=self.group_by,
             images=chosen_images(copy=self.copy, link=self.link, reference=self.reference),
+            shard_images=images,
+            shard_bytes=size,
         )

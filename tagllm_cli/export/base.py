@@ -6,7 +6,7 @@ put in place by `store.atomic.replacing`; those that place image files use `expo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +30,8 @@ class Format:
     holds something, and not `is_ours(out)`, an earlier export in this format. A format that `lays_out_splits` writes
     them itself, by `Example.split`; the others are called once for each split, with a file of its own. `images` are
     those of IMAGES that a format can do, () for one that holds no images; `holds_images` stands for all of them.
-    `holds_unknown` tells whether undecided labels are told from absent ones.
+    `holds_unknown` tells whether undecided labels are told from absent ones, `has_shards` whether files are cut
+    by settings.shard_images and shard_bytes.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Format:
     holds_images: bool = False
     holds_unknown: bool = False
     images: tuple[str, ...] = ()
+    has_shards: bool = False
 
     @property
     def image_modes(self) -> tuple[str, ...]:
@@ -48,8 +50,10 @@ class Format:
         return IMAGES if self.holds_images and not self.images else self.images
 
 
-def export_card(table: Table, summary: ExportSummary, settings: ExportSettings, data_files: str = "") -> str:
-    """Return the dataset card of an export; `data_files` is what `datasets` loads beside it."""
+def export_card(
+    table: Table, summary: ExportSummary, settings: ExportSettings, data_files: Mapping[str, str] | None = None
+) -> str:
+    """Return the dataset card of an export; `data_files` are patterns of what `datasets` loads beside it, by split."""
     import tagllm_cli
     from tagllm_cli.store.dataset_card import CardFacts, card_text
 
@@ -60,6 +64,6 @@ def export_card(table: Table, summary: ExportSummary, settings: ExportSettings, 
         human=summary.human,
         left_out=summary.left_out,
         threshold=settings.threshold,
-        data_files=data_files,
+        data_files=data_files or {},
     )
     return card_text(table.info, facts, tagllm_cli.__version__)

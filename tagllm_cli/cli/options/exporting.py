@@ -73,4 +73,8 @@ Link = Annotated[bool, output_option("--link", metavar=FLAG, help="Link the imag
 Reference = Annotated[
     bool, output_option("--reference", metavar=FLAG, help="Name the images by absolute path or URL, and write none.")
 ]
+ShardSize = Annotated[
+    str | None,
+    output_option("--shard-size", metavar="SIZE", help="webdataset, hf: images or bytes per file, as 10000 or 500MB."),
+]
 NoEmbed = Annotated[bool, output_option("--no-embed", metavar=FLAG, help="hf: the same as --reference.")]

@@ -29,7 +29,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from tagllm_cli.engines.http.address import parse_address
 from tagllm_cli.errors import EndpointError, UsageError, VocabularyError
 from tagllm_cli.export.registry import FORMATS
-from tagllm_cli.export.settings import UNKNOWNS, ExportSettings, chosen_images, label_names
+from tagllm_cli.export.settings import UNKNOWNS, ExportSettings, chosen_images, label_names, shard_size
 from tagllm_cli.export.splits import parse_shares
 from tagllm_cli.labeling.strategies import STRATEGIES
 from tagllm_cli.resources import Lines, UserModel, in_one_line, read_text, read_yaml, validated
@@ -186,9 +186,13 @@ class Export(_Part):
     link: bool = False
     reference: bool = False
     no_embed: bool = False
+    shard_size: Annotated[Text | None, BeforeValidator(lambda value: str(value) if type(value) is int else value)] = (
+        None
+    )
 
     def settings(self) -> ExportSettings:
         """Return what the export takes of the table. Raises UsageError for what cannot be read or does not fit."""
+        images, size = shard_size(self.shard_size)
         return ExportSettings(
             self.root,
             self.threshold,
@@ -202,6 +206,8 @@ class Export(_Part):
             seed=self.seed,
             group_by=self.group_by,
             images=chosen_images(copy=self.copy_, link=self.link, reference=self.reference),
+            shard_images=images,
+            shard_bytes=size,
         )
 
 
