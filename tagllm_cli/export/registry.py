@@ -12,7 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from tagllm_cli.errors import UsageError
-from tagllm_cli.export import captions, coco, csv_file, hf, jsonl, xmp, yolo_cls
+from tagllm_cli.export import (
+    captions,
+    coco,
+    csv_file,
+    csv_long,
+    csv_wide,
+    flat_parquet,
+    hf,
+    jsonl,
+    numpy_file,
+    xmp,
+    yolo_cls,
+)
 from tagllm_cli.export.base import ExportSettings, ExportSummary, Format, export_card
 from tagllm_cli.export.options import checked_options
 from tagllm_cli.export.settings import check_settings
@@ -21,7 +33,20 @@ from tagllm_cli.store.atomic import check_replaceable, check_writable_path
 CARD_ENDING = ".card.md"
 
 FORMATS: Mapping[str, Format] = {
-    each.FORMAT.name: each.FORMAT for each in (coco, csv_file, jsonl, hf, xmp, captions, yolo_cls)
+    each.FORMAT.name: each.FORMAT
+    for each in (
+        coco,
+        csv_file,
+        csv_long,
+        csv_wide,
+        jsonl,
+        numpy_file,
+        flat_parquet,
+        hf,
+        yolo_cls,
+        captions,
+        xmp,
+    )
 }
 
 

@@ -24,6 +24,10 @@ COLUMNS: Mapping[str, Sequence[str]] = {
         "key", "text", "finish", "logprobs", "prompt_tokens", "cached_tokens", "output_tokens", "run",
     ),
     "failed_request": ("key", "kind", "message", "run"),
+    "human_decision": (
+        "fingerprint", "image", "label", "who", "decided", "decision", "scope", "origin", "file", "recorded",
+    ),
+    "label_set": ("key", "names"),
 }  # fmt: skip
 
 
