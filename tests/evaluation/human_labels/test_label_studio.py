@@ -99,7 +99,8 @@ def test_ours_come_back_with_id_and_fingerprint_and_what_cannot_be_told(tmp_path
         ("a/one.jpg", "cat", "yes"),
         ("a/one.jpg", "dog", "unknown"),
     ]
-    assert {each.fingerprint for each in (*found.statements, *found.checked)} == {"ab" * 16}
+    assert {each.fingerprint for each in found.statements} == {"ab" * 16}
+    assert found.checked == [CheckedImage("a/one.jpg", ANNOTATOR, DECIDED_AT, "ab" * 16)]
 
 
 def test_json_min_has_the_annotator_and_the_time(tmp_path: Path) -> None:
