@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tagllm_cli.errors import UsageError
 from tagllm_cli.export.chunks import Example
-from tagllm_cli.export.examples import Examples
+from tagllm_cli.export.examples import Examples, path_column
 from tagllm_cli.export.names import distinct, file_name, path_name
 from tagllm_cli.export.settings import ExportSettings
 from tagllm_cli.records import Image, digest16
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tagllm_cli.store.table import Table
 
 NO_FILE = "not_a_file"
+# Why images are left out before anybody opens them.
+_NOT_ABOUT_FILES = frozenset(["failed", "pending", "undecided", "bad_name", "no_label", "several_labels"])
 _FLAT = "__"  # stands between the folders of a path in one name
 
 
@@ -101,7 +103,7 @@ def check_linkable(source: Source) -> None:
 
 def check_some_read(examples: Examples, source: Source) -> None:
     """Raise UsageError where images were to be exported and each was dropped: the source has moved, it seems."""
-    unread = examples.summary([]).left_out.keys() - {"failed", "pending", "undecided"}
+    unread = examples.summary([]).left_out.keys() - _NOT_ABOUT_FILES
     if not unread:
         return
     info = source.describe()
@@ -134,7 +136,7 @@ def _image(source: Source, example: Example) -> Image:
 
 def _name(example: Example, kind: str, data: bytes, flat: bool) -> str:
     row = example.row
-    name = path_name(row.uri if kind in ("folder", "manifest") else row.image_id)
+    name = path_name(getattr(row, path_column(kind)))
     if os.path.splitext(name)[1].lower() not in EXTENSIONS:
         name += ending_of(name, data)
     return file_name(name.replace("/", _FLAT)) if flat else name
