@@ -19,9 +19,7 @@ ReviewTruth = Annotated[
 ReviewLabels = Annotated[str | None, input_option("--labels", metavar="LABEL,...", help="Only these labels.")]
 ReviewLimit = Annotated[int, run_option("--limit", metavar="N", min=1, help="How many pairs to ask about at most.")]
 Again = Annotated[bool, run_option("--again", metavar=FLAG, help="Also ask about pairs that people decided.")]
-Blind = Annotated[
-    bool, output_option("--blind", metavar=FLAG, help="Hide what was said before, until H is pressed.")
-]
+Blind = Annotated[bool, output_option("--blind", metavar=FLAG, help="Hide what was said before, until H is pressed.")]
 ReviewConcepts = Annotated[
     Path | None,
     input_option("--concepts", metavar="FILE", help="Concept cards to show, as `disambiguate` took them."),

@@ -202,7 +202,9 @@ def _page(made: Design, cards: Mapping[str, Card], pictures: Mapping[str, Thumbn
         "pairs": [[pair.id, image_at[pair.image], label_at[pair.label]] for pair in made.pairs],
     }
     title = f"Audit of {table.path.name}"
-    return render(Path(__file__).parent / "html", "audit", data, {"title": title, "pairs": len(made.pairs)}, libraries=["decide"])
+    return render(
+        Path(__file__).parent / "html", "audit", data, {"title": title, "pairs": len(made.pairs)}, libraries=["decide"]
+    )
 
 
 def _label(name: str, card: Card | None) -> dict[str, Any]:

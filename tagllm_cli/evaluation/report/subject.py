@@ -151,7 +151,9 @@ def read_subject(
     return Subject(table, entries, judged, read)
 
 
-def _other(path: Path, name: str, entries: Entries, truth: Truth | None, include_human: bool, alone: bool) -> OtherTable:
+def _other(
+    path: Path, name: str, entries: Entries, truth: Truth | None, include_human: bool, alone: bool
+) -> OtherTable:
     table = open_table(path)
     theirs, info = read_entries(table), table.info
     rows, labels = places(theirs.ids, entries.ids), places(theirs.names, entries.names)

@@ -23,7 +23,7 @@ from tagllm_cli.evaluation.review.order import gains, ordered
 from tagllm_cli.evaluation.truth.base import TruthOptions
 from tagllm_cli.records import digest16
 from tagllm_cli.store.atomic import replacing
-from tagllm_cli.store.table import Table, open_table
+from tagllm_cli.store.table import open_table
 from tagllm_cli.text import shortened
 from tagllm_cli.vocabulary.cards import Card, cards_of, load_cards
 
@@ -125,7 +125,8 @@ class ReviewSummary:
     def lines(self) -> list[str]:
         """Return the same as lines of text."""
         more = f" of {self.possible:,} that could be asked about" if self.possible > self.pairs else ""
-        lines = [f"{self.out}: {self.pairs:,} pairs of image and label{more}, {self.labels:,} labels of {self.images:,} images"]
+        shown = f"{self.labels:,} labels of {self.images:,} images"
+        lines = [f"{self.out}: {self.pairs:,} pairs of image and label{more}, {shown}"]
         if self.decided:
             lines.append(f"pairs that people decided before, left out: {self.decided:,}")
         lines.append("open it in a browser, decide with the keys y, n, u, and save the decisions")
@@ -133,7 +134,7 @@ class ReviewSummary:
         return lines
 
 
-def create_review(path: Path, out: Path, options: ReviewOptions = ReviewOptions()) -> ReviewSummary:  # noqa: B008
+def create_review(path: Path, out: Path, options: ReviewOptions = ReviewOptions()) -> ReviewSummary:
     """Write the page of a table, over an earlier page.
 
     Raises UsageError for tables, labels or a truth that cannot be used, where nothing is to be asked, and where `out`
@@ -163,7 +164,7 @@ def create_review(path: Path, out: Path, options: ReviewOptions = ReviewOptions(
         return replace(summary, bytes=new.stat().st_size)
 
 
-def choose(subject: Subject, options: ReviewOptions = ReviewOptions()) -> Asked:  # noqa: B008
+def choose(subject: Subject, options: ReviewOptions = ReviewOptions()) -> Asked:
     """Return the pairs to ask about, in their order."""
     entries, width = subject.entries, len(subject.entries.names)
     found = doubts(entries, subject.thresholds, _second(options.second, entries), subject.judged)
@@ -174,7 +175,9 @@ def choose(subject: Subject, options: ReviewOptions = ReviewOptions()) -> Asked:
     gain = np.where(wanted, gains(found.wrong, labels, given), 0.0)
     places = ordered(gain, found.cells // width, labels, options.limit)
     rows, labels = found.cells[places] // width, labels[places]
-    pairs = [(entries.ids[row], entries.names[label]) for row, label in zip(rows.tolist(), labels.tolist(), strict=True)]
+    pairs = [
+        (entries.ids[row], entries.names[label]) for row, label in zip(rows.tolist(), labels.tolist(), strict=True)
+    ]
     identity = TableIdentity.of(subject.table, answered(entries))
     known = [str(VERSION), identity.vocabulary_digest, *(f"{image}\n{label}" for image, label in pairs)]
     page = digest16("\0".join(known).encode("utf-8", "surrogatepass")).hex()

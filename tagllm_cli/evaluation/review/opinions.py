@@ -2,8 +2,8 @@
 
 Each table that knows a pair has an opinion, in logits of "the label is there":
 
-- with a probability p, and t the label's threshold: logit(p) - logit(t), cut to -4 and 4, so that no table is too sure to
-  be asked about;
+- with a probability p, and t the label's threshold: logit(p) - logit(t), cut to -4 and 4, so that no table is too sure
+  to be asked about;
 - yes or no without a probability: 2 or -2; -2 where it does not list the label; undecided: 0;
 - plus 2 v - 1 where the share v of at least two arms proposed it.
 
@@ -23,14 +23,12 @@ from tagllm_cli.evaluation.entries import (
     HUMAN,
     NOT_JUDGED,
     PREDICTED,
-    PRESENT,
     UNDECIDED,
     Array,
     Entries,
     is_in,
     places,
 )
-from tagllm_cli.evaluation.noise import find_suspects
 from tagllm_cli.evaluation.report.subject import JudgedCells, answered_rows
 from tagllm_cli.evaluation.thresholds.fit import expit, logit
 from tagllm_cli.evaluation.truth.label_sets import sorted_set

@@ -33,9 +33,7 @@ def vocabulary(names: tuple[str, ...] = NAMES) -> Vocabulary:
     return Vocabulary("pets", tuple(card if name == "dog" else Label(name) for name in names))
 
 
-def save(
-    path: Path, rows: list[Row], names: tuple[str, ...] = NAMES, *, stage: str = "labels", **plan: object
-) -> Path:
+def save(path: Path, rows: list[Row], names: tuple[str, ...] = NAMES, *, stage: str = "labels", **plan: object) -> Path:
     """Write a table of images in the folder beside it."""
     source = SourceInfo("folder", str(path.parent / "images"))
     write_table(path, TableInfo(stage, source, vocabulary(names), plan), rows)

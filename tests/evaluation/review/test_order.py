@@ -11,7 +11,7 @@ import pytest
 from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation.report.subject import read_subject
 from tagllm_cli.evaluation.review.create import ReviewOptions, choose
-from tagllm_cli.evaluation.review.order import RUN, gains, ordered
+from tagllm_cli.evaluation.review.order import gains, ordered
 from tagllm_cli.records import LabelEntry, Row, Status
 from tests.evaluation.review.tables import decided, entry, painted, row, save
 

@@ -279,7 +279,9 @@ def test_what_is_kept_and_makes_no_sense_is_left_out(some: Path, browser: Browse
     with browser.open(page_of(some)) as tab:
         start(tab)
         tab.keyboard.press("y")
-        name = tab.evaluate("Object.keys(localStorage).find(each => each.startsWith('tagllm-review-') && each.length > 40)")
+        name = tab.evaluate(
+            "Object.keys(localStorage).find(each => each.startsWith('tagllm-review-') && each.length > 40)"
+        )
         kept: dict[str, Any] = json.loads(tab.evaluate("name => localStorage.getItem(name)", name))
         kept["answers"] |= {"gone": ["yes", "2026-01-01T00:00:00Z", "Ann"]}
         tab.evaluate("([name, text]) => localStorage.setItem(name, text)", [name, json.dumps(kept)])

@@ -61,9 +61,7 @@ def read_review(file: TruthFile) -> HumanLabels:
             missing = value["decisions"]
             continue
         if not missing:
-            raise file.error(
-                "there are more decisions than the line of their page says", _SAVE_AGAIN, line=line
-            )
+            raise file.error("there are more decisions than the line of their page says", _SAVE_AGAIN, line=line)
         statements.append(_statement(file, line, value))
         missing -= 1
     if missing:
@@ -71,7 +69,11 @@ def read_review(file: TruthFile) -> HumanLabels:
     if not statements:
         raise file.error("it has no decision", _SAVE_AGAIN)
     return HumanLabels(
-        statements, (), "decisions of a review page", is_explicit=True, warnings=tuple(_of_other_table(file, pages, statements))
+        statements,
+        (),
+        "decisions of a review page",
+        is_explicit=True,
+        warnings=tuple(_of_other_table(file, pages, statements)),
     )
 
 
@@ -139,9 +141,7 @@ def _of_other_table(file: TruthFile, pages: list[Mapping[str, Any]], statements:
     if file.table is None:
         return
     names = sorted({str(page["table"].get("name")) for page in pages})
-    known = frozenset(file.table.images)
-    fingerprinted = any(each.image in known for each in statements)
-    if not fingerprinted and not any(file.table.image_index.find(each.image) for each in statements):
+    if not file.table.image_index.share(dict.fromkeys(each.image for each in statements)):
         raise file.error(
             f"it is about another table ({', '.join(names)}): none of its images is in this one",
             "Name the table that the page was made of.",
@@ -179,7 +179,8 @@ def _answered(file: TruthFile) -> Iterator[Statement]:
     columns = answer_columns(file)
     if not {"image", "label"} <= columns.keys():
         raise file.error(
-            "it names its pairs by letters, and there is no audit.json beside it", "Put it into the folder of its audit."
+            "it names its pairs by letters, and there is no audit.json beside it",
+            "Put it into the folder of its audit.",
         )
     for number, cells in file.sheet.lines(padded=True):
         for said in answer_in(file, cells[columns["answer"]], number):
