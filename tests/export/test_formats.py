@@ -109,7 +109,7 @@ def test_csv_is_one_line_per_image_for_pandas(table: Path) -> None:
     hot = frame["labels"].str.get_dummies("|")
     assert hot.loc[0, ["cat", "dog"]].tolist() == [1, 1]
     assert hot.loc[1].sum() == 0
-    assert frame["scores"].fillna("").tolist() == ["0.7|0.9", "", "0.6", "0.1"]
+    assert frame["scores"].fillna("").tolist() == ["0.7|0.9", "", "0.6", "1.0"]  # a person said yes
 
 
 @pytest.mark.parametrize("format_", ["coco", "csv"])

@@ -6,11 +6,23 @@ from pathlib import Path
 
 from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation.human_labels.base import HumanLabels, Reader
-from tagllm_cli.evaluation.human_labels.readers import decision_records, decision_sheet, truth_files
+from tagllm_cli.evaluation.human_labels.readers import (
+    cvat,
+    datumaro,
+    decision_records,
+    decision_sheet,
+    fiftyone,
+    label_studio,
+    truth_files,
+)
 from tagllm_cli.evaluation.truth.base import TableContext, TruthFile, TruthOptions
 
 # The first that recognizes a file reads it; what none does is read as ground truth.
 READERS: tuple[Reader, ...] = (
+    cvat.READER,
+    fiftyone.READER,
+    datumaro.READER,
+    label_studio.READER,
     decision_sheet.READER,
     decision_records.READER,
     truth_files.READER,
@@ -23,7 +35,11 @@ _FORMS = (
 _PARQUET = b"PAR1"
 
 
-def read_human_labels(path: Path, options: TruthOptions, table: TableContext) -> HumanLabels:
+def read_human_labels(
+    path: Path,
+    options: TruthOptions = TruthOptions(),  # noqa: B008 (frozen)
+    table: TableContext | None = None,
+) -> HumanLabels:
     """Read a file (or folder) of any form; its content decides the form, not its name.
 
     Raises UsageError, with what to do, for what cannot be used or could only be guessed.
@@ -43,7 +59,7 @@ def read_human_labels(path: Path, options: TruthOptions, table: TableContext) ->
         if reader is None:
             what = "a folder without files of labels" if file.is_folder else "in no form that is known"
             raise UsageError(f"{path} is {what}", _FORMS)
-        return reader.read(file)
+        found = reader.read(file)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}", "Check its permissions.") from error
     except UnicodeError as error:
@@ -53,6 +69,9 @@ def read_human_labels(path: Path, options: TruthOptions, table: TableContext) ->
             raise
         hint = "It may be cut: download or save it again." if "is not JSON" in error.message else _FORMS
         raise UsageError(error.message, hint) from error
+    if not found.checked and not found.statements:
+        raise UsageError(f"{path} says nothing about any image ({found.form})", "Save it when something is labeled.")
+    return found
 
 
 def _is_table(path: Path) -> UsageError:

@@ -36,10 +36,10 @@ def read(file: TruthFile) -> HumanLabels:
         statements,
         [CheckedImage(image) for image in truth.labels],
         truth.dialect,
-        truth.names if truth.exhaustive else None,
-        is_explicit,
-        truth.notes,
-        truth.warnings,
+        names=truth.names if truth.exhaustive else None,
+        is_explicit=is_explicit,
+        notes=truth.notes,
+        warnings=truth.warnings,
     )
 
 
