@@ -12,15 +12,29 @@ from dataclasses import replace
 from pathlib import Path
 
 from tagllm_cli.errors import UsageError
-from tagllm_cli.export import coco, csv_file, cvat, datumaro, fiftyone, hf, jsonl, label_studio
+from tagllm_cli.export import (
+    captions,
+    coco,
+    csv_file,
+    cvat,
+    datumaro,
+    fiftyone,
+    hf,
+    jsonl,
+    label_studio,
+    xmp,
+    yolo_cls,
+)
 from tagllm_cli.export.base import ExportSettings, ExportSummary, Format, export_card
+from tagllm_cli.export.options import checked_options
 from tagllm_cli.export.settings import check_settings
 from tagllm_cli.store.atomic import check_replaceable, check_writable_path
 
 CARD_ENDING = ".card.md"
 
 FORMATS: Mapping[str, Format] = {
-    each.FORMAT.name: each.FORMAT for each in (coco, csv_file, jsonl, hf, label_studio, cvat, fiftyone, datumaro)
+    each.FORMAT.name: each.FORMAT
+    for each in (coco, csv_file, jsonl, hf, label_studio, cvat, fiftyone, datumaro, xmp, captions, yolo_cls)
 }
 
 
@@ -40,8 +54,10 @@ def export_table(
     places = check_export(format_, out, settings)
     table = open_table(path)
     form = FORMATS[format_]
+    options = checked_options(format_, form.options, settings.format_options)
+    settings = replace(settings, format_options=options)
     summary = _united([form.export(table, place, replace(settings, only=only)) for only, place in places.items()])
-    if summary.card is not None:
+    if summary.card is not None or not form.has_card:
         return summary
     card = out.with_name(f"{out.name}{CARD_ENDING}")
     written = put_card(card, export_card(table, summary, settings))
@@ -79,6 +95,7 @@ def check_format(format_: str, settings: ExportSettings) -> None:
     if form is None:
         raise UsageError(f"there is no export format {format_!r}", f"Use one of {', '.join(FORMATS)}.")
     check_settings(settings, form.name, form.image_modes, holds_unknown=form.holds_unknown)
+    checked_options(form.name, form.options, settings.format_options)
 
 
 def _united(summaries: Sequence[ExportSummary]) -> ExportSummary:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tagllm_cli.errors import UsageError, VocabularyError
@@ -33,6 +33,7 @@ class ExportSettings:
         seed: of the splits.
         group_by: what stays together in one split: None for copies of an image, `folder`, or a column of the source.
         images: `copy`, `link` or `reference`, for formats that hold images; None: what the format does by default.
+        format_options: what `--option key=value` says about this format alone (`Format.options`).
         only: the split that is written, where each has its own file; "": all.
     """
 
@@ -48,6 +49,7 @@ class ExportSettings:
     seed: int = 0
     group_by: str | None = None
     images: str | None = None
+    format_options: Mapping[str, str] = field(default_factory=dict)
     only: str = ""
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation.human_labels.base import HumanLabels, Reader
 from tagllm_cli.evaluation.human_labels.readers import (
+    captions,
     cvat,
     datumaro,
     decision_records,
@@ -14,6 +15,7 @@ from tagllm_cli.evaluation.human_labels.readers import (
     fiftyone,
     label_studio,
     truth_files,
+    xmp,
 )
 from tagllm_cli.evaluation.truth.base import TableContext, TruthFile, TruthOptions
 
@@ -23,6 +25,8 @@ READERS: tuple[Reader, ...] = (
     fiftyone.READER,
     datumaro.READER,
     label_studio.READER,
+    xmp.READER,
+    captions.READER,
     decision_sheet.READER,
     decision_records.READER,
     truth_files.READER,

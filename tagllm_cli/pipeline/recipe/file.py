@@ -28,6 +28,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tagllm_cli.engines.http.address import parse_address
 from tagllm_cli.errors import EndpointError, UsageError, VocabularyError
+from tagllm_cli.export.options import parse_options
 from tagllm_cli.export.registry import FORMATS
 from tagllm_cli.export.settings import UNKNOWNS, ExportSettings, chosen_images, label_names
 from tagllm_cli.export.splits import parse_shares
@@ -186,6 +187,7 @@ class Export(_Part):
     link: bool = False
     reference: bool = False
     no_embed: bool = False
+    option: Texts = ()
 
     def settings(self) -> ExportSettings:
         """Return what the export takes of the table. Raises UsageError for what cannot be read or does not fit."""
@@ -202,6 +204,7 @@ class Export(_Part):
             seed=self.seed,
             group_by=self.group_by,
             images=chosen_images(copy=self.copy_, link=self.link, reference=self.reference),
+            format_options=parse_options(self.option),
         )
 
 
