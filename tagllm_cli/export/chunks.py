@@ -168,7 +168,7 @@ def chunk_of(batch: pa.RecordBatch, rules: Rules, path: Any) -> Chunk:
     # Of a label that stands twice in a row, which no table of ours does, the last counts.
     last = np.append((np.diff(image[order]) != 0) | (np.diff(place[order]) != 0), True)[: len(order)]
     order = order[last & (place[order] >= 0)]
-    score = np.where(human & (state == YES), np.float32(1), score)
+    score = np.where(human & (state != UNKNOWN), state, score).astype(np.float32)  # 1 for yes, 0 for no
     columns = (image, place, state, score, probability, human)
     images = batch.drop_columns(["labels"]).append_column("answered", batch["labels"].is_valid())
     return Chunk(images, *(column[order] for column in columns))

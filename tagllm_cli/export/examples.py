@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,11 +57,22 @@ class Examples:
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield the same as columns of numbers, some thousand images at a time."""
+        yield from self._chunks()
+
+    def named_chunks(self) -> Iterator[tuple[Chunk, list[str]]]:
+        """Yield chunks with the paths of their images' files, as `with_file_names` names them."""
+        for chunk in self._chunks(self._unnamed):
+            names = self._file_names(chunk)
+            self._elsewhere += sum(map(_is_elsewhere, names))
+            yield chunk, names
+
+    def _chunks(self, *more: Callable[[Chunk], Sequence[str]]) -> Iterator[Chunk]:
+        """Yield chunks of what is kept; `more` are further reasons to leave images out."""
         rows = min(_ROWS, max(1, _ENTRIES // max(1, len(self._table.info.vocabulary.labels))))
         groups = Groups(self._table, self._settings) if self._splits else None
         for batch in self._table.batches(rows, self._table.columns(COLUMNS, ENTRY_COLUMNS)):
             splits = [self._splits.split_of(key) for key in groups.keys(batch)] if self._splits and groups else ()
-            chunk = self._kept(chunk_of(batch, self._rules, self._table.path), splits)
+            chunk = self._kept(chunk_of(batch, self._rules, self._table.path), splits, more)
             self._count(chunk)
             if len(chunk):
                 yield chunk
@@ -75,15 +86,8 @@ class Examples:
         unpacked into a folder of the shard's name. Manifests may name a URL or any path. A member whose path leads out
         of that folder is left out.
         """
-        kind = self._table.info.source.kind
-        for example in self:
-            name = example.row.uri if kind in ("folder", "manifest") else example.row.image_id
-            is_elsewhere = "://" in name or not is_below(name)
-            if is_elsewhere and kind != "manifest":
-                self.drop(example, "bad_name")
-            else:
-                self._elsewhere += is_elsewhere
-                yield example, name
+        for chunk, names in self.named_chunks():
+            yield from zip(chunk.examples(), names, strict=True)
 
     def drop(self, example: Example, reason: str) -> None:
         """Take an example back that cannot be exported after all."""
@@ -127,14 +131,14 @@ class Examples:
         count_unknown = settings.include_unknown or settings.unknown == "yes"
         return Rules(place, frozenset(names), thresholds, settings.min_probability, count_unknown)
 
-    def _kept(self, chunk: Chunk, splits: Sequence[str]) -> Chunk:
+    def _kept(self, chunk: Chunk, splits: Sequence[str], more: Iterable[Callable[[Chunk], Sequence[str]]]) -> Chunk:
         """Return the chunk without what belongs to another split or is left out, which is counted."""
         import numpy as np
 
         chunk = replace(chunk, splits=splits)
         if self._settings.only:
             chunk = chunk.taken(np.array([split == self._settings.only for split in splits], np.bool_))
-        for why in (_unanswered, self._misnamed, self._undecided):
+        for why in (_unanswered, self._misnamed, *more, self._undecided):
             reasons = why(chunk)
             if any(reasons):
                 self._left_out.update(filter(None, reasons))
@@ -146,6 +150,15 @@ class Examples:
         if self._table.info.source.kind != "folder":
             return ()
         return ["" if is_below(uri) else "bad_name" for uri in chunk.batch["uri"].to_pylist()]
+
+    def _file_names(self, chunk: Chunk) -> list[str]:
+        names: list[str] = chunk.batch[path_column(self._table.info.source.kind)].to_pylist()
+        return names
+
+    def _unnamed(self, chunk: Chunk) -> Sequence[str]:
+        if self._table.info.source.kind == "manifest":
+            return ()
+        return ["bad_name" if _is_elsewhere(name) else "" for name in self._file_names(chunk)]
 
     def _undecided(self, chunk: Chunk) -> Sequence[str]:
         if self._settings.unknown != "drop":
@@ -164,6 +177,19 @@ class Examples:
         for place, count in enumerate(np.bincount(places).tolist()):
             self._by_label[place] += count
         self._in_split.update(chunk.splits)
+
+
+def path_column(kind: str) -> str:
+    """Return the column of a table that holds the paths of its images, by the kind of its source.
+
+    >>> path_column("folder"), path_column("tar")
+    ('uri', 'image_id')
+    """
+    return "uri" if kind in ("folder", "manifest") else "image_id"
+
+
+def _is_elsewhere(name: str) -> bool:
+    return "://" in name or not is_below(name)
 
 
 def _unanswered(chunk: Chunk) -> Sequence[str]:

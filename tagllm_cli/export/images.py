@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tagllm_cli.errors import UsageError
 from tagllm_cli.export.chunks import Example
-from tagllm_cli.export.examples import Examples
+from tagllm_cli.export.examples import Examples, path_column
 from tagllm_cli.export.names import distinct, file_name, path_name
 from tagllm_cli.export.settings import ExportSettings
 from tagllm_cli.records import Image, digest16
@@ -136,7 +136,7 @@ def _image(source: Source, example: Example) -> Image:
 
 def _name(example: Example, kind: str, data: bytes, flat: bool) -> str:
     row = example.row
-    name = path_name(row.uri if kind in ("folder", "manifest") else row.image_id)
+    name = path_name(getattr(row, path_column(kind)))
     if os.path.splitext(name)[1].lower() not in EXTENSIONS:
         name += ending_of(name, data)
     return file_name(name.replace("/", _FLAT)) if flat else name

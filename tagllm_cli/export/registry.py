@@ -16,12 +16,16 @@ from tagllm_cli.export import (
     captions,
     coco,
     csv_file,
+    csv_long,
+    csv_wide,
     cvat,
     datumaro,
     fiftyone,
+    flat_parquet,
     hf,
     jsonl,
     label_studio,
+    numpy_file,
     xmp,
     yolo_cls,
 )
@@ -34,7 +38,10 @@ CARD_ENDING = ".card.md"
 
 FORMATS: Mapping[str, Format] = {
     each.FORMAT.name: each.FORMAT
-    for each in (coco, csv_file, jsonl, hf, label_studio, cvat, fiftyone, datumaro, xmp, captions, yolo_cls)
+    for each in (
+        *(coco, csv_file, csv_long, csv_wide, jsonl, numpy_file, flat_parquet, hf),
+        *(label_studio, cvat, fiftyone, datumaro, captions, xmp, yolo_cls),
+    )
 }
 
 

@@ -14,6 +14,7 @@ from tagllm_cli.evaluation.human_labels.readers import (
     decision_sheet,
     fiftyone,
     label_studio,
+    page_answers,
     truth_files,
     xmp,
 )
@@ -21,14 +22,16 @@ from tagllm_cli.evaluation.truth.base import TableContext, TruthFile, TruthOptio
 
 # The first that recognizes a file reads it; what none does is read as ground truth.
 READERS: tuple[Reader, ...] = (
+    page_answers.REVIEW,
+    page_answers.AUDIT,
     cvat.READER,
     fiftyone.READER,
     datumaro.READER,
     label_studio.READER,
     xmp.READER,
-    captions.READER,
     decision_sheet.READER,
     decision_records.READER,
+    captions.READER,
     truth_files.READER,
 )
 

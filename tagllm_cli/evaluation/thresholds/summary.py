@@ -22,11 +22,13 @@ from tagllm_cli.evaluation.entries import (
     compare,
     read_entries,
 )
+from tagllm_cli.evaluation.model_entries import entries_for
 from tagllm_cli.evaluation.sections import Cells
 from tagllm_cli.evaluation.thresholds.as_file import as_file
 from tagllm_cli.evaluation.thresholds.counts import count, grid_of
 from tagllm_cli.evaluation.thresholds.crossfit import cross_fit
 from tagllm_cli.evaluation.thresholds.figures import HeldOut, held_out, is_predicted
+from tagllm_cli.evaluation.thresholds.imputed import of_all_images, with_imputed
 from tagllm_cli.evaluation.thresholds.metric import Metric
 from tagllm_cli.evaluation.truth.base import TableContext, TruthOptions
 from tagllm_cli.evaluation.truth.registry import load_truth
@@ -191,8 +193,13 @@ def calibrate_table(
     table_questions(table)  # before the work
     entries = read_entries(table)
     human = load_truth(truth, truth_options, TableContext(entries.ids, table.info.vocabulary))
-    comparison = compare(entries, table.info.vocabulary, human)
+    by_model = entries_for(table, human_only=truth_options.human_only)
+    comparison = compare(by_model, table.info.vocabulary, human)
     _check_enough(comparison, metric, folds)
+    summary = TruthSummary.of(truth, human, comparison)
+    if truth_options.human_only:
+        whole = of_all_images(human, comparison.images)
+        comparison = with_imputed(compare(by_model, table.info.vocabulary, whole), seed)
     compared = comparison.entries
     known = compared.probabilities[decided(compared)]
     grid = grid_of(known, len(compared.names), table.info.plan.get("threshold", 0.5))
@@ -211,7 +218,6 @@ def calibrate_table(
     file = as_file(table, out, metric, comparison, grid, None if refused else found.chosen, measured)
     write_thresholds(file)
     ceiling = float(counts.present.sum() / counts.support.sum())
-    summary = TruthSummary.of(truth, human, comparison)
     pairs = _pairs(entries, file)
     return Calibration(*(path, metric, summary, file, held, compared.names, pairs, len(compared.ids), ceiling, refused))
 

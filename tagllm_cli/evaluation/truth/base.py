@@ -58,11 +58,15 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class TruthOptions:
-    """What the user says about a truth file where its own words do not settle it."""
+    """What the user says about a truth file where its own words do not settle it.
+
+    `human_only`: of a table of ours only what people decided is the truth; everything else is not judged.
+    """
 
     image_column: str | None = None
     label_column: str | None = None
     separator: str | None = None
+    human_only: bool = False
 
 
 @dataclass(frozen=True)
