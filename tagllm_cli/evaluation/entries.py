@@ -250,7 +250,7 @@ def _judgments(
 
 def places(of: Sequence[str], among: Sequence[str]) -> Array:
     """Return where each of `of` stands in `among`, int64, -1 where it does not."""
-    found = _filled(pc.index_in(texts(of), texts(among)), -1)
+    found = filled(pc.index_in(texts(of), texts(among)), -1)
     return np.asarray(found, np.int64)
 
 
