@@ -12,16 +12,27 @@ from dataclasses import replace
 from pathlib import Path
 
 from tagllm_cli.errors import UsageError
-from tagllm_cli.export import coco, csv_file, csv_long, csv_wide, flat_parquet, hf, jsonl, numpy_file
+from tagllm_cli.export import (
+    coco,
+    csv_file,
+    csv_long,
+    csv_wide,
+    flat_parquet,
+    hf,
+    imagefolder,
+    jsonl,
+    numpy_file,
+    webdataset,
+)
 from tagllm_cli.export.base import ExportSettings, ExportSummary, Format, export_card
 from tagllm_cli.export.settings import check_settings
 from tagllm_cli.store.atomic import check_replaceable, check_writable_path
 
 CARD_ENDING = ".card.md"
 
-FORMATS: Mapping[str, Format] = {
-    each.FORMAT.name: each.FORMAT for each in (coco, csv_file, csv_long, csv_wide, jsonl, numpy_file, flat_parquet, hf)
-}
+_MODULES = (coco, csv_file, csv_long, csv_wide, jsonl, numpy_file, flat_parquet, hf, imagefolder, webdataset)
+
+FORMATS: Mapping[str, Format] = {each.FORMAT.name: each.FORMAT for each in _MODULES}
 
 
 def export_table(

@@ -22,6 +22,7 @@ from tagllm_cli.records import Row
 from tagllm_cli.store.table import open_table, write_table
 from tagllm_cli.text import undefused
 from tagllm_cli.vocabulary.model import Label, Vocabulary
+from tests.export import readers
 from tests.export.test_formats import LABELS, content, export, lines, rows, said, written
 
 # What was exported: the labels of each image id, and the number of each label where the format has numbers.
@@ -57,7 +58,18 @@ def read_hf(out: Path) -> Export:
     return labels, {name: number for number, name in enumerate(names)}
 
 
-READERS: dict[str, Callable[[Path], Export]] = {"coco": read_coco, "csv": read_csv, "jsonl": read_jsonl, "hf": read_hf}
+READERS: dict[str, Callable[[Path], Export]] = {
+    "coco": read_coco,
+    "csv": read_csv,
+    "csv-long": readers.read_csv_long,
+    "csv-wide": readers.read_csv_wide,
+    "jsonl": read_jsonl,
+    "numpy": readers.read_numpy,
+    "parquet": readers.read_parquet,
+    "hf": read_hf,
+    "imagefolder": readers.read_imagefolder,
+    "webdataset": readers.read_webdataset,
+}
 every_format = pytest.mark.parametrize("format_", FORMATS)
 # Names that are quotes, markup, numbers, nothing or something else to some reader.
 HOSTILE = (
