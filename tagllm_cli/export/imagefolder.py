@@ -1,7 +1,8 @@
 """Hugging Face `imagefolder`: image files with a `metadata.jsonl`, in a folder per split.
 
 `datasets.load_dataset("imagefolder", data_dir=OUT)` opens it, and so does `load_dataset(OUT)`, where the card names the
-splits. A line of `metadata.jsonl` has `file_name`, `image_id`, `labels`, `scores` (of `labels`) and `unknown`.
+splits. A line of `metadata.jsonl` has `file_name`, `image_id`, `labels`, `scores` (of `labels`) and `unknown`. The last
+is a list as JSON text: `datasets` guesses the type of a column from each split, and of empty lists it knows none.
 """
 
 from __future__ import annotations
@@ -70,6 +71,6 @@ def _line(example: Example, name: str, names: list[str]) -> str:
         "image_id": example.row.image_id,
         "labels": [names[label] for label in example.labels],
         "scores": example.scores,
-        "unknown": [names[label] for label in example.unknown],
+        "unknown": json.dumps([names[label] for label in example.unknown], ensure_ascii=False),
     }
     return f"{json.dumps(line, ensure_ascii=False)}\n"

@@ -1,4 +1,4 @@
-"""WebDataset: tar shards with each image and a JSON file beside it, as `webdataset` and `datasets` stream them.
+"""WebDataset: tar shards with each image and a JSON file beside it, as `webdataset` streams them.
 
     train-000000.tar    000000000.jpg  000000000.json  000000001.png  000000001.json  ...
 

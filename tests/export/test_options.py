@@ -18,7 +18,7 @@ from tagllm_cli.records import LabelEntry, Row, SourceInfo
 from tagllm_cli.store.table import TableInfo, open_table, write_table
 from tests.export.test_conformance import READERS, every_format
 from tests.export.test_formats import LABELS, SALT, VOCABULARY, lines, one_row, rows, said, written
-from tests.support.parquet_files import parquet_file
+from tests.support.parquet_files import put
 
 SHARES = (("train", 0.6), ("val", 0.2), ("test", 0.2))
 
@@ -177,7 +177,7 @@ def test_images_with_one_value_of_a_column_stay_together(tmp_path: Path, kind: s
         text = "".join(f'{{"path": "{name}", "ward": "{ward}"}}\n' for name, ward in zip(names, wards, strict=True))
         (tmp_path / "list.jsonl").write_text(text)
     else:
-        (tmp_path / "list.parquet").write_bytes(parquet_file({"path": names, "ward": wards}))
+        put(tmp_path, {"path": names, "ward": wards}, "list.parquet")
     for name in names:
         (tmp_path / name).touch()
     source = SourceInfo("parquet" if kind == "parquet" else "manifest", str(tmp_path), {"pattern": f"list.{kind}"})
@@ -197,7 +197,7 @@ def test_images_with_one_value_of_a_column_stay_together(tmp_path: Path, kind: s
 
 
 def test_folders_have_no_columns_and_one_group_is_said(table: Path, root: Path) -> None:
-    with pytest.raises(UsageError, match="is a column, and the images of .* have none"):
+    with pytest.raises(UsageError, match=r"is a column, and the images of .* have none"):
         split_of_each(table, group_by="ward")
     info = open_table(table).info
     write_table(table, info, [row for row in rows(root) if row.image_id.startswith("sub/")])
