@@ -2,7 +2,8 @@
 
 Lightroom names the sidecar of `IMG_1.dng` `IMG_1.xmp`; digiKam and darktable name that of `IMG_1.jpg` `IMG_1.jpg.xmp`.
 One that exists is used, whatever its kind, so that there are never two. `IMG_1.xmp` counts as that of `IMG_1.jpg` only
-where no other file of this name lies beside it: that of a raw file is not that of the JPEG from the same exposure.
+where no other file of this name lies beside it, and where it does not say that it is about one: that of a raw file is
+not that of the JPEG from the same exposure.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 
 from tagllm_cli.store.atomic import PRIVATE, private_folder, replacing
+from tagllm_cli.store.xmp.elements import XmpError
+from tagllm_cli.store.xmp.keywords import ending_of_image
+from tagllm_cli.store.xmp.packet import Packet
 
 ENDING = ".xmp"
 # Files beside a photograph that have no sidecar of their own. Whatever else has its name may be a raw file.
@@ -50,10 +54,10 @@ class SidecarFolder:
         beside = self._others.get(stem.casefold(), set()) - {image.casefold()}
         if full.casefold() in self._files:
             name = self._files[full.casefold()]
-        elif short.casefold() in self._files and not beside:
+        elif short.casefold() in self._files and not beside and self._is_about(self._files[short.casefold()], image):
             name = self._files[short.casefold()]
         else:
-            name = short if naming == "stem" and not beside else full
+            name = short if naming == "stem" and not beside and short.casefold() not in self._files else full
         self._note(image)
         owner = self._taken.setdefault(name.casefold(), image)
         return self.path / name if owner == image else None
@@ -80,6 +84,13 @@ class SidecarFolder:
     def close(self) -> None:
         """Remove the private folder."""
         self._stack.close()
+
+    def _is_about(self, name: str, image: str) -> bool:
+        """Return whether a sidecar may be that of an image: Lightroom's say which ending the raw file has."""
+        with contextlib.suppress(OSError, XmpError):
+            ending = ending_of_image(Packet((self.path / name).read_bytes()))
+            return ending in ("", PurePosixPath(image).suffix.lstrip(".").casefold())
+        return True
 
     def _new_file(self) -> Path:
         """Return where to write a new file; the private folder for it is made where there is none."""

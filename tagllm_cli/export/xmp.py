@@ -58,8 +58,8 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
 
 
 def _keywords(vocabulary: Sequence[Label], options: Mapping[str, str]) -> list[Keyword]:
+    from tagllm_cli.store.xmp.elements import XmpError
     from tagllm_cli.store.xmp.keywords import SUBJECT, Keyword, keyword
-    from tagllm_cli.store.xmp.packet import XmpError
 
     under = [part.strip() for part in options["under"].split("/") if part.strip()]
     try:
@@ -113,8 +113,8 @@ class _Work:
 
     def _merge(self, folder: SidecarFolder, path: Path, example: Example) -> Merged:
         from tagllm_cli.export.sidecars import state
+        from tagllm_cli.store.xmp.elements import XmpError
         from tagllm_cli.store.xmp.keywords import merged
-        from tagllm_cli.store.xmp.packet import XmpError
 
         for _ in range(_TRIES):
             seen = state(path)

@@ -198,6 +198,15 @@ def test_the_sidecar_that_is_there_is_used_and_never_that_of_a_raw_file(
     assert folder.sidecar_of("a.jpg", naming) == photos / used
 
 
+def test_a_sidecar_that_names_the_ending_of_a_raw_file_is_not_that_of_a_jpeg(tmp_path: Path) -> None:
+    data = sidecar("lightroom", ("cat",)).replace(b' xmp:Rating="4"', b' photoshop:SidecarForExtension="DNG"')
+    data = data.replace(b"xmlns:xmp=", b'xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/" xmlns:xmp=')
+    (tmp_path / "a.xmp").write_bytes(data)
+    folder = sidecars.SidecarFolder(tmp_path)
+    assert folder.sidecar_of("a.jpg", "stem") == tmp_path / "a.jpg.xmp"
+    assert sidecars.SidecarFolder(tmp_path).sidecar_of("a.dng", "full") == tmp_path / "a.xmp"
+
+
 def test_two_images_never_share_a_sidecar(table: Path, root: Path, tmp_path: Path) -> None:
     (row, *_) = rows(root)
     pair = [replace(row, image_id=name, uri=name) for name in ("a.jpg", "a.png", "b.jpg")]
