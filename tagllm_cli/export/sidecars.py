@@ -15,6 +15,7 @@ from collections import OrderedDict
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from types import TracebackType
+from typing import NamedTuple
 
 from tagllm_cli.store.atomic import PRIVATE, private_folder, replacing
 from tagllm_cli.store.xmp.elements import XmpError
@@ -27,6 +28,14 @@ _COMPANIONS = frozenset([ENDING, ".xmp_original", ".txt", ".caption", ".json", "
 _OPEN_FOLDERS = 64  # whose listings are kept; images come folder by folder
 
 
+class State(NamedTuple):
+    """What tells one state of a sidecar from another: its size, when it was written (ns), its permissions."""
+
+    size: int
+    mtime_ns: int
+    mode: int
+
+
 class SidecarFolder:
     """One folder of sidecars (it may not exist yet): its files, and a private folder in it to write new ones in."""
 
@@ -36,7 +45,7 @@ class SidecarFolder:
         self._private: Path | None = None
         self._files: dict[str, str] = {}
         with contextlib.suppress(FileNotFoundError):
-            self._files = {name.casefold(): name for name in os.listdir(path)}
+            self._files = {_key(name): name for name in os.listdir(path)}
         self._others: dict[str, set[str]] = {}
         for name in self._files.values():
             self._note(name)
@@ -52,17 +61,17 @@ class SidecarFolder:
         stem = PurePosixPath(image).stem
         full, short = f"{image}{ENDING}", f"{stem}{ENDING}"
         beside = self._others.get(stem.casefold(), set()) - {image.casefold()}
-        if full.casefold() in self._files:
-            name = self._files[full.casefold()]
-        elif short.casefold() in self._files and not beside and self._is_about(self._files[short.casefold()], image):
-            name = self._files[short.casefold()]
+        if full in self._files:
+            name = self._files[full]
+        elif short in self._files and not beside and self._is_about(self._files[short], image):
+            name = self._files[short]
         else:
-            name = short if naming == "stem" and not beside and short.casefold() not in self._files else full
+            name = short if naming == "stem" and not beside and short not in self._files else full
         self._note(image)
-        owner = self._taken.setdefault(name.casefold(), image)
+        owner = self._taken.setdefault(name, image)
         return self.path / name if owner == image else None
 
-    def put(self, path: Path, data: bytes, seen: tuple[int, int] | None) -> bool:
+    def put(self, path: Path, data: bytes, seen: State | None) -> bool:
         """Put a sidecar in its place with one rename; False where it is not as it was `seen`, and stays."""
         if path.is_symlink():
             with replacing(path) as new:
@@ -74,11 +83,11 @@ class SidecarFolder:
             if seen is not None:  # hours of somebody's work: not to be lost in a power cut either
                 file.flush()
                 os.fsync(file.fileno())
-                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
+                os.fchmod(file.fileno(), seen.mode)
         if state(path) != seen:
             return False
         os.replace(new, path)
-        self._files[path.name.casefold()] = path.name
+        self._files[_key(path.name)] = path.name
         return True
 
     def close(self) -> None:
@@ -132,10 +141,15 @@ class SidecarTree:
         return self._open[path]
 
 
-def state(path: Path) -> tuple[int, int] | None:
-    """Return size and mtime in ns of what is at `path`, None where nothing is."""
+def state(path: Path) -> State | None:
+    """Return what is at `path`, None where nothing is."""
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return found.st_size, found.st_mtime_ns
+    return State(found.st_size, found.st_mtime_ns, stat.S_IMODE(found.st_mode))
+
+
+def _key(name: str) -> str:
+    """Return a file name with the ending of sidecars in lower case."""
+    return f"{name[: -len(ENDING)]}{ENDING}" if name.casefold().endswith(ENDING) else name

@@ -128,7 +128,7 @@ class _Work:
                 settled=[self.names[place] for place in example.human - {*example.labels}],
                 restore=self.options["restore"] == "yes",
                 now=time.time_ns() // 1000,
-                modified=None if seen is None else seen[1] // 1000,
+                modified=None if seen is None else seen.mtime_ns // 1000,
             )
             if result.data is None or folder.put(path, result.data, seen):
                 return result
