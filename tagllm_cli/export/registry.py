@@ -18,9 +18,13 @@ from tagllm_cli.export import (
     csv_file,
     csv_long,
     csv_wide,
+    cvat,
+    datumaro,
+    fiftyone,
     flat_parquet,
     hf,
     jsonl,
+    label_studio,
     numpy_file,
     xmp,
     yolo_cls,
@@ -35,17 +39,8 @@ CARD_ENDING = ".card.md"
 FORMATS: Mapping[str, Format] = {
     each.FORMAT.name: each.FORMAT
     for each in (
-        coco,
-        csv_file,
-        csv_long,
-        csv_wide,
-        jsonl,
-        numpy_file,
-        flat_parquet,
-        hf,
-        yolo_cls,
-        captions,
-        xmp,
+        *(coco, csv_file, csv_long, csv_wide, jsonl, numpy_file, flat_parquet, hf),
+        *(label_studio, cvat, fiftyone, datumaro, captions, xmp, yolo_cls),
     )
 }
 
@@ -106,7 +101,7 @@ def check_format(format_: str, settings: ExportSettings) -> None:
     form = FORMATS.get(format_)
     if form is None:
         raise UsageError(f"there is no export format {format_!r}", f"Use one of {', '.join(FORMATS)}.")
-    check_settings(settings, form.name, form.image_modes, holds_unknown=form.holds_unknown)
+    check_settings(settings, form.name, form.image_modes, holds_unknown=form.holds_unknown, has_shards=form.has_shards)
     checked_options(form.name, form.options, settings.format_options)
 
 
