@@ -101,7 +101,7 @@ def check_format(format_: str, settings: ExportSettings) -> None:
     form = FORMATS.get(format_)
     if form is None:
         raise UsageError(f"there is no export format {format_!r}", f"Use one of {', '.join(FORMATS)}.")
-    check_settings(settings, form.name, form.image_modes, holds_unknown=form.holds_unknown)
+    check_settings(settings, form.name, form.image_modes, holds_unknown=form.holds_unknown, has_shards=form.has_shards)
     checked_options(form.name, form.options, settings.format_options)
 
 

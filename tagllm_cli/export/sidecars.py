@@ -15,9 +15,11 @@ from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 
-from tagllm_cli.store.atomic import private_folder, replacing
+from tagllm_cli.store.atomic import PRIVATE, private_folder, replacing
 
 ENDING = ".xmp"
+# Files beside a photograph that have no sidecar of their own. Whatever else has its name may be a raw file.
+_COMPANIONS = frozenset([ENDING, ".xmp_original", ".txt", ".caption", ".json", ".jsonl", ".csv", ".npz", ".md", ".aae"])
 _OPEN_FOLDERS = 64  # whose listings are kept; images come folder by folder
 
 
@@ -35,6 +37,8 @@ class SidecarFolder:
         for name in self._files.values():
             self._note(name)
         self._taken: dict[str, str] = {}
+        if any(name.startswith(PRIVATE) for name in self._files):  # left by a process that was killed
+            self._new_file()
 
     def sidecar_of(self, image: str, naming: str) -> Path | None:
         """Return the sidecar of the image with this file name; None where another image of this run has the same.
@@ -60,10 +64,7 @@ class SidecarFolder:
             with replacing(path) as new:
                 new.write_bytes(data)
             return True
-        if self._private is None:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._private = self._stack.enter_context(private_folder(self.path / "sidecars"))
-        new = self._private / "new"
+        new = self._new_file()
         with new.open("wb") as file:
             file.write(data)
             if seen is not None:  # hours of somebody's work: not to be lost in a power cut either
@@ -80,8 +81,15 @@ class SidecarFolder:
         """Remove the private folder."""
         self._stack.close()
 
+    def _new_file(self) -> Path:
+        """Return where to write a new file; the private folder for it is made where there is none."""
+        if self._private is None:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._private = self._stack.enter_context(private_folder(self.path / "sidecars"))
+        return self._private / "new"
+
     def _note(self, name: str) -> None:
-        if not name.casefold().endswith(ENDING):
+        if PurePosixPath(name).suffix.casefold() not in _COMPANIONS:
             self._others.setdefault(PurePosixPath(name).stem.casefold(), set()).add(name.casefold())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -181,6 +182,7 @@ def test_an_empty_sidecar_is_as_good_as_none(table: Path, root: Path) -> None:
         (["A.XMP"], "full", "A.XMP"),
         (["a.jpg.xmp"], "stem", "a.jpg.xmp"),
         (["a.xmp", "a.jpg.xmp"], "stem", "a.jpg.xmp"),
+        (["a.xmp", "a.txt", "a.xmp_original"], "full", "a.xmp"),
         (["a.xmp", "a.cr3"], "full", "a.jpg.xmp"),
         (["a.dng"], "stem", "a.jpg.xmp"),
     ],
@@ -254,6 +256,33 @@ def test_a_killed_export_leaves_each_sidecar_old_or_new_and_the_next_one_finishe
     assert paths[1].read_bytes() == old
     export(table, root)
     assert keywords(paths[1])[0] == ["holiday", "cat"]
+    assert not [path for path in root.rglob("*") if path.name.startswith(".tagllm")]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from tagllm_cli.export.base import ExportSettings
+from tagllm_cli.export.registry import export_table
+real = os.replace
+def replace(source, target):
+    if target.name.startswith("human"):
+        os._exit(9)
+    real(source, target)
+os.replace = replace
+export_table(Path(sys.argv[1]), "xmp", Path(sys.argv[2]), ExportSettings())
+"""
+
+
+def test_what_a_killed_process_leaves_is_removed_by_the_next_export(table: Path, root: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, table, root], capture_output=True)
+    assert done.returncode == 9, done.stderr
+    left = [path for path in root.rglob("*") if path.name.startswith(".tagllm")]
+    assert left
+    assert (root / f"{DOG_AND_CAT}.xmp").is_file()
+    assert not (root / "sub/human.png.xmp").exists()
+    export(table, root)
+    assert keywords(root / "sub/human.png.xmp")[0] == ["cat"]
     assert not [path for path in root.rglob("*") if path.name.startswith(".tagllm")]
 
 

@@ -210,4 +210,5 @@ def test_the_keys_of_an_export_are_the_options_of_the_command() -> None:
     assert {key.rstrip("_") for key in keys(recipe_file.Export)} == options - common
     told = {"no_embed": "embed", "copy": "images", "link": "images", "reference": "images"}
     settings: Mapping[str, Any] = ExportSettings.__dataclass_fields__
-    assert {told.get(name, name) for name in options - common - {"format", "out"}} == settings.keys() - {"only"}
+    mapped = {told.get(name, name) for name in options - common - {"format", "out"}}
+    assert mapped - {"shard_size"} == settings.keys() - {"only", "shard_images", "shard_bytes"}
