@@ -18,10 +18,12 @@ from tagllm_cli.cli.commands import (
     calibrate,
     candidates,
     concepts,
+    diff,
     disambiguate,
     doctor,
     evaluate,
     export,
+    import_,
     info,
     merge,
     report,
@@ -182,6 +184,8 @@ app.command(rich_help_panel="Use tables")(expand(report.report))
 app.command(rich_help_panel="Use tables")(expand(review.review))
 app.command(rich_help_panel="Use tables")(expand(calibrate.calibrate))
 app.command(rich_help_panel="Use tables")(expand(export.export))
+app.command("import", rich_help_panel="Use tables")(expand(import_.import_))
+app.command(rich_help_panel="Use tables")(expand(diff.diff))
 app.command(rich_help_panel="Use tables")(expand(merge.merge))
 app.command(rich_help_panel="Inspect")(expand(info.info))
 app.command(rich_help_panel="Inspect")(expand(doctor.doctor))

@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tagllm_cli.errors import UsageError
 from tagllm_cli.export.base import Example, Examples, ExportSettings, ExportSummary, Format, export_card
-from tagllm_cli.records import Image, digest16
-from tagllm_cli.sources.base import ReadFailure, Source, read_all, recall
+from tagllm_cli.export.images import check_some_read, located, read
+from tagllm_cli.sources.base import Source
 from tagllm_cli.sources.registry import reopen
 from tagllm_cli.store.atomic import replacing
 
@@ -36,7 +34,6 @@ GROUP_ROWS, GROUP_BYTES, SHARD_BYTES = 1000, 32 << 20, 500 << 20
 _AS_THEY_ARE = {"compression": "none", "use_dictionary": False, "write_statistics": False}
 _SHARD = re.compile(r"train-\d{5}-of-\d{5}\.parquet")
 _MARK = b"tagllm.export"
-_NO_FILE = "not_a_file"
 _NAMES = "train-*.parquet"
 CARD = "README.md"
 
@@ -52,11 +49,13 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
         data = new / "data"
         data.mkdir(parents=True)
         shards = _write_shards(
-            data, _schema([label.name for label in examples.vocabulary]), _records(examples, source, settings.embed)
+            data,
+            _schema([label.name for label in examples.vocabulary]),
+            _records(examples, source, embed=settings.embed and settings.images != "reference"),
         )
         summary = examples.summary([])
-        if not summary.images and len(table) > summary.left_out.get("failed", 0) + summary.left_out.get("pending", 0):
-            raise _nothing_found(source, summary.left_out)
+        if not summary.images:
+            check_some_read(examples, source)
         names = [f"train-{number:05}-of-{len(shards):05}.parquet" for number in range(len(shards))]
         for shard, name in zip(shards, names, strict=True):
             shard.rename(data / name)
@@ -89,50 +88,28 @@ def _put_card(old: Path, new: Path, text: str) -> bool:
     return keep
 
 
-def _nothing_found(source: Source, left_out: Mapping[str, int]) -> UsageError:
-    info = source.describe()
-    if info.kind in ("tar", "parquet") and left_out.get(_NO_FILE):
-        message = f"the images in the {info.kind} files of {info.uri} have no files of their own to be named by"
-        return UsageError(message, "Leave out --no-embed: their bytes are copied then.")
-    return UsageError(f"not one image of the table can be read below {info.uri}", "Say with --root where they are now.")
+FORMAT = Format(
+    "hf",
+    "a folder for Hugging Face datasets, images included",
+    export,
+    _is_ours,
+    holds_unknown=True,
+    images=("copy", "reference"),
+)
 
 
-FORMAT = Format("hf", "a folder for Hugging Face datasets, images included", export, _is_ours)
+def _records(examples: Examples, source: Source, *, embed: bool) -> Iterator[dict[str, Any]]:
+    images: Iterator[tuple[Example, dict[str, Any]]]
+    if embed:
+        images = ((each, {"bytes": data, "path": _last(each.row.image_id)}) for each, data in read(examples, source))
+    else:
+        images = ((each, {"bytes": None, "path": path}) for each, path in located(examples, source))
+    for example, image in images:
+        yield {"image": image, "image_id": example.row.image_id, **_labels(example)}
 
 
-def _records(examples: Examples, source: Source, embed: bool) -> Iterator[dict[str, Any]]:
-    for example, image in _embedded(examples, source) if embed else _located(examples, source):
-        if isinstance(image, ReadFailure):
-            examples.drop(example, image.kind)
-        else:
-            yield {"image": image, "image_id": example.row.image_id, **_labels(example)}
-
-
-def _located(examples: Examples, source: Source) -> Iterator[tuple[Example, dict[str, Any] | ReadFailure]]:
-    for example in examples:
-        path = source.locate(recall(source, example.row.image_id, example.row.uri))
-        if path is None:
-            yield example, ReadFailure(_NO_FILE, "no file of its own, so it cannot be named by a path")
-        else:
-            yield example, {"bytes": None, "path": path}
-
-
-def _embedded(examples: Examples, source: Source) -> Iterator[tuple[Example, dict[str, Any] | ReadFailure]]:
-    ahead: deque[Example] = deque()  # a source may want to know what follows
-
-    def images() -> Iterator[Image]:
-        for example in examples:
-            ahead.append(example)
-            yield recall(source, example.row.image_id, example.row.uri)
-
-    for image, data in read_all(source, images()):
-        example = ahead.popleft()
-        if isinstance(data, ReadFailure):
-            yield example, data
-        elif digest16(data) != example.row.fingerprint:
-            yield example, ReadFailure("changed", "the labels are about other bytes")
-        else:
-            yield example, {"bytes": data, "path": image.id.rpartition("/")[2]}
+def _last(image_id: str) -> str:
+    return image_id.rpartition("/")[2]
 
 
 def _labels(example: Example) -> dict[str, Sequence[float]]:

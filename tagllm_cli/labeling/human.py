@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tagllm_cli.labeling.answers.parse_yes_no import as_stored, is_yes
 from tagllm_cli.labeling.thresholds import Thresholds
@@ -84,18 +86,27 @@ class HumanOverlay:
         pieces: Iterable[pa.Table],
         fingerprints: Collection[bytes],
         decided: Callable[[bytes], Mapping[str, Decision]],
+        observe: Callable[[Row, Row], None] = lambda before, after: None,
     ) -> Iterator[pa.Table]:
         """Yield Arrow tables of our schema with the decisions about their images; only such rows are looked into.
 
-        `fingerprints` are those of all images that people ever decided anything about.
+        `fingerprints` are those of all images that people ever decided anything about. `observe` gets each such row as
+        it was and as it is.
         """
+
+        def changed_row(record: Mapping[str, Any]) -> Row:
+            before = row_from_record(record)
+            after = self.row(before, decided(before.fingerprint))
+            observe(before, after)
+            return after
+
+        known = pa.array(fingerprints, pa.binary())
         for piece in pieces:
-            marks = np.array([each in fingerprints for each in piece["fingerprint"].to_pylist()], bool)
+            marks = pc.is_in(piece["fingerprint"], value_set=known).to_numpy()
             if not marks.any():
                 yield piece
                 continue
-            rows = (row_from_record(each) for each in piece.filter(pa.array(marks)).to_pylist())
-            changed = arrow_tables(self.row(row, decided(row.fingerprint)) for row in rows)
+            changed = arrow_tables(changed_row(each) for each in piece.filter(pa.array(marks)).to_pylist())
             together = pa.concat_tables([piece.filter(pa.array(~marks)), *changed]).combine_chunks()
             order = np.concatenate([np.flatnonzero(~marks), np.flatnonzero(marks)])
             yield together.take(pa.array(np.argsort(order)))

@@ -22,6 +22,7 @@ from tests.bench import sources
 from tests.bench.auditing import auditing
 from tests.bench.calibrating import calibrating
 from tests.bench.client import client
+from tests.bench.comparing import compared, comparing
 from tests.bench.evaluation import evaluated, evaluation
 from tests.bench.front_end import front_end, prepared
 from tests.bench.merging import merged, merging
@@ -269,6 +270,7 @@ MEASUREMENTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "audit": lambda chosen: auditing(chosen.out, say),
     "calibrate": lambda chosen: calibrating(chosen.out, say),
     "report": lambda chosen: reporting(chosen.out, say),
+    "diff": lambda chosen: comparing(chosen.out, _child, say),
 }
 CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {
     "raw": raw,
@@ -280,6 +282,7 @@ CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {
     "answered": sources.answered,
     "idle": sources.idle,
     "merged": merged,
+    "compared": compared,
     "both_ways": both_ways,
     "on_ray": on_ray,
     "evaluated": evaluated,

@@ -171,7 +171,7 @@ def _write_page(
     data = {**_data(subject, summary.measured, chosen, rows, pictures), **curves}
     values = _values(subject, summary, rows, info)
     with replacing(out, is_ours=is_page) as new:
-        new.write_text(render(HERE, "report", data, values, libraries=["uplot"]), encoding="utf-8")
+        new.write_text(render(HERE, "report", data, values, libraries=["uplot", "gallery"]), encoding="utf-8")
         return replace(summary, bytes=new.stat().st_size)
 
 

@@ -165,7 +165,8 @@ class TruthFile:
             with self.open_text() as file:
                 return json.loads(file.read().removeprefix("\ufeff"), object_hook=_without_mask)
         except (ValueError, RecursionError) as error:
-            raise UsageError(f"{self.path} is not JSON: {error}") from error
+            hint = "If it was cut off, export or download it again."
+            raise UsageError(f"{self.path} is not JSON: {error}", hint) from error
 
     def json_lines(self) -> Iterator[tuple[int, Any]]:
         """Yield every line's number and JSON value."""
