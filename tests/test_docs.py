@@ -38,6 +38,7 @@ from tests.support import rule_engine as rules
 from tests.support.command_line import tagllm
 from tests.support.object_store import object_store
 from tests.support.packing import files_below, parquet_of, shards_of
+from tests.support.reviewer import decisions
 from tests.support.stub_server import picture_of, stub_server
 from tests.support.web_server import WebServer
 
@@ -191,6 +192,8 @@ def typed(page: str, folder: Path, cluster: Callable[[], Any]) -> Typed:
             line = re.sub(r" --gpus \w+", "", line)  # for machines with some: tests/engines/local/test_gpus.py
             if "--model " in line and "--endpoint " not in line:  # the model would be loaded here
                 line = f"{line} --endpoint {servers[0].url}"
+            if "import labels.parquet decisions.jsonl" in line:
+                decisions(folder / "review.html", folder / "truth.csv", folder / "decisions.jsonl")
             if "--audit " in line:
                 answer_audit(folder)
             results[command] = tagllm(line.removeprefix("tagllm "), servers[0].url)

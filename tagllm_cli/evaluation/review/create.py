@@ -125,14 +125,8 @@ class ReviewSummary:
     def lines(self) -> list[str]:
         """Return the same as lines of text."""
         more = f" of {self.possible:,} that could be asked about" if self.possible > self.pairs else ""
-<<<<<<< HEAD
         shown = f"{self.labels:,} labels of {self.images:,} images"
         lines = [f"{self.out}: {self.pairs:,} pairs of image and label{more}, {shown}"]
-=======
-        lines = [
-            f"{self.out}: {self.pairs:,} pairs of image and label{more}, {self.labels:,} labels of {self.images:,} images"
-        ]
->>>>>>> main
         if self.decided:
             lines.append(f"pairs that people decided before, left out: {self.decided:,}")
         lines.append("open it in a browser, decide with the keys y, n, u, and save the decisions")
