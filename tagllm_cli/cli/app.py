@@ -23,9 +23,11 @@ from tagllm_cli.cli.commands import (
     doctor,
     evaluate,
     export,
+    import_,
     info,
     merge,
     report,
+    review,
     run,
     vocab,
 )
@@ -179,8 +181,10 @@ app.command(rich_help_panel="Label images")(expand(concepts.concepts))
 app.command(rich_help_panel="Use tables")(expand(evaluate.evaluate))
 app.command(rich_help_panel="Use tables")(expand(audit.audit))
 app.command(rich_help_panel="Use tables")(expand(report.report))
+app.command(rich_help_panel="Use tables")(expand(review.review))
 app.command(rich_help_panel="Use tables")(expand(calibrate.calibrate))
 app.command(rich_help_panel="Use tables")(expand(export.export))
+app.command("import", rich_help_panel="Use tables")(expand(import_.import_))
 app.command(rich_help_panel="Use tables")(expand(diff.diff))
 app.command(rich_help_panel="Use tables")(expand(merge.merge))
 app.command(rich_help_panel="Inspect")(expand(info.info))

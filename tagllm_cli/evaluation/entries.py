@@ -248,6 +248,12 @@ def _judgments(
     return Judgments(unique, values[first], ABSENT if truth.absent is None else NOT_JUDGED)
 
 
+def places(of: Sequence[str], among: Sequence[str]) -> Array:
+    """Return where each of `of` stands in `among`, int64, -1 where it does not."""
+    found = filled(pc.index_in(texts(of), texts(among)), -1)
+    return np.asarray(found, np.int64)
+
+
 def is_in(cells: Array, ordered: Array) -> Array:
     """Return which of `cells` are among the ordered ones, bool; many times as fast as the hash tables of NumPy."""
     if not len(ordered):

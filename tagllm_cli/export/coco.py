@@ -2,30 +2,37 @@
 
 Images carry `file_name` (see `Examples.with_file_names`) and `image_id` (the table's id); annotations carry `score`.
 A category's id is the label's permanent id plus 1 (0 is the background to many tools): it never moves, and the id of a
-label that was removed is not used again.
+label that was removed is not used again. With `unknown` = `keep` images carry `unknown_category_ids`, too.
+
+The text of a line is put together here, with the C function of `json` for names: a dictionary and `json.dumps` for each
+of some millions of lines take four times as long, and another package for JSON would be one more to install.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Sequence
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tagllm_cli.export.base import Example, Examples, ExportSettings, ExportSummary, Format
+from tagllm_cli.export.base import Examples, ExportSettings, ExportSummary, Format
+from tagllm_cli.export.chunks import ImageRow
 from tagllm_cli.store.atomic import replacing, starts_with
 
 if TYPE_CHECKING:
     from tagllm_cli.store.table import Table
 
+_BLOCK = 1 << 20  # characters
 _is_ours = starts_with(b'{"info": {"description": "tagllm: ')
 
 
 def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
     """Write one JSON file in ASCII. Memory does not grow with the table: annotations wait on disk for the images."""
     examples = Examples(table, settings)
+    categories = [label_id + 1 for label_id in examples.ids]
     with (
         replacing(out, is_ours=_is_ours) as new,
         new.open("w", encoding="ascii") as file,
@@ -34,19 +41,23 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
         file.write(_head(table.info.vocabulary.name, examples))
         written = 0
         for number, (example, name) in enumerate(examples.with_file_names(), 1):
-            file.write(_item(_image(number, example, name), first=number == 1))
+            unknown = [categories[label] for label in example.unknown] if settings.unknown == "keep" else None
+            file.write(f"{',' * (number > 1)}\n{_image(number, example.row, name, unknown)}")
+            box = _box(example.row)
             for label, score in zip(example.labels, example.scores, strict=True):
                 written += 1
-                annotation = {"id": written, "image_id": number, "category_id": examples.ids[label] + 1, "score": score}
-                annotations.write(_item({**annotation, **_box(example)}, first=written == 1))
+                ids = f'"id": {written}, "image_id": {number}, "category_id": {categories[label]}'
+                annotations.write(f'{"," * (written > 1)}\n{{{ids}, "score": {score}, {box}}}')
         file.write('\n],\n"annotations": [')
         annotations.seek(0)
-        shutil.copyfileobj(annotations, file)
+        shutil.copyfileobj(annotations, file, _BLOCK)
         file.write("\n]}\n")
     return examples.summary([out])
 
 
-FORMAT = Format("coco", "COCO instances JSON, each label boxed by the whole image", export, _is_ours)
+FORMAT = Format(
+    "coco", "COCO instances JSON, each label boxed by the whole image", export, _is_ours, holds_unknown=True
+)
 
 
 def _head(vocabulary: str, examples: Examples) -> str:
@@ -58,15 +69,14 @@ def _head(vocabulary: str, examples: Examples) -> str:
     return f'{{"info": {json.dumps(info)},\n"licenses": [],\n"categories": {json.dumps(categories)},\n"images": ['
 
 
-def _item(value: Mapping[str, Any], *, first: bool) -> str:
-    return f"{'' if first else ','}\n{json.dumps(value)}"
+def _image(number: int, row: ImageRow, name: str, unknown: Sequence[int] | None) -> str:
+    more = "" if unknown is None else f', "unknown_category_ids": {list(unknown)}'
+    return (
+        f'{{"id": {number}, "file_name": {encode_basestring_ascii(name)}, "width": {row.width}, '
+        f'"height": {row.height}, "image_id": {encode_basestring_ascii(row.image_id)}{more}}}'
+    )
 
 
-def _image(number: int, example: Example, name: str) -> dict[str, Any]:
-    row = example.row
-    return {"id": number, "file_name": name, "width": row.width, "height": row.height, "image_id": row.image_id}
-
-
-def _box(example: Example) -> dict[str, Any]:
-    width, height = example.row.width, example.row.height
-    return {"bbox": [0, 0, width, height], "area": width * height, "iscrowd": 0, "segmentation": []}
+def _box(row: ImageRow) -> str:
+    width, height = row.width, row.height
+    return f'"bbox": [0, 0, {width}, {height}], "area": {width * height}, "iscrowd": 0, "segmentation": []'

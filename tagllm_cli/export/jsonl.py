@@ -40,4 +40,4 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
     return examples.summary([out])
 
 
-FORMAT = Format("jsonl", "JSON Lines, an object per image", export, _is_ours)
+FORMAT = Format("jsonl", "JSON Lines, an object per image", export, _is_ours, holds_unknown=True)

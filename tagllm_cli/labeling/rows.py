@@ -27,9 +27,14 @@ def unreadable(text: str) -> str:
 def proposals(row: Row) -> tuple[LabelEntry, ...] | None:
     """Return the candidates in a row of a candidate table; None where it says nothing (failed, pending).
 
-    What an exhaustive table says no to is no candidate, and what is absent means no.
+    What an exhaustive table says no to is no candidate, and what is absent means no. What people decided changes no
+    question: a label is a candidate where an arm proposed it.
     """
-    return row.labels and tuple(entry for entry in row.labels if entry.decision is not Decision.NO)
+    if row.status in (Status.FAILED, Status.PENDING):
+        return None
+    return row.labels and tuple(
+        entry for entry in row.labels if (entry.arms if entry.source == "human" else entry.decision is not Decision.NO)
+    )
 
 
 def make_row(

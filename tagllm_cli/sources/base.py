@@ -6,7 +6,7 @@ shard without a name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import groupby, islice
 from typing import Any, Protocol
@@ -135,6 +135,16 @@ class Source(Protocol):
 
     def describe(self) -> SourceInfo:
         """Return what `registry.reopen` opens the same source from, without secrets."""
+
+
+class HasColumns(Protocol):
+    """A source whose images are rows with columns: a manifest, Parquet files."""
+
+    def column(self, name: str) -> Callable[[Image], str | None]:
+        """Return what gives an image its value in a column, as text; None: there is none.
+
+        Raises SourceError, at once or for the first image, where there is no such column.
+        """
 
 
 def list_images(source: Source) -> Iterator[Image]:

@@ -24,12 +24,27 @@ COLUMNS: Mapping[str, Sequence[str]] = {
         "key", "text", "finish", "logprobs", "prompt_tokens", "cached_tokens", "output_tokens", "run",
     ),
     "failed_request": ("key", "kind", "message", "run"),
+    "human_decision": (
+        "fingerprint", "image", "label", "who", "decided", "decision", "scope", "origin", "file", "recorded",
+    ),
+    "label_set": ("key", "names"),
 }  # fmt: skip
 
 
 def checksum(content: bytes) -> bytes:
     """Return the 8-byte hash; as an SQL function under this name it is applied to a row's values."""
     return hashlib.blake2b(content, digest_size=8).digest()
+
+
+def row_checksum(values: Sequence[str | bytes | int | None]) -> bytes:
+    """Return the checksum that SQL computes of these values, for rows that are read without our functions."""
+    kinds = {str: "text", bytes: "blob", int: "integer", type(None): "null"}
+    parts = (kinds[type(value)].encode() + _as_bytes(value) for value in values)
+    return checksum(b"".join(parts))
+
+
+def _as_bytes(value: str | bytes | int | None) -> bytes:
+    return value if isinstance(value, bytes) else b"" if value is None else str(value).encode()
 
 
 def _expression(values: Iterable[str]) -> str:

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tagllm_cli.records import Failure, Image, ImageInfo, Item, Response, Shard
-from tagllm_cli.store import listing
+from tagllm_cli.records import Decision, Failure, Image, ImageInfo, Item, Response, Shard
+from tagllm_cli.store import human_labels, listing
 from tagllm_cli.store.checksums import insert, is_intact
 from tagllm_cli.store.damage import damage_as_table_error, damaged
 from tagllm_cli.store.evidence_layout import (
@@ -29,7 +29,10 @@ from tagllm_cli.store.evidence_layout import (
     response_of,
     storable,
 )
+from tagllm_cli.store.evidence_queries import read_people
+from tagllm_cli.store.human_labels import HumanDecision
 from tagllm_cli.store.listing import PAGE, SourceChanges
+from tagllm_cli.store.people import People, people_of
 from tagllm_cli.store.run_records import RunProgress
 from tagllm_cli.store.sqlite import SQLiteFile
 
@@ -344,6 +347,52 @@ class Evidence:
             self._file.query(f"DELETE FROM response WHERE key = ? AND NOT {is_intact('response')}", (key,))
             self._file.query(insert("response", "IGNORE"), values)
         self._file.query("DELETE FROM failed_request WHERE key = ?", (key,))
+
+    # -- people -------------------------------------------------------------------------------------------------------
+
+    def record_decisions(self, decisions: Sequence[HumanDecision]) -> int:
+        """Add what people decided; return how much of it was not on record. The rows of these images come anew."""
+        added = human_labels.record(self._file, decisions)
+        if added:
+            self._revised = True
+            fingerprints = {(each.fingerprint,) for each in decisions}
+            self._file.query("CREATE TEMP TABLE IF NOT EXISTS decided (fingerprint BLOB PRIMARY KEY) WITHOUT ROWID")
+            self._file.insert("INSERT OR IGNORE INTO decided VALUES (?)", fingerprints)
+            self._file.query(
+                "UPDATE image SET revision = ? WHERE fingerprint IN (SELECT fingerprint FROM decided)",
+                (self.revision + 1,),
+            )
+            self._file.query("DELETE FROM decided")
+        return added
+
+    def has_decisions(self) -> bool:
+        """Tell whether people decided anything."""
+        return human_labels.has_decisions(self._file)
+
+    def decided(self, fingerprint: bytes) -> Mapping[str, Decision]:
+        """Return what people decided about the labels of these bytes, as far as it counts."""
+        return human_labels.in_force(human_labels.decisions_about(self._file, fingerprint))
+
+    def people(self) -> People | None:
+        """Return what people decided in numbers, None where nobody decided anything."""
+        found = read_people(self._file.query) if self.has_decisions() else None
+        return None if found is None else people_of(found)
+
+    def decisions_about(self, fingerprint: bytes) -> list[HumanDecision]:
+        """Return all decisions about these bytes."""
+        return human_labels.decisions_about(self._file, fingerprint)
+
+    def decisions_of_file(self, file: bytes) -> list[HumanDecision]:
+        """Return what was recorded from a file with this hash."""
+        return human_labels.decisions_of_file(self._file, file)
+
+    def decided_fingerprints(self) -> set[bytes]:
+        """Return the fingerprints of all images that people decided anything about."""
+        return human_labels.fingerprints(self._file)
+
+    def all_decisions(self) -> Iterator[list[HumanDecision]]:
+        """Yield what was decided about the same bytes, by fingerprint."""
+        return human_labels.all_decisions(self._file)
 
     # -- runs -----------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing import Any
 from tagllm_cli.records import Failure, Image, ImageInfo, Item, LabelEntry, Response
 from tagllm_cli.store.checksums import IMAGE_TRIGGER, checksum
 from tagllm_cli.store.damage import damage_as_table_error
+from tagllm_cli.store.human_labels import TABLES as HUMAN_TABLES
 from tagllm_cli.store.migrations import MIGRATIONS
 from tagllm_cli.store.sqlite import Layout
 
@@ -32,6 +33,7 @@ LAYOUT = Layout(
            run INTEGER NOT NULL, checksum BLOB) WITHOUT ROWID""",
         """CREATE TABLE run (id INTEGER PRIMARY KEY, command TEXT NOT NULL, version TEXT NOT NULL,
            started REAL NOT NULL, ended REAL, report TEXT, engine TEXT)""",
+        *HUMAN_TABLES,
     ),
     # The source as this run lists it. `unverified`: bytes that may have changed and were not read yet.
     temporary=(

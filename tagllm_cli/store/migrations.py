@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from tagllm_cli.store.checksums import renew_checksums, set_checksums
+from tagllm_cli.store.human_labels import TABLES as HUMAN_TABLES
 
 _IMAGE_2 = """CREATE TABLE image_2 (
     id TEXT PRIMARY KEY, position INTEGER NOT NULL, uri TEXT NOT NULL, version TEXT NOT NULL,
@@ -68,4 +69,10 @@ def to_format_4(db: sqlite3.Connection) -> None:
     execute(renew_checksums("image", _IMAGE_3))
 
 
-MIGRATIONS: Sequence[Callable[[sqlite3.Connection], None]] = (to_format_2, to_format_3, to_format_4)
+def to_format_5(db: sqlite3.Connection) -> None:
+    """Format 4 to format 5: what people decided."""
+    for table in HUMAN_TABLES:
+        db.execute(table)
+
+
+MIGRATIONS: Sequence[Callable[[sqlite3.Connection], None]] = (to_format_2, to_format_3, to_format_4, to_format_5)

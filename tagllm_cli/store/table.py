@@ -66,7 +66,16 @@ class Table:
     def batches(self, rows: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield Arrow batches of up to `rows` rows, with all columns or some."""
         with _readable(self.path), pq.ParquetFile(self.path) as file:
-            yield from file.iter_batches(batch_size=rows, columns=columns)
+            for group in range(file.num_row_groups):  # over all at once, Arrow keeps what it has read
+                yield from file.iter_batches(batch_size=rows, row_groups=[group], columns=columns)
+
+    def columns(self, names: Iterable[str], entry_fields: Iterable[str]) -> list[str]:
+        """Return what `batches` takes to read these columns, and of `labels` only these fields of its entries."""
+        with _readable(self.path), pq.ParquetFile(self.path) as file:
+            paths = [file.schema.column(number).path for number in range(len(file.schema))]
+        wanted = {*names}
+        fields = {path for path in paths if path.startswith("labels.") and path.rpartition(".")[2] in {*entry_fields}}
+        return [path for path in paths if path in wanted or ("labels" in wanted and path in fields)]
 
 
 class RowReader:

@@ -57,7 +57,7 @@ def texts(out: Path) -> dict[bytes, str]:
 
 def everything(out: Path) -> dict[str, list[Any]]:
     """What a table and its evidence say, but for how SQLite arranges it and for the states of files."""
-    names = ("image", "shard", "response", "failed_request", "run")
+    names = ("image", "shard", "response", "failed_request", "run", "human_decision", "label_set")
     said = {name: evidence_rows(evidence_of(out), f"SELECT * FROM {name} ORDER BY 1") for name in names}
     meta = evidence_rows(evidence_of(out), "SELECT key, value FROM meta WHERE key != 'merged' ORDER BY 1")
     return {**said, "meta": meta, "table": [out.read_bytes()]}
@@ -335,7 +335,8 @@ def test_evidence_of_an_older_format_is_read_from_a_copy(tmp_path: Path, parts: 
     with sqlite3.connect(evidence_of(parts[0])) as db:  # format 3
         db.execute("DROP INDEX image_position")
         db.execute("CREATE INDEX image_position ON image (position, id)")
-        db.execute("DROP TABLE shard")
+        for table in ("shard", "human_decision", "label_set"):
+            db.execute(f"DROP TABLE {table}")
         db.execute("ALTER TABLE image DROP COLUMN shard")
         db.create_function("checksum", 1, LAYOUT.functions["checksum"])
         from tagllm_cli.store.checksums import set_checksums

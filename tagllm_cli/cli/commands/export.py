@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from tagllm_cli.cli.export_group import ExportGroup
 from tagllm_cli.cli.option_groups import OutputGroup
-from tagllm_cli.cli.options.labeling import ThresholdFile
-from tagllm_cli.cli.options.measuring import ExportOut, Format, IncludeUnknown, NoEmbed, ScoreThreshold
-from tagllm_cli.cli.options.shared import Config, Root
+from tagllm_cli.cli.options.exporting import ExportOut, Format
+from tagllm_cli.cli.options.shared import Config
 
 
 def export(
@@ -18,25 +18,19 @@ def export(
     *,
     format_: Format,
     out: ExportOut,
-    root: Root = None,
-    threshold: ScoreThreshold = None,
-    thresholds: ThresholdFile = None,
-    no_embed: NoEmbed = False,
-    include_unknown: IncludeUnknown = False,
+    options: ExportGroup,
     config: Config = None,
     output: OutputGroup,
 ) -> None:
-    """Write labels as training tools read them: COCO JSON, CSV, JSON Lines, Hugging Face dataset.
+    """Write labels as training tools read them: COCO JSON, CSV, NumPy, Hugging Face datasets, WebDataset and others.
 
     [dim]tagllm export labels.parquet --format coco --out labels.json
-    tagllm export labels.parquet --format hf --out dataset/[/]
+    tagllm export labels.parquet --format imagefolder --split train=.9,val=.1 --out dataset/[/]
     """
-    from tagllm_cli.export.base import ExportSettings
     from tagllm_cli.export.registry import export_table
 
     console = output.console()
-    settings = ExportSettings(root, threshold, include_unknown, not no_embed, thresholds)
-    summary = export_table(table, format_.value, out, settings)
+    summary = export_table(table, format_.value, out, options.settings())
     for note in summary.notes:
         console.note(note)
     console.result(summary.to_json(), summary.lines())

@@ -25,11 +25,12 @@ def merge(
 
     [dim]tagllm merge candidates.parquet parts/part-*.parquet[/]
     """
+    from tagllm_cli.labeling.human import HumanOverlay
     from tagllm_cli.store.merge.merge import merge_tables
 
     console = output.console(out)
     with console.counting("merge") as report:
-        summary = merge_tables(out, tables, report)
+        summary = merge_tables(out, tables, report, HumanOverlay)
     console.result(summary.to_json(), summary.lines())
     for warning in summary.warnings:
         console.warn(warning)

@@ -156,7 +156,6 @@ def _page(recipe: Recipe | None, gates: GateStep | None, prices: Prices) -> Repo
 
 def _exports(typed: Sequence[str], recipe: Recipe | None) -> list[ExportStep]:
     """Return the exports that are typed, else those of the pipeline file."""
-    from tagllm_cli.export.base import ExportSettings
     from tagllm_cli.pipeline.recipe.steps import ExportStep
 
     steps = []
@@ -167,17 +166,4 @@ def _exports(typed: Sequence[str], recipe: Recipe | None) -> list[ExportStep]:
         steps.append(ExportStep(name, Path(path)))
     if steps or recipe is None:
         return steps
-    return [
-        ExportStep(
-            each.format,
-            Path(each.out),
-            ExportSettings(
-                each.root,
-                each.threshold,
-                each.include_unknown,
-                not each.no_embed,
-                None if each.thresholds is None else Path(each.thresholds),
-            ),
-        )
-        for each in recipe.exports
-    ]
+    return [ExportStep(each.format, Path(each.out), each.settings()) for each in recipe.exports]

@@ -1,8 +1,7 @@
-"""Options of the commands that measure a table and hand it on: evaluate, calibrate, audit, report, export."""
+"""Options of the commands that measure a table: evaluate, calibrate, audit, report."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -17,9 +16,7 @@ from tagllm_cli.cli.options.base import (
     price_option,
     run_option,
 )
-from tagllm_cli.export.registry import FORMATS
 
-ExportFormat = StrEnum("ExportFormat", list(FORMATS))  # type: ignore[misc]
 FailUnder = Annotated[
     list[str] | None,
     output_option("--fail-under", metavar="METRIC=VALUE", help="Exit with 1 below it, as of1=0.9; repeatable."),
@@ -107,20 +104,6 @@ CandidateTable = Annotated[
     price_option("--candidates", metavar="TABLE", help="What the label tables were made from, if not by `tagllm run`."),
 ]
 ResamplingSeed = Annotated[int, output_option("--seed", metavar="N", min=0, help="Seed of --intervals and --compare.")]
-Format = Annotated[ExportFormat, output_option("--format", help="Format to write.")]
-ExportOut = Annotated[Path, output_option("--out", metavar="PATH", help="File or folder to write.")]
-ScoreThreshold = Annotated[
-    float | None,
-    output_option("--threshold", metavar="P", min=0, max=1, help="Take labels by score instead of by decision."),
-]
-NoEmbed = Annotated[
-    bool,
-    output_option("--no-embed", metavar=FLAG, help="hf: name the images instead of copying them."),
-]
-IncludeUnknown = Annotated[
-    bool,
-    output_option("--include-unknown", metavar=FLAG, help="Count undecided labels as yes."),
-]
 AuditAnswers = Annotated[
     Path | None,
     input_option(

@@ -10,7 +10,7 @@ from tagllm_cli.evaluation.diff.compare import compare_tables
 from tagllm_cli.evaluation.diff.gates import parse_gates
 from tagllm_cli.evaluation.diff.page import write_page
 from tagllm_cli.evaluation.diff.summary import DiffSummary
-from tagllm_cli.evaluation.report.report import check_page
+from tagllm_cli.evaluation.html.page import check_page
 from tagllm_cli.sources.registry import reopen
 from tagllm_cli.store.table import open_table
 

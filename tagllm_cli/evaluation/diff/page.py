@@ -18,10 +18,10 @@ from tagllm_cli.evaluation.diff.pairs import THERE
 from tagllm_cli.evaluation.diff.side import STATES
 from tagllm_cli.evaluation.diff.summary import DiffSummary
 from tagllm_cli.evaluation.entry_arrays import Array
-from tagllm_cli.evaluation.html.page import render
+from tagllm_cli.evaluation.html.page import is_page, render
 from tagllm_cli.evaluation.html.thumbnails import Thumbnail, Wanted, make_thumbnails
 from tagllm_cli.evaluation.report.contents import numeric
-from tagllm_cli.evaluation.report.report import MOST_PICTURE_BYTES, PICTURE_BYTES, is_our_page
+from tagllm_cli.evaluation.report.report import MOST_PICTURE_BYTES, PICTURE_BYTES
 from tagllm_cli.evaluation.report.rows import RowDetails, read_rows
 from tagllm_cli.store.atomic import replacing
 
@@ -54,7 +54,7 @@ def write_page(out: Path, summary: DiffSummary, images: int, root: str | None) -
     lacking = Counter(each.reason.partition(":")[0] for each in pictures if not each.webp)
     counts = ", ".join(f"{why} ({count:,})" for why, count in lacking.most_common())
     warnings = [f"images of the page without a picture: {lacking.total():,}, for {counts}"] if lacking else []
-    with replacing(out, is_ours=is_our_page) as new:
+    with replacing(out, is_ours=is_page) as new:
         text = render(HERE, "diff", data, _values(summary, shown, warnings), libraries=["gallery"])
         new.write_text(text, encoding="utf-8")
     return warnings

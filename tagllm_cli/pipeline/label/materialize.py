@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 
 import tagllm_cli
 from tagllm_cli.errors import InterruptedRunError
+from tagllm_cli.labeling.human import HumanOverlay
 from tagllm_cli.labeling.plan import Plan
+from tagllm_cli.labeling.row_counts import RowCounts
 from tagllm_cli.labeling.stage import Stage
 from tagllm_cli.pipeline.label.pending import RETRIED_KINDS, RequestKeys
-from tagllm_cli.pipeline.label.summary import RowCounts
 from tagllm_cli.records import Failure, Response, Row, SourceInfo, Status
 from tagllm_cli.store.atomic import file_state
 from tagllm_cli.store.evidence import Evidence
@@ -62,7 +63,8 @@ def materialize(
             earlier = stack.enter_context(_EarlierTable(table, evidence, last["revision"], RowCounts(**last["counts"])))
             counts = earlier.counts
         unasked = Response(failure=Failure("missing", "not on record")) if options.missing_unknown else None
-        rows = _until(until, _rows(stage, evidence, keys, unasked, earlier, counts))
+        overlay = HumanOverlay(info) if evidence.has_decisions() else None
+        rows = _until(until, _rows(stage, evidence, keys, unasked, earlier, counts, overlay))
         write_table(job.out, info, rows, None if earlier is None else earlier.reader)
     state = {"revision": revision, "settings": settings, "file": file_state(job.out), "counts": counts.to_json()}
     evidence.set_meta("table", state, revises=False)
@@ -110,10 +112,11 @@ def _rows(
     unasked: Response | None,
     earlier: _EarlierTable | None,
     counts: RowCounts,
+    overlay: HumanOverlay | None,
 ) -> Iterator[Row | int]:
     """Yield each image's row, or the number of its row in the earlier table; add those that are made to `counts`.
 
-    `unasked` stands for responses that are not on record.
+    `unasked` stands for responses that are not on record, `overlay` puts what people decided over the rows.
     """
     for image in evidence.iter_recorded():
         number = None if earlier is None else earlier.find(image)
@@ -126,6 +129,8 @@ def _rows(
         # What was never read has no responses: after an early signal, thousands of look-ups would delay the end.
         responses = evidence.responses(keys.keys(requests, fingerprint)) if fingerprint else [None] * len(requests)
         row = stage.row(item, [unasked if response is None else response for response in responses])
+        if overlay is not None and fingerprint:
+            row = overlay.row(row, evidence.decided(fingerprint))
         counts.add(row)
         yield row
     if earlier is not None:

@@ -28,7 +28,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tagllm_cli.engines.http.address import parse_address
 from tagllm_cli.errors import EndpointError, UsageError, VocabularyError
+from tagllm_cli.export.options import parse_options
 from tagllm_cli.export.registry import FORMATS
+from tagllm_cli.export.settings import UNKNOWNS, ExportSettings, chosen_images, label_names, shard_size
+from tagllm_cli.export.splits import parse_shares
 from tagllm_cli.labeling.strategies import STRATEGIES
 from tagllm_cli.resources import Lines, UserModel, in_one_line, read_text, read_yaml, validated
 from tagllm_cli.sources.kinds import KIND_NAMES
@@ -76,6 +79,18 @@ def _paired(value: Any) -> Any:
     return _listed(value)
 
 
+def _shares(value: Any) -> Any:
+    """Turn `{train: 0.9, test: 0.1}`, and what is typed on the command line, into pairs of a name and a share."""
+    if isinstance(value, dict):
+        value = ",".join(f"{name}={share}" for name, share in value.items())
+    if isinstance(value, str):
+        try:
+            return parse_shares(value)
+        except UsageError as error:
+            raise ValueError(f"cannot be used: {error.message}") from error
+    return value
+
+
 def _typed_json(value: Any) -> Any:
     if isinstance(value, dict):
         raise ValueError("""is to be written as it is typed, in quotes: '{"enable_thinking": false}'""")
@@ -85,6 +100,7 @@ def _typed_json(value: Any) -> Any:
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
 Pairs = Annotated[tuple[Text, ...], BeforeValidator(_paired)]
+Shares = Annotated[tuple[tuple[str, float], ...], BeforeValidator(_shares)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Amount = Annotated[float, Field(ge=0)]
@@ -158,10 +174,44 @@ class Export(_Part):
     format: Annotated[Text, _one_of(tuple(FORMATS))]
     out: Text
     root: Text | None = None
+    labels: Texts = ()
     threshold: Share | None = None
     thresholds: Text | None = None
+    min_probability: Share | None = None
+    unknown: Annotated[Text | None, _one_of(UNKNOWNS)] = None
     include_unknown: bool = False
+    split: Shares = ()
+    seed: Annotated[int, Field(ge=0)] = 0
+    group_by: Text | None = None
+    copy_: Annotated[bool, Field(alias="copy")] = False
+    link: bool = False
+    reference: bool = False
     no_embed: bool = False
+    option: Texts = ()
+    shard_size: Annotated[Text | None, BeforeValidator(lambda value: str(value) if type(value) is int else value)] = (
+        None
+    )
+
+    def settings(self) -> ExportSettings:
+        """Return what the export takes of the table. Raises UsageError for what cannot be read or does not fit."""
+        images, size = shard_size(self.shard_size)
+        return ExportSettings(
+            self.root,
+            self.threshold,
+            self.include_unknown,
+            not self.no_embed,
+            None if self.thresholds is None else Path(self.thresholds),
+            labels=label_names(self.labels),
+            min_probability=self.min_probability,
+            unknown=self.unknown,
+            split=self.split,
+            seed=self.seed,
+            group_by=self.group_by,
+            images=chosen_images(copy=self.copy_, link=self.link, reference=self.reference),
+            format_options=parse_options(self.option),
+            shard_images=images,
+            shard_bytes=size,
+        )
 
 
 class _Pipeline(_Part):
@@ -315,6 +365,7 @@ def _located(found: _Pipeline, path: Path) -> Recipe:
                 "out": at(each.out),
                 "root": each.root and at(each.root),
                 "thresholds": each.thresholds and at(each.thresholds),
+                "labels": tuple(f"@{at(name[1:])}" if name.startswith("@") else name for name in each.labels),
             }
         )
         for each in found.exports

@@ -5,6 +5,7 @@ A step whose table, options and output are as the last run left them is not done
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,10 +18,10 @@ from tagllm_cli.evaluation.cost import Prices
 from tagllm_cli.evaluation.gates import MIN_OVERLAP, parse_gates
 from tagllm_cli.evaluation.truth.base import TruthOptions
 from tagllm_cli.export.base import ExportSettings
-from tagllm_cli.export.registry import FORMATS, export_table
+from tagllm_cli.export.registry import check_export, check_format, export_table, outputs
 from tagllm_cli.labeling.threshold_file import decided_by
 from tagllm_cli.pipeline.recipe.report import output_state
-from tagllm_cli.store.atomic import check_replaceable, check_writable_path, file_state
+from tagllm_cli.store.atomic import file_state
 
 _FIGURES = ("OP", "OR", "OF1", "CP", "CR", "CF1", "mAP")
 
@@ -80,16 +81,15 @@ def check_steps(
         taken = [*taken, gates.truth]
     used = {os.path.realpath(path): path for path in taken}
     for each in exports:
-        if each.format not in FORMATS:
-            raise UsageError(f"there is no export format {each.format!r}", f"Use one of {', '.join(FORMATS)}.")
-        check_writable_path(each.out, may_be_folder=True)
+        check_format(each.format, each.settings)
         decided_by(each.settings.thresholds)
-        if (place := os.path.realpath(each.out)) in used:
-            raise UsageError(f"the export {each.out} would overwrite {used[place]}", "Choose another place for it.")
-        check_replaceable(each.out, FORMATS[each.format].is_ours)
-        used[place] = each.out
+        for out in outputs(each.format, each.out, each.settings).values():
+            if (place := os.path.realpath(out)) in used:
+                raise UsageError(f"the export {out} would overwrite {used[place]}", "Choose another place for it.")
+            used[place] = out
+        check_export(each.format, each.out, each.settings)
     if report is not None:
-        from tagllm_cli.evaluation.report.report import check_page
+        from tagllm_cli.evaluation.html.page import check_page
 
         check_page(report.out)
         if (place := os.path.realpath(report.out)) in used:
@@ -173,13 +173,17 @@ def export_labels(table: Path, steps: Sequence[ExportStep], last: Sequence[Any])
             "table": file_state(table),
             "format": step.format,
             "out": os.path.abspath(step.out),
-            "options": {**asdict(step.settings), "thresholds": _state(step.settings.thresholds)},
+            "options": {
+                **json.loads(json.dumps(asdict(replace(step.settings, thresholds=None)))),  # as the report has them
+                "thresholds": _state(step.settings.thresholds),
+            },
         }
+        outs = outputs(step.format, step.out, step.settings).values()
         before = next((each for each in last if each.get("made_from") == made_from), None)
-        if before is not None and before["left"] is not None and before["left"] == output_state(step.out):
+        if before is not None and None not in before["left"] and before["left"] == [*map(output_state, outs)]:
             yield StepResult({**before, "done": False}, [f"{step.out}: up to date"], False)
             continue
         summary = export_table(table, step.format, step.out, step.settings)
         value = {"done": True, "format": step.format, "out": str(step.out), **summary.to_json()}
-        value |= {"made_from": made_from, "left": output_state(step.out)}
+        value |= {"made_from": made_from, "left": [*map(output_state, outs)]}
         yield StepResult(value, summary.lines(), True)

@@ -8,7 +8,8 @@ import itertools
 import os
 import threading
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -16,6 +17,7 @@ from tagllm_cli.errors import SourceError
 from tagllm_cli.records import Image, Shard, SourceInfo
 from tagllm_cli.sources.base import DEFAULT_OPTIONS, ReadFailure, SourceOptions, read_one_by_one
 from tagllm_cli.sources.folder import is_below
+from tagllm_cli.sources.manifest.column_values import lookup
 from tagllm_cli.sources.manifest.rows import Row, is_url, read_rows
 from tagllm_cli.sources.manifest.text import ManifestText
 from tagllm_cli.sources.read import is_image_data, named_missing, read_named_file
@@ -153,6 +155,21 @@ class Manifest:
             return self._path(image.uri)
         return self._storage.locate(image.uri)
 
+    def column(self, name: str) -> Callable[[Image], str | None]:
+        """Return what gives an image its value in a column, as text, or None; the manifest is read once for it.
+
+        Raises SourceError where there is no such column.
+        """
+        text = self._text()
+        options = replace(self._options, id_column=name)
+        try:
+            with contextlib.closing(self._rows(text, options)) as rows:
+                find = lookup((self._place(row.image)[0], row.id or "") for row in rows if row.image.strip())
+        except SourceError as error:
+            hint = (error.hint or "").replace("--image-column or --id-column", "--group-by")
+            raise SourceError(error.message, hint) from error
+        return lambda image: find(image.uri)
+
     def _text(self) -> ManifestText:
         return ManifestText(self._storage, self._name())
 
@@ -166,11 +183,11 @@ class Manifest:
             )
         return name
 
-    def _rows(self, text: ManifestText) -> Generator[Row, None, None]:
+    def _rows(self, text: ManifestText, options: SourceOptions | None = None) -> Generator[Row, None, None]:
         name = self._name()
         if self._storage.root.startswith(_WEB):
             name = name.partition("?")[0]
-        return read_rows(text, name, self._options)
+        return read_rows(text, name, options or self._options)
 
     def _image(self, text: ManifestText, row: Row) -> Image:
         if is_image_data(row.image.strip()):

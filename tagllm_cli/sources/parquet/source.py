@@ -6,12 +6,13 @@ import contextlib
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from typing import ClassVar
 
 from tagllm_cli.errors import SourceError
 from tagllm_cli.records import Image, Shard, SourceInfo
 from tagllm_cli.sources.base import DEFAULT_OPTIONS, ReadFailure, SourceOptions, summarize_left_out
+from tagllm_cli.sources.parquet.column_values import ColumnValues
 from tagllm_cli.sources.parquet.columns import Columns, find_columns, is_label_table
 from tagllm_cli.sources.parquet.dataset_files import find_files
 from tagllm_cli.sources.parquet.linked_files import read_ahead, read_linked
@@ -147,6 +148,14 @@ class Parquet:
     def locate(self, image: Image) -> str | None:
         """Return None: the image is a part of a file, or the row has to be read to know where it is."""
         return None
+
+    def column(self, name: str) -> Callable[[Image], str | None]:
+        """Return what gives an image its value in a column, as text, or None; cheap in the order of the images.
+
+        It raises SourceError where the image's file has no such column.
+        """
+        values = ColumnValues(self._storage, name, self._options.image_column)
+        return lambda image: values.of(image.uri)
 
     def _note(self, shard: Shard, counts: Counter[str]) -> None:
         """Remember what was left out of a shard, now that it is listed to its end."""

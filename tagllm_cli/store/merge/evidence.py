@@ -13,6 +13,7 @@ from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any
 
+from tagllm_cli.store import human_labels
 from tagllm_cli.store.checksums import COLUMNS, insert, is_intact, set_checksums
 from tagllm_cli.store.damage import damaged
 from tagllm_cli.store.merge.parts import Part
@@ -41,12 +42,13 @@ class Added:
     damaged_responses: int = 0
     failed_requests: int = 0
     runs: int = 0
+    decisions: int = 0
     touched_shards: set[str] = field(default_factory=set)
 
     @property
     def is_nothing(self) -> bool:
         """Whether the table would be the same."""
-        return not (self.images or self.replaced or self.responses or self.failed_requests)
+        return not (self.images or self.replaced or self.responses or self.failed_requests or self.decisions)
 
 
 def unite_requests(file: SQLiteFile, parts: Sequence[Part], added: Added, report: Callable[[int], None]) -> None:
@@ -167,6 +169,13 @@ def _checked(part: Part, values: Sequence[Any]) -> Sequence[Any]:
 def _said(values: Sequence[Any]) -> list[Any]:
     """Return what counts of an image: all but its revision, which each evidence numbers by itself, and its position."""
     return [value for number, value in enumerate(values) if number not in (_REVISION, _POSITION)]
+
+
+def unite_decisions(file: SQLiteFile, parts: Sequence[Part], added: Added) -> None:
+    """Take over what people decided in all parts but the first."""
+    for part in parts[1:]:
+        for some in human_labels.all_decisions(part):
+            added.decisions += human_labels.record(file, some)
 
 
 def order_by_path(file: SQLiteFile) -> bool:

@@ -15,12 +15,16 @@ import os
 import resource
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import pyarrow as pa
 
 from tagllm_cli.errors import TableError
+from tagllm_cli.records import Decision
+from tagllm_cli.store import human_labels
 from tagllm_cli.store.atomic import check_writable_path, file_state, private_folder, replacing
 from tagllm_cli.store.checksums import insert
 from tagllm_cli.store.damage import damage_as_table_error
@@ -30,6 +34,7 @@ from tagllm_cli.store.merge.evidence import (
     PLACES,
     Added,
     order_by_path,
+    unite_decisions,
     unite_images,
     unite_requests,
     unite_shards,
@@ -47,8 +52,28 @@ _FILES_PER_PART = 3
 _OTHER_FILES = 64
 
 
-def merge_tables(out: Path, tables: Sequence[Path], report: Report = lambda *_: None) -> MergeSummary:
+class Overlay(Protocol):
+    """What puts decisions of people over rows: `labeling.human.HumanOverlay`."""
+
+    def tables(
+        self,
+        pieces: Iterable[pa.Table],
+        fingerprints: Collection[bytes],
+        decided: Callable[[bytes], Mapping[str, Decision]],
+    ) -> Iterator[pa.Table]:
+        """Yield the rows with what was decided about images with these fingerprints."""
+        ...
+
+
+def merge_tables(
+    out: Path,
+    tables: Sequence[Path],
+    report: Report = lambda *_: None,
+    overlay: Callable[[TableInfo], Overlay] | None = None,
+) -> MergeSummary:
     """Merge tables with their evidence into `out`, which is made, or added to where it exists.
+
+    `overlay` is needed where people decided anything.
 
     Raises TableError, with everything as it was, where one of them cannot be used or they do not belong together.
     """
@@ -62,7 +87,7 @@ def merge_tables(out: Path, tables: Sequence[Path], report: Report = lambda *_: 
             scratch = stack.enter_context(private_folder(Path(os.path.realpath(out))))
             parts = [stack.enter_context(open_part(path, scratch)) for path in inputs]
             target = Part(out, evidence_of(out), open_table(out) if out.exists() else None, file.query)
-            summary = _Merge(file, target, parts, report).run()
+            summary = _Merge(file, target, parts, overlay, report).run()
     except BaseException:
         file.abandon()
         raise
@@ -74,8 +99,16 @@ def merge_tables(out: Path, tables: Sequence[Path], report: Report = lambda *_: 
 class _Merge:
     """One merge of parts into an open evidence file; `target` is the output as it was, with a table or without."""
 
-    def __init__(self, file: SQLiteFile, target: Part, parts: Sequence[Part], report: Report) -> None:
-        self._file, self._target, self._parts, self._report = file, target, parts, report
+    def __init__(
+        self,
+        file: SQLiteFile,
+        target: Part,
+        parts: Sequence[Part],
+        overlay: Callable[[TableInfo], Overlay] | None,
+        report: Report,
+    ) -> None:
+        self._file, self._target, self._parts = file, target, parts
+        self._overlay, self._report = overlay, report
         self._is_new = target.meta("plan") is None
         if self._is_new and target.table is not None:
             raise TableError(f"{target.path} is there, but its evidence is empty", "Put it back, or name another OUT.")
@@ -155,6 +188,7 @@ class _Merge:
         unite_requests(self._file, inputs, added, self._step("responses", inputs[1:], "response"))
         revision = int(self._target.meta("revision") or 0) + 1
         unite_images(self._file, inputs, revision, added, self._step("images", inputs[1:], "image"))
+        unite_decisions(self._file, inputs, added)
         is_moved = self._info().stage != "candidates" and order_by_path(self._file)
         unite_shards(self._file, inputs, added)
         self._set_meta(revision, changes=not added.is_nothing or is_moved)
@@ -167,9 +201,21 @@ class _Merge:
             return Counter(_statuses(self._target))
         rows = MergedRows(self._file, inputs, self._step("rows", [self._target], "image"))
         with contextlib.closing(rows), replacing(self._target.path, TableError) as new:
-            write_file(new, self._info(), rows.pieces())
+            write_file(new, self._info(), self._overlaid(rows.pieces()))
             self._file.commit()  # the new table is whole, and takes its place next
         return rows.counts
+
+    def _overlaid(self, pieces: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        """Yield the rows with what people decided in any of the tables."""
+        if not human_labels.has_decisions(self._file):
+            return pieces
+        if self._overlay is None:
+            raise ValueError("what people decided cannot be put over the rows")
+
+        def decided(fingerprint: bytes) -> Mapping[str, Decision]:
+            return human_labels.in_force(human_labels.decisions_about(self._file, fingerprint))
+
+        return self._overlay(self._info()).tables(pieces, human_labels.fingerprints(self._file), decided)
 
     def _lacks_rows(self) -> bool:
         query = "SELECT EXISTS (SELECT 1 FROM image WHERE id NOT IN (SELECT id FROM part_row))"
@@ -178,7 +224,7 @@ class _Merge:
     def _must_write(self, added: Added, is_moved: bool) -> bool:
         table = self._target.table
         taken = self._file.query("SELECT EXISTS (SELECT 1 FROM part_row WHERE part != 0)")[0][0]
-        if table is None or taken or is_moved or added.images or added.replaced:
+        if table is None or taken or is_moved or added.images or added.replaced or added.decisions:
             return True
         return self._lacks_rows() or len(table) != self._target.count("image")
 

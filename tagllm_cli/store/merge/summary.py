@@ -58,9 +58,10 @@ class MergeSummary:
         unchanged = f", {self.unchanged:,} of them merged before" if self.unchanged else ""
         replaced = f", {added.replaced:,} brought up to date" if added.replaced else ""
         failed = f", {added.failed_requests:,} failed requests" if added.failed_requests else ""
+        decided = f", {added.decisions:,} decisions of people" if added.decisions else ""
         return [
             f"{self.out}: {self.rows.total():,} images ({state})",
             f"{tables}{unchanged}: {added.images:,} images added{replaced}",
-            f"{added.responses:,} responses taken over{failed} ({self.seconds:.1f} s)",
+            f"{added.responses:,} responses taken over{failed}{decided} ({self.seconds:.1f} s)",
             f"next: {self.next_command}",
         ]

@@ -1,0 +1,79 @@
+"""What people decided, on record: nothing is overwritten, the latest counts."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tagllm_cli.errors import TableError
+from tagllm_cli.records import Decision
+from tagllm_cli.store.evidence import Evidence
+from tagllm_cli.store.human_labels import HumanDecision, in_force
+
+CAT = HumanDecision("1.jpg", b"f" * 16, "cat", "yes", "ann", 10, "a.csv (CSV)", b"a" * 16, 100)
+
+
+def test_decisions_come_back_as_they_were_recorded(tmp_path: Path) -> None:
+    others = [
+        replace(CAT, label="", scope=("cat", "dög"), decision="no"),
+        replace(CAT, fingerprint=b"g" * 16, image="2.jpg", label="=evil\n", who=""),
+    ]
+    with Evidence(tmp_path / "t.evidence") as evidence:
+        assert not evidence.has_decisions()
+        assert evidence.record_decisions([CAT, *others]) == 3
+    with Evidence(tmp_path / "t.evidence") as evidence:
+        assert evidence.record_decisions([CAT, *others]) == 0
+        found = [each for some in evidence.all_decisions() for each in some]
+        assert sorted(found, key=repr) == sorted([CAT, *others], key=repr)
+        assert [len(some) for some in evidence.all_decisions()] == [2, 1]
+        assert evidence.decided(b"f" * 16) == {"cat": Decision.YES, "dög": Decision.NO}
+        assert evidence.decided(b"h" * 16) == {}
+
+
+def test_of_several_decisions_the_latest_counts_and_all_are_kept(tmp_path: Path) -> None:
+    later = replace(CAT, who="ben", decision="no", decided=20)
+    with Evidence(tmp_path / "t.evidence") as evidence:
+        evidence.record_decisions([later])
+        evidence.record_decisions([CAT])
+        assert evidence.decided(CAT.fingerprint) == {"cat": Decision.NO}
+        assert len(next(evidence.all_decisions())) == 2
+
+
+def test_going_through_an_image_says_no_to_what_is_not_listed_and_to_what_was_said_before() -> None:
+    through = replace(CAT, label="", scope=("cat", "dog", "cow"), decision="no", decided=20)
+    dog = replace(CAT, label="dog", decided=20)
+    assert in_force([dog, through, CAT]) == {"cat": Decision.NO, "dog": Decision.YES, "cow": Decision.NO}
+
+
+def test_what_is_withdrawn_counts_no_more() -> None:
+    assert in_force([CAT, replace(CAT, decision="withdrawn", decided=11)]) == {}
+    assert in_force([CAT, replace(CAT, decision="withdrawn", decided=9)]) == {"cat": Decision.YES}
+
+
+def test_at_the_same_time_what_was_recorded_later_counts() -> None:
+    assert in_force([replace(CAT, decision="no", recorded=101), CAT]) == {"cat": Decision.NO}
+
+
+def test_many_images_are_read_page_by_page(tmp_path: Path) -> None:
+    many = [replace(CAT, fingerprint=number.to_bytes(16, "big"), label=str(number)) for number in range(1, 5001)]
+    with Evidence(tmp_path / "t.evidence") as evidence:
+        evidence.record_decisions(many)
+        assert [each for some in evidence.all_decisions() for each in some] == many
+
+
+@pytest.mark.parametrize(
+    "damage", ["UPDATE human_decision SET decision = 'no'", "UPDATE label_set SET names = '[\"cat\"]'"]
+)
+def test_a_damaged_decision_is_an_error_and_not_another_decision(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "t.evidence"
+    with Evidence(path) as evidence:
+        evidence.record_decisions([CAT, replace(CAT, label="", scope=("cow",), decision="no")])
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(damage)
+        db.commit()
+    with Evidence(path) as evidence, pytest.raises(TableError, match=r"is damaged: .*people"):
+        evidence.decided(CAT.fingerprint)
