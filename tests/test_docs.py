@@ -170,6 +170,7 @@ def answer(picture: DecodedImage | None, request: Request) -> Response:
     """Answer what an LLM is asked about names with the card of the docs, and everything else by the rule."""
     said = {
         "could be misunderstood": [{"label": "mouse", "overlaps": ["remote"]}],
+        "names are to be added": [{"name": "lamp", "parent": "furniture", "same_as": None}],
         "Sort them into scenes": [{"scene": "desk", "labels": ["mouse", "keyboard", "laptop"]}],
         "Write the label's concept card": {
             "label": "mouse",
@@ -180,6 +181,8 @@ def answer(picture: DecodedImage | None, request: Request) -> Response:
     for question, value in said.items():
         if question in request.text:
             return Response(json.dumps(value))
+    if "List everything that is visible" in request.text:
+        return Response("person, a lamp, desk lamps")
     if "is the model's idea the same" in request.text:
         return Response("broader")
     return Response("mouse") if "Which of these labels means" in request.text else rules.answer(picture, request)
