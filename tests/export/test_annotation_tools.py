@@ -142,7 +142,7 @@ def cvat_labels(out: Path) -> dict[str, dict[str, tuple[float | None, str]]]:
 def test_cvat_xml_is_read_by_datumaro(table: Path) -> None:
     found = cvat_labels(export(table, "cvat", images="copy"))
     names = {name: name.replace("\n", "_") for name in LABELS}  # a copy has a harmless name
-    proposed = {
+    proposed: dict[str, dict[str, tuple[float | None, str]]] = {
         names[image]: {label: (score, "proposed") for label, score in scores.items()}
         for image, scores in SCORES.items()
     }

@@ -82,4 +82,8 @@ FormatOptions = Annotated[
         help=f"An option of one format, which may be repeated. {_OPTIONS}.",
     ),
 ]
+ShardSize = Annotated[
+    str | None,
+    output_option("--shard-size", metavar="SIZE", help="webdataset, hf: images or bytes per file, as 10000 or 500MB."),
+]
 NoEmbed = Annotated[bool, output_option("--no-embed", metavar=FLAG, help="hf: the same as --reference.")]

@@ -65,7 +65,8 @@ def decisions_of(
     chosen = None if options.labels is None else frozenset(options.labels)
     pairs: dict[tuple[bytes, str, str], tuple[int | None, str, int]] = {}
     singles: list[HumanDecision | None] = []
-    for number, each in enumerate(found.statements, 1):
+    kept = found.kept if options.complete else ()  # the person agrees with what was left as it was proposed
+    for number, each in enumerate([*found.statements, *kept], 1):
         target = _target(each, match, origin)
         label = match.labels.get(each.label)
         if target is None or label is None:

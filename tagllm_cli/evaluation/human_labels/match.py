@@ -96,9 +96,9 @@ def match_file(path: Path, found: HumanLabels, images: TableImages) -> Match:
 
     Raises UsageError where none is there (a file of another project), and for what is no fingerprint.
     """
-    records: list[Statement | CheckedImage] = [*found.statements, *found.checked]
+    records: list[Statement | CheckedImage] = [*found.statements, *found.kept, *found.checked]
     keys = dict.fromkeys(each.image for each in records)
-    names = dict.fromkeys([each.label for each in found.statements] + list(found.names or ()))
+    names = dict.fromkeys([each.label for each in (*found.statements, *found.kept)] + list(found.names or ()))
     labels = {name: own for name in names if (own := images.labels.find(name)) is not None}
     contents = {text: fingerprint_of(path, text) for text in {each.fingerprint for each in records} if text}
     by_content = images.with_content(set(contents.values()))

@@ -66,7 +66,7 @@ def read_human_labels(
         if reader is None:
             what = "a folder without files of labels" if file.is_folder else "in no form that is known"
             raise UsageError(f"{path} is {what}", _FORMS)
-        return reader.read(file)
+        found = reader.read(file)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}", "Check its permissions.") from error
     except UnicodeError as error:
@@ -76,6 +76,9 @@ def read_human_labels(
             raise
         hint = "It may be cut: download or save it again." if "is not JSON" in error.message else _FORMS
         raise UsageError(error.message, hint) from error
+    if not found.checked and not found.statements:
+        raise UsageError(f"{path} says nothing about any image ({found.form})", "Save it when something is labeled.")
+    return found
 
 
 def _is_table(path: Path) -> UsageError:

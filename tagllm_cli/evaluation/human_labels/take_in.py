@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,6 +31,7 @@ from tagllm_cli.evaluation.human_labels.put_right import Report, TableState, cha
 from tagllm_cli.evaluation.human_labels.registry import read_human_labels
 from tagllm_cli.evaluation.human_labels.summary import FileSummary, ImportSummary
 from tagllm_cli.evaluation.truth import TableContext
+from tagllm_cli.evaluation.truth.paths import without_ending
 from tagllm_cli.records import Decision
 from tagllm_cli.store.atomic import check_free_space
 from tagllm_cli.store.evidence import Evidence
@@ -42,6 +42,7 @@ from tagllm_cli.store.table import Table, open_table
 from tagllm_cli.text import one_line, shortened
 
 _CHUNK = 1 << 20
+_LARGEST = 1 << 28  # bytes of a file in a folder: what is larger (a shard) holds no labels
 _ROWS = 8192
 
 
@@ -134,8 +135,7 @@ class _Import:
 
     def _take_in(self, path: Path) -> tuple[FileSummary, list[HumanDecision]]:
         found, match = self._read(path)
-        origin = self._origin(path, found.form)
-        self._undated[origin.digest] = (origin.began, origin.began + len(found.statements))
+        origin = self._origin(path, found)
         said = self._said(match) if self._options.only_changes else None
         taken = decisions_of(found, match, origin, self._options, self._names, said)
         return _summary(path, found, match, taken), taken.decisions
@@ -143,15 +143,15 @@ class _Import:
     def _read(self, path: Path) -> tuple[HumanLabels, Match]:
         context = TableContext(self._images.ids, self._table.info.vocabulary)
         found = read_human_labels(path, self._options.reading, context)
-        if self._options.complete:  # what a program proposed and the person left is what the person says, too
-            found = replace(found, statements=(*found.statements, *found.kept))
         return found, match_file(path, found, self._images)
 
-    def _origin(self, path: Path, form: str) -> Origin:
+    def _origin(self, path: Path, found: HumanLabels) -> Origin:
         digest = digest_of(path)
         before = [each.recorded for each in self._evidence.decisions_of_file(digest)]
-        name = storable(f"{one_line(path.name, 200)} ({one_line(form, 200)})")
-        return Origin(path, name, digest, min(before, default=self._now), self._now)
+        name = storable(f"{one_line(path.name, 200)} ({one_line(found.form, 200)})")
+        began = min(before, default=self._now)
+        self._undated[digest] = (began, began + len(found.statements) + len(found.kept))
+        return Origin(path, name, digest, began, self._now)
 
     def _withdraw(self, path: Path) -> tuple[FileSummary, list[HumanDecision]]:
         """Take back what was recorded from this file; where nothing was, what it says and is on record."""
@@ -166,18 +166,16 @@ class _Import:
             summary = _summary(path, HumanLabels((), (), "taken back as it was imported"), None, taken)
         else:
             found, match = self._read(path)
-            origin = self._origin(path, found.form)
+            origin = self._origin(path, found)
             taken = decisions_of(found, match, origin, self._options, self._names, None)
-            recorded = [
-                same for each in taken.decisions for same in self._same_on_record(each, origin, len(found.statements))
-            ]
+            recorded = [same for each in taken.decisions for same in self._same_on_record(each)]
             summary = _summary(path, found, match, taken)
         chosen = None if self._options.labels is None else frozenset(self._options.labels)
         recorded = [each for each in recorded if chosen is None or each.label in chosen]
         return summary, list(withdrawals(recorded, evidence.decisions_about, origin))
 
-    def _same_on_record(self, each: HumanDecision, origin: Origin, count: int) -> Iterator[HumanDecision]:
-        is_undated = origin.began <= each.decided <= origin.began + count
+    def _same_on_record(self, each: HumanDecision) -> Iterator[HumanDecision]:
+        is_undated = self._is_undated(each)
         said = (each.label, each.scope, each.who, each.decision)
         for other in self._evidence.decisions_about(each.fingerprint):
             is_same = (other.label, other.scope, other.who, other.decision) == said
@@ -204,12 +202,11 @@ class _Import:
 
 
 def digest_of(path: Path) -> bytes:
-    """Return 16 bytes that tell the content of a file, or of all files below a folder with their names, from others."""
+    """Return 16 bytes that tell the content of a file from others; of a folder, that of its files but for images."""
     digest = hashlib.blake2b(digest_size=16)
-    files: Iterable[Path] = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
     try:
-        for file in files:
-            if path.is_dir():
+        for file in _files(path):
+            if file != path:
                 digest.update(os.fsencode(file.relative_to(path)) + b"\0%d\0" % file.stat().st_size)
             with file.open("rb") as data:
                 while chunk := data.read(_CHUNK):
@@ -217,6 +214,17 @@ def digest_of(path: Path) -> bytes:
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}", "Check its permissions.") from error
     return digest.digest()
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if not path.is_dir():
+        yield path
+        return
+    for above, folders, names in os.walk(path):
+        folders.sort()
+        # Sidecars lie beside the images, which may be terabytes.
+        some = (Path(above, name) for name in sorted(names) if without_ending(name) == name)
+        yield from (each for each in some if each.is_file() and each.stat().st_size <= _LARGEST)
 
 
 def _summary(path: Path, found: HumanLabels, match: Match | None, taken: FileDecisions) -> FileSummary:

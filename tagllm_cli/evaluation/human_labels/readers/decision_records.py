@@ -51,14 +51,9 @@ def read(file: TruthFile) -> HumanLabels:
     notes = [f"records without a decision, which say nothing: {undecided:,}"] if undecided else []
     checked = list({(each.image, each.who): CheckedImage(each.image, each.who) for each in statements}.values())
     kind = "JSON Lines" if file.is_json_lines else "JSON"
-    return HumanLabels(
-        statements,
-        checked,
-        f"{kind}, a record per decision",
-        is_explicit=True,
-        notes=tuple(notes),
-        warnings=tuple(warnings_of(list(names))),
-    )
+    form = f"{kind}, a record per decision"
+    warnings = tuple(warnings_of(list(names)))
+    return HumanLabels(statements, checked, form, is_explicit=True, notes=tuple(notes), warnings=warnings)
 
 
 def _records(file: TruthFile) -> Iterable[tuple[int, Any]]:

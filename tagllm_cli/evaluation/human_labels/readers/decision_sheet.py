@@ -65,7 +65,7 @@ def read(file: TruthFile) -> HumanLabels:
     notes = [f"lines without a decision, which say nothing: {undecided:,}"] if undecided else []
     checked = list({(each.image, each.who): CheckedImage(each.image, each.who) for each in statements}.values())
     form = f"{file.sheet.name}, a line per decision ({shortened(used, 8)})"
-    return HumanLabels(statements, checked, form, None, True, tuple(notes), tuple(warnings))
+    return HumanLabels(statements, checked, form, is_explicit=True, notes=tuple(notes), warnings=tuple(warnings))
 
 
 def _lines(file: TruthFile) -> Iterator[tuple[int, list[str]]]:
