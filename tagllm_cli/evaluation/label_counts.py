@@ -21,7 +21,7 @@ _ROWS = 8192
 class TableCounts:
     """What a table holds. `labels` are candidates, or decisions `yes`, by name; labels that never occur are missing.
 
-    `no` and `unknown` are decisions, `human` those of people (yes among them), `unmatched` answers that map to no label.
+    `no` and `unknown` are decisions, `human` all those of people, `unmatched` answers that map to no label.
     """
 
     rows: Counter[Status] = field(default_factory=Counter)
