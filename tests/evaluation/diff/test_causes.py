@@ -18,6 +18,8 @@ from tagllm_cli.labeling.thresholds import Thresholds
 from tagllm_cli.records import Decision, DecodedImage, Failure, Request, Response, Row
 from tests.evaluation.diff.worlds import IMAGES, causes, flips, labeled, rewritten
 from tests.support import workspace
+from tests.support.command_line import tagllm
+from tests.support.decisions import write_sheet
 from tests.support.rule_engine import answer
 from tests.support.workspace import LABELS, MODEL, Workspace
 
@@ -68,7 +70,7 @@ def test_a_renamed_image_is_the_same_image(before: Workspace, tmp_path: Path):
 
 
 def test_other_bytes(before: Workspace, tmp_path: Path):
-    after = labeled(tmp_path / "b", lambda made: [made.paint(900 + n, f"{n:03d}.png") for n in range(4)] and None)
+    after = labeled(tmp_path / "b", lambda made: [made.paint(900 + n, f"{n:03d}.png") for n in range(4)])
     assert set(causes(before.out, after.out)) == {"image bytes"}
     summary = diff_tables(before.labels_out, after.labels_out)
     assert summary.images["other_bytes"] == 4
@@ -94,6 +96,28 @@ def test_a_person(before: Workspace, tmp_path: Path):
     assert causes(after.labels_out, before.labels_out) == causes(before.labels_out, after.labels_out)
 
 
+def test_what_people_said_and_import_took_over(before: Workspace, tmp_path: Path):
+    def broken(made: Workspace) -> None:
+        (made.images / "005.png").write_bytes(b"no image")
+
+    one, two = labeled(tmp_path / "a", broken), labeled(tmp_path / "b", broken)
+    rows = two.rows(two.labels_out)
+    said = [
+        (name, each.name)
+        for name, row in rows.items()
+        for each in row.labels or ()
+        if each.decision is Decision.YES and not each.name.startswith("c")
+    ]
+    sheet = write_sheet(tmp_path / "said.csv", [*((*pair, "no") for pair in said), ("005.png", "cat", "yes")])
+    done = tagllm(["import", str(two.labels_out), str(sheet)])
+    assert done.exit_code == 0, done.output
+    found = flips(one.labels_out, two.labels_out)
+    assert {(each.image, each.label) for each in found if each.cause == "people"} == {*said, ("005.png", "cat")}
+    # The other labels of an image that failed are unknown since a person decided one of them.
+    others = {(each.image, each.states, each.cause.value) for each in found if each.cause != "people"}
+    assert others == {("005.png", ("nothing", "unknown"), "failure")}
+
+
 def test_a_request_that_failed_and_an_image_that_was_never_read(before: Workspace, tmp_path: Path):
     def change(made: Workspace) -> None:
         made.candidates()
@@ -103,7 +127,7 @@ def test_a_request_that_failed_and_an_image_that_was_never_read(before: Workspac
     found = flips(before.labels_out, after.labels_out)
     assert {(each.label, each.cause.value) for each in found} == {("cat", "failure")}
     assert {each.states[1] for each in found} <= {"unknown", "nothing"}
-    broken = labeled(tmp_path / "c", lambda made: (made.images / "005.png").write_bytes(b"no image") and None)
+    broken = labeled(tmp_path / "c", lambda made: (made.images / "005.png").write_bytes(b"no image"))
     gone = [each for each in flips(before.out, broken.out) if each.image == "005.png"]
     assert gone
     assert {each.cause.value for each in gone} == {"failure"}
@@ -145,7 +169,7 @@ def test_the_least_mass(before: Workspace, tmp_path: Path):
 
 
 def test_votes_decide_candidates_and_what_the_next_stage_is_asked(before: Workspace, tmp_path: Path):
-    one = labeled(tmp_path / "a", lambda made: made.candidates({"arms": ("cooccurring", "disjoint")}) and None)
+    one = labeled(tmp_path / "a", lambda made: made.candidates({"arms": ("cooccurring", "disjoint")}))
 
     def half(picture: DecodedImage | None, request: Request) -> Response:
         """Leave out the first name of the second arm's groups, so that some labels have one vote."""
