@@ -8,6 +8,7 @@ import pytest
 
 from tagllm_cli.errors import UsageError
 from tagllm_cli.export.options import parse_options
+from tagllm_cli.pipeline.recipe.file import load_recipe
 from tests.export.conftest import root, table  # noqa: F401 (fixtures)
 from tests.support.command_line import tagllm
 
@@ -37,6 +38,13 @@ def test_what_is_no_option_of_the_format_is_refused(table: Path, given: str, for
     assert printed.startswith("2 ")
     assert said in " ".join(printed.split())
     assert not table.with_name("out").exists()
+
+
+def test_a_pipeline_file_has_them_as_a_list(tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.yaml"
+    path.write_text("source: a\nexports:\n- {format: xmp, out: a, option: [naming=stem, under=AI]}\n")
+    (step,) = load_recipe(path).exports
+    assert step.settings().format_options == {"naming": "stem", "under": "AI"}
 
 
 def test_the_last_of_a_key_counts_and_a_key_is_never_empty() -> None:

@@ -179,7 +179,7 @@ def test_an_empty_sidecar_is_as_good_as_none(table: Path, root: Path) -> None:
         ([], "full", "a.jpg.xmp"),
         ([], "stem", "a.xmp"),
         (["a.xmp"], "full", "a.xmp"),
-        (["A.XMP"], "full", "A.XMP"),
+        (["a.XMP"], "full", "a.XMP"),
         (["a.jpg.xmp"], "stem", "a.jpg.xmp"),
         (["a.xmp", "a.jpg.xmp"], "stem", "a.jpg.xmp"),
         (["a.xmp", "a.txt", "a.xmp_original"], "full", "a.xmp"),
@@ -198,6 +198,15 @@ def test_the_sidecar_that_is_there_is_used_and_never_that_of_a_raw_file(
     assert folder.sidecar_of("a.jpg", naming) == photos / used
 
 
+def test_a_sidecar_that_names_the_ending_of_a_raw_file_is_not_that_of_a_jpeg(tmp_path: Path) -> None:
+    data = sidecar("lightroom", ("cat",)).replace(b' xmp:Rating="4"', b' photoshop:SidecarForExtension="DNG"')
+    data = data.replace(b"xmlns:xmp=", b'xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/" xmlns:xmp=')
+    (tmp_path / "a.xmp").write_bytes(data)
+    folder = sidecars.SidecarFolder(tmp_path)
+    assert folder.sidecar_of("a.jpg", "stem") == tmp_path / "a.jpg.xmp"
+    assert sidecars.SidecarFolder(tmp_path).sidecar_of("a.dng", "full") == tmp_path / "a.xmp"
+
+
 def test_two_images_never_share_a_sidecar(table: Path, root: Path, tmp_path: Path) -> None:
     (row, *_) = rows(root)
     pair = [replace(row, image_id=name, uri=name) for name in ("a.jpg", "a.png", "b.jpg")]
@@ -206,6 +215,14 @@ def test_two_images_never_share_a_sidecar(table: Path, root: Path, tmp_path: Pat
         out = tmp_path / naming
         assert export(written(table, root, pair), out, options={"naming": naming}).images == 3
         assert sorted(path.name for path in out.iterdir()) == names
+
+
+def test_names_that_differ_in_case_alone_are_two_images(table: Path, root: Path, tmp_path: Path) -> None:
+    (row, *_) = rows(root)
+    pair = [replace(row, image_id=name, uri=name) for name in ("a.jpg", "A.jpg")]
+    for naming in ("full", "stem"):
+        assert export(written(table, root, pair), tmp_path / naming, options={"naming": naming}).images == 2
+        assert len(below(tmp_path / naming)) == 2
 
 
 def test_options_leave_paths_out_or_put_all_labels_under_one_keyword(table: Path, tmp_path: Path) -> None:
@@ -294,7 +311,7 @@ def test_what_photo_software_writes_in_the_same_moment_is_merged_too(
     states: Iterator[None] = iter([None])
     real = sidecars.SidecarFolder.put
 
-    def put(self: sidecars.SidecarFolder, target: Path, data: bytes, seen: tuple[int, int] | None) -> bool:
+    def put(self: sidecars.SidecarFolder, target: Path, data: bytes, seen: sidecars.State | None) -> bool:
         if target == path and next(states, "done") is None:
             path.write_bytes(sidecar("digikam", ("holiday",), ("beach",)))
         return real(self, target, data, seen)

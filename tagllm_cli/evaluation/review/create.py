@@ -62,8 +62,8 @@ class ReviewOptions:
 class Asked:
     """The pairs of a page, in the order in which they are asked: arrays [pairs].
 
-    `doubts` are all pairs that could be asked about; `places` says which of them are. `decided` were decided by people
-    and are left out. `pairs` are (image, label), `ids` their names in files.
+    `doubts` are all pairs of which something is said; `places` says which of them are asked. `possible` could be asked
+    about, `decided` were decided by people and are left out. `pairs` are (image, label), `ids` their names in files.
     """
 
     doubts: Doubts
@@ -73,6 +73,7 @@ class Asked:
     pairs: Sequence[tuple[str, str]]
     ids: Sequence[str]
     page: str
+    possible: int
     decided: int
 
 
@@ -157,7 +158,7 @@ def create_review(path: Path, out: Path, options: ReviewOptions = ReviewOptions(
     title = f"Review of {path.name}"
     values = {"title": title, "pairs": len(asked.places)}
     missing = [each.reason for each in pictures.values() if not each.webp]
-    counts = (len(asked.places), len(rows), len(set(asked.labels.tolist())), len(asked.doubts.cells), asked.decided)
+    counts = (len(asked.places), len(rows), len(set(asked.labels.tolist())), asked.possible, asked.decided)
     summary = ReviewSummary(path, out, asked.page, *counts, 0, len(missing), missing[0] if missing else "")
     with replacing(out, is_ours=is_page) as new:
         new.write_text(render(HERE, "review", data, values, libraries=["decide"]), encoding="utf-8")
@@ -169,10 +170,10 @@ def choose(subject: Subject, options: ReviewOptions = ReviewOptions()) -> Asked:
     entries, width = subject.entries, len(subject.entries.names)
     found = doubts(entries, subject.thresholds, _second(options.second, entries), subject.judged)
     labels = found.cells % width
-    open_ = ~found.own.human | options.again
-    wanted = open_ & np.isin(labels, _positions(options.labels, entries.names))
+    chosen, is_open = np.isin(labels, _positions(options.labels, entries.names)), ~found.own.human | options.again
     given = np.bincount(entries.labels[(entries.flags & PREDICTED) > 0], minlength=width)
-    gain = np.where(wanted, gains(found.wrong, labels, given), 0.0)
+    gain = np.where(chosen & is_open, gains(found.wrong, labels, given), 0.0)
+    possible, decided = int(np.count_nonzero(gain)), int(np.count_nonzero(chosen & ~is_open))
     places = ordered(gain, found.cells // width, labels, options.limit)
     rows, labels = found.cells[places] // width, labels[places]
     pairs = [
@@ -182,7 +183,7 @@ def choose(subject: Subject, options: ReviewOptions = ReviewOptions()) -> Asked:
     known = [str(VERSION), identity.vocabulary_digest, *(f"{image}\n{label}" for image, label in pairs)]
     page = digest16("\0".join(known).encode("utf-8", "surrogatepass")).hex()
     ids = [pair_id(page, image, label) for image, label in pairs]
-    return Asked(found, places, rows, labels, pairs, ids, page, int(np.count_nonzero(~open_)))
+    return Asked(found, places, rows, labels, pairs, ids, page, possible, decided)
 
 
 def _second(path: Path | None, entries: Entries) -> tuple[Entries, Array] | None:

@@ -10,13 +10,14 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from tagllm_cli.evaluation.human_labels.base import NO, YES, CheckedImage, HumanLabels, Reader, Statement
 from tagllm_cli.evaluation.truth.base import TruthFile
 from tagllm_cli.evaluation.truth.paths import without_ending
-from tagllm_cli.store.xmp.keywords import Keywords
-from tagllm_cli.store.xmp.packet import Packet, XmpError
+from tagllm_cli.store.xmp.elements import XmpError
+from tagllm_cli.store.xmp.keywords import Keywords, ending_of_image
+from tagllm_cli.store.xmp.packet import Packet
 from tagllm_cli.text import shortened
 
 ENDING = ".xmp"
@@ -35,12 +36,13 @@ def read(file: TruthFile) -> HumanLabels:
     sidecars = list(_sidecars(file.path)) if file.is_folder else [_alone(file.path)]
     for path, image in sidecars:
         try:
-            keywords = Keywords.of(Packet(path.read_bytes()))
+            packet = Packet(path.read_bytes())
+            keywords, ending = Keywords.of(packet), ending_of_image(packet)
             modified = path.stat().st_mtime_ns // 1000
         except (XmpError, OSError) as error:
             found.unreadable[path.name] = str(error)
         else:
-            found.take(image, keywords, keywords.when(modified))
+            found.take(_named(path, image, ending), keywords, keywords.when(modified))
     if len(found.unreadable) == len(sidecars):
         name, why = next(iter(found.unreadable.items()))
         message = f"not one of {len(sidecars):,} XMP sidecars can be read: {name}: {why}"
@@ -114,6 +116,13 @@ def _sidecars(folder: Path) -> Iterator[tuple[Path, str]]:
             if name.lower().endswith(ENDING):
                 image = name[: -len(ENDING)]
                 yield Path(above, name), Path(above, by_stem.get(image, image)).relative_to(folder).as_posix()
+
+
+def _named(path: Path, image: str, ending: str) -> str:
+    """Return the image of `a.xmp` that says the ending of its image, whatever lies beside it."""
+    if not ending or without_ending(path.stem) != path.stem:
+        return image
+    return str(PurePosixPath(image).with_name(f"{path.stem}.{ending}"))
 
 
 def _alone(path: Path) -> tuple[Path, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ def captions(folder: Path, **texts: str) -> Path:
     return folder
 
 
-def opened(path: Path, words: Vocabulary = WORDS, **options: str) -> TruthFile:
+def opened(path: Path, words: Vocabulary = WORDS, **options: Any) -> TruthFile:
     return TruthFile(path, TruthOptions(**options), TableContext(("a.jpg", "b.jpg"), words))
 
 

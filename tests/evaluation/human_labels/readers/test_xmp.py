@@ -88,6 +88,16 @@ def test_the_image_of_a_sidecar_without_its_ending_is_the_one_beside_it(tmp_path
     assert [each.image for each in read(opened(tmp_path)).checked] == ["one/a.JPG", "raw/a", "two/a"]
 
 
+def test_a_sidecar_of_a_raw_file_is_about_that_file(tmp_path: Path) -> None:
+    data = sidecar("lightroom", ("cat",)).replace(b' xmp:Rating="4"', b' photoshop:SidecarForExtension="DNG"')
+    data = data.replace(b"xmlns:xmp=", b'xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/" xmlns:xmp=')
+    put(tmp_path / "sub/a.b.xmp", data)
+    (tmp_path / "sub/a.b.jpg").touch()
+    put(tmp_path / "c.jpg.xmp", data)
+    put(tmp_path / "d.e.xmp", data)
+    assert [each.image for each in read(opened(tmp_path)).checked] == ["c.jpg", "d.e.dng", "sub/a.b.dng"]
+
+
 def test_one_sidecar_alone_is_read_and_without_a_table_every_keyword_counts(tmp_path: Path) -> None:
     path = put(tmp_path / "a.jpg.xmp", sidecar("lightroom", ("cat",), ("holiday",)))
     assert recognizes(TruthFile(path))
