@@ -74,19 +74,22 @@ async def sort_names(engine: Engine, found: Suggestions, template: Template) -> 
     vocabulary, names = found.vocabulary, [each.name for each in found.labels]
     known = list(dict.fromkeys(label.parent for label in vocabulary.labels if label.parent))
     parts = [names[start : start + NAMES_PER_QUESTION] for start in range(0, len(names), NAMES_PER_QUESTION)]
-    listed = {"labels": render_names(vocabulary.names), "parents": render_names(known), "about": vocabulary.about}
-    requests = [template.request(names=render_names(part), **listed) for part in parts]
+    labels, categories = render_names(vocabulary.names), render_names(known)
+    requests = [
+        template.request(names=render_names(part), labels=labels, parents=categories, about=vocabulary.about)
+        for part in parts
+    ]
     said, notes = _Sorted(vocabulary, known, names), list(found.notes)
     for number, response in enumerate(await ask_all(engine, None, requests), 1):
         try:
             said.add(response)
         except UnusableAnswerError as error:
             notes.append(f"question {number} of {len(parts)} about categories failed: {error}")
-    labels = [said.applied(each) for each in found.labels]
+    suggested = [said.applied(each) for each in found.labels]
     return replace(
         found,
-        labels=[each for each in labels if not each.same_as],
-        synonyms=[*found.synonyms, *(each for each in labels if each.same_as)],
+        labels=[each for each in suggested if not each.same_as],
+        synonyms=[*found.synonyms, *(each for each in suggested if each.same_as)],
         notes=[*notes, *said.notes()],
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -66,12 +66,8 @@ def implications(counts: PairCounts, vocabulary: Vocabulary, images: int) -> lis
         back = holds.get((other, one))
         if back is not None and (alone[one], one) > (alone[other], other):
             continue
-        both = back is not None
-        found.append(Implied(*(getattr(each, name) for name in _FIRST), both_ways=both, is_parent=each.is_parent))
+        found.append(replace(each, both_ways=back is not None))
     return sorted(found, key=lambda each: (-each.low, each.label, each.implied))
-
-
-_FIRST = ("label", "implied", "images", "share", "low", "high", "lift")
 
 
 def collisions(vocabulary: Vocabulary) -> list[str]:

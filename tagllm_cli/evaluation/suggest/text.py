@@ -67,7 +67,7 @@ def tables(found: Suggestions) -> list[tuple[str, Cells]]:
         ("names of too few images", f"{found.rare:,}", ""),
         ("names beyond the limit", f"{found.more:,}", ""),
     ]
-    parts = [
+    parts: list[tuple[str, Cells]] = [
         ("names worth adding", (_COLUMNS, [_cells(each) for each in found.labels])),
         ("other forms of labels", (_COLUMNS, [_cells(each) for each in found.synonyms])),
         ("labels that never occur", (("label",), [(name,) for name in found.never])),
