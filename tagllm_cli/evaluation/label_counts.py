@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tagllm_cli.labeling.human import HUMAN
+from tagllm_cli.labeling.human_changes import HUMAN
 from tagllm_cli.records import Decision, Status
 from tagllm_cli.store.damage import damage_as_table_error
 from tagllm_cli.store.table import Table
@@ -38,7 +38,7 @@ class TableCounts:
 
 
 def count_table(table: Table) -> TableCounts:
-    """Count what a table holds; reads two and a half of its columns. Raises TableError where it is damaged."""
+    """Count what a table holds; reads three of its columns. Raises TableError where it is damaged."""
     counts = TableCounts()
     for batch in table.batches(_ROWS, ["status", "labels", "unmatched"]):
         with damage_as_table_error(table.path):
