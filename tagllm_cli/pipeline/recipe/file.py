@@ -78,6 +78,11 @@ def _paired(value: Any) -> Any:
     return _listed(value)
 
 
+def _yes(value: Any) -> Any:
+    """Turn what YAML reads `yes` as back into that word."""
+    return "yes" if value is True else value
+
+
 def _shares(value: Any) -> Any:
     """Turn `{train: 0.9, test: 0.1}`, and what is typed on the command line, into pairs of a name and a share."""
     if isinstance(value, dict):
@@ -177,7 +182,7 @@ class Export(_Part):
     threshold: Share | None = None
     thresholds: Text | None = None
     min_probability: Share | None = None
-    unknown: Annotated[Text | None, _one_of(UNKNOWNS)] = None
+    unknown: Annotated[Text | None, BeforeValidator(_yes), _one_of(UNKNOWNS)] = None
     include_unknown: bool = False
     split: Shares = ()
     seed: Annotated[int, Field(ge=0)] = 0
