@@ -18,13 +18,16 @@ from tagllm_cli.cli.commands import (
     calibrate,
     candidates,
     concepts,
+    diff,
     disambiguate,
     doctor,
     evaluate,
     export,
+    import_,
     info,
     merge,
     report,
+    review,
     run,
     vocab,
 )
@@ -178,8 +181,11 @@ app.command(rich_help_panel="Label images")(expand(concepts.concepts))
 app.command(rich_help_panel="Use tables")(expand(evaluate.evaluate))
 app.command(rich_help_panel="Use tables")(expand(audit.audit))
 app.command(rich_help_panel="Use tables")(expand(report.report))
+app.command(rich_help_panel="Use tables")(expand(review.review))
 app.command(rich_help_panel="Use tables")(expand(calibrate.calibrate))
 app.command(rich_help_panel="Use tables")(expand(export.export))
+app.command("import", rich_help_panel="Use tables")(expand(import_.import_))
+app.command(rich_help_panel="Use tables")(expand(diff.diff))
 app.command(rich_help_panel="Use tables")(expand(merge.merge))
 app.command(rich_help_panel="Inspect")(expand(info.info))
 app.command(rich_help_panel="Inspect")(expand(doctor.doctor))
@@ -187,3 +193,4 @@ vocab_app.command("list")(vocab.vocab_list)
 vocab_app.command("show")(vocab.vocab_show)
 vocab_app.command("check")(vocab.vocab_check)
 vocab_app.command("scenes")(expand(vocab.vocab_scenes))
+vocab_app.command("suggest")(expand(vocab.vocab_suggest))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tagllm_cli.cli.options.exporting import (
     Copy,
     ExportLabels,
+    FormatOptions,
     GroupBy,
     IncludeUnknown,
     Link,
@@ -45,11 +46,13 @@ class ExportGroup:
     link: Link = False
     reference: Reference = False
     no_embed: NoEmbed = False
+    option: FormatOptions = None
     shard_size: ShardSize = None
 
     def settings(self) -> ExportSettings:
         """Return what an export takes of a table. Raises UsageError for options that cannot be read or go together."""
         from tagllm_cli.cli.option_groups import names
+        from tagllm_cli.export.options import parse_options
         from tagllm_cli.export.settings import ExportSettings, chosen_images, label_names, shard_size
         from tagllm_cli.export.splits import parse_shares
 
@@ -67,6 +70,7 @@ class ExportGroup:
             seed=self.seed,
             group_by=self.group_by,
             images=chosen_images(copy=self.copy, link=self.link, reference=self.reference),
+            format_options=parse_options(self.option or ()),
             shard_images=images,
             shard_bytes=size,
         )

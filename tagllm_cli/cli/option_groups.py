@@ -23,6 +23,7 @@ from tagllm_cli.cli.options.shared import (
     EngineArg,
     Exclude,
     Gpus,
+    HumanOnly,
     IdColumn,
     ImageColumn,
     Json,
@@ -217,12 +218,13 @@ class TruthGroup:
     image_column: ImageColumn = None
     label_column: LabelColumn = None
     separator: Separator = None
+    human_only: HumanOnly = False
 
     def truth_options(self) -> TruthOptions:
         """Return how the file is read."""
         from tagllm_cli.evaluation.truth import TruthOptions
 
-        return TruthOptions(self.image_column, self.label_column, self.separator)
+        return TruthOptions(self.image_column, self.label_column, self.separator, self.human_only)
 
 
 @dataclass(frozen=True)

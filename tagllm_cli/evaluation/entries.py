@@ -4,26 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tagllm_cli.errors import UsageError
+from tagllm_cli.evaluation.entry_arrays import (
+    HUMAN,
+    PREDICTED,
+    UNDECIDED,
+    Array,
+    EntryReader,
+    filled,
+    known,
+    texts,
+)
 from tagllm_cli.evaluation.truth.base import Truth
 from tagllm_cli.evaluation.truth.label_sets import LabelSets
 from tagllm_cli.evaluation.truth.matching import ImageMatch, NameMatch, match_images, match_names
-from tagllm_cli.records import Decision, Row, Status
+from tagllm_cli.records import Row, Status
 from tagllm_cli.store.damage import damage_as_table_error
 from tagllm_cli.store.table import Table, arrow_tables
 from tagllm_cli.vocabulary.model import Vocabulary
 
-PREDICTED, UNDECIDED, HUMAN = 1, 2, 4
 ABSENT, PRESENT, NOT_JUDGED = 0, 1, -1
 
-Array = npt.NDArray[Any]
+__all__ = [
+    "ABSENT",
+    "HUMAN",
+    "NOT_JUDGED",
+    "PREDICTED",
+    "PRESENT",
+    "UNDECIDED",
+    "Array",
+    "Comparison",
+    "Entries",
+    "Judgments",
+    "compare",
+    "entries_of",
+    "is_in",
+    "read_entries",
+]
 
 _ROWS = 8192
 # Texts of `groups` are most of a table's bytes: never read.
@@ -32,7 +54,6 @@ _COLUMNS = (
     *(f"labels.list.element.{name}" for name in ("name", "decision", "probability", "score", "source", "arms")),
 )
 _STATUSES = tuple(Status)
-_MOST_ARMS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +126,11 @@ def entries_of(rows: Iterable[Row], vocabulary: Vocabulary, stage: str, arms: Se
 def _gathered(batches: Iterable[pa.RecordBatch], vocabulary: Vocabulary, stage: str, arms: Sequence[str]) -> Entries:
     parts: list[tuple[Array, ...]] = []
     ids: list[str] = []
-    of_entries = _EntryReader(vocabulary, stage, list(arms))
+    of_entries = EntryReader(vocabulary, stage, list(arms))
     for batch in batches:
         statuses = pc.index_in(batch["status"], texts(_STATUSES))
-        sizes = (_filled(batch[side], 0) for side in ("width", "height"))
-        parts.append((_known(statuses, batch["status"], "status"), *sizes, *of_entries(batch["labels"], len(ids))))
+        sizes = (filled(batch[side], 0) for side in ("width", "height"))
+        parts.append((known(statuses, batch["status"], "status"), *sizes, *of_entries(batch["labels"], len(ids))))
         ids.extend(batch["image_id"].to_pylist())
     kinds = (np.int8, np.int32, np.int32, np.int64, np.int64, np.float32, np.float32, np.int8, np.uint64)
     columns = list(zip(*parts, strict=True)) or [()] * len(kinds)
@@ -120,85 +141,6 @@ def _gathered(batches: Iterable[pa.RecordBatch], vocabulary: Vocabulary, stage: 
     statuses, widths, heights, *entries = arrays
     named = [_STATUSES[code] for code in statuses.tolist()]
     return Entries(ids, named, widths, heights, vocabulary.names, of_entries.arms, *entries)
-
-
-class _EntryReader:
-    """Label lists of one batch as arrays: rows, labels, scores, probabilities, flags and arms.
-
-    `arms` grows by what entries name: the plan of a label table does not know the arms of its candidates.
-    """
-
-    def __init__(self, vocabulary: Vocabulary, stage: str, arms: list[str]) -> None:
-        self._names = texts(vocabulary.names)
-        self.arms = arms
-        self._is_label_table = stage == "labels"
-
-    def __call__(self, lists: pa.ListArray, first_row: int) -> tuple[Array, ...]:
-        entries = pc.list_flatten(lists)
-        field = {name: pc.struct_field(entries, name) for name in ("name", "decision", "source", "score", "arms")}
-        labels = _known(pc.index_in(field["name"], self._names), field["name"], "label")
-        decisions = field["decision"]
-        is_yes = _is(decisions, Decision.YES.value) if self._is_label_table else _as_numpy(pc.is_null(decisions))
-        flags = (
-            (PREDICTED, is_yes),
-            (UNDECIDED, _is(decisions, Decision.UNKNOWN.value)),
-            (HUMAN, _is(field["source"], "human")),
-        )
-        return (
-            _as_numpy(pc.list_parent_indices(lists)) + first_row,
-            labels,
-            _filled(field["score"], 0),
-            _filled(pc.struct_field(entries, "probability"), np.nan),
-            sum((which.astype(np.int8) * flag for flag, which in flags), np.zeros(len(labels), np.int8)),
-            self._votes(field["arms"]),
-        )
-
-    def _votes(self, lists: pa.ListArray) -> Array:
-        votes = np.zeros(len(lists), np.uint64)
-        of_entry, names = _as_numpy(pc.list_parent_indices(lists)), pc.list_flatten(lists)
-        self.arms += [arm for arm in pc.unique(names).to_pylist() if arm not in self.arms]
-        if len(self.arms) > _MOST_ARMS:
-            raise ValueError(f"it names more than {_MOST_ARMS} arms")
-        for number, arm in enumerate(self.arms):
-            votes[of_entry[_is(names, arm)]] |= np.uint64(1 << number)
-        return votes
-
-
-def texts(values: Sequence[str]) -> pa.StringArray:
-    """Return an array of texts. `pa.array` and Arrow's scalars import pandas, which takes a quarter of a second.
-
-    >>> texts(["cat", "Käfer"]).to_pylist()
-    ['cat', 'Käfer']
-    """
-    encoded = [value.encode() for value in values]
-    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
-    return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)))
-
-
-def _is(values: pa.StringArray, text: str) -> Array:
-    """Return which values are `text`, bool; none that is null."""
-    return _as_numpy(pc.is_in(values, texts([text])))
-
-
-def _filled(values: pa.Array, null: float) -> Array:
-    """Return numbers, nulls as `null`."""
-    found = _as_numpy(values)
-    return np.where(_as_numpy(values.is_null()), found.dtype.type(null), found) if values.null_count else found
-
-
-def _as_numpy(values: pa.Array) -> Array:
-    """Return booleans or numbers, what stands in place of nulls included; `to_numpy` imports pandas."""
-    if pa.types.is_boolean(values.type):
-        return _as_numpy(values.cast(pa.uint8())).view(bool)
-    kind = np.dtype(values.type.to_pandas_dtype())
-    buffer = values.buffers()[1]
-    return np.frombuffer(buffer, kind, len(values), values.offset * kind.itemsize) if buffer else np.empty(0, kind)
-
-
-def _known(places: pa.Int32Array, values: pa.StringArray, what: str) -> Array:
-    if places.null_count:
-        raise ValueError(f"there is no {what} {values.filter(pc.is_null(places))[0].as_py()!r}")
-    return _as_numpy(places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +246,12 @@ def _judgments(
     values = np.concatenate([np.full(len(found), value, np.int8) for found, value in marks])[::-1]
     unique, first = np.unique(listed, return_index=True)
     return Judgments(unique, values[first], ABSENT if truth.absent is None else NOT_JUDGED)
+
+
+def places(of: Sequence[str], among: Sequence[str]) -> Array:
+    """Return where each of `of` stands in `among`, int64, -1 where it does not."""
+    found = filled(pc.index_in(texts(of), texts(among)), -1)
+    return np.asarray(found, np.int64)
 
 
 def is_in(cells: Array, ordered: Array) -> Array:

@@ -13,6 +13,8 @@ from tagllm_cli.evaluation.table_info import InfoReport, TableReport
 from tagllm_cli.labeling.strategies import DEFAULT_STRATEGY
 from tagllm_cli.labeling.templates import Template, load_templates
 from tagllm_cli.records import Status
+from tagllm_cli.store.people import named, time_of
+from tagllm_cli.text import one_line
 
 Facts = list[tuple[str, str]]
 
@@ -32,7 +34,7 @@ def facts(report: TableReport) -> Facts:
     found: Facts = []
     if report.counts is not None:
         found += _contents(report, report.counts)
-    return [*found, *_plan(report), *_places(report)]
+    return [*found, *_plan(report), *_places(report), *_people(report)]
 
 
 def _contents(report: TableReport, counts: TableCounts) -> Iterator[tuple[str, str]]:
@@ -41,6 +43,7 @@ def _contents(report: TableReport, counts: TableCounts) -> Iterator[tuple[str, s
     others = {
         "no": counts.no,
         "unknown": counts.unknown,
+        "decided by people": counts.human,
         "answers outside the vocabulary": counts.unmatched,
     }
     mean = counts.labels.total() / max(1, counts.labeled)
@@ -118,6 +121,23 @@ def _places(report: TableReport) -> Iterator[tuple[str, str]]:
     if len(answering := engines(report)) == 1:
         yield "engine", answering[0]
     yield "evidence", f"{evidence.path}, {_size(evidence.bytes)}, {evidence.images:,} images{done}{more}{state}"
+
+
+def _people(report: TableReport) -> Iterator[tuple[str, str]]:
+    """Yield what people decided: how much, who, from which files, where they disagree, and what applies to nothing."""
+    people = report.evidence.people if report.evidence else None
+    if people is None:
+        return
+    count = f"{_many(people.decisions, 'decision')} about {_many(people.images, 'image')}"
+    yield "people", f"{count}, {time_of(people.first)[:10]} to {time_of(people.last)[:10]}"
+    yield "  who", _counted([(named(who), count) for who, count in people.who.items()][:_EXTREMES])
+    for number, (origin, count_, recorded) in enumerate(people.files[-_EXTREMES:]):
+        yield "  from" if not number else "", f"{origin}: {count_:,}, imported {time_of(recorded)[:16]}"
+    if people.conflicts:
+        first = one_line(people.conflicts[0], 200)
+        yield "  conflicts", f"{_many(len(people.conflicts), 'pair')} of image and label (first: {first})"
+    for problem in people.problems(report.info.vocabulary.names):
+        yield "  of nothing here", problem
 
 
 def runs(report: TableReport, prices: Prices) -> Cells | None:

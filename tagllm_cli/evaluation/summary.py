@@ -12,7 +12,7 @@ from tagllm_cli.evaluation import arm_tables
 from tagllm_cli.evaluation.arm_agreement import ArmComparison, compare_arms
 from tagllm_cli.evaluation.calibration import reliability
 from tagllm_cli.evaluation.cost import Prices
-from tagllm_cli.evaluation.entries import Comparison, compare, read_entries
+from tagllm_cli.evaluation.entries import Comparison, compare
 from tagllm_cli.evaluation.frontier import find_frontier
 from tagllm_cli.evaluation.gates import MIN_OVERLAP, MissedGate, check_gates, check_overlap, need_intervals
 from tagllm_cli.evaluation.metrics import Evaluation, evaluate
@@ -23,6 +23,7 @@ from tagllm_cli.evaluation.metrics.paired import compare_tables
 from tagllm_cli.evaluation.metrics.requests import requests_on_record
 from tagllm_cli.evaluation.metrics.slices import slice_comparison
 from tagllm_cli.evaluation.metrics.stage_audit import audit_stages
+from tagllm_cli.evaluation.model_entries import entries_for
 from tagllm_cli.evaluation.noise import find_suspects
 from tagllm_cli.evaluation.sections import Cells, Section
 from tagllm_cli.evaluation.truth.base import TableContext, Truth, TruthOptions
@@ -182,7 +183,7 @@ def evaluate_table(
     if not 0 <= min_overlap <= 1:
         raise UsageError(f"--min-overlap {min_overlap:g} is no share", "Give a number from 0 to 1.")
     opened = open_table(table)
-    entries = read_entries(opened)
+    entries = entries_for(opened, human_only=truth_options.human_only)
     human = load_truth(truth, truth_options, TableContext(entries.ids, opened.info.vocabulary))
     stage, people = opened.info.stage, options.include_human
     comparison = compare(entries, opened.info.vocabulary, human, stage=stage, include_human=people)
@@ -199,7 +200,7 @@ def evaluate_table(
         compare_arms(comparison, tuple(opened.info.plan.get("arms", ()))),
         opened.info.plan.get("min_votes", 1),
         intervals,
-        _sections(table, opened.info.vocabulary, comparison, evaluation, human, options),
+        _sections(table, opened.info.vocabulary, comparison, evaluation, human, options, truth_options.human_only),
     )
 
 
@@ -210,11 +211,12 @@ def _sections(
     evaluation: Evaluation,
     truth: Truth,
     options: EvaluateOptions,
+    human_only: bool,
 ) -> Mapping[str, Section]:
     found: dict[str, Section | None] = {}
     figures: dict[Path, Mapping[str, float | None]] = {table: evaluation.to_json()}
     if options.compare:
-        others = [(path, _compared(path, truth, options)) for path in options.compare]
+        others = [(path, _compared(path, truth, options, human_only)) for path in options.compare]
         rounds = options.rounds or DEFAULT_ROUNDS
         tables = [(table, comparison), *others]
         compared = compare_tables(tables, rounds, options.seed, include_human=options.include_human)
@@ -230,7 +232,8 @@ def _sections(
     return {key: section for key, section in found.items() if section is not None}
 
 
-def _compared(path: Path, truth: Truth, options: EvaluateOptions) -> Comparison:
+def _compared(path: Path, truth: Truth, options: EvaluateOptions, human_only: bool) -> Comparison:
     table = open_table(path)
+    entries = entries_for(table, human_only=human_only)
     vocabulary, stage = table.info.vocabulary, table.info.stage
-    return compare(read_entries(table), vocabulary, truth, stage=stage, include_human=options.include_human)
+    return compare(entries, vocabulary, truth, stage=stage, include_human=options.include_human)

@@ -101,6 +101,9 @@ class TableReport:
                 "merged_tables": evidence.merged_tables,
                 "is_being_written": evidence.is_being_written,
             },
+            "people": None
+            if evidence is None or evidence.people is None
+            else evidence.people.to_json(self.info.vocabulary.names),
             "runs": [self._run(run, prices) for run in self.runs],
             "images": self.images,
             "cost": _cost(self.cost, self.images, prices),
@@ -114,6 +117,7 @@ class TableReport:
             "per_image": round(counts.labels.total() / max(1, counts.labeled), 3),
             "no": counts.no,
             "unknown": counts.unknown,
+            "human": counts.human,
             "unmatched": counts.unmatched,
             "by_label": {**ordered, **counts.labels},
         }

@@ -7,19 +7,29 @@ put in place by `store.atomic.replacing`; those that place image files use `expo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tagllm_cli.export.chunks import Example
 from tagllm_cli.export.examples import Examples, numbered_labels
+from tagllm_cli.export.options import Option
 from tagllm_cli.export.settings import IMAGES, ExportSettings
 from tagllm_cli.export.summary import ExportSummary
 
 if TYPE_CHECKING:
     from tagllm_cli.store.table import Table
 
-__all__ = ["Example", "Examples", "ExportSettings", "ExportSummary", "Format", "export_card", "numbered_labels"]
+__all__ = [
+    "Example",
+    "Examples",
+    "ExportSettings",
+    "ExportSummary",
+    "Format",
+    "Option",
+    "export_card",
+    "numbered_labels",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +41,8 @@ class Format:
     them itself, by `Example.split`; the others are called once for each split, with a file of its own. `images` are
     those of IMAGES that a format can do, () for one that holds no images; `holds_images` stands for all of them.
     `holds_unknown` tells whether undecided labels are told from absent ones, `has_shards` whether files are cut
-    by settings.shard_images and shard_bytes.
+    by settings.shard_images and shard_bytes. `options` are those of `--option`; `export` gets a value for each in
+    `ExportSettings.format_options`. Without `has_card` no dataset card is written.
     """
 
     name: str
@@ -42,6 +53,8 @@ class Format:
     holds_images: bool = False
     holds_unknown: bool = False
     images: tuple[str, ...] = ()
+    options: Mapping[str, Option] = field(default_factory=dict)
+    has_card: bool = True
     has_shards: bool = False
 
     @property

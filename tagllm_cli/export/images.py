@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tagllm_cli.store.table import Table
 
 NO_FILE = "not_a_file"
+# Why images are left out before anybody opens them.
+_NOT_ABOUT_FILES = frozenset(["failed", "pending", "undecided", "bad_name", "no_label", "several_labels"])
 _FLAT = "__"  # stands between the folders of a path in one name
 
 
@@ -101,7 +103,7 @@ def check_linkable(source: Source) -> None:
 
 def check_some_read(examples: Examples, source: Source) -> None:
     """Raise UsageError where images were to be exported and each was dropped: the source has moved, it seems."""
-    unread = examples.summary([]).left_out.keys() - {"failed", "pending", "undecided"}
+    unread = examples.summary([]).left_out.keys() - _NOT_ABOUT_FILES
     if not unread:
         return
     info = source.describe()

@@ -13,24 +13,35 @@ from pathlib import Path
 
 from tagllm_cli.errors import UsageError
 from tagllm_cli.export import (
+    captions,
     coco,
     csv_file,
     csv_long,
     csv_wide,
+    cvat,
+    datumaro,
+    fiftyone,
     flat_parquet,
     hf,
     imagefolder,
     jsonl,
+    label_studio,
     numpy_file,
     webdataset,
+    xmp,
+    yolo_cls,
 )
 from tagllm_cli.export.base import ExportSettings, ExportSummary, Format, export_card
+from tagllm_cli.export.options import checked_options
 from tagllm_cli.export.settings import check_settings
 from tagllm_cli.store.atomic import check_replaceable, check_writable_path
 
 CARD_ENDING = ".card.md"
 
-_MODULES = (coco, csv_file, csv_long, csv_wide, jsonl, numpy_file, flat_parquet, hf, imagefolder, webdataset)
+_MODULES = (
+    *(coco, csv_file, csv_long, csv_wide, jsonl, numpy_file, flat_parquet, hf, imagefolder, webdataset),
+    *(label_studio, cvat, fiftyone, datumaro, yolo_cls, captions, xmp),
+)
 
 FORMATS: Mapping[str, Format] = {each.FORMAT.name: each.FORMAT for each in _MODULES}
 
@@ -51,8 +62,10 @@ def export_table(
     places = check_export(format_, out, settings)
     table = open_table(path)
     form = FORMATS[format_]
+    options = checked_options(format_, form.options, settings.format_options)
+    settings = replace(settings, format_options=options)
     summary = _united([form.export(table, place, replace(settings, only=only)) for only, place in places.items()])
-    if summary.card is not None:
+    if summary.card is not None or not form.has_card:
         return summary
     card = out.with_name(f"{out.name}{CARD_ENDING}")
     written = put_card(card, export_card(table, summary, settings))
@@ -90,6 +103,7 @@ def check_format(format_: str, settings: ExportSettings) -> None:
     if form is None:
         raise UsageError(f"there is no export format {format_!r}", f"Use one of {', '.join(FORMATS)}.")
     check_settings(settings, form.name, form.image_modes, holds_unknown=form.holds_unknown, has_shards=form.has_shards)
+    checked_options(form.name, form.options, settings.format_options)
 
 
 def _united(summaries: Sequence[ExportSummary]) -> ExportSummary:

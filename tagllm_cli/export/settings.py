@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tagllm_cli.errors import UsageError, VocabularyError
@@ -35,6 +35,7 @@ class ExportSettings:
         seed: of the splits.
         group_by: what stays together in one split: None for copies of an image, `folder`, or a column of the source.
         images: `copy`, `link` or `reference`, for formats that hold images; None: what the format does by default.
+        format_options: what `--option key=value` says about this format alone (`Format.options`).
         shard_images: images per shard, for formats that have shards; 0: what the format does by default.
         shard_bytes: bytes per shard, likewise.
         only: the split that is written, where each has its own file; "": all.
@@ -52,6 +53,7 @@ class ExportSettings:
     seed: int = 0
     group_by: str | None = None
     images: str | None = None
+    format_options: Mapping[str, str] = field(default_factory=dict)
     shard_images: int = 0
     shard_bytes: int = 0
     only: str = ""

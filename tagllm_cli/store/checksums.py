@@ -36,6 +36,17 @@ def checksum(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=8).digest()
 
 
+def row_checksum(values: Sequence[str | bytes | int | None]) -> bytes:
+    """Return the checksum that SQL computes of these values, for rows that are read without our functions."""
+    kinds = {str: "text", bytes: "blob", int: "integer", type(None): "null"}
+    parts = (kinds[type(value)].encode() + _as_bytes(value) for value in values)
+    return checksum(b"".join(parts))
+
+
+def _as_bytes(value: str | bytes | int | None) -> bytes:
+    return value if isinstance(value, bytes) else b"" if value is None else str(value).encode()
+
+
 def _expression(values: Iterable[str]) -> str:
     # With types, which one flipped bit can change as well; as bytes, since damaged text need not be UTF-8.
     return f"""checksum(CAST({" || ".join(f"typeof({value}) || ifnull({value}, '')" for value in values)} AS BLOB))"""

@@ -29,8 +29,10 @@ from tagllm_cli.store.evidence_layout import (
     response_of,
     storable,
 )
+from tagllm_cli.store.evidence_queries import read_people
 from tagllm_cli.store.human_labels import HumanDecision
 from tagllm_cli.store.listing import PAGE, SourceChanges
+from tagllm_cli.store.people import People, people_of
 from tagllm_cli.store.run_records import RunProgress
 from tagllm_cli.store.sqlite import SQLiteFile
 
@@ -370,6 +372,23 @@ class Evidence:
     def decided(self, fingerprint: bytes) -> Mapping[str, Decision]:
         """Return what people decided about the labels of these bytes, as far as it counts."""
         return human_labels.in_force(human_labels.decisions_about(self._file, fingerprint))
+
+    def people(self) -> People | None:
+        """Return what people decided in numbers, None where nobody decided anything."""
+        found = read_people(self._file.query) if self.has_decisions() else None
+        return None if found is None else people_of(found)
+
+    def decisions_about(self, fingerprint: bytes) -> list[HumanDecision]:
+        """Return all decisions about these bytes."""
+        return human_labels.decisions_about(self._file, fingerprint)
+
+    def decisions_of_file(self, file: bytes) -> list[HumanDecision]:
+        """Return what was recorded from a file with this hash."""
+        return human_labels.decisions_of_file(self._file, file)
+
+    def decided_fingerprints(self) -> set[bytes]:
+        """Return the fingerprints of all images that people decided anything about."""
+        return human_labels.fingerprints(self._file)
 
     def all_decisions(self) -> Iterator[list[HumanDecision]]:
         """Yield what was decided about the same bytes, by fingerprint."""

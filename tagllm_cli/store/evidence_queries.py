@@ -1,6 +1,8 @@
 """What `tagllm info` reads of an evidence file; also a program, which ends without closing the file.
 
-    python -I evidence_queries.py FILE    # prints one JSON object, or one line of an error on stderr and exit code 1
+    python -I evidence_queries.py FILE [WHAT]    # prints one JSON object, or an error in a line on stderr (exit code 1)
+
+WHAT is `info`, or `decisions` for all that people decided.
 
 SQLite reads a database and its write-ahead log right as long as the log is not begun anew meanwhile (every 4 MiB,
 https://www.sqlite.org/wal.html): its pages would be overwritten. The header of the log changes then, so where it is the
@@ -20,6 +22,7 @@ import signal
 import sqlite3
 import sys
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -30,6 +33,9 @@ TOO_FAST = "written faster than it can be read"
 _TRIES = 12
 _PAUSE_S = 0.02
 _LOG_HEADER = 32
+HUMAN_FORMAT = 5  # the first one that holds decisions of people
+_EXAMPLES = 20
+_DECISION = "fingerprint, image, label, who, decided, decision, scope, origin, file, recorded"
 _TOKENS = "count(*), sum(prompt_tokens), sum(cached_tokens), sum(output_tokens)"
 
 
@@ -37,8 +43,10 @@ class UnreadableError(Exception):
     """What is in the file makes no sense, or is not the same for long enough to be read."""
 
 
-def read_now(path: str, *, progress: bool, keep: list[sqlite3.Connection] | None = None) -> dict[str, Any]:
-    """Return what `read` finds in one commit of a file; connections go to `keep` instead of being closed.
+def read_now(
+    path: str, *, progress: bool, keep: list[sqlite3.Connection] | None = None, what: str = "info"
+) -> dict[str, Any]:
+    """Return what `read` (or `read_decisions`) finds in one commit; connections go to `keep` instead of being closed.
 
     Raises UnreadableError where there is a log and no `keep`, and for what cannot be read.
     """
@@ -54,7 +62,7 @@ def read_now(path: str, *, progress: bool, keep: list[sqlite3.Connection] | None
             if keep is not None:
                 keep.append(db)
             try:
-                found = read(db, progress=progress or has_log)
+                found = read_decisions(db) if what == "decisions" else read(db, progress=progress or has_log)
             finally:
                 if keep is None:
                     db.close()
@@ -106,7 +114,71 @@ def read(db: sqlite3.Connection, *, progress: bool) -> dict[str, Any]:
         "answers": _answers(db, response, untold),
         "images": db.execute("SELECT count(*) FROM image").fetchone()[0],
         "completed": db.execute(done).fetchone()[0] if progress else None,
+        "people": read_people(lambda query: db.execute(query).fetchall()) if format_ >= HUMAN_FORMAT else None,
     }
+
+
+def read_decisions(db: sqlite3.Connection) -> dict[str, Any]:
+    """Return all that people decided, with checksums, as plain JSON values; bytes in hexadecimal."""
+    (application_id,), (format_,) = (
+        db.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
+    )
+    found: dict[str, Any] = {"application_id": application_id, "format": format_, "decisions": [], "sets": []}
+    if format_ >= HUMAN_FORMAT:
+        for name, query in (
+            ("decisions", f"SELECT {_DECISION}, checksum FROM human_decision"),
+            ("sets", "SELECT key, names, checksum FROM label_set"),
+        ):
+            found[name] = [[_plain(value) for value in row] for row in db.execute(query)]
+    return found
+
+
+def read_people(query: Callable[[str], Sequence[Sequence[Any]]]) -> dict[str, Any] | None:
+    """Return what people decided in numbers, None where there is nothing, as plain JSON values.
+
+    `stale`: of images that are there with other bytes; `gone`: of images that are not there at all. `disputed` are all
+    decisions about the images that several people decided about.
+    """
+    ((count, first, last),) = query("SELECT count(*), min(decided), max(decided) FROM human_decision")
+    if not count:
+        return None
+    # Of all images only those that people decided about are kept: they are few.
+    query_lost = """WITH present AS (SELECT fingerprint FROM image WHERE fingerprint IN
+            (SELECT fingerprint FROM human_decision))
+        SELECT d.image, count(*), EXISTS (SELECT 1 FROM image WHERE id = d.image) FROM human_decision d
+        WHERE d.fingerprint NOT IN (SELECT fingerprint FROM present) GROUP BY d.image, d.fingerprint ORDER BY d.image"""
+    lost = query(query_lost)
+    several = "SELECT fingerprint FROM human_decision GROUP BY fingerprint HAVING count(DISTINCT who) > 1"
+    disputed = query(f"SELECT {_DECISION} FROM human_decision WHERE fingerprint IN ({several}) ORDER BY fingerprint")
+    return {
+        "decisions": count,
+        "images": query("SELECT count(DISTINCT fingerprint) FROM human_decision")[0][0],
+        "first": first,
+        "last": last,
+        "who": [list(row) for row in query("SELECT who, count(*) FROM human_decision GROUP BY who ORDER BY 2 DESC, 1")],
+        "files": [
+            list(row)
+            for row in query(
+                "SELECT origin, count(*), min(recorded) FROM human_decision GROUP BY origin, file ORDER BY 3"
+            )
+        ],
+        "stale": _lost([(image, number) for image, number, is_there in lost if is_there]),
+        "gone": _lost([(image, number) for image, number, is_there in lost if not is_there]),
+        "labels": [
+            list(row) for row in query("SELECT label, count(*) FROM human_decision WHERE label != '' GROUP BY 1")
+        ],
+        "sets": [[_plain(value) for value in row] for row in query("SELECT key, names FROM label_set")],
+        "disputed": [[_plain(value) for value in row] for row in disputed],
+    }
+
+
+def _lost(images: list[tuple[str, int]]) -> dict[str, Any]:
+    count = sum(number for _, number in images)
+    return {"decisions": count, "images": len(images), "examples": [image for image, _ in images[:_EXAMPLES]]}
+
+
+def _plain(value: Any) -> Any:
+    return value.hex() if isinstance(value, bytes) else value
 
 
 def _answers(db: sqlite3.Connection, response: str, runs: list[int]) -> dict[str, list[int]]:
@@ -128,7 +200,8 @@ def _main() -> NoReturn:
     connections: list[sqlite3.Connection] = []
     code = 1
     try:
-        print(json.dumps(read_now(sys.argv[1], progress=True, keep=connections)), flush=True)
+        found = read_now(sys.argv[1], progress=True, keep=connections, what="".join(sys.argv[2:]) or "info")
+        print(json.dumps(found), flush=True)
         code = 0
     except Exception as error:
         print(" ".join(f"{error}".split()), file=sys.stderr, flush=True)

@@ -1,7 +1,8 @@
 """What people decided about labels of images, in the evidence of a table: added to, never overwritten.
 
 A decision is about bytes: it holds for every image with its fingerprint, however it is called, and it is stale where no
-image has that fingerprint any more. Of several decisions about a label the latest counts; all are kept.
+image has that fingerprint any more. Of several decisions about a label the latest counts; all are kept. What a person
+takes back counts no more, and what others said, or what the model says, counts again.
 
 Where somebody went through an image and found nothing else, one row says so for a whole set of labels (`scope`): "no"
 to each of them, before what the same file says about single labels.
@@ -16,23 +17,24 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tagllm_cli.records import Decision, digest16
-from tagllm_cli.store.checksums import COLUMNS, insert, is_intact
+from tagllm_cli.store.checksums import COLUMNS, insert, is_intact, row_checksum
 from tagllm_cli.store.damage import damage_as_table_error, damaged
 from tagllm_cli.store.sqlite import SQLiteFile
 
-WITHDRAWN = "withdrawn"  # takes back what was decided before: what the model said counts again
+WITHDRAWN = "withdrawn"  # see `in_force`
 DECISIONS = (*(each.value for each in Decision), WITHDRAWN)
 
 TABLES = (
     """CREATE TABLE human_decision (fingerprint BLOB NOT NULL, image TEXT NOT NULL, label TEXT NOT NULL,
-        who TEXT NOT NULL, decided INTEGER NOT NULL, decision TEXT NOT NULL, scope BLOB, origin TEXT NOT NULL,
-        file BLOB NOT NULL, recorded INTEGER NOT NULL, checksum BLOB,
-        PRIMARY KEY (fingerprint, image, label, who, decided, decision)) WITHOUT ROWID""",
-    # The label sets that a `scope` names.
+        who TEXT NOT NULL, decided INTEGER NOT NULL, decision TEXT NOT NULL, scope BLOB NOT NULL,
+        origin TEXT NOT NULL, file BLOB NOT NULL, recorded INTEGER NOT NULL, checksum BLOB,
+        PRIMARY KEY (fingerprint, image, label, scope, who, decided, decision)) WITHOUT ROWID""",
+    # The label sets that a `scope` names; it is empty where one label was decided.
     "CREATE TABLE label_set (key BLOB PRIMARY KEY, names TEXT NOT NULL, checksum BLOB) WITHOUT ROWID",
 )
 
 _COLUMNS = ", ".join(COLUMNS["human_decision"])
+_BLOBS = {"human_decision": (0, 6, 8), "label_set": (0,)}  # positions in COLUMNS
 _PAGE = 2000
 
 
@@ -79,15 +81,15 @@ class HumanDecision:
 
     @property
     def order(self) -> tuple[Any, ...]:
-        """What sorts decisions by what counts, the last one last."""
-        return (self.decided, self.recorded, self.label != "", self.who, self.label, self.decision)
+        """What sorts decisions by what counts, the last one last; of one time, those about a set of labels first."""
+        return (self.decided, self.label != "", self.recorded, self.who, self.label, self.decision)
 
 
 def record(file: SQLiteFile, decisions: Iterable[HumanDecision]) -> int:
     """Add decisions; return how many were not on record yet."""
-    known: dict[tuple[str, ...], bytes | None] = {(): None}
+    known: dict[tuple[str, ...], bytes] = {(): b""}
 
-    def key_of(scope: tuple[str, ...]) -> bytes | None:
+    def key_of(scope: tuple[str, ...]) -> bytes:
         if scope not in known:
             names = json.dumps(scope, ensure_ascii=False)
             known[scope] = digest16(names.encode())
@@ -139,17 +141,93 @@ def all_decisions(file: Readable) -> Iterator[list[HumanDecision]]:
         yield some
 
 
+def decisions_of_file(file: Readable, content: bytes) -> list[HumanDecision]:
+    """Return what was recorded from a file with this hash of its content."""
+    query = f"SELECT {_COLUMNS}, {is_intact('human_decision')} FROM human_decision WHERE file = ?"
+    return _decisions(file, file.query(query, (content,)), {})
+
+
 def fingerprints(file: Readable) -> set[bytes]:
     """Return the fingerprints of all images that people decided anything about."""
     return {found for (found,) in file.query("SELECT DISTINCT fingerprint FROM human_decision", ())}
 
 
-def in_force(decisions: Iterable[HumanDecision]) -> Mapping[str, Decision]:
-    """Return what counts of decisions about the same bytes, by label: the latest of each, unless it was withdrawn."""
-    found: dict[str, str] = {}
+def latest(decisions: Iterable[HumanDecision]) -> dict[str, dict[str, HumanDecision]]:
+    """Return the decision about the same bytes that counts of each person, by label and person, the latest one last.
+
+    What was withdrawn at the very time of a decision takes back that one alone (`import --withdraw`); at a later time,
+    all that the same person said before.
+    """
+    kept: dict[tuple[str, str], list[HumanDecision]] = {}
     for each in sorted(decisions, key=lambda each: each.order):
-        found.update(dict.fromkeys(each.scope if not each.label else (each.label,), each.decision))
-    return {label: Decision(said) for label, said in found.items() if said != WITHDRAWN}
+        for label in each.scope if not each.label else (each.label,):
+            said = kept.pop((label, each.who), [])
+            if each.decision != WITHDRAWN:
+                said = [*said, each]
+            else:
+                others = [other for other in said if other.decided != each.decided]
+                said = others if len(others) < len(said) else []
+            if said:
+                kept[label, each.who] = said
+    found: dict[str, dict[str, HumanDecision]] = {}
+    for (label, who), said in sorted(kept.items(), key=lambda item: item[1][-1].order):
+        found.setdefault(label, {})[who] = said[-1]
+    return found
+
+
+def in_force(decisions: Iterable[HumanDecision]) -> Mapping[str, Decision]:
+    """Return what counts of decisions about the same bytes, by label: the latest one that was not withdrawn."""
+    return {
+        label: Decision(next(reversed(by_person.values())).decision) for label, by_person in latest(decisions).items()
+    }
+
+
+def conflicts(decisions: Iterable[HumanDecision]) -> dict[str, tuple[HumanDecision, ...]]:
+    """Return, by label, what people say about the same bytes where they disagree; the last one counts."""
+    return {
+        label: tuple(by_person.values())
+        for label, by_person in latest(decisions).items()
+        if len({each.decision for each in by_person.values()}) > 1
+    }
+
+
+def plain_decisions(
+    path: Path | None, rows: Iterable[Sequence[Any]], sets: Iterable[Sequence[Any]]
+) -> list[HumanDecision]:
+    """Return decisions that `evidence_queries` read, as (columns, checksum); sets as (key, names, checksum).
+
+    Without checksums they are taken as they are. Raises TableError where one is not what was written.
+    """
+    with damage_as_table_error(path):
+        names = {bytes.fromhex(row[0]): tuple(json.loads(_intact(row, 2, "label_set")[1])) for row in sets}
+        found = []
+        for row in rows:
+            fingerprint, image, label, who, decided, decision, scope, origin, file, recorded = _intact(
+                row, len(COLUMNS["human_decision"]), "human_decision"
+            )
+            if decision not in DECISIONS:
+                raise ValueError(f"what people decided about {image} is not what was written")
+            found.append(
+                HumanDecision(
+                    *(image, bytes.fromhex(fingerprint), label, decision, who, decided, origin, bytes.fromhex(file)),
+                    *(recorded, names[bytes.fromhex(scope)] if scope else ()),
+                )
+            )
+        return found
+
+
+def _intact(row: Sequence[Any], width: int, table: str) -> Sequence[Any]:
+    """Return the values of a row, whose checksum may follow them."""
+    if len(row) == width:
+        return row
+    *values, expected = row
+    blobs = _BLOBS[table]
+    stored = [
+        bytes.fromhex(each) if number in blobs and each is not None else each for number, each in enumerate(values)
+    ]
+    if expected != row_checksum(stored).hex():
+        raise ValueError("what people decided is not what was written")
+    return values
 
 
 def _decisions(
@@ -159,9 +237,9 @@ def _decisions(
     for fingerprint, image, label, who, decided, decision, scope, origin, content, recorded, intact in rows:
         if not intact or decision not in DECISIONS:
             raise damaged(file.path, ValueError(f"what people decided about {image} is not what was written"))
-        if scope is not None and scope not in sets:
+        if scope and scope not in sets:
             sets[scope] = _label_set(file, scope)
-        names = () if scope is None else sets[scope]
+        names = sets[scope] if scope else ()
         found.append(HumanDecision(image, fingerprint, label, decision, who, decided, origin, content, recorded, names))
     return found
 

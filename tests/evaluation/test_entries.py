@@ -14,7 +14,8 @@ import pytest
 
 from tagllm_cli.errors import TableError
 from tagllm_cli.evaluation import entries
-from tagllm_cli.evaluation.entries import HUMAN, PREDICTED, UNDECIDED, Entries, _filled, _is, entries_of, read_entries
+from tagllm_cli.evaluation.entries import HUMAN, PREDICTED, UNDECIDED, Entries, entries_of, read_entries
+from tagllm_cli.evaluation.entry_arrays import filled, is_text
 from tagllm_cli.records import Decision, LabelEntry, Row, SourceInfo, Status
 from tagllm_cli.store.table import TableInfo, open_table, write_table
 from tagllm_cli.vocabulary.model import Vocabulary
@@ -114,14 +115,14 @@ def test_what_the_schema_cannot_hold_is_a_damaged_table(tmp_path: Path, old: str
         read_entries(open_table(path))
 
 
-def test_parts_of_arrow_arrays_are_read_where_they_lie_and_nulls_are_filled() -> None:
+def test_parts_of_arrow_arrays_are_read_where_they_lie_and_nulls_arefilled() -> None:
     numbers = pa.array([1, None, 3], pa.int32())
-    assert _filled(numbers[1:], 0).tolist() == [0, 3]
-    assert _filled(numbers[3:], 0).tolist() == []
-    assert _filled(pa.array([], pa.float32()), np.nan).dtype == np.float32
+    assert filled(numbers[1:], 0).tolist() == [0, 3]
+    assert filled(numbers[3:], 0).tolist() == []
+    assert filled(pa.array([], pa.float32()), np.nan).dtype == np.float32
     flags = pa.array([True, False, None, True])
-    assert _filled(flags[1:], False).tolist() == [False, False, True]
-    assert _is(pa.array(["a", None, "é", ""])[1:], "é").tolist() == [False, True, False]
+    assert filled(flags[1:], False).tolist() == [False, False, True]
+    assert is_text(pa.array(["a", None, "é", ""])[1:], "é").tolist() == [False, True, False]
 
 
 def test_reading_a_table_does_not_load_pandas() -> None:

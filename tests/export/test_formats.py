@@ -152,7 +152,7 @@ def test_no_cell_of_csv_is_a_formula(table: Path, root: Path) -> None:
 
 
 @pytest.mark.parametrize("uri", ["../secret.jpg", "/etc/passwd", "a/../../b.jpg"])
-@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("format_", [name for name in FORMATS if name != "yolo-cls"])  # whose images have one label
 def test_a_path_out_of_the_images_folder_is_left_out(table: Path, root: Path, format_: str, uri: str) -> None:
     first, second, *_ = rows(root)
     write_table(table, open_table(table).info, [first, replace(second, image_id="x", uri=uri, labels=())])

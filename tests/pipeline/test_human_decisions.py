@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from tagllm_cli.errors import TableError
 from tagllm_cli.labeling.human import HumanOverlay
 from tagllm_cli.labeling.thresholds import Thresholds
 from tagllm_cli.records import Decision, Row
 from tagllm_cli.store.evidence import Evidence
+from tagllm_cli.store.evidence_snapshot import read_decisions
 from tagllm_cli.store.human_labels import HumanDecision
 from tagllm_cli.store.merge.merge import merge_tables
 from tagllm_cli.store.merge.parts import evidence_of
@@ -113,17 +118,65 @@ def test_it_is_not_about_other_bytes(work: Workspace) -> None:
     check(work)
 
 
-def test_decisions_about_candidates_change_no_question(work: Workspace) -> None:
-    before = work.labels_out.read_bytes()
+def test_decisions_about_candidates_change_no_question_and_are_those_of_the_label_table(work: Workspace) -> None:
     rows = work.rows()
     decide(work.out, {"005.png": dict.fromkeys(LABELS, NO), "006.png": dict.fromkeys(LABELS, YES)})
     work.candidates()
     assert set(by_people(work.rows()["005.png"])) == set(LABELS)
     assert work.disambiguate().stats.asked == 0
-    assert work.labels_out.read_bytes() == before
+    assert by_people(work.rows(work.labels_out)["005.png"]) == dict.fromkeys(LABELS, NO)
+    assert by_people(work.rows(work.labels_out)["006.png"]) == dict.fromkeys(LABELS, YES)
+    check_others = {image for image, row in work.rows(work.labels_out).items() if by_people(row)}
+    assert check_others == {"000.png", "001.png", "005.png", "006.png"}
     assert {entry.name for entry in work.rows()["005.png"].labels or ()} >= {
         entry.name for entry in rows["005.png"].labels or ()
     }
+
+
+def test_decisions_about_candidates_are_taken_over_in_one_pass(work: Workspace) -> None:
+    decide(work.out, {"005.png": {"cat": NO}})
+    work.both()
+    assert by_people(work.rows(work.labels_out)["005.png"]) == {"cat": NO}
+
+
+def test_decisions_are_read_beside_a_log_that_a_killed_process_left(work: Workspace, tmp_path: Path) -> None:
+    rows, evidence = work.rows(), evidence_of(work.out)
+    left = tmp_path / "left.evidence"
+    decision = HumanDecision("1", rows["005.png"].fingerprint, "", "no", "ann", 5, "o", b"t" * 16, 6, ("cat", "dög"))
+    with Evidence(evidence) as file:
+        file.record_decisions([decision])
+        file.commit()
+        for ending in ("", "-wal"):
+            shutil.copyfile(f"{evidence}{ending}", f"{left}{ending}")
+    assert read_decisions(left) == read_decisions(evidence) == [decision]
+    assert Path(f"{left}-wal").exists()
+    with closing(sqlite3.connect(left)) as db:
+        db.execute("UPDATE human_decision SET decision = 'yes'")
+        db.commit()
+    with pytest.raises(TableError, match="what people decided is not what was written"):
+        read_decisions(left)
+
+
+def test_candidates_whose_evidence_cannot_be_read_are_labeled_all_the_same(work: Workspace) -> None:
+    evidence_of(work.out).write_bytes(b"SQLite format 3" + bytes(5000))
+    work.out.touch()  # it is another table
+    assert work.disambiguate().error is None
+    check(work)
+
+
+def test_a_run_says_which_decisions_apply_to_nothing(work: Workspace) -> None:
+    (work.images / "000.png").unlink()
+    work.paint(77, "001.png")
+    work.write_vocabulary([name for name in LABELS if name != "cat"])
+    first, second = work.both()
+    assert second is not None
+    told = "\n".join(second.lines())
+    count = len(LABELS)
+    assert f"{count} decisions of people about 1 image whose bytes have changed (first: 001.png)" in told
+    assert f"{count} decisions of people about 1 image that are gone (first: 000.png)" in told
+    assert "2 decisions of people about 1 label that the vocabulary lacks (first: cat)" in told
+    assert second.to_json()["people"]["gone_labels"] == {"cat": 2}
+    assert first.people is None
 
 
 def test_decisions_over_a_table_on_disk_give_the_bytes_of_the_next_run(work: Workspace) -> None:

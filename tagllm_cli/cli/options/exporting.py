@@ -73,6 +73,15 @@ Link = Annotated[bool, output_option("--link", metavar=FLAG, help="Link the imag
 Reference = Annotated[
     bool, output_option("--reference", metavar=FLAG, help="Name the images by absolute path or URL, and write none.")
 ]
+_OPTIONS = "; ".join(f"{name}: {', '.join(form.options)}" for name, form in FORMATS.items() if form.options)
+FormatOptions = Annotated[
+    list[str] | None,
+    output_option(
+        "--option",
+        metavar="KEY=VALUE",
+        help=f"An option of one format, which may be repeated. {_OPTIONS}.",
+    ),
+]
 ShardSize = Annotated[
     str | None,
     output_option("--shard-size", metavar="SIZE", help="webdataset, hf: images or bytes per file, as 10000 or 500MB."),

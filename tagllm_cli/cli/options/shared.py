@@ -199,3 +199,7 @@ Separator = Annotated[
     str | None,
     input_option("--separator", metavar="TEXT", help="Truth file: what separates several labels in one cell."),
 ]
+HumanOnly = Annotated[
+    bool,
+    input_option("--human-only", metavar=FLAG, help="Truth table: only what people decided in it is true."),
+]

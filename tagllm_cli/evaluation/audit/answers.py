@@ -70,10 +70,8 @@ def read_answers(path: Path, design: Design) -> Answers:
     Raises UsageError for a file that cannot be read, an answer that is none, lines of another audit, lines whose pairs
     and images do not belong together, and a file without any answer.
     """
-    file = TruthFile(path, plain_encoding=_plain_encoding(path))
-    if not file.is_text or not file.start:
-        raise file.error("this is no CSV", f"Fill in the {FILE} that `audit` wrote.")
-    columns = _columns(file)
+    file = answer_file(path)
+    columns = answer_columns(file)
     by_name = {(pair.image.strip(), pair.label.strip()): pair for pair in design.pairs}
     by_id = {pair.id: pair for pair in design.pairs}
     said: dict[str, set[bool | None]] = {}
@@ -93,7 +91,7 @@ def read_answers(path: Path, design: Design) -> Answers:
                     "Sort whole lines, not single columns; or fill in the file anew.",
                     line=number,
                 )
-        given = _answer(file, cells[columns["answer"]], number)
+        given = answer_in(file, cells[columns["answer"]], number)
         repeated += pair.id in said
         said.setdefault(pair.id, set()).update(given)
     if not lines:
@@ -103,6 +101,14 @@ def read_answers(path: Path, design: Design) -> Answers:
             "none of its lines is of a pair of this audit", "Its answers belong to the audit.json beside it."
         )
     return _collected(file, design, said, foreign=foreign, altered=altered, repeated=repeated)
+
+
+def answer_file(path: Path) -> TruthFile:
+    """Return a CSV of answers, to be read. Raises UsageError where this is none."""
+    file = TruthFile(path, plain_encoding=_plain_encoding(path))
+    if not file.is_text or not file.start:
+        raise file.error("this is no CSV", f"Fill in the {FILE} that `audit` wrote.")
+    return file
 
 
 def _plain_encoding(path: Path) -> str:
@@ -132,13 +138,20 @@ def _collected(
     return Answers(given, conflicting, max(0, repeated), foreign, altered, len(design.pairs) - len(said))
 
 
-def _columns(file: TruthFile) -> dict[str, int]:
+def named_columns(file: TruthFile) -> dict[str, int]:
+    """Return the places of the columns `pair`, `image`, `label` and `answer`, those that are there."""
     header = [squashed(name) for name in file.sheet.header]
     found = {}
     for column, names in _COLUMNS.items():
         places = [place for place, name in enumerate(header) if name in names]
         if places:
             found[column] = places[0]
+    return found
+
+
+def answer_columns(file: TruthFile) -> dict[str, int]:
+    """Return what `named_columns` does. Raises UsageError where they do not tell which pair has which answer."""
+    found = named_columns(file)
     if "answer" not in found:
         raise file.error(
             f"no column is called `answer`: {', '.join(file.sheet.header)}", "Keep the header of the file."
@@ -153,8 +166,8 @@ def _is_altered(pair: Pair, named: tuple[str, ...], columns: Mapping[str, int]) 
     return ("image" in columns and image != pair.image.strip()) or ("label" in columns and label != pair.label.strip())
 
 
-def _answer(file: TruthFile, cell: str, line: int) -> tuple[bool | None, ...]:
-    """Return the answer in a cell, () where it is empty."""
+def answer_in(file: TruthFile, cell: str, line: int) -> tuple[bool | None, ...]:
+    """Return the answer in a cell (None: unsure), () where it is empty. Raises UsageError for other words."""
     word = undefused(cell).strip().lower().rstrip(".!")
     if word in _EMPTY:
         return ()
@@ -163,5 +176,5 @@ def _answer(file: TruthFile, cell: str, line: int) -> tuple[bool | None, ...]:
     try:
         return (mark(word),)
     except KeyError:
-        message = f"{cell!r} in column {file.sheet.header[_columns(file)['answer']]!r} is no answer"
+        message = f"{cell!r} in column {file.sheet.header[named_columns(file)['answer']]!r} is no answer"
         raise file.error(message, "Write yes, no or unsure (or y, n, ?, 1, 0), or leave it empty.", line=line) from None

@@ -22,7 +22,7 @@ from tagllm_cli.evaluation.audit.population import KINDS, answered, population
 from tagllm_cli.evaluation.audit.sample import draw
 from tagllm_cli.evaluation.entries import HUMAN, read_entries
 from tagllm_cli.evaluation.html.page import render
-from tagllm_cli.evaluation.html.thumbnails import Thumbnail, Wanted, make_thumbnails
+from tagllm_cli.evaluation.html.thumbnails import Thumbnail, Wanted, judging_pictures
 from tagllm_cli.evaluation.report.rows import read_rows
 from tagllm_cli.store.atomic import check_writable_path, replacing
 from tagllm_cli.store.table import Table, open_table
@@ -31,10 +31,6 @@ from tagllm_cli.vocabulary.cards import Card, cards_of, load_cards
 from tagllm_cli.vocabulary.model import Vocabulary
 
 PAGE = "audit.html"
-# People judge small things in these pictures: as large as the page can carry.
-_SIZES = ((1024, 78), (1024, 60), (768, 60), (512, 60), (384, 50), (256, 50), (128, 40), (64, 30))
-_MAX_BYTES = 40 << 20
-_MAX_PICTURE = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +184,7 @@ def _pictures(table: Table, made: Design, root: str | None) -> dict[str, Thumbna
         start += len(batch)
     details = read_rows(table, rows).details
     images = [Wanted(name, details[row].uri, details[row].fingerprint) for name, row in zip(names, rows, strict=True)]
-    limit = min(_MAX_BYTES, _MAX_PICTURE * len(images))
-    return dict(zip(names, make_thumbnails(table.info.source, root, images, limit, _SIZES), strict=True))
+    return dict(zip(names, judging_pictures(table.info.source, root, images), strict=True))
 
 
 def _page(made: Design, cards: Mapping[str, Card], pictures: Mapping[str, Thumbnail], table: Table) -> str:
@@ -207,7 +202,9 @@ def _page(made: Design, cards: Mapping[str, Card], pictures: Mapping[str, Thumbn
         "pairs": [[pair.id, image_at[pair.image], label_at[pair.label]] for pair in made.pairs],
     }
     title = f"Audit of {table.path.name}"
-    return render(Path(__file__).parent / "html", "audit", data, {"title": title, "pairs": len(made.pairs)})
+    return render(
+        Path(__file__).parent / "html", "audit", data, {"title": title, "pairs": len(made.pairs)}, libraries=["decide"]
+    )
 
 
 def _label(name: str, card: Card | None) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def design_of(table: TableIdentity, population: Population, sample: Sample, size
     for row, label, stratum, probability in zip(*(each.tolist() for each in columns), strict=True):
         drawn[place[stratum]] += 1
         image, name = ids[row], names[label]
-        pairs.append(Pair(_pair_id(named, image, name), image, name, place[stratum], probability))
+        pairs.append(Pair(pair_id(named, image, name), image, name, place[stratum], probability))
     strata = tuple(
         Stratum(*stratum_name(stratum, names), int(sizes[stratum]), round(float(expected[stratum]), 9), count)
         for stratum, count in zip(used, drawn, strict=True)
@@ -146,8 +146,9 @@ def load_design(folder: Path) -> Design:
     )
 
 
-def _pair_id(audit: str, image: str, label: str) -> str:
-    number = int.from_bytes(digest16(f"{audit}\n{label}\n{image}".encode("utf-8", "surrogatepass")))
+def pair_id(page: str, image: str, label: str) -> str:
+    """Return the name of a pair in the files of an audit or a page: letters only."""
+    number = int.from_bytes(digest16(f"{page}\n{label}\n{image}".encode("utf-8", "surrogatepass")))
     letters = ""
     for _ in range(_PAIR_LETTERS):
         number, place = divmod(number, len(_LETTERS))

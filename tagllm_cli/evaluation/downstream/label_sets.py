@@ -25,6 +25,7 @@ from tagllm_cli.evaluation.entries import (
     compare,
     read_entries,
 )
+from tagllm_cli.evaluation.model_entries import entries_for
 from tagllm_cli.evaluation.truth import TableContext, TruthOptions, load_truth
 from tagllm_cli.evaluation.truth.names import NameIndex
 from tagllm_cli.records import SourceInfo, Status
@@ -106,7 +107,7 @@ def load_label_sets(
     if all of them know it. Raises UsageError for files that cannot be used or have nothing in common.
     """
     opened = open_table(table)
-    entries = read_entries(opened)
+    entries = entries_for(opened, human_only=truth_options.human_only)
     human = load_truth(truth, truth_options, TableContext(entries.ids, opened.info.vocabulary))
     ours = compare(entries, opened.info.vocabulary, human, stage=opened.info.stage, include_human=True)
     others = [_Other.of(path, ours) for path in options.against]

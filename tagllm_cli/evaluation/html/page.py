@@ -15,7 +15,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tagllm_cli.store.atomic import check_replaceable, check_writable_path
+
 BASE = Path(__file__).parent / "base"
+_BEGINNING = b"<!doctype html>"
+_MARK = b'<meta name="generator" content="tagllm">'
+
+
+def check_page(path: Path) -> None:
+    """Raise UsageError where a page cannot be written: another file is never replaced."""
+    check_writable_path(path)
+    check_replaceable(path, is_page)
+
+
+def is_page(path: Path) -> bool:
+    """Tell whether a file is a page of ours."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        beginning = file.read(2000)
+    return beginning.startswith(_BEGINNING) and _MARK in beginning
 
 
 def render(folder: Path, name: str, data: Any, values: Mapping[str, Any], *, libraries: Sequence[str] = ()) -> str:
@@ -33,7 +52,7 @@ def render(folder: Path, name: str, data: Any, values: Mapping[str, Any], *, lib
     environment = Environment(
         loader=FileSystemLoader([folder, BASE]), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    parts = [*(BASE / each for each in libraries), BASE / "base", folder / name]
+    parts = [BASE / "base", *(BASE / each for each in libraries), folder / name]
     style, script = (_joined([each.with_suffix(ending) for each in parts]) for ending in (".css", ".js"))
     return environment.get_template(f"{name}.html").render(
         **values, style=style, script=script, policy=_policy(style, script), data=embedded_json(data)

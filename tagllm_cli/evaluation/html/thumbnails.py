@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 # Tried in this order until one fits: the longer side in pixels, and WebP's quality.
 SIZES = ((320, 72), (320, 50), (240, 50), (160, 50), (112, 40), (64, 30), (32, 20))
+# Pages on which people judge small things: as large as a page can carry.
+_JUDGING_SIZES = ((1024, 78), (1024, 60), (768, 60), (512, 60), (384, 50), (256, 50), (128, 40), (64, 30))
+_JUDGING_BYTES = 40 << 20
+_JUDGING_PICTURE = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,12 @@ def make_thumbnails(
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+
+
+def judging_pictures(info: SourceInfo, root: str | None, images: Sequence[Wanted]) -> Iterator[Thumbnail]:
+    """Yield pictures that people can judge, as `make_thumbnails` does: up to 1024 pixels, 40 MB together."""
+    limit = min(_JUDGING_BYTES, _JUDGING_PICTURE * len(images))
+    return make_thumbnails(info, root, images, limit, _JUDGING_SIZES)
 
 
 @dataclass(frozen=True, slots=True)

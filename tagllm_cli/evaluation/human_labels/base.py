@@ -32,7 +32,7 @@ class Statement(NamedTuple):
 class CheckedImage(NamedTuple):
     """An image that a person went through, whether or not anything was found in it.
 
-    With `import --complete`, every label of `HumanLabels.names` that it has no statement about is no.
+    With `import --complete`, every label of `HumanLabels.names` that nothing in `statements` and `kept` is about is no.
     """
 
     image: str
@@ -50,11 +50,15 @@ class HumanLabels:
     labeling config); None: not said, then it is the table's vocabulary. `is_explicit`: the form has a way to say no,
     and uses it (a column of decisions): `--complete` is not needed. `form` names the form as people know it;
     `notes` say what was not read, `warnings` what may be wrong with the file.
+
+    `kept` is what a program had proposed and nobody changed (CVAT, FiftyOne: the file holds the model's labels beside
+    people's): with `--complete` the person agrees, and it counts like a statement; without, nobody said anything.
     """
 
     statements: Sequence[Statement]
     checked: Sequence[CheckedImage]
     form: str
+    kept: Sequence[Statement] = ()
     names: tuple[str, ...] | None = None
     is_explicit: bool = False
     notes: tuple[str, ...] = ()

@@ -2,11 +2,8 @@
 
 const DATA = pageData();
 const [NO, YES, UNKNOWN, NOT_LISTED] = [0, 1, 2, 3];
-const PAGE = 60; // cards that are added when the end comes into view
 const SHOWN_LABELS = 40;
-const $ = (id) => document.getElementById(id);
 const percent = (share) => (share === null || share === undefined ? "–" : share.toFixed(3));
-const count = (number) => number.toLocaleString("en-US");
 
 /** An image's label as an object: see `gallery.py` for the list that it is in the data. */
 function entry(image, [label, state, probability, truth, arms, human, others, verdict]) {
@@ -266,10 +263,6 @@ let drawn = 0;
 let current = -1;
 let opened = -1;
 
-function fill(select, options) {
-  select.replaceChildren(...options.map(([value, text]) => element("option", { value, text })));
-}
-
 function distance(each) {
   return each.probability === null ? 1 : Math.abs(each.probability - DATA.thresholds[each.label]);
 }
@@ -469,19 +462,6 @@ if ($("concept-list")) {
 }
 new IntersectionObserver((seen) => { if (seen.some((each) => each.isIntersecting)) drawMore(); }, { rootMargin: "800px" }).observe($("end"));
 document.addEventListener("themechange", drawPlots);
-/** Give the page's whole width to tables whose lines would break in half of it; fonts differ, so they are measured. */
-function widenTables() {
-  const panels = [...document.querySelectorAll(".tables > .panel")];
-  for (const panel of panels) panel.classList.remove("whole");
-  const wide = panels.filter((panel) => {
-    const frame = panel.querySelector(".scroll"), table = frame.firstElementChild;
-    table.style.width = "max-content";
-    const isWide = table.offsetWidth > frame.clientWidth;
-    table.style.width = "";
-    return isWide;
-  });
-  for (const panel of wide) panel.classList.add("whole");
-}
 let resized = null;
 addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(() => { widenTables(); drawPlots(); }, 150); });
 widenTables();

@@ -16,7 +16,7 @@ from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation import info_text
 from tagllm_cli.evaluation.cost import HUMAN_PRICE, Prices
 from tagllm_cli.evaluation.frontier import candidates_of
-from tagllm_cli.evaluation.html.page import render
+from tagllm_cli.evaluation.html.page import check_page, is_page, render
 from tagllm_cli.evaluation.html.thumbnails import Thumbnail, make_thumbnails
 from tagllm_cli.evaluation.report import contents, gallery
 from tagllm_cli.evaluation.report.card import check_card, write_card
@@ -29,15 +29,13 @@ from tagllm_cli.evaluation.table_info import InfoReport, report_tables
 from tagllm_cli.evaluation.truth.base import TruthOptions
 from tagllm_cli.evaluation.truth_summary import doubts, not_judged
 from tagllm_cli.sources.registry import reopen
-from tagllm_cli.store.atomic import check_replaceable, check_writable_path, replacing
+from tagllm_cli.store.atomic import replacing
 from tagllm_cli.store.table import open_table
 
 HERE = Path(__file__).parent
 IMAGES = 500
 PICTURE_BYTES = 13_000  # of WebP, of one image
 MOST_PICTURE_BYTES = 27_000_000  # of all; a third more as text: the file stays below 40 MB
-_BEGINNING = b"<!doctype html>"
-_MARK = b'<meta name="generator" content="tagllm">'
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,23 +170,9 @@ def _write_page(
     summary = replace(summary, chosen=counted(chosen), reasons=reasons, warnings=warnings)
     data = {**_data(subject, summary.measured, chosen, rows, pictures), **curves}
     values = _values(subject, summary, rows, info)
-    with replacing(out, is_ours=_is_ours) as new:
-        new.write_text(render(HERE, "report", data, values, libraries=["uplot"]), encoding="utf-8")
+    with replacing(out, is_ours=is_page) as new:
+        new.write_text(render(HERE, "report", data, values, libraries=["uplot", "gallery"]), encoding="utf-8")
         return replace(summary, bytes=new.stat().st_size)
-
-
-def check_page(path: Path) -> None:
-    """Raise UsageError where a page cannot be written: another file is never replaced."""
-    check_writable_path(path)
-    check_replaceable(path, _is_ours)
-
-
-def _is_ours(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        beginning = file.read(2000)
-    return beginning.startswith(_BEGINNING) and _MARK in beginning
 
 
 def _with_candidates(path: Path) -> list[Path]:

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation.entries import (
@@ -23,8 +21,10 @@ from tagllm_cli.evaluation.entries import (
     Entries,
     Judgments,
     compare,
+    places,
     read_entries,
 )
+from tagllm_cli.evaluation.model_entries import read_model_entries
 from tagllm_cli.evaluation.noise import find_suspects
 from tagllm_cli.evaluation.suspects import Suspects
 from tagllm_cli.evaluation.truth.base import TableContext, Truth, TruthOptions
@@ -101,14 +101,19 @@ class Subject:
     @property
     def thresholds(self) -> Array:
         """The probability above which the table says yes, of each label, float64 [labels], as its plan has it."""
-        plan = self.table.info.plan
-        common, own = float(plan.get("threshold", DEFAULT_THRESHOLD)), plan.get("label_thresholds") or {}
-        return np.array([own.get(name, common) for name in self.entries.names], np.float64)
+        return thresholds_of(self.table)
 
     @property
     def answered(self) -> Array:
         """The rows about whose images something is known, int64."""
         return answered_rows(self.entries)
+
+
+def thresholds_of(table: Table) -> Array:
+    """Return the probability above which a table says yes, of each label, float64 [labels], as its plan has it."""
+    plan = table.info.plan
+    common, own = float(plan.get("threshold", DEFAULT_THRESHOLD)), plan.get("label_thresholds") or {}
+    return np.array([own.get(name, common) for name in table.info.vocabulary.names], np.float64)
 
 
 def answered_rows(entries: Entries) -> Array:
@@ -128,27 +133,30 @@ def read_subject(
     """Read a table, a truth and other tables. Raises UsageError where they have nothing in common."""
     table = open_table(path)
     entries = read_entries(table)
-    judged, human = None, None
+    judged, human, alone = None, None, truth_options.human_only
     if truth is not None:
         vocabulary = table.info.vocabulary
         human = load_truth(truth, truth_options, TableContext(entries.ids, vocabulary))
-        comparison = compare(entries, vocabulary, human, stage=table.info.stage, include_human=include_human)
+        compared = read_model_entries(table) if alone else entries
+        comparison = compare(compared, vocabulary, human, stage=table.info.stage, include_human=include_human)
         judged = JudgedCells(
             comparison,
             TruthSummary.of(truth, human, comparison),
             find_suspects(comparison, vocabulary, SUSPECTS),
-            _places(entries.ids, comparison.entries.ids),
-            _places(entries.names, comparison.entries.names),
+            places(entries.ids, comparison.entries.ids),
+            places(entries.names, comparison.entries.names),
         )
     names = _told_apart(others)
-    read = [_other(each, name, entries, human, include_human) for each, name in zip(others, names, strict=True)]
+    read = [_other(each, name, entries, human, include_human, alone) for each, name in zip(others, names, strict=True)]
     return Subject(table, entries, judged, read)
 
 
-def _other(path: Path, name: str, entries: Entries, truth: Truth | None, include_human: bool) -> OtherTable:
+def _other(
+    path: Path, name: str, entries: Entries, truth: Truth | None, include_human: bool, alone: bool
+) -> OtherTable:
     table = open_table(path)
     theirs, info = read_entries(table), table.info
-    rows, labels = _places(theirs.ids, entries.ids), _places(theirs.names, entries.names)
+    rows, labels = places(theirs.ids, entries.ids), places(theirs.names, entries.names)
     covers = np.zeros(len(entries.ids), bool)
     answered = rows[answered_rows(theirs)]
     covers[answered[answered >= 0]] = True
@@ -162,14 +170,9 @@ def _other(path: Path, name: str, entries: Entries, truth: Truth | None, include
     cells = own_rows[kept] * len(entries.names) + own_labels[kept]
     found = None
     if truth is not None:
-        found = compare(theirs, info.vocabulary, truth, stage=info.stage, include_human=include_human)
+        compared = read_model_entries(table) if alone else theirs
+        found = compare(compared, info.vocabulary, truth, stage=info.stage, include_human=include_human)
     return OtherTable(path, name, sorted_set(cells), covers, knows, found)
-
-
-def _places(of: Sequence[str], among: Sequence[str]) -> Array:
-    """Return where each of `of` stands in `among`, int64, -1 where it does not."""
-    found = pc.index_in(pa.array(of, pa.string()), pa.array(among, pa.string()))
-    return np.asarray(pc.fill_null(found, -1).to_numpy(), np.int64)
 
 
 def _listed(judgments: Judgments, value: int) -> Array:

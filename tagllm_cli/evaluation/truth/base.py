@@ -58,11 +58,15 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class TruthOptions:
-    """What the user says about a truth file where its own words do not settle it."""
+    """What the user says about a truth file where its own words do not settle it.
+
+    `human_only`: of a table of ours only what people decided is the truth; everything else is not judged.
+    """
 
     image_column: str | None = None
     label_column: str | None = None
     separator: str | None = None
+    human_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,8 @@ class TruthFile:
             with self.open_text() as file:
                 return json.loads(file.read().removeprefix("\ufeff"), object_hook=_without_mask)
         except (ValueError, RecursionError) as error:
-            raise UsageError(f"{self.path} is not JSON: {error}") from error
+            hint = "If it was cut off, export or download it again."
+            raise UsageError(f"{self.path} is not JSON: {error}", hint) from error
 
     def json_lines(self) -> Iterator[tuple[int, Any]]:
         """Yield every line's number and JSON value."""

@@ -61,6 +61,11 @@ def load_truth(
         if dialect is None:
             what = "a folder without XML, text or metadata files" if file.is_folder else "in no form that is known"
             raise UsageError(f"{path} is {what}", _FORMS)
+        if options.human_only and dialect is not label_table.DIALECT:
+            raise UsageError(
+                f"--human-only is about a table with decisions of people, and {path} is read as {dialect.name}",
+                "Name a label table that decisions were imported into, or leave --human-only out.",
+            )
         truth = dialect.read(file)
     except OSError as error:
         raise UsageError(f"cannot read the truth {path}: {error.strerror or error}") from error

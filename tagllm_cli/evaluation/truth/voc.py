@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 from tagllm_cli.evaluation.truth.base import Collector, Dialect, Truth, TruthFile
-
-_DECLARATION = re.compile(rb"<!\s*(?:DOCTYPE|ENTITY)", re.IGNORECASE)
+from tagllm_cli.evaluation.truth.markup import without_declarations
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +45,7 @@ def read(file: TruthFile) -> Truth:
 def _parsed(file: TruthFile, path: Path) -> _Annotation:
     where = TruthFile(path)
     try:
-        data = path.read_bytes()
-        if _DECLARATION.search(data.replace(b"\0", b"")):  # entities could stand for gigabytes, or for other files
-            raise where.error("this XML declares a document type or entities, which are not read", "Remove them.")
-        root = ElementTree.fromstring(data)
+        root = ElementTree.fromstring(without_declarations(where, path.read_bytes()))
     except (ElementTree.ParseError, ValueError) as error:
         raise where.error(f"not XML: {error}") from error
     if root.tag != "annotation":

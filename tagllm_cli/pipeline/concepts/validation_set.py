@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -25,6 +25,7 @@ from tagllm_cli.evaluation.truth import (
     match_names,
 )
 from tagllm_cli.labeling.answers.parse_list import render_names
+from tagllm_cli.labeling.human import HumanOverlay
 from tagllm_cli.records import Decision, Image, Row, Status
 from tagllm_cli.sources.base import Source, SourceOptions, list_images, recall
 from tagllm_cli.sources.registry import open_source, reopen
@@ -113,7 +114,8 @@ def open_validation_set(
         )
     if opened is not None:
         source = reopen(opened.info.source, images, root_option="--images")
-        shown, ids = _of_table(opened, source), [row.image_id for row in opened.rows()] if truth else []
+        rows = HumanOverlay(opened.info).model_row if truth_options.human_only else None
+        shown, ids = _of_table(opened, source, rows), [row.image_id for row in opened.rows()] if truth else []
     else:
         source = open_source(images or "", source_options, source_format)
         shown = (_LabeledImage(image, None, None) for image in list_images(source))
@@ -133,8 +135,9 @@ def open_validation_set(
     return ValidationSet(source, sampler.samples(), sampler.confusions())
 
 
-def _of_table(table: Table, source: Source) -> Iterator[_LabeledImage]:
-    for row in table.rows():
+def _of_table(table: Table, source: Source, view: Callable[[Row], Row] | None) -> Iterator[_LabeledImage]:
+    """Yield the answered images; `view` says what the model alone said, where people's decisions are the truth."""
+    for row in map(view, table.rows()) if view else table.rows():
         if row.status in (Status.OK, Status.PARTIAL) and row.labels is not None:
             yield _LabeledImage(recall(source, row.image_id, row.uri), *_predicted(row))
 

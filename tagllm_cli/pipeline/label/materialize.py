@@ -18,9 +18,9 @@ import tagllm_cli
 from tagllm_cli.errors import InterruptedRunError
 from tagllm_cli.labeling.human import HumanOverlay
 from tagllm_cli.labeling.plan import Plan
+from tagllm_cli.labeling.row_counts import RowCounts
 from tagllm_cli.labeling.stage import Stage
 from tagllm_cli.pipeline.label.pending import RETRIED_KINDS, RequestKeys
-from tagllm_cli.pipeline.label.summary import RowCounts
 from tagllm_cli.records import Failure, Response, Row, SourceInfo, Status
 from tagllm_cli.store.atomic import file_state
 from tagllm_cli.store.evidence import Evidence

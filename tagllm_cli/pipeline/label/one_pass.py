@@ -18,13 +18,14 @@ import tagllm_cli
 from tagllm_cli.engines.base import Engine, ForwardingEngine
 from tagllm_cli.errors import InterruptedRunError, StoppedRunError, TagllmError
 from tagllm_cli.labeling.plan import Plan
+from tagllm_cli.labeling.row_counts import RowCounts
 from tagllm_cli.pipeline.label.budget import Budget
 from tagllm_cli.pipeline.label.job import Job, RunOptions
 from tagllm_cli.pipeline.label.pending import RequestKeys
 from tagllm_cli.pipeline.label.pinning import check_out, evidence_path, pin
 from tagllm_cli.pipeline.label.run import JobRun, Session, run_job
 from tagllm_cli.pipeline.label.scheduler import StageRun
-from tagllm_cli.pipeline.label.summary import DryRun, RowCounts, Summary
+from tagllm_cli.pipeline.label.summary import DryRun, Summary
 from tagllm_cli.pipeline.progress import Reporter
 from tagllm_cli.store.evidence import Evidence
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import tagllm_cli
@@ -26,6 +27,7 @@ from tagllm_cli.errors import (
     TooManyFailedError,
 )
 from tagllm_cli.labeling.plan import Plan
+from tagllm_cli.labeling.row_counts import RowCounts
 from tagllm_cli.pipeline.label.budget import Budget
 from tagllm_cli.pipeline.label.job import Job, RunOptions
 from tagllm_cli.pipeline.label.listing import (
@@ -49,14 +51,16 @@ from tagllm_cli.pipeline.label.pinning import check_out, evidence_path, pin
 from tagllm_cli.pipeline.label.ray.cluster import Cluster
 from tagllm_cli.pipeline.label.scheduler import Scheduler, StageRun
 from tagllm_cli.pipeline.label.stats import RunStats
-from tagllm_cli.pipeline.label.summary import DryRun, RowCounts, Summary
+from tagllm_cli.pipeline.label.summary import DryRun, Summary
 from tagllm_cli.pipeline.label.token_estimate import PendingPrompts, estimate_tokens
 from tagllm_cli.pipeline.label.worker import Settings
 from tagllm_cli.pipeline.progress import Reporter
 from tagllm_cli.sources.base import summarize_left_out
 from tagllm_cli.store.atomic import check_free_space, file_state
 from tagllm_cli.store.evidence import Evidence
+from tagllm_cli.store.evidence_snapshot import read_decisions
 from tagllm_cli.store.listing import SourceChanges
+from tagllm_cli.store.merge.parts import evidence_of
 
 logger = logging.getLogger(__name__)
 
@@ -188,7 +192,9 @@ class JobRun:
         seconds = time.monotonic() - self._began - sum(each.stats.seconds for each in self._followers)
         if self._before is not None:
             seconds += self._before.stats.seconds
-        summary = Summary(job.command, job.out, counts, stats, usage, listing, seconds, job.next_command, verdict)
+        people = self._evidence.people()
+        done = (job.command, job.out, counts, stats, usage, listing, seconds, job.next_command, verdict)
+        summary = Summary(*done, people, job.plan_options.vocabulary.names)
         logger.info("%s ended: %s%s", job.command, counts, f"; {verdict.message}" if verdict else "")
         self._evidence.end_run(summary.to_json())
         return summary
@@ -234,6 +240,8 @@ class JobRun:
             return _unchanged(evidence)
         # Before it is read: a table that is replaced meanwhile is another one for the next run.
         self._earlier = None if job.earlier is None else file_state(job.earlier)
+        if job.earlier is not None:
+            self._take_over(evidence_of(job.earlier))
         list_source(job.source, job.items, evidence, options.selection, by_hash=options.by_hash)
         if damaged := evidence.check_images(complete=options.complete):
             self._notes.append(f"{job.evidence} was damaged: what it says about {damaged:,} images is found out again")
@@ -241,6 +249,13 @@ class JobRun:
         if job.items is None:  # the table of an empty part is empty as well
             check_not_empty(job.source, listing.total + listing.unread, options.part)
         return listing
+
+    def _take_over(self, earlier: Path) -> None:
+        """Record what people decided about the candidates; where their evidence cannot be read, say so."""
+        try:
+            self._evidence.record_decisions(read_decisions(earlier))
+        except TableError as error:
+            self._notes.append(f"{error.message}: what people decided there is not taken over")
 
     def _merge(self, listing: SourceChanges) -> SourceChanges:
         """Merge what is listed into the evidence, uncommitted; return how it differs from the record."""

@@ -2,64 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tagllm_cli.engines.base import Usage
 from tagllm_cli.errors import TagllmError
+from tagllm_cli.labeling.row_counts import RowCounts
 from tagllm_cli.pipeline.label.pending import PendingCounts
 from tagllm_cli.pipeline.label.stats import RunStats
 from tagllm_cli.pipeline.label.token_estimate import TokenEstimate
-from tagllm_cli.records import Decision, Row, Status
 from tagllm_cli.store.listing import SourceChanges
+from tagllm_cli.store.people import People
 
 FAILURE_LINES = 3
 _MESSAGE_LENGTH = 200
 
 
-@dataclass(slots=True)
-class RowCounts:
-    """Rows by status, and labels: `labels` are candidates, or decisions `yes`; `unknown` are decisions `unknown`."""
-
-    ok: int = 0
-    partial: int = 0
-    failed: int = 0
-    pending: int = 0
-    labels: int = 0
-    unknown: int = 0
-    unmatched: int = 0
-
-    @property
-    def total(self) -> int:
-        """All rows."""
-        return self.ok + self.partial + self.failed + self.pending
-
-    def add(self, row: Row, times: int = 1) -> None:
-        """Count one row; `times` -1 takes it out again."""
-        setattr(self, row.status.value, getattr(self, row.status.value) + times)
-        for entry in row.labels or ():
-            self.labels += times * (entry.decision in (None, Decision.YES))
-            self.unknown += times * (entry.decision is Decision.UNKNOWN)
-        self.unmatched += times * len(row.unmatched or ())
-
-    def __str__(self) -> str:
-        """Return the rows by status, those `ok` in any case.
-
-        >>> str(RowCounts(ok=1200, failed=3))
-        '1,200 ok, 3 failed'
-        """
-        counts = ((status, getattr(self, status.value)) for status in Status)
-        return ", ".join(f"{count:,} {status.value}" for status, count in counts if count or status is Status.OK)
-
-    def to_json(self) -> dict[str, int]:
-        """Return the counts by name."""
-        return asdict(self)
-
-
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A run that has written its table. `error` is set when it ended with an exit code other than 0."""
+    """A run that has written its table. `error` is set when it ended with an exit code other than 0.
+
+    `people`: what people decided, None where nobody decided anything; `names` are the table's labels.
+    """
 
     command: str
     out: Path
@@ -70,6 +36,8 @@ class Summary:
     seconds: float
     next_command: str
     error: TagllmError | None = None
+    people: People | None = None
+    names: Sequence[str] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -102,6 +70,7 @@ class Summary:
             "asked": asked,
             "failures": failures,
             "tokens": tokens,
+            "people": None if self.people is None else self.people.in_brief(self.names),
             "engine": stats.engine or None,
             "gpus": stats.gpus,
             "seconds": round(self.seconds, 3),
@@ -114,7 +83,8 @@ class Summary:
     def lines(self) -> list[str]:
         """Return rows, labels, requests and, where the run came to its end, what to run next: four lines in all.
 
-        Up to three more after the third say why images or requests failed, the most frequent reasons first.
+        Up to three more after the third say why images or requests failed, the most frequent reasons first, and up to
+        three which decisions of people apply to nothing.
         """
         rows = self.rows
         labels = "candidates" if self.command == "candidates" else "labels"
@@ -128,6 +98,7 @@ class Summary:
             f"{rows.labels:,} {labels}, {mean:.2f} per image{unsure}{strange}",
             self._requests(),
             *self._failures(),
+            *([] if self.people is None else self.people.problems(self.names)),
             *([f"next: {self.next_command}"] if self.stats.is_complete else []),
         ]
 

@@ -28,6 +28,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tagllm_cli.engines.http.address import parse_address
 from tagllm_cli.errors import EndpointError, UsageError, VocabularyError
+from tagllm_cli.export.options import parse_options
 from tagllm_cli.export.registry import FORMATS
 from tagllm_cli.export.settings import UNKNOWNS, ExportSettings, chosen_images, label_names, shard_size
 from tagllm_cli.export.splits import parse_shares
@@ -76,11 +77,6 @@ def _paired(value: Any) -> Any:
     if isinstance(value, dict) and all(isinstance(each, str) for pair in value.items() for each in pair):
         return [f"{key}={each}" for key, each in value.items()]
     return _listed(value)
-
-
-def _yes(value: Any) -> Any:
-    """Turn what YAML reads `yes` as back into that word."""
-    return "yes" if value is True else value
 
 
 def _shares(value: Any) -> Any:
@@ -182,7 +178,7 @@ class Export(_Part):
     threshold: Share | None = None
     thresholds: Text | None = None
     min_probability: Share | None = None
-    unknown: Annotated[Text | None, BeforeValidator(_yes), _one_of(UNKNOWNS)] = None
+    unknown: Annotated[Text | None, _one_of(UNKNOWNS)] = None
     include_unknown: bool = False
     split: Shares = ()
     seed: Annotated[int, Field(ge=0)] = 0
@@ -191,6 +187,7 @@ class Export(_Part):
     link: bool = False
     reference: bool = False
     no_embed: bool = False
+    option: Texts = ()
     shard_size: NumberOrText | None = None
 
     def settings(self) -> ExportSettings:
@@ -209,6 +206,7 @@ class Export(_Part):
             seed=self.seed,
             group_by=self.group_by,
             images=chosen_images(copy=self.copy_, link=self.link, reference=self.reference),
+            format_options=parse_options(self.option),
             shard_images=images,
             shard_bytes=size,
         )

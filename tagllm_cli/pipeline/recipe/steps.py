@@ -89,7 +89,7 @@ def check_steps(
             used[place] = out
         check_export(each.format, each.out, each.settings)
     if report is not None:
-        from tagllm_cli.evaluation.report.report import check_page
+        from tagllm_cli.evaluation.html.page import check_page
 
         check_page(report.out)
         if (place := os.path.realpath(report.out)) in used:

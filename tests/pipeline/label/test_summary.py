@@ -9,8 +9,9 @@ import pytest
 
 from tagllm_cli.engines.base import Usage
 from tagllm_cli.errors import InterruptedRunError, StoppedRunError
+from tagllm_cli.labeling.row_counts import RowCounts
 from tagllm_cli.pipeline.label.stats import RunStats
-from tagllm_cli.pipeline.label.summary import RowCounts, Summary
+from tagllm_cli.pipeline.label.summary import Summary
 from tagllm_cli.records import Decision, Failure, LabelEntry, Row, Status
 from tagllm_cli.store.listing import SourceChanges
 from tests.support.workspace import LABELS, Workspace, snapshot

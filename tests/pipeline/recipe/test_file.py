@@ -211,7 +211,7 @@ def test_an_export_of_a_file_has_the_settings_of_the_command(tmp_path: Path) -> 
         "out": "dataset",
         "labels": ["cow", "@names.txt"],
         "min-probability": 0.8,
-        "unknown": True,  # as YAML reads `yes`
+        "unknown": "yes",
         "split": {"train": 0.9, "test": 0.1},
         "seed": 3,
         "group-by": "folder",
@@ -242,7 +242,7 @@ def test_the_keys_of_an_export_are_the_options_of_the_command() -> None:
     options = {param.name.rstrip("_") for param in command.commands["export"].params}
     common = {"table", "config", "json_output", "quiet", "verbose"}
     assert {key.rstrip("_") for key in keys(recipe_file.Export)} == options - common
-    told = {"no_embed": "embed", "copy": "images", "link": "images", "reference": "images"}
+    told = {"no_embed": "embed", "copy": "images", "link": "images", "reference": "images", "option": "format_options"}
     settings: Mapping[str, Any] = ExportSettings.__dataclass_fields__
     mapped = {told.get(name, name) for name in options - common - {"format", "out"}}
     assert mapped - {"shard_size"} == settings.keys() - {"only", "shard_images", "shard_bytes"}

@@ -100,21 +100,13 @@
     show();
   }
 
-  /** Return a cell that no spreadsheet takes for a formula, in quotes. */
-  function cell(text) {
-    const safe = /^'*[=+\-@\t\r]/.test(text) ? `'${text}` : text;
-    return `"${safe.replaceAll('"', '""')}"`;
-  }
-
   function save() {
     const lines = [["pair", "image", "label", "answer"]];
     for (const [id, image, label] of data.pairs) {
       lines.push([id, data.images[image].name, data.labels[label].name, answers[id] || ""]);
     }
     const text = `\ufeff${lines.map((cells) => cells.map(cell).join(",")).join("\n")}\n`;
-    const url = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-    element("a", { href: url, download: "answers.csv" }).click();
-    setTimeout(() => URL.revokeObjectURL(url), 10000);
+    saveFile("answers.csv", text, "text/csv");
     say("Saved: put answers.csv beside audit.json.");
   }
 
@@ -128,12 +120,7 @@
     ArrowRight: () => move(at + 1),
   };
 
-  document.addEventListener("keydown", (event) => {
-    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    if (isTyping(event) || event.repeat || !keys[key]) return;
-    event.preventDefault();
-    keys[key]();
-  });
+  listenForKeys(keys);
   for (const button of document.querySelectorAll("[data-answer]")) {
     button.addEventListener("click", () => answer(button.dataset.answer));
   }
