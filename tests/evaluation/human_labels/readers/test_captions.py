@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation.human_labels.base import NO, YES, CheckedImage, Statement
 from tagllm_cli.evaluation.human_labels.readers.captions import read, recognizes
-from tagllm_cli.evaluation.truth.base import TableContext, TruthFile, TruthOptions
+from tagllm_cli.evaluation.truth.base import TableContext, TruthFile
 from tagllm_cli.export.base import ExportSettings
 from tagllm_cli.export.registry import export_table
 from tagllm_cli.vocabulary.model import Label, Vocabulary
@@ -29,8 +28,8 @@ def captions(folder: Path, **texts: str) -> Path:
     return folder
 
 
-def opened(path: Path, words: Vocabulary = WORDS, **options: Any) -> TruthFile:
-    return TruthFile(path, TruthOptions(**options), TableContext(("a.jpg", "b.jpg"), words))
+def opened(path: Path, words: Vocabulary = WORDS) -> TruthFile:
+    return TruthFile(path, table=TableContext(("a.jpg", "b.jpg"), words))
 
 
 def test_every_tag_of_foreign_captions_that_is_a_label_is_a_yes(tmp_path: Path) -> None:
