@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tagllm_cli.labeling.human import HUMAN
+from tagllm_cli.labeling.human_changes import HUMAN
 from tagllm_cli.records import Decision, Status
 from tagllm_cli.store.damage import damage_as_table_error
 from tagllm_cli.store.table import Table
@@ -21,7 +21,7 @@ _ROWS = 8192
 class TableCounts:
     """What a table holds. `labels` are candidates, or decisions `yes`, by name; labels that never occur are missing.
 
-    `no` and `unknown` are decisions, `human` those of people (yes among them), `unmatched` answers that map to no label.
+    `no` and `unknown` are decisions, `human` all those of people, `unmatched` answers that map to no label.
     """
 
     rows: Counter[Status] = field(default_factory=Counter)
@@ -38,7 +38,7 @@ class TableCounts:
 
 
 def count_table(table: Table) -> TableCounts:
-    """Count what a table holds; reads two and a half of its columns. Raises TableError where it is damaged."""
+    """Count what a table holds; reads three of its columns. Raises TableError where it is damaged."""
     counts = TableCounts()
     for batch in table.batches(_ROWS, ["status", "labels", "unmatched"]):
         with damage_as_table_error(table.path):

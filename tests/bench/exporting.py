@@ -36,7 +36,7 @@ def exporting(chosen: argparse.Namespace, child: Child, say: Say) -> None:
         say(what, f"{seconds:.1f}", f"<= {MOST_SECONDS}", seconds <= MOST_SECONDS)
         peaks = {count: each["peak_mb"] for count, each in found.items()}
         more = peaks[MANY] - peaks[FEW]
-        what = f"(17) {name}: resident memory, {FEW:,} rows {peaks[FEW]:.0f} MB, {MANY:,}: more by (MB)"
+        what = f"(17) {name}: {FEW:,} rows in {peaks[FEW]:.0f} MB, {MANY:,} in more by (MB)"
         say(what, f"{more:.0f}", f"<= {MOST_MORE_MB}", more <= MOST_MORE_MB)
     shutil.rmtree(out, ignore_errors=True)
 

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tagllm_cli.errors import UsageError
-from tagllm_cli.export.base import ExportSettings
+from tagllm_cli.export.base import Example, ExportSettings
+from tagllm_cli.export.chunks import Chunk
 from tagllm_cli.export.registry import FORMATS, export_table
 from tagllm_cli.records import Row
 from tagllm_cli.store.table import open_table, write_table
@@ -256,6 +257,25 @@ def test_our_own_export_is_replaced_whole_or_not_at_all(
     assert content(export(table, format_, threshold=0.8)) != first
     before = content(tmp_path)
     monkeypatch.setattr("tagllm_cli.store.atomic._sync", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        export(table, format_)
+    assert content(tmp_path) == before
+
+
+@every_format
+def test_an_export_that_ends_midway_leaves_the_earlier_one(
+    table: Path, tmp_path: Path, format_: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(table, format_)
+    before = content(tmp_path)
+
+    def ending(chunk: Chunk) -> Iterator[Example]:
+        yield from examples(chunk)
+        raise KeyboardInterrupt
+
+    examples = Chunk.examples
+    for name, end in (("examples", ending), ("taken", Mock(side_effect=KeyboardInterrupt))):
+        monkeypatch.setattr(Chunk, name, end)
     with pytest.raises(KeyboardInterrupt):
         export(table, format_)
     assert content(tmp_path) == before

@@ -13,7 +13,7 @@ from tagllm_cli.export.settings import UNKNOWNS
 
 ExportFormat = StrEnum("ExportFormat", list(FORMATS))  # type: ignore[misc]
 Undecided = StrEnum("Undecided", list(UNKNOWNS))  # type: ignore[misc]
-_LISTED = "\n\n".join(f"{name}: {form.help}" for name, form in FORMATS.items())
+_LISTED = "\n\n".join(f"{name}: {form.help}." for name, form in FORMATS.items())
 
 
 def _formats(incomplete: str) -> Iterator[tuple[str, str]]:

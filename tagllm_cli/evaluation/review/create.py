@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,9 @@ from tagllm_cli.vocabulary.cards import Card, cards_of, load_cards
 HERE = Path(__file__).parent / "html"
 VERSION = 1
 LIMIT = 300
+
+# What is being done, how much of it is done, of how much.
+Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +138,10 @@ class ReviewSummary:
         return lines
 
 
-def create_review(path: Path, out: Path, options: ReviewOptions = ReviewOptions()) -> ReviewSummary:
-    """Write the page of a table, over an earlier page.
+def create_review(
+    path: Path, out: Path, options: ReviewOptions = ReviewOptions(), report: Report = lambda *_: None
+) -> ReviewSummary:
+    """Write the page of a table, over an earlier page; `report` is told of each picture.
 
     Raises UsageError for tables, labels or a truth that cannot be used, where nothing is to be asked, and where `out`
     is another file.
@@ -153,7 +158,11 @@ def create_review(path: Path, out: Path, options: ReviewOptions = ReviewOptions(
     details = read_rows(subject.table, rows).details
     ids = subject.entries.ids
     images = [Wanted(ids[row], details[row].uri, details[row].fingerprint) for row in rows]
-    pictures = dict(zip(rows, judging_pictures(subject.table.info.source, options.root, images), strict=True))
+    pictures: dict[int, Thumbnail] = {}
+    made = judging_pictures(subject.table.info.source, options.root, images)
+    for row, picture in zip(rows, made, strict=True):
+        pictures[row] = picture
+        report("pictures", len(pictures), len(rows))
     data = _data(subject, asked, details, pictures, cards, options)
     title = f"Review of {path.name}"
     values = {"title": title, "pairs": len(asked.places)}

@@ -17,7 +17,7 @@ NAMES = ("cat", "dog", "hot dog")
 TABLE = TableContext(IMAGES, Vocabulary("test", tuple(map(Label, NAMES))))
 
 
-def read(folder: Path, content: Any, name: str = "file", **options: str) -> HumanLabels:
+def read(folder: Path, content: Any, name: str = "file", **options: Any) -> HumanLabels:
     """Read bytes, text, or a value that is written as JSON."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -74,6 +74,11 @@ def test_ours_come_back_with_id_and_fingerprint(tmp_path: Path) -> None:
     assert found.checked == [CheckedImage("a/one.jpg", "", DECIDED_AT, "ab" * 16)]
 
 
+def test_older_versions_write_times_as_milliseconds(tmp_path: Path) -> None:
+    one = {**sample("one.jpg", truth=label("cat")), "last_modified_at": {"$date": DECIDED_AT // 1000}}
+    assert [each.when for each in read(tmp_path, dataset(one)).statements] == [DECIDED_AT]
+
+
 def test_one_of_several_fields_has_to_be_named(tmp_path: Path) -> None:
     one = dataset(sample("one.jpg", truth=several(label("cat")), resnet=several(label("dog"))))
     with pytest.raises(UsageError, match="several fields hold classifications: truth, resnet") as error:

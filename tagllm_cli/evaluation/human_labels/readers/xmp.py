@@ -1,7 +1,7 @@
 """XMP sidecars: the keywords that people added to photographs, or removed, in photo software.
 
-A keyword that tagllm wrote and nobody touched is no human decision; one that is missing was removed, which is a no (see
-`store.xmp.keywords`). What is no label of the table is people's own: holidays, names, places.
+A keyword that tagllm wrote and nobody touched is no human decision (`HumanLabels.kept`); one that is missing was
+removed, which is a no (see `store.xmp.keywords`). What is no label of the table is people's own: holidays, places.
 """
 
 from __future__ import annotations
@@ -59,19 +59,17 @@ class _Found:
     checked: list[CheckedImage] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
     others: Counter[str] = field(default_factory=Counter)
-    untouched: int = 0
+    kept: list[Statement] = field(default_factory=list)
     recorded: int = 0
 
     def take(self, image: str, keywords: Keywords, when: int) -> None:
         """Add what one sidecar says about its image."""
-        if keywords.is_recorded:
-            self.recorded += 1
-            self.untouched += len(keywords.untouched)
-        else:
-            self.checked.append(CheckedImage(image, when=when))
+        self.recorded += keywords.is_recorded
+        self.checked.append(CheckedImage(image, when=when))
+        self.kept += [Statement(image, name, YES, when=when) for name in keywords.untouched if self._knows(name)]
         for decision, names in ((YES, keywords.added), (NO, keywords.removed)):
             for name in names:
-                if self.file.table is None or self.file.table.knows(name):
+                if self._knows(name):
                     self.statements.append(Statement(image, name, decision, when=when))
                 elif decision == YES:
                     self.others[name] += 1
@@ -85,18 +83,22 @@ class _Found:
             notes.append(f"keywords that are no labels of the table: {total:,} ({shortened(names, len(self.others))})")
         if self.recorded:
             notes.append(
-                f"sidecars that tagllm wrote: {self.recorded:,}; of these only what people added or removed counts, "
-                f"also with --complete (keywords that nobody touched: {self.untouched:,})"
+                f"labels that tagllm wrote into {self.recorded:,} sidecars and nobody touched: {len(self.kept):,}; they "
+                "are no human decisions without --complete"
             )
         warnings = [f"sidecars that cannot be read: {len(self.unreadable):,} ({_first(self.unreadable)})"]
         return HumanLabels(
             self.statements,
             self.checked,
             f"XMP keywords, {files:,} sidecars",
+            self.kept,
             is_explicit=self.recorded > 0,
             notes=tuple(notes),
             warnings=tuple(warnings if self.unreadable else ()),
         )
+
+    def _knows(self, name: str) -> bool:
+        return self.file.table is None or self.file.table.knows(name)
 
 
 def _first(unreadable: dict[str, str]) -> str:

@@ -52,12 +52,12 @@ def test_keywords_of_people_are_yes_and_their_images_were_looked_at(tmp_path: Pa
 def test_labels_that_tagllm_wrote_and_nobody_touched_are_no_human_decisions(tmp_path: Path) -> None:
     put(tmp_path / "a.jpg.xmp", ours("cat", "dog"), NOW)
     found = read(opened(tmp_path))
-    assert (found.statements, found.checked) == ([], [])
+    assert (found.statements, found.checked) == ([], [CheckedImage("a.jpg", when=NOW)])
+    assert found.kept == [Statement("a.jpg", name, YES, when=NOW) for name in ("cat", "dog")]
     (note,) = found.notes
     assert note.startswith(
-        "sidecars that tagllm wrote: 1; of these only what people added or removed counts, also with"
+        "labels that tagllm wrote into 1 sidecars and nobody touched: 2; they are no human decisions"
     )
-    assert note.endswith("(keywords that nobody touched: 2)")
 
 
 def test_what_exiftool_adds_is_yes_and_what_it_removes_is_no(tmp_path: Path) -> None:
