@@ -85,7 +85,7 @@ def vocab_scenes(
 def vocab_suggest(
     tables: Annotated[
         list[Path],
-        typer.Argument(metavar="TABLE...", help="Candidate or label tables of one vocabulary.", show_default=False),
+        typer.Argument(metavar="TABLE", help="Candidate or label tables of one vocabulary.", show_default=False),
     ],
     *,
     out: SuggestOut = None,

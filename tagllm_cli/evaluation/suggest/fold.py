@@ -31,7 +31,7 @@ class Name:
 
 
 def fold(names: Mapping[str, int], lexicon: Lexicon) -> tuple[list[Name], Counter[str]]:
-    """Return names with their forms united, the most frequent first, and texts that are a label with an adjective."""
+    """Return names with their forms united, the most frequent first, and texts that are a label, bare or described."""
     owner = {form: form for form in names}
     described: Counter[str] = Counter()
 
@@ -43,7 +43,7 @@ def fold(names: Mapping[str, int], lexicon: Lexicon) -> tuple[list[Name], Counte
 
     for form in names:
         plain = without_adjectives(form)
-        if plain and lexicon.find(plain) is not None:
+        if lexicon.find(form) is not None or (plain and lexicon.find(plain) is not None):
             described[form] = names[form]
             continue
         for other in (*inflected(form), form.replace(" ", ""), form.replace(" & ", " and "), plain):
@@ -81,8 +81,6 @@ class Known:
     def same(self, name: Name) -> str | None:
         """Return the label that a name is another form of, None where it is a name of its own."""
         for form in name.forms:
-            if (found := self._lexicon.find(form)) is not None:
-                return found
             if (found := self._words.get(" ".join(sorted(form.split())))) is not None:
                 return found
         if len(name.name) < _LEAST_LETTERS:

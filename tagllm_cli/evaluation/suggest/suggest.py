@@ -66,8 +66,9 @@ class Suggestions:
     """What one or several tables of a vocabulary suggest.
 
     `images` have an answer. `labels` are names to add, `synonyms` other forms of labels. `junk` counts texts that are
-    no names by what they are, with `samples`; `described` texts were a label with an adjective; `rare` names were said
-    of too few images, `more` ones are beyond the limit. `never` are labels that no image has. `notes` are sentences.
+    no names by what they are, with `samples`; `described` texts were a label, most with an adjective; `rare` names were
+    said of too few images, `more` ones are beyond the limit. `never` are labels that no image has. `notes` are
+    sentences.
     """
 
     vocabulary: Vocabulary

@@ -63,7 +63,7 @@ def tables(found: Suggestions) -> list[tuple[str, Cells]]:
             (f"no name: {kind}", f"{count:,}", one_line(found.samples[kind], _SHOWN))
             for kind, count in found.junk.items()
         ),
-        ("a label with an adjective", f"{found.described:,}", ""),
+        ("a label, or one with an adjective", f"{found.described:,}", ""),
         ("names of too few images", f"{found.rare:,}", ""),
         ("names beyond the limit", f"{found.more:,}", ""),
     ]

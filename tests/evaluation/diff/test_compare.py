@@ -75,6 +75,22 @@ def kind(first: str, second: str) -> str:
     return "added" if second == "yes" else "removed"
 
 
+def counted(pairs: list[tuple[Row | None, Row | None]]) -> tuple[Counter[str], Counter[str], int, set[int]]:
+    """Return flips in shared images by kind and by label, pairs that either table says, and the images with flips."""
+    shared, per_label, stated, flipped = Counter[str](), Counter[str](), 0, set[int]()
+    for number, (first, second) in enumerate(pairs):
+        for label in NAMES:
+            states = said(first, label), said(second, label)
+            if first is not None and second is not None:
+                stated += states != ("no", "no")
+            if states[0] != states[1]:
+                flipped.add(number)
+                if first is not None and second is not None:
+                    shared[kind(*states)] += 1
+                    per_label[label] += 1
+    return shared, per_label, stated, flipped
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_counts_are_those_of_a_plain_computation(data: st.DataObject) -> None:
@@ -90,18 +106,7 @@ def test_counts_are_those_of_a_plain_computation(data: st.DataObject) -> None:
             write_table(path, TableInfo(stage, SourceInfo("folder", folder), vocabulary), rows)
         summary = diff_tables(paths[0], paths[1], DiffOptions(limit=1000))
         found = summary.to_json()
-    shared, stated, per_label = Counter[str](), 0, Counter[str]()
-    flipped = set()
-    for number, (first, second) in enumerate(pairs):
-        for label in NAMES:
-            states = said(first, label), said(second, label)
-            if first is not None and second is not None:
-                stated += states != ("no", "no")
-            if states[0] != states[1]:
-                flipped.add(number)
-                if first is not None and second is not None:
-                    shared[kind(*states)] += 1
-                    per_label[label] += 1
+    shared, per_label, stated, flipped = counted(pairs)
     assert {key: found["labels"][key] for key in KINDS} == {key: shared[key] for key in KINDS}
     assert found["labels"]["pairs"] == stated
     assert {row["name"]: row["changed"] for row in found["per_label"] if row["changed"]} == dict(per_label)
