@@ -16,6 +16,7 @@ from tagllm_cli.cli.options.exporting import (
     NoEmbed,
     Reference,
     ScoreThreshold,
+    ShardSize,
     Shares,
     SplitSeed,
     Unknown,
@@ -46,14 +47,16 @@ class ExportGroup:
     reference: Reference = False
     no_embed: NoEmbed = False
     option: FormatOptions = None
+    shard_size: ShardSize = None
 
     def settings(self) -> ExportSettings:
         """Return what an export takes of a table. Raises UsageError for options that cannot be read or go together."""
         from tagllm_cli.cli.option_groups import names
         from tagllm_cli.export.options import parse_options
-        from tagllm_cli.export.settings import ExportSettings, chosen_images, label_names
+        from tagllm_cli.export.settings import ExportSettings, chosen_images, label_names, shard_size
         from tagllm_cli.export.splits import parse_shares
 
+        images, size = shard_size(self.shard_size)
         return ExportSettings(
             self.root,
             self.threshold,
@@ -68,4 +71,6 @@ class ExportGroup:
             group_by=self.group_by,
             images=chosen_images(copy=self.copy, link=self.link, reference=self.reference),
             format_options=parse_options(self.option or ()),
+            shard_images=images,
+            shard_bytes=size,
         )

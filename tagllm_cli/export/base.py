@@ -40,8 +40,9 @@ class Format:
     holds something, and not `is_ours(out)`, an earlier export in this format. A format that `lays_out_splits` writes
     them itself, by `Example.split`; the others are called once for each split, with a file of its own. `images` are
     those of IMAGES that a format can do, () for one that holds no images; `holds_images` stands for all of them.
-    `holds_unknown` tells whether undecided labels are told from absent ones. `options` are those of `--option`;
-    `export` gets a value for each in `ExportSettings.format_options`. Without `has_card` no dataset card is written.
+    `holds_unknown` tells whether undecided labels are told from absent ones, `has_shards` whether files are cut
+    by settings.shard_images and shard_bytes. `options` are those of `--option`; `export` gets a value for each in
+    `ExportSettings.format_options`. Without `has_card` no dataset card is written.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Format:
     images: tuple[str, ...] = ()
     options: Mapping[str, Option] = field(default_factory=dict)
     has_card: bool = True
+    has_shards: bool = False
 
     @property
     def image_modes(self) -> tuple[str, ...]:
@@ -61,8 +63,10 @@ class Format:
         return IMAGES if self.holds_images and not self.images else self.images
 
 
-def export_card(table: Table, summary: ExportSummary, settings: ExportSettings, data_files: str = "") -> str:
-    """Return the dataset card of an export; `data_files` is what `datasets` loads beside it."""
+def export_card(
+    table: Table, summary: ExportSummary, settings: ExportSettings, data_files: Mapping[str, str] | None = None
+) -> str:
+    """Return the dataset card of an export; `data_files` are patterns of what `datasets` loads beside it, by split."""
     import tagllm_cli
     from tagllm_cli.store.dataset_card import CardFacts, card_text
 
@@ -73,6 +77,6 @@ def export_card(table: Table, summary: ExportSummary, settings: ExportSettings, 
         human=summary.human,
         left_out=summary.left_out,
         threshold=settings.threshold,
-        data_files=data_files,
+        data_files=data_files or {},
     )
     return card_text(table.info, facts, tagllm_cli.__version__)

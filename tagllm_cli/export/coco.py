@@ -46,10 +46,8 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
             box = _box(example.row)
             for label, score in zip(example.labels, example.scores, strict=True):
                 written += 1
-                annotations.write(
-                    f'{"," * (written > 1)}\n{{"id": {written}, "image_id": {number}, "category_id": {categories[label]}, '
-                    f'"score": {score}, {box}}}'
-                )
+                ids = f'"id": {written}, "image_id": {number}, "category_id": {categories[label]}'
+                annotations.write(f'{"," * (written > 1)}\n{{{ids}, "score": {score}, {box}}}')
         file.write('\n],\n"annotations": [')
         annotations.seek(0)
         shutil.copyfileobj(annotations, file, _BLOCK)

@@ -68,7 +68,6 @@ def _columns(chunk: Chunk, names: pa.Array) -> list[pa.Array]:
     decisions = pa.array(["unknown", "no", "yes"]).take(pa.array(chunk.state.astype(np.int64) + 1))
     sources = pa.array(["model", "human"]).take(pa.array(chunk.human.astype(np.int64)))
     probability = pa.array(chunk.probability, mask=np.isnan(chunk.probability))
-    images = defused_cells(chunk.batch["image_id"]).take(
-        pa.array(np.repeat(np.arange(len(chunk)), np.maximum(listed, 1)))
-    )
+    image = np.repeat(np.arange(len(chunk)), np.maximum(listed, 1))
+    images = defused_cells(chunk.batch["image_id"]).take(pa.array(image))
     return [images, taken(names.take(pa.array(chunk.place))), taken(decisions), taken(probability), taken(sources)]

@@ -42,7 +42,7 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
 
 
 FORMAT = Format(
-    "csv-wide", "CSV, a column per label: 1, 0, empty where undecided", export, _is_ours, holds_unknown=True
+    "csv-wide", "CSV, a column per label with 1, 0, or nothing where undecided", export, _is_ours, holds_unknown=True
 )
 
 

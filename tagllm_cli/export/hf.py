@@ -12,11 +12,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tagllm_cli.export.base import Example, Examples, ExportSettings, ExportSummary, Format, export_card
+from tagllm_cli.export.folders import CARD, put_folder_card
 from tagllm_cli.export.images import check_some_read, located, read
 from tagllm_cli.sources.base import Source
 from tagllm_cli.sources.registry import reopen
@@ -32,10 +34,9 @@ GROUP_ROWS, GROUP_BYTES, SHARD_BYTES = 1000, 32 << 20, 500 << 20
 
 # Encoded images are not compressed again, and statistics about them are of no use.
 _AS_THEY_ARE = {"compression": "none", "use_dictionary": False, "write_statistics": False}
-_SHARD = re.compile(r"train-\d{5}-of-\d{5}\.parquet")
+_SHARD = re.compile(r"[A-Za-z0-9_-]+-\d{5}-of-\d{5}\.parquet")
+_ONLY = "train"  # what `datasets` calls the split of files without any
 _MARK = b"tagllm.export"
-_NAMES = "train-*.parquet"
-CARD = "README.md"
 
 
 def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
@@ -45,21 +46,21 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
     """
     examples = Examples(table, settings)
     source = reopen(table.info.source, settings.root)
+    splits = [name for name, _ in settings.split] or [_ONLY]
+    schema = _schema([label.name for label in examples.vocabulary])
     with replacing(out, is_ours=_is_ours) as new:
         data = new / "data"
         data.mkdir(parents=True)
-        shards = _write_shards(
-            data,
-            _schema([label.name for label in examples.vocabulary]),
-            _records(examples, source, embed=settings.embed and settings.images != "reference"),
-        )
+        with ExitStack() as stack:
+            shards = {name: stack.enter_context(_Shards(data, name, schema, settings)) for name in splits}
+            for split, record in _records(examples, source, embed=settings.embed and settings.images != "reference"):
+                shards[split or _ONLY].add(record)
         summary = examples.summary([])
         if not summary.images:
             check_some_read(examples, source)
-        names = [f"train-{number:05}-of-{len(shards):05}.parquet" for number in range(len(shards))]
-        for shard, name in zip(shards, names, strict=True):
-            shard.rename(data / name)
-        kept = _put_card(out / CARD, new / CARD, export_card(table, summary, settings, f"data/{_NAMES}"))
+        names = [name for each in shards.values() for name in each.named()]
+        card = export_card(table, summary, settings, {name: f"data/{name}-*.parquet" for name in splits})
+        kept = put_folder_card(out / CARD, new / CARD, card)
     files = tuple(out / "data" / name for name in names)
     return replace(examples.summary(files), card=out / CARD, card_kept=kept)
 
@@ -79,33 +80,27 @@ def _is_shard(file: Path) -> bool:
         return False
 
 
-def _put_card(old: Path, new: Path, text: str) -> bool:
-    """Write the card of a folder that takes the place of an older one; tell whether somebody's card was kept."""
-    from tagllm_cli.store.dataset_card import is_untouched
-
-    keep = old.is_file() and not is_untouched(old)
-    new.write_bytes(old.read_bytes() if keep else text.encode("utf-8"))
-    return keep
-
-
 FORMAT = Format(
     "hf",
     "a folder for Hugging Face datasets, images included",
     export,
     _is_ours,
+    lays_out_splits=True,
     holds_unknown=True,
+    has_shards=True,
     images=("copy", "reference"),
 )
 
 
-def _records(examples: Examples, source: Source, *, embed: bool) -> Iterator[dict[str, Any]]:
+def _records(examples: Examples, source: Source, *, embed: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the split and the columns of each image."""
     images: Iterator[tuple[Example, dict[str, Any]]]
     if embed:
         images = ((each, {"bytes": data, "path": _last(each.row.image_id)}) for each, data in read(examples, source))
     else:
         images = ((each, {"bytes": None, "path": path}) for each, path in located(examples, source))
     for example, image in images:
-        yield {"image": image, "image_id": example.row.image_id, **_labels(example)}
+        yield example.split, {"image": image, "image_id": example.row.image_id, **_labels(example)}
 
 
 def _last(image_id: str) -> str:
@@ -116,36 +111,68 @@ def _labels(example: Example) -> dict[str, Sequence[float]]:
     return {"labels": example.labels, "scores": example.scores, "unknown": example.unknown}
 
 
-def _groups(records: Iterator[dict[str, Any]]) -> Iterator[tuple[list[dict[str, Any]], int]]:
-    """Yield row groups with their weight in bytes."""
-    group: list[dict[str, Any]] = []
-    weight = 0
-    for record in records:
-        group.append(record)
-        weight += len(record["image"]["bytes"] or b"")
-        if len(group) == GROUP_ROWS or weight >= GROUP_BYTES:
-            yield group, weight
-            group, weight = [], 0
-    if group:
-        yield group, weight
+class _Shards:
+    """The Parquet files of one split; a row group of it is in memory at a time."""
 
+    def __init__(self, folder: Path, split: str, schema: pa.Schema, settings: ExportSettings) -> None:
+        self._folder = folder
+        self._split = split
+        self._schema = schema
+        self._most_images = settings.shard_images
+        self._most_bytes = settings.shard_bytes or (0 if settings.shard_images else SHARD_BYTES)
+        self._group: list[dict[str, Any]] = []
+        self._group_bytes = self._bytes = self._images = 0
+        self._paths: list[Path] = []
+        self._writer: Any = None
 
-def _write_shards(folder: Path, schema: pa.Schema, records: Iterator[dict[str, Any]]) -> list[Path]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    def __enter__(self) -> _Shards:
+        return self
 
-    shards: list[Path] = []
-    groups = _groups(records)
-    group = next(groups, None)
-    while group or not shards:  # without any image, one shard without row groups
-        shards.append(folder / f"{len(shards)}.parquet")
-        written = 0
-        with pq.ParquetWriter(shards[-1], schema, **_AS_THEY_ARE) as writer:
-            while group and written < SHARD_BYTES:
-                writer.write_table(pa.Table.from_pylist(group[0], schema=schema))
-                written += group[1]
-                group = next(groups, None)
-    return shards
+    def __exit__(self, *_: object) -> None:
+        self._end_group()
+        if not self._paths:  # without any image, one shard without row groups
+            self._open()
+        self._end_shard()
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Add an image."""
+        self._group.append(record)
+        self._group_bytes += len(record["image"]["bytes"] or b"")
+        is_full = self._most_images and self._images + len(self._group) >= self._most_images
+        if is_full or len(self._group) == GROUP_ROWS or self._group_bytes >= GROUP_BYTES:
+            self._end_group()
+
+    def named(self) -> list[str]:
+        """Give the files their last names, now that it is known how many there are, and return these."""
+        names = [f"{self._split}-{number:05}-of-{len(self._paths):05}.parquet" for number in range(len(self._paths))]
+        for path, name in zip(self._paths, names, strict=True):
+            path.rename(path.with_name(name))
+        return names
+
+    def _end_group(self) -> None:
+        import pyarrow as pa
+
+        if not self._group:
+            return
+        if self._writer is None:
+            self._open()
+        self._writer.write_table(pa.Table.from_pylist(self._group, schema=self._schema))
+        self._images += len(self._group)
+        self._bytes += self._group_bytes
+        self._group, self._group_bytes = [], 0
+        if (0 < self._most_images <= self._images) or (0 < self._most_bytes <= self._bytes):
+            self._end_shard()
+
+    def _open(self) -> None:
+        import pyarrow.parquet as pq
+
+        self._paths.append(self._folder / f"{self._split}.{len(self._paths)}")
+        self._writer = pq.ParquetWriter(self._paths[-1], self._schema, **_AS_THEY_ARE)
+
+    def _end_shard(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._writer, self._images, self._bytes = None, 0, 0
 
 
 def _schema(names: Sequence[str]) -> pa.Schema:

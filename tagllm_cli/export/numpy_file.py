@@ -11,7 +11,7 @@ label_ids   [labels] int64            permanent ids; the labels are in their ord
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -64,6 +64,8 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
 
 
 def _is_ours(path: Path) -> bool:
+    if not path.is_file():
+        return False
     try:
         with ZipFile(path) as archive:
             return archive.comment == _MARK
@@ -78,10 +80,8 @@ def _longest_id(table: Table) -> int:
     """Return the most characters of an id of the table: all splits of it have one type of strings."""
     import pyarrow.compute as pc
 
-    lengths: Iterable[int] = (
-        pc.max(pc.utf8_length(batch["image_id"])).as_py() for batch in table.batches(_BLOCK, ["image_id"])
-    )
-    return max(lengths, default=1) or 1
+    ids = (batch["image_id"] for batch in table.batches(_BLOCK, ["image_id"]))
+    return max(1, 1, *(pc.max(pc.utf8_length(some)).as_py() or 0 for some in ids))
 
 
 def _matrix(chunk: Chunk, labels: int, values: Array) -> Array:
@@ -93,20 +93,20 @@ def _matrix(chunk: Chunk, labels: int, values: Array) -> Array:
 
 
 def _add(archive: ZipFile, name: str, kind: np.dtype[Any], shape: tuple[int, ...], data: IO[bytes]) -> None:
-    import numpy as np
+    from numpy.lib import format as npy
 
-    header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
+    header = {"descr": npy.dtype_to_descr(kind), "fortran_order": False, "shape": shape}  # type: ignore[no-untyped-call]
     data.seek(0)
     with archive.open(_entry(name), "w", force_zip64=True) as file:
-        np.lib.format.write_array_header_1_0(file, header)
+        npy.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]
         shutil.copyfileobj(data, file, _BLOCK)
 
 
 def _add_whole(archive: ZipFile, name: str, values: Array) -> None:
-    import numpy as np
+    from numpy.lib import format as npy
 
     with archive.open(_entry(name), "w") as file:
-        np.lib.format.write_array(file, values, allow_pickle=False)
+        npy.write_array(file, values, allow_pickle=False)  # type: ignore[no-untyped-call]
 
 
 def _entry(name: str) -> ZipInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from tagllm_cli.errors import UsageError, VocabularyError
 from tagllm_cli.export.splits import Shares, check_shares
 
+_SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*((?P<unit>[kMGT])(?P<binary>i)?B)?", re.IGNORECASE)
 IMAGES = ("copy", "link", "reference")
 UNKNOWNS = ("keep", "drop", "yes")
 
@@ -34,6 +36,8 @@ class ExportSettings:
         group_by: what stays together in one split: None for copies of an image, `folder`, or a column of the source.
         images: `copy`, `link` or `reference`, for formats that hold images; None: what the format does by default.
         format_options: what `--option key=value` says about this format alone (`Format.options`).
+        shard_images: images per shard, for formats that have shards; 0: what the format does by default.
+        shard_bytes: bytes per shard, likewise.
         only: the split that is written, where each has its own file; "": all.
     """
 
@@ -50,10 +54,14 @@ class ExportSettings:
     group_by: str | None = None
     images: str | None = None
     format_options: Mapping[str, str] = field(default_factory=dict)
+    shard_images: int = 0
+    shard_bytes: int = 0
     only: str = ""
 
 
-def check_settings(settings: ExportSettings, format_: str, modes: tuple[str, ...], *, holds_unknown: bool) -> None:
+def check_settings(
+    settings: ExportSettings, format_: str, modes: tuple[str, ...], *, holds_unknown: bool, has_shards: bool = False
+) -> None:
     """Raise UsageError for what makes no sense, and for what a format cannot do.
 
     `modes` are those of IMAGES that it can do, () for a format without images; `holds_unknown` tells whether it tells
@@ -76,6 +84,8 @@ def check_settings(settings: ExportSettings, format_: str, modes: tuple[str, ...
         check_shares(settings.split)
     elif settings.group_by is not None:
         raise UsageError("--group-by says what stays together in a split, and there is no --split", "Add --split.")
+    if (settings.shard_images or settings.shard_bytes) and not has_shards:
+        raise UsageError(f"{format_} has no shards, whose size could be chosen", "Leave out --shard-size.")
     _check_images(settings, format_, modes)
 
 
@@ -88,6 +98,23 @@ def _check_images(settings: ExportSettings, format_: str, modes: tuple[str, ...]
         message = f"{format_} cannot {settings.images} images"
         hint = f"It can {' and '.join(modes)}: {', '.join(f'--{mode}' for mode in modes)}."
     raise UsageError(message, hint)
+
+
+def shard_size(text: str | None) -> tuple[int, int]:
+    """Return images and bytes per shard, one of them 0, from a number of images or a size. Raises UsageError.
+
+    >>> shard_size("10000"), shard_size("1.5 GB"), shard_size("500MiB")
+    ((10000, 0), (0, 1500000000), (0, 524288000))
+    """
+    if text is None:
+        return 0, 0
+    found = _SIZE.fullmatch(text.strip())
+    if found is None or (found["unit"] is None and "." in found["number"]) or not float(found["number"]):
+        raise UsageError(f"--shard-size takes images or bytes, not {text!r}", "For example 10000, or 500MB.")
+    if found["unit"] is None:
+        return int(found["number"]), 0
+    power = "kmgt".index(found["unit"].lower()) + 1
+    return 0, int(float(found["number"]) * (1024 if found["binary"] else 1000) ** power)
 
 
 def label_names(entries: Iterable[str]) -> tuple[str, ...]:

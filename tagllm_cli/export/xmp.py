@@ -58,8 +58,8 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
 
 
 def _keywords(vocabulary: Sequence[Label], options: Mapping[str, str]) -> list[Keyword]:
+    from tagllm_cli.store.xmp.elements import XmpError
     from tagllm_cli.store.xmp.keywords import SUBJECT, Keyword, keyword
-    from tagllm_cli.store.xmp.packet import XmpError
 
     under = [part.strip() for part in options["under"].split("/") if part.strip()]
     try:
@@ -113,8 +113,8 @@ class _Work:
 
     def _merge(self, folder: SidecarFolder, path: Path, example: Example) -> Merged:
         from tagllm_cli.export.sidecars import state
+        from tagllm_cli.store.xmp.elements import XmpError
         from tagllm_cli.store.xmp.keywords import merged
-        from tagllm_cli.store.xmp.packet import XmpError
 
         for _ in range(_TRIES):
             seen = state(path)
@@ -128,7 +128,7 @@ class _Work:
                 settled=[self.names[place] for place in example.human - {*example.labels}],
                 restore=self.options["restore"] == "yes",
                 now=time.time_ns() // 1000,
-                modified=None if seen is None else seen[1] // 1000,
+                modified=None if seen is None else seen.mtime_ns // 1000,
             )
             if result.data is None or folder.put(path, result.data, seen):
                 return result

@@ -29,6 +29,8 @@ from tagllm_cli.errors import TableError, UsageError
 # What SQLite's log takes before it is written into the file for the first time.
 LEAST_ROOM = 4 << 20
 
+PRIVATE = ".tagllm-"  # begins the names of folders in which files are written
+
 # `Path` makes one slash of two: `s3://bucket/key` arrives as `s3:/bucket/key`.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
 
@@ -148,7 +150,7 @@ def _put(new: Path, target: Path, aside: Path) -> None:
 @contextlib.contextmanager
 def private_folder(target: Path) -> Iterator[Path]:
     """Make a folder beside `target`, locked while it is in use, and remove those that killed processes left."""
-    prefix = f".tagllm-{hashlib.blake2b(os.fsencode(target.name), digest_size=6).hexdigest()}-"
+    prefix = f"{PRIVATE}{hashlib.blake2b(os.fsencode(target.name), digest_size=6).hexdigest()}-"
     for left in target.parent.glob(f"{prefix}*"):
         with contextlib.suppress(OSError), _opened(left) as descriptor:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its process lives

@@ -56,7 +56,7 @@ class CardFacts:
         human: labels that a person decided.
         left_out: images without labels by reason, such as `failed`.
         threshold: of an export that took labels by score.
-        data_files: pattern of the files that `datasets` loads, relative to the card; "": none.
+        data_files: pattern of the files that `datasets` loads, relative to the card, by split; {}: none.
         quality: None where nothing was measured.
     """
 
@@ -66,7 +66,7 @@ class CardFacts:
     human: int = 0
     left_out: Mapping[str, int] = field(default_factory=dict)
     threshold: float | None = None
-    data_files: str = ""
+    data_files: Mapping[str, str] = field(default_factory=dict)
     quality: Quality | None = None
 
 
@@ -114,7 +114,10 @@ def _digest(content: bytes) -> str:
 
 
 def _front_matter(info: TableInfo, facts: CardFacts) -> dict[str, Any]:
-    files = {"config_name": "default", "data_files": [{"split": "train", "path": facts.data_files}]}
+    files = {
+        "config_name": "default",
+        "data_files": [{"split": split, "path": path} for split, path in facts.data_files.items()],
+    }
     return {
         "pretty_name": f"{info.vocabulary.name}, labeled by tagllm",
         "task_categories": ["image-classification"],

@@ -24,6 +24,7 @@ from tests.bench.calibrating import calibrating
 from tests.bench.client import client
 from tests.bench.comparing import compared, comparing
 from tests.bench.evaluation import evaluated, evaluation
+from tests.bench.exporting import exported, exporting
 from tests.bench.front_end import front_end, prepared
 from tests.bench.importing import imported, importing
 from tests.bench.merging import merged, merging
@@ -273,6 +274,7 @@ MEASUREMENTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "calibrate": lambda chosen: calibrating(chosen.out, say),
     "report": lambda chosen: reporting(chosen.out, say),
     "diff": lambda chosen: comparing(chosen.out, _child, say),
+    "exports": lambda chosen: exporting(chosen, _child, say),
 }
 CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {
     "raw": raw,
@@ -289,6 +291,7 @@ CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {
     "both_ways": both_ways,
     "on_ray": on_ray,
     "evaluated": evaluated,
+    "exported": exported,
 }
 
 if __name__ == "__main__":

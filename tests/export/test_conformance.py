@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -17,12 +17,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from tagllm_cli.errors import UsageError
-from tagllm_cli.export.base import ExportSettings
+from tagllm_cli.export.base import Example, ExportSettings
+from tagllm_cli.export.chunks import Chunk
 from tagllm_cli.export.registry import FORMATS, export_table
 from tagllm_cli.records import Row
 from tagllm_cli.store.table import open_table, write_table
 from tagllm_cli.text import undefused
 from tagllm_cli.vocabulary.model import Label, Vocabulary
+from tests.export import readers
 from tests.export.test_formats import LABELS, content, export, lines, rows, said, written
 
 # What was exported: the labels of each image id, and the number of each label where the format has numbers.
@@ -93,6 +95,12 @@ READERS: dict[str, Callable[[Path], Export]] = {
     "csv": read_csv,
     "jsonl": read_jsonl,
     "hf": read_hf,
+    "csv-long": readers.read_csv_long,
+    "csv-wide": readers.read_csv_wide,
+    "numpy": readers.read_numpy,
+    "parquet": readers.read_parquet,
+    "imagefolder": readers.read_imagefolder,
+    "webdataset": readers.read_webdataset,
     "label-studio": read_label_studio,
     "cvat": read_cvat,
     "fiftyone": read_fiftyone,
@@ -249,6 +257,25 @@ def test_our_own_export_is_replaced_whole_or_not_at_all(
     assert content(export(table, format_, threshold=0.8)) != first
     before = content(tmp_path)
     monkeypatch.setattr("tagllm_cli.store.atomic._sync", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        export(table, format_)
+    assert content(tmp_path) == before
+
+
+@every_format
+def test_an_export_that_ends_midway_leaves_the_earlier_one(
+    table: Path, tmp_path: Path, format_: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(table, format_)
+    before = content(tmp_path)
+
+    def ending(chunk: Chunk) -> Iterator[Example]:
+        yield from examples(chunk)
+        raise KeyboardInterrupt
+
+    examples = Chunk.examples
+    for name, end in (("examples", ending), ("taken", Mock(side_effect=KeyboardInterrupt))):
+        monkeypatch.setattr(Chunk, name, end)
     with pytest.raises(KeyboardInterrupt):
         export(table, format_)
     assert content(tmp_path) == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -178,9 +179,10 @@ def test_an_empty_sidecar_is_as_good_as_none(table: Path, root: Path) -> None:
         ([], "full", "a.jpg.xmp"),
         ([], "stem", "a.xmp"),
         (["a.xmp"], "full", "a.xmp"),
-        (["A.XMP"], "full", "A.XMP"),
+        (["a.XMP"], "full", "a.XMP"),
         (["a.jpg.xmp"], "stem", "a.jpg.xmp"),
         (["a.xmp", "a.jpg.xmp"], "stem", "a.jpg.xmp"),
+        (["a.xmp", "a.txt", "a.xmp_original"], "full", "a.xmp"),
         (["a.xmp", "a.cr3"], "full", "a.jpg.xmp"),
         (["a.dng"], "stem", "a.jpg.xmp"),
     ],
@@ -196,6 +198,15 @@ def test_the_sidecar_that_is_there_is_used_and_never_that_of_a_raw_file(
     assert folder.sidecar_of("a.jpg", naming) == photos / used
 
 
+def test_a_sidecar_that_names_the_ending_of_a_raw_file_is_not_that_of_a_jpeg(tmp_path: Path) -> None:
+    data = sidecar("lightroom", ("cat",)).replace(b' xmp:Rating="4"', b' photoshop:SidecarForExtension="DNG"')
+    data = data.replace(b"xmlns:xmp=", b'xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/" xmlns:xmp=')
+    (tmp_path / "a.xmp").write_bytes(data)
+    folder = sidecars.SidecarFolder(tmp_path)
+    assert folder.sidecar_of("a.jpg", "stem") == tmp_path / "a.jpg.xmp"
+    assert sidecars.SidecarFolder(tmp_path).sidecar_of("a.dng", "full") == tmp_path / "a.xmp"
+
+
 def test_two_images_never_share_a_sidecar(table: Path, root: Path, tmp_path: Path) -> None:
     (row, *_) = rows(root)
     pair = [replace(row, image_id=name, uri=name) for name in ("a.jpg", "a.png", "b.jpg")]
@@ -204,6 +215,14 @@ def test_two_images_never_share_a_sidecar(table: Path, root: Path, tmp_path: Pat
         out = tmp_path / naming
         assert export(written(table, root, pair), out, options={"naming": naming}).images == 3
         assert sorted(path.name for path in out.iterdir()) == names
+
+
+def test_names_that_differ_in_case_alone_are_two_images(table: Path, root: Path, tmp_path: Path) -> None:
+    (row, *_) = rows(root)
+    pair = [replace(row, image_id=name, uri=name) for name in ("a.jpg", "A.jpg")]
+    for naming in ("full", "stem"):
+        assert export(written(table, root, pair), tmp_path / naming, options={"naming": naming}).images == 2
+        assert len(below(tmp_path / naming)) == 2
 
 
 def test_options_leave_paths_out_or_put_all_labels_under_one_keyword(table: Path, tmp_path: Path) -> None:
@@ -257,6 +276,33 @@ def test_a_killed_export_leaves_each_sidecar_old_or_new_and_the_next_one_finishe
     assert not [path for path in root.rglob("*") if path.name.startswith(".tagllm")]
 
 
+KILLED = """
+import os, sys
+from pathlib import Path
+from tagllm_cli.export.base import ExportSettings
+from tagllm_cli.export.registry import export_table
+real = os.replace
+def replace(source, target):
+    if target.name.startswith("human"):
+        os._exit(9)
+    real(source, target)
+os.replace = replace
+export_table(Path(sys.argv[1]), "xmp", Path(sys.argv[2]), ExportSettings())
+"""
+
+
+def test_what_a_killed_process_leaves_is_removed_by_the_next_export(table: Path, root: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, table, root], capture_output=True)
+    assert done.returncode == 9, done.stderr
+    left = [path for path in root.rglob("*") if path.name.startswith(".tagllm")]
+    assert left
+    assert (root / f"{DOG_AND_CAT}.xmp").is_file()
+    assert not (root / "sub/human.png.xmp").exists()
+    export(table, root)
+    assert keywords(root / "sub/human.png.xmp")[0] == ["cat"]
+    assert not [path for path in root.rglob("*") if path.name.startswith(".tagllm")]
+
+
 def test_what_photo_software_writes_in_the_same_moment_is_merged_too(
     table: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,7 +311,7 @@ def test_what_photo_software_writes_in_the_same_moment_is_merged_too(
     states: Iterator[None] = iter([None])
     real = sidecars.SidecarFolder.put
 
-    def put(self: sidecars.SidecarFolder, target: Path, data: bytes, seen: tuple[int, int] | None) -> bool:
+    def put(self: sidecars.SidecarFolder, target: Path, data: bytes, seen: sidecars.State | None) -> bool:
         if target == path and next(states, "done") is None:
             path.write_bytes(sidecar("digikam", ("holiday",), ("beach",)))
         return real(self, target, data, seen)

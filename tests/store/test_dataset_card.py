@@ -28,7 +28,7 @@ INFO = TableInfo(
     },
 )
 FACTS = CardFacts(
-    1200, {"cat": 700, HOSTILE: 3}, unknown=4, human=2, left_out={"failed": 5}, data_files="data/*.parquet"
+    1200, {"cat": 700, HOSTILE: 3}, unknown=4, human=2, left_out={"failed": 5}, data_files={"train": "data/*.parquet"}
 )
 
 
@@ -43,7 +43,7 @@ def test_the_hub_reads_its_front_matter() -> None:
     assert found["configs"] == [
         {"config_name": "default", "data_files": [{"split": "train", "path": "data/*.parquet"}]}
     ]
-    assert "configs" not in DatasetCard(text(data_files="")).data.to_dict()
+    assert "configs" not in DatasetCard(text(data_files={})).data.to_dict()
 
 
 @pytest.mark.parametrize(

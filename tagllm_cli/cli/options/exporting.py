@@ -13,7 +13,7 @@ from tagllm_cli.export.settings import UNKNOWNS
 
 ExportFormat = StrEnum("ExportFormat", list(FORMATS))  # type: ignore[misc]
 Undecided = StrEnum("Undecided", list(UNKNOWNS))  # type: ignore[misc]
-_LISTED = "\n\n".join(f"{name}: {form.help}" for name, form in FORMATS.items())
+_LISTED = "\n\n".join(f"{name}: {form.help}." for name, form in FORMATS.items())
 
 
 def _formats(incomplete: str) -> Iterator[tuple[str, str]]:
@@ -81,5 +81,9 @@ FormatOptions = Annotated[
         metavar="KEY=VALUE",
         help=f"An option of one format, which may be repeated. {_OPTIONS}.",
     ),
+]
+ShardSize = Annotated[
+    str | None,
+    output_option("--shard-size", metavar="SIZE", help="webdataset, hf: images or bytes per file, as 10000 or 500MB."),
 ]
 NoEmbed = Annotated[bool, output_option("--no-embed", metavar=FLAG, help="hf: the same as --reference.")]

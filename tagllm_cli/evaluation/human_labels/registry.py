@@ -12,6 +12,7 @@ from tagllm_cli.evaluation.human_labels.readers import (
     datumaro,
     decision_records,
     decision_sheet,
+    embedded_xmp,
     fiftyone,
     label_studio,
     page_answers,
@@ -32,6 +33,7 @@ READERS: tuple[Reader, ...] = (
     decision_sheet.READER,
     decision_records.READER,
     captions.READER,
+    embedded_xmp.READER,
     truth_files.READER,
 )
 

@@ -2,8 +2,8 @@
 
 Each table that knows a pair has an opinion, in logits of "the label is there":
 
-- with a probability p, and t the label's threshold: logit(p) - logit(t), cut to -4 and 4, so that no table is too sure to
-  be asked about;
+- with a probability p, and t the label's threshold: logit(p) - logit(t), cut to -4 and 4, so that no table is too sure
+  to be asked about;
 - yes or no without a probability: 2 or -2; -2 where it does not list the label; undecided: 0;
 - plus 2 v - 1 where the share v of at least two arms proposed it.
 

@@ -2,12 +2,12 @@
 
 A pair's gain is P(wrong) / sqrt(1 + n), with n the images to which the table gives the label. One corrected decision
 changes the label's own F1 by about 1 / n, and the F1 of all labels together by the same for each: the square root lies
-half-way, so that rare labels come first and frequent ones are not forgotten. As in an audit (power allocation with exponent
-1/2: Bankier, JASA 83 (1988), 174-177).
+half-way, so that rare labels come first and frequent ones are not forgotten, as in an audit (power allocation with
+exponent 1/2: Bankier, JASA 83 (1988), 174-177).
 
 Answers about one label tell less and less: the k-th pair of a label, in the order of their gains, counts 1 / sqrt(k) of
-its gain. The pairs of one image stand together, RUN of them at a time: the k-th such run counts 1 / k, and comes when it
-is its turn.
+its gain. The pairs of one image stand together, RUN of them at a time: the k-th such run counts 1 / k, and comes when
+it is its turn.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Judgments of pairs that people were not asked about, for thresholds from answers about doubtful pairs alone.
 
-Pairs are reviewed because they are doubtful. Thresholds that are best for these are wrong for all: among doubtful pairs it
-pays to say yes to nearly all of them, for the sure ones, which decide what a false yes costs, are missing. But which
+Pairs are reviewed because they are doubtful. Thresholds that are best for these are wrong for all: among doubtful pairs
+it pays to say yes to nearly all of them, for the sure ones, which decide what a false yes costs, are missing. But which
 pairs were asked about depends on what the tables said, not on the answer, so that the answers tell how often a label is
 there at a given probability (ignorable selection: Rubin, Inference and Missing Data, Biometrika 63 (1976), 581-592):
 

@@ -30,12 +30,13 @@ from tagllm_cli.evaluation.thresholds.crossfit import cross_fit
 from tagllm_cli.evaluation.thresholds.figures import HeldOut, held_out, is_predicted
 from tagllm_cli.evaluation.thresholds.imputed import of_all_images, with_imputed
 from tagllm_cli.evaluation.thresholds.metric import Metric
-from tagllm_cli.evaluation.truth.base import TableContext, TruthOptions
+from tagllm_cli.evaluation.truth.base import TableContext, Truth, TruthOptions
 from tagllm_cli.evaluation.truth.registry import load_truth
 from tagllm_cli.evaluation.truth_summary import TruthSummary
 from tagllm_cli.labeling.threshold_file import ThresholdFile, check_thresholds_path, table_questions, write_thresholds
 from tagllm_cli.store.table import open_table
 from tagllm_cli.text import shortened
+from tagllm_cli.vocabulary.model import Vocabulary
 
 MIN_IMAGES = 10
 
@@ -57,7 +58,7 @@ class Calibration:
     """What came of a calibration: the `file` that was written, and its worth on `held` out images.
 
     `ceiling` in [0, 1] is the recall of the candidates, which no threshold can exceed. `refused`: nothing is changed,
-    since it would be no better.
+    since it would be no better. `imputed` pairs were judged by nobody, and drawn from what people said of others.
     """
 
     table: Path
@@ -70,6 +71,7 @@ class Calibration:
     images: int
     ceiling: float
     refused: bool
+    imputed: int = 0
 
     @property
     def changed(self) -> int:
@@ -78,8 +80,11 @@ class Calibration:
 
     @property
     def notes(self) -> list[str]:
-        """What was read, a line each."""
-        return self.truth.lines
+        """What was read, and what was made of it, a line each."""
+        if not self.imputed:
+            return self.truth.lines
+        by = "by their probability, as corrected by the answers; the figures are expectations"
+        return [*self.truth.lines, f"pairs that nobody judged count as present or absent {by}: {self.imputed:,}"]
 
     @property
     def warnings(self) -> list[str]:
@@ -164,6 +169,7 @@ class Calibration:
             "candidate_recall": round(self.ceiling, 6),
             "changed": self.changed,
             "refused": self.refused,
+            "imputed": self.imputed,
             "threshold": self.file.threshold,
             "labels": [asdict(label) for label in self.file.labels],
             "out": str(self.file.path),
@@ -196,10 +202,9 @@ def calibrate_table(
     by_model = entries_for(table, human_only=truth_options.human_only)
     comparison = compare(by_model, table.info.vocabulary, human)
     _check_enough(comparison, metric, folds)
-    summary = TruthSummary.of(truth, human, comparison)
+    summary, imputed = TruthSummary.of(truth, human, comparison), 0
     if truth_options.human_only:
-        whole = of_all_images(human, comparison.images)
-        comparison = with_imputed(compare(by_model, table.info.vocabulary, whole), seed)
+        comparison, imputed = _with_all_pairs(comparison, by_model, table.info.vocabulary, human, seed)
     compared = comparison.entries
     known = compared.probabilities[decided(compared)]
     grid = grid_of(known, len(compared.names), table.info.plan.get("threshold", 0.5))
@@ -219,7 +224,17 @@ def calibrate_table(
     write_thresholds(file)
     ceiling = float(counts.present.sum() / counts.support.sum())
     pairs = _pairs(entries, file)
-    return Calibration(*(path, metric, summary, file, held, compared.names, pairs, len(compared.ids), ceiling, refused))
+    found_on = (len(compared.ids), ceiling, refused, imputed)
+    return Calibration(path, metric, summary, file, held, compared.names, pairs, *found_on)
+
+
+def _with_all_pairs(
+    judged: Comparison, entries: Entries, vocabulary: Vocabulary, truth: Truth, seed: int
+) -> tuple[Comparison, int]:
+    """Return the comparison of all images with pairs that nobody judged imputed, and how many these are."""
+    whole = compare(entries, vocabulary, of_all_images(truth, judged.images))
+    filled = with_imputed(whole, seed)
+    return filled, len(filled.judgments.cells) - len(whole.judgments.cells)
 
 
 def _check_enough(comparison: Comparison, metric: Metric, folds: int) -> None:

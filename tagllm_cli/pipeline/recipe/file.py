@@ -30,7 +30,7 @@ from tagllm_cli.engines.http.address import parse_address
 from tagllm_cli.errors import EndpointError, UsageError, VocabularyError
 from tagllm_cli.export.options import parse_options
 from tagllm_cli.export.registry import FORMATS
-from tagllm_cli.export.settings import UNKNOWNS, ExportSettings, chosen_images, label_names
+from tagllm_cli.export.settings import UNKNOWNS, ExportSettings, chosen_images, label_names, shard_size
 from tagllm_cli.export.splits import parse_shares
 from tagllm_cli.labeling.strategies import STRATEGIES
 from tagllm_cli.resources import Lines, UserModel, in_one_line, read_text, read_yaml, validated
@@ -104,7 +104,7 @@ Shares = Annotated[tuple[tuple[str, float], ...], BeforeValidator(_shares)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Amount = Annotated[float, Field(ge=0)]
-Gpus = Annotated[Text, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+NumberOrText = Annotated[Text, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 
 
 def parameter(key: str) -> str:
@@ -188,9 +188,11 @@ class Export(_Part):
     reference: bool = False
     no_embed: bool = False
     option: Texts = ()
+    shard_size: NumberOrText | None = None
 
     def settings(self) -> ExportSettings:
         """Return what the export takes of the table. Raises UsageError for what cannot be read or does not fit."""
+        images, size = shard_size(self.shard_size)
         return ExportSettings(
             self.root,
             self.threshold,
@@ -205,6 +207,8 @@ class Export(_Part):
             group_by=self.group_by,
             images=chosen_images(copy=self.copy_, link=self.link, reference=self.reference),
             format_options=parse_options(self.option),
+            shard_images=images,
+            shard_bytes=size,
         )
 
 
@@ -222,7 +226,7 @@ class _Pipeline(_Part):
     endpoint: Texts = ()
     model_id: Text | None = None
     engine_arg: Pairs = ()
-    gpus: Gpus | None = None
+    gpus: NumberOrText | None = None
     chat_template_kwargs: Annotated[Text | None, BeforeValidator(_typed_json)] = None
     concurrency: Count | None = None
     timeout: Annotated[float, Field(ge=1)] | None = None

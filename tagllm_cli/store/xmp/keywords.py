@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from tagllm_cli.store.xmp.packet import EMPTY_PACKET, Name, Packet, XmpError, can_hold
+from tagllm_cli.store.xmp.elements import XmpError
+from tagllm_cli.store.xmp.packet import EMPTY_PACKET, Name, Packet, can_hold
 
 SUBJECT = Name("http://purl.org/dc/elements/1.1/", "subject", "dc")
 HIERARCHICAL_SUBJECT = Name("http://ns.adobe.com/lightroom/1.0/", "hierarchicalSubject", "lr")
@@ -29,6 +30,7 @@ SEPARATORS = {HIERARCHICAL_SUBJECT: "|", TAGS_LIST: "/"}
 _URI = "urn:tagllm:xmp:1.0:"
 _RECORDS = {each: Name(_URI, each.local, "tagllm", each.array) for each in PROPERTIES}
 _TIMES = Name(_URI, "times", "tagllm")  # of our last write; of the last change before it that was not ours
+_RAW_ENDING = Name("http://ns.adobe.com/photoshop/1.0/", "SidecarForExtension", "photoshop")
 _CLOCKS_DIFFER = 2_000_000  # microseconds: file systems keep times to 2 s (FAT)
 
 
@@ -57,6 +59,11 @@ def keyword(name: str, above: Sequence[str] = ()) -> Keyword:
         if not any(mark in part or not part for part in parts)
     }
     return Keyword({SUBJECT: name, **paths})
+
+
+def ending_of_image(packet: Packet) -> str:
+    """Return the ending of the image that a packet says to be about, as Lightroom has it (`CR3`); "" without one."""
+    return next(iter(packet.values(_RAW_ENDING)), "").strip().lstrip(".").lower()
 
 
 @dataclass(frozen=True, slots=True)

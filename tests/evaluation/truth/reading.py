@@ -25,7 +25,7 @@ def read(
     name: str = "truth.csv",
     *,
     known: TableContext | None = None,
-    **options: str,
+    **options: Any,
 ) -> Truth:
     """Read text, bytes, or a value that is written as JSON; `known` is None where the table is the small one."""
     path = folder / name

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import typer.main
+import yaml
 
 from tagllm_cli.cli.app import app
 from tagllm_cli.errors import UsageError
@@ -203,11 +204,45 @@ def test_the_options_of_the_command_and_the_keys_of_the_file_are_the_same() -> N
     assert pipeline | stages | gates | {"candidate_threshold"} == options - anew - typed_only
 
 
+def test_an_export_of_a_file_has_the_settings_of_the_command(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("dog\ncat\n")
+    entry = {
+        "format": "imagefolder",
+        "out": "dataset",
+        "labels": ["cow", "@names.txt"],
+        "min-probability": 0.8,
+        "unknown": "yes",
+        "split": {"train": 0.9, "test": 0.1},
+        "seed": 3,
+        "group-by": "folder",
+        "link": True,
+        "shard_size": 500,
+    }
+    path = tmp_path / "p.yaml"
+    path.write_text(yaml.safe_dump({"source": "photos", "exports": [entry]}))
+    (export,) = load_recipe(path).exports
+    assert export.settings() == ExportSettings(
+        labels=("cow", "dog", "cat"),
+        min_probability=0.8,
+        unknown="yes",
+        split=(("train", 0.9), ("test", 0.1)),
+        seed=3,
+        group_by="folder",
+        images="link",
+        shard_images=500,
+    )
+    for wrong, said in (({"split": "train=.5"}, "sum to 0.5"), ({"unknown": "perhaps"}, "none of keep, drop, yes")):
+        path.write_text(yaml.safe_dump({"source": "photos", "exports": [{**entry, **wrong}]}))
+        with pytest.raises(UsageError, match=said):
+            load_recipe(path)
+
+
 def test_the_keys_of_an_export_are_the_options_of_the_command() -> None:
     command: Any = typer.main.get_command(app)
     options = {param.name.rstrip("_") for param in command.commands["export"].params}
     common = {"table", "config", "json_output", "quiet", "verbose"}
     assert {key.rstrip("_") for key in keys(recipe_file.Export)} == options - common
-    told = {"no_embed": "embed", "copy": "images", "link": "images", "reference": "images"}
+    told = {"no_embed": "embed", "copy": "images", "link": "images", "reference": "images", "option": "format_options"}
     settings: Mapping[str, Any] = ExportSettings.__dataclass_fields__
-    assert {told.get(name, name) for name in options - common - {"format", "out"}} == settings.keys() - {"only"}
+    mapped = {told.get(name, name) for name in options - common - {"format", "out"}}
+    assert mapped - {"shard_size"} == settings.keys() - {"only", "shard_images", "shard_bytes"}

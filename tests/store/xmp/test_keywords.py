@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tagllm_cli.store.xmp.elements import XmpError
 from tagllm_cli.store.xmp.keywords import (
     HIERARCHICAL_SUBJECT,
     PROPERTIES,
@@ -14,7 +15,7 @@ from tagllm_cli.store.xmp.keywords import (
     keyword,
     merged,
 )
-from tagllm_cli.store.xmp.packet import Packet, XmpError
+from tagllm_cli.store.xmp.packet import Packet
 from tests.support.photo_software import STYLES, sidecar
 
 NOW = 1_700_000_000_000_000

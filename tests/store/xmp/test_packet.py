@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagllm_cli.store.xmp.packet import EMPTY_PACKET, RDF, Name, Packet, XmpError
+from tagllm_cli.store.xmp.elements import RDF, XmpError
+from tagllm_cli.store.xmp.packet import EMPTY_PACKET, Name, Packet
 from tests.support.photo_software import STYLES, sidecar
 
 SUBJECT = Name("http://purl.org/dc/elements/1.1/", "subject", "dc")

@@ -1,8 +1,9 @@
 """Folders of captions, `image.txt` beside `image.jpg`: tags that people wrote, or changed in an export of ours.
 
 Such an export has a record of what it wrote (`captions.jsonl`): what was added to a caption is a yes, what is missing a
-no, and tags that nobody touched are no human decisions. Without the record every tag is a yes. Files with boxes (YOLO)
-are refused; how foreign captions are cut into tags is decided as for ground truth (`evaluation.truth.text_files`).
+no, and tags that nobody touched are no human decisions (`HumanLabels.kept`). Without the record every tag is a yes.
+Files with boxes (YOLO) are refused; how foreign captions are cut into tags is decided as for ground truth
+(`evaluation.truth.text_files`).
 """
 
 from __future__ import annotations
@@ -82,8 +83,10 @@ class _Found:
     def __init__(self, file: TruthFile, separator: str, label_of: Mapping[str, Any], prefix: str) -> None:
         self._file, self._separator, self._label_of, self._prefix = file, separator, label_of, prefix
         self._statements: list[Statement] = []
+        self._kept: list[Statement] = []
+        self._checked: list[CheckedImage] = []
         self._others: Counter[str] = Counter()
-        self._captions = self._edited = 0
+        self._edited = 0
 
     def take(self, path: Path, image: str, written: str) -> None:
         """Compare one caption with what was written; one that is gone says nothing."""
@@ -93,12 +96,11 @@ class _Found:
             return
         except (UnicodeError, OSError) as error:
             raise TruthFile(path).not_text(error) from error
-        self._captions += 1
-        old, new = self._tags(written), self._tags(text)
-        if old == new:
-            return
-        self._edited += 1
-        when = _modified(path)
+        old, new, when = self._tags(written), self._tags(text), _modified(path)
+        self._checked.append(CheckedImage(image, when=when))
+        same = ((tag, self._label_of.get(tag)) for tag in new if tag in old)
+        self._kept += [Statement(image, str(label), YES, when=when) for _, label in same if label is not None]
+        self._edited += old.keys() != new.keys()
         for decision, tags in ((YES, new.keys() - old.keys()), (NO, old.keys() - new.keys())):
             for tag in sorted(tags, key=[*new, *old].index):
                 label = self._label_of.get(tag) or _label(self._file, tag)
@@ -108,13 +110,14 @@ class _Found:
                     self._others[tag] += 1
 
     def human_labels(self) -> HumanLabels:
-        """Return it; captions of ours are no full answers, so that no image counts as checked."""
+        """Return it."""
         note = (
-            f"captions that tagllm wrote: {self._captions:,}, changed by people: {self._edited:,}; only what was added "
-            "or removed counts, also with --complete"
+            f"captions that tagllm wrote: {len(self._checked):,}, changed by people: {self._edited:,}; labels that "
+            f"nobody touched: {len(self._kept):,}; they are no human decisions without --complete"
         )
-        form = f"captions, {self._captions:,} text files"
-        return HumanLabels(self._statements, [], form, is_explicit=True, notes=(note, *_notes(self._others)))
+        form = f"captions, {len(self._checked):,} text files"
+        notes = (note, *_notes(self._others))
+        return HumanLabels(self._statements, self._checked, form, self._kept, is_explicit=True, notes=notes)
 
     def _tags(self, text: str) -> dict[str, None]:
         line = text.splitlines()[0] if text.strip() else ""

@@ -15,8 +15,9 @@ from pathlib import Path
 from tagllm_cli.evaluation.human_labels.base import YES, CheckedImage, HumanLabels, Reader, Statement
 from tagllm_cli.evaluation.truth.base import TruthFile
 from tagllm_cli.sources.storage.file_names import EXTENSIONS
+from tagllm_cli.store.xmp.elements import XmpError
 from tagllm_cli.store.xmp.keywords import Keywords
-from tagllm_cli.store.xmp.packet import Packet, XmpError
+from tagllm_cli.store.xmp.packet import Packet
 from tagllm_cli.text import shortened
 
 _START, _END = b"<x:xmpmeta", b"</x:xmpmeta>"

@@ -141,9 +141,7 @@ def _of_other_table(file: TruthFile, pages: list[Mapping[str, Any]], statements:
     if file.table is None:
         return
     names = sorted({str(page["table"].get("name")) for page in pages})
-    known = frozenset(file.table.images)
-    fingerprinted = any(each.image in known for each in statements)
-    if not fingerprinted and not any(file.table.image_index.find(each.image) for each in statements):
+    if not file.table.image_index.share(dict.fromkeys(each.image for each in statements)):
         raise file.error(
             f"it is about another table ({', '.join(names)}): none of its images is in this one",
             "Name the table that the page was made of.",

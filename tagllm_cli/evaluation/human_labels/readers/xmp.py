@@ -1,7 +1,7 @@
 """XMP sidecars: the keywords that people added to photographs, or removed, in photo software.
 
-A keyword that tagllm wrote and nobody touched is no human decision; one that is missing was removed, which is a no (see
-`store.xmp.keywords`). What is no label of the table is people's own: holidays, names, places.
+A keyword that tagllm wrote and nobody touched is no human decision (`HumanLabels.kept`); one that is missing was
+removed, which is a no (see `store.xmp.keywords`). What is no label of the table is people's own: holidays, places.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from tagllm_cli.evaluation.human_labels.base import NO, YES, CheckedImage, HumanLabels, Reader, Statement
 from tagllm_cli.evaluation.truth.base import TruthFile
 from tagllm_cli.evaluation.truth.paths import without_ending
-from tagllm_cli.store.xmp.keywords import Keywords
-from tagllm_cli.store.xmp.packet import Packet, XmpError
+from tagllm_cli.store.xmp.elements import XmpError
+from tagllm_cli.store.xmp.keywords import Keywords, ending_of_image
+from tagllm_cli.store.xmp.packet import Packet
 from tagllm_cli.text import shortened
 
 ENDING = ".xmp"
@@ -35,12 +36,13 @@ def read(file: TruthFile) -> HumanLabels:
     sidecars = list(_sidecars(file.path)) if file.is_folder else [_alone(file.path)]
     for path, image in sidecars:
         try:
-            keywords = Keywords.of(Packet(path.read_bytes()))
+            packet = Packet(path.read_bytes())
+            keywords, ending = Keywords.of(packet), ending_of_image(packet)
             modified = path.stat().st_mtime_ns // 1000
         except (XmpError, OSError) as error:
             found.unreadable[path.name] = str(error)
         else:
-            found.take(image, keywords, keywords.when(modified))
+            found.take(_named(path, image, ending), keywords, keywords.when(modified))
     if len(found.unreadable) == len(sidecars):
         name, why = next(iter(found.unreadable.items()))
         message = f"not one of {len(sidecars):,} XMP sidecars can be read: {name}: {why}"
@@ -57,19 +59,17 @@ class _Found:
     checked: list[CheckedImage] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
     others: Counter[str] = field(default_factory=Counter)
-    untouched: int = 0
+    kept: list[Statement] = field(default_factory=list)
     recorded: int = 0
 
     def take(self, image: str, keywords: Keywords, when: int) -> None:
         """Add what one sidecar says about its image."""
-        if keywords.is_recorded:
-            self.recorded += 1
-            self.untouched += len(keywords.untouched)
-        else:
-            self.checked.append(CheckedImage(image, when=when))
+        self.recorded += keywords.is_recorded
+        self.checked.append(CheckedImage(image, when=when))
+        self.kept += [Statement(image, name, YES, when=when) for name in keywords.untouched if self._knows(name)]
         for decision, names in ((YES, keywords.added), (NO, keywords.removed)):
             for name in names:
-                if self.file.table is None or self.file.table.knows(name):
+                if self._knows(name):
                     self.statements.append(Statement(image, name, decision, when=when))
                 elif decision == YES:
                     self.others[name] += 1
@@ -83,18 +83,22 @@ class _Found:
             notes.append(f"keywords that are no labels of the table: {total:,} ({shortened(names, len(self.others))})")
         if self.recorded:
             notes.append(
-                f"sidecars that tagllm wrote: {self.recorded:,}; of these only what people added or removed counts, "
-                f"also with --complete (keywords that nobody touched: {self.untouched:,})"
+                f"labels that tagllm wrote into {self.recorded:,} sidecars and nobody touched: {len(self.kept):,}; they "
+                "are no human decisions without --complete"
             )
         warnings = [f"sidecars that cannot be read: {len(self.unreadable):,} ({_first(self.unreadable)})"]
         return HumanLabels(
             self.statements,
             self.checked,
             f"XMP keywords, {files:,} sidecars",
+            self.kept,
             is_explicit=self.recorded > 0,
             notes=tuple(notes),
             warnings=tuple(warnings if self.unreadable else ()),
         )
+
+    def _knows(self, name: str) -> bool:
+        return self.file.table is None or self.file.table.knows(name)
 
 
 def _first(unreadable: dict[str, str]) -> str:
@@ -114,6 +118,13 @@ def _sidecars(folder: Path) -> Iterator[tuple[Path, str]]:
             if name.lower().endswith(ENDING):
                 image = name[: -len(ENDING)]
                 yield Path(above, name), Path(above, by_stem.get(image, image)).relative_to(folder).as_posix()
+
+
+def _named(path: Path, image: str, ending: str) -> str:
+    """Return the image of `a.xmp` that says the ending of its image, whatever lies beside it."""
+    if not ending or without_ending(path.stem) != path.stem:
+        return image
+    return str(PurePosixPath(image).with_name(f"{path.stem}.{ending}"))
 
 
 def _alone(path: Path) -> tuple[Path, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from tagllm_cli.export.base import ExportSettings
 from tagllm_cli.export.registry import export_table
 from tagllm_cli.vocabulary.model import Label, Vocabulary
 from tests.export.conftest import root, table  # noqa: F401 (fixtures)
-from tests.export.test_formats import VOCABULARY
+from tests.export.test_formats import LABELS, VOCABULARY
 from tests.support.photo_software import edit_caption
 
 WORDS = Vocabulary("pets", tuple(map(Label, ("cat", "hot dog", "cup (tea)"))))
@@ -28,7 +29,7 @@ def captions(folder: Path, **texts: str) -> Path:
     return folder
 
 
-def opened(path: Path, words: Vocabulary = WORDS, **options: str) -> TruthFile:
+def opened(path: Path, words: Vocabulary = WORDS, **options: Any) -> TruthFile:
     return TruthFile(path, TruthOptions(**options), TableContext(("a.jpg", "b.jpg"), words))
 
 
@@ -56,7 +57,10 @@ def test_of_captions_that_tagllm_wrote_only_changes_count(table: Path, tmp_path:
     export_table(table, "captions", out, ExportSettings(format_options=options))
     file = opened(out, VOCABULARY)
     untouched = read(file)
-    assert (untouched.statements, untouched.checked, untouched.is_explicit) == ([], [], True)
+    assert (untouched.statements, len(untouched.checked), untouched.is_explicit) == ([], 4, True)
+    assert {each[:3] for each in untouched.kept} == {
+        (image, name, YES) for image, names in LABELS.items() for name in names
+    }
     path = out / "a dog & cat.txt"
     edit_caption(path, add="münze", remove="dog")
     edit_caption(path, add="masterpiece")
@@ -70,7 +74,10 @@ def test_of_captions_that_tagllm_wrote_only_changes_count(table: Path, tmp_path:
     ]
     (last,) = found.statements[2:]
     assert last[:3] == ("sub/ünsicher\n.png", 'salt, "pepper"\n', NO)
-    assert found.notes[0].startswith("captions that tagllm wrote: 3, changed by people: 2; only what was added")
+    assert {each[:2] for each in found.kept} == {("a dog & cat.png", "cat")}
+    assert found.notes[0].startswith(
+        "captions that tagllm wrote: 3, changed by people: 2; labels that nobody touched: 1;"
+    )
     assert found.notes[1] == "tags that are no labels of the table: 1 (masterpiece)"
 
 

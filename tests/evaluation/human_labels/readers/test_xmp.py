@@ -52,12 +52,12 @@ def test_keywords_of_people_are_yes_and_their_images_were_looked_at(tmp_path: Pa
 def test_labels_that_tagllm_wrote_and_nobody_touched_are_no_human_decisions(tmp_path: Path) -> None:
     put(tmp_path / "a.jpg.xmp", ours("cat", "dog"), NOW)
     found = read(opened(tmp_path))
-    assert (found.statements, found.checked) == ([], [])
+    assert (found.statements, found.checked) == ([], [CheckedImage("a.jpg", when=NOW)])
+    assert found.kept == [Statement("a.jpg", name, YES, when=NOW) for name in ("cat", "dog")]
     (note,) = found.notes
     assert note.startswith(
-        "sidecars that tagllm wrote: 1; of these only what people added or removed counts, also with"
+        "labels that tagllm wrote into 1 sidecars and nobody touched: 2; they are no human decisions"
     )
-    assert note.endswith("(keywords that nobody touched: 2)")
 
 
 def test_what_exiftool_adds_is_yes_and_what_it_removes_is_no(tmp_path: Path) -> None:
@@ -86,6 +86,16 @@ def test_the_image_of_a_sidecar_without_its_ending_is_the_one_beside_it(tmp_path
     for name in ("one/a.JPG", "two/a.jpg", "two/a.png", "raw/a.cr3"):
         (tmp_path / name).touch()
     assert [each.image for each in read(opened(tmp_path)).checked] == ["one/a.JPG", "raw/a", "two/a"]
+
+
+def test_a_sidecar_of_a_raw_file_is_about_that_file(tmp_path: Path) -> None:
+    data = sidecar("lightroom", ("cat",)).replace(b' xmp:Rating="4"', b' photoshop:SidecarForExtension="DNG"')
+    data = data.replace(b"xmlns:xmp=", b'xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/" xmlns:xmp=')
+    put(tmp_path / "sub/a.b.xmp", data)
+    (tmp_path / "sub/a.b.jpg").touch()
+    put(tmp_path / "c.jpg.xmp", data)
+    put(tmp_path / "d.e.xmp", data)
+    assert [each.image for each in read(opened(tmp_path)).checked] == ["c.jpg", "d.e.dng", "sub/a.b.dng"]
 
 
 def test_one_sidecar_alone_is_read_and_without_a_table_every_keyword_counts(tmp_path: Path) -> None:
