@@ -104,6 +104,7 @@ def prepare(folder: Path) -> None:
         csv.writer(file).writerows([("image", "label"), *truth(folder / "photos")])
     (folder / "garage.yaml").write_text(blocks(README, "yaml")[0], encoding="utf-8")
     (folder / "names.txt").write_text("mouse\nremote\nkeyboard\nperson\ndog\n", encoding="utf-8")
+    (folder / "corrections.csv").write_text(blocks(PAGES["human-labels.md"], "csv")[0], encoding="utf-8")
     for name, text in zip(("pipeline.yaml", "tagllm.yaml"), blocks(CRON, "yaml"), strict=True):
         (folder / name).write_text(text, encoding="utf-8")
 

@@ -142,12 +142,7 @@ def read_people(query: Callable[[str], Sequence[Sequence[Any]]]) -> dict[str, An
     ((count, first, last),) = query("SELECT count(*), min(decided), max(decided) FROM human_decision")
     if not count:
         return None
-    # Of all images only those that people decided about are kept: they are few.
-    query_lost = """WITH present AS (SELECT fingerprint FROM image WHERE fingerprint IN
-            (SELECT fingerprint FROM human_decision))
-        SELECT d.image, count(*), EXISTS (SELECT 1 FROM image WHERE id = d.image) FROM human_decision d
-        WHERE d.fingerprint NOT IN (SELECT fingerprint FROM present) GROUP BY d.image, d.fingerprint ORDER BY d.image"""
-    lost = query(query_lost)
+    lost = _lost_images(query)
     several = "SELECT fingerprint FROM human_decision GROUP BY fingerprint HAVING count(DISTINCT who) > 1"
     disputed = query(f"SELECT {_DECISION} FROM human_decision WHERE fingerprint IN ({several}) ORDER BY fingerprint")
     return {
@@ -170,6 +165,21 @@ def read_people(query: Callable[[str], Sequence[Sequence[Any]]]) -> dict[str, An
         "sets": [[_plain(value) for value in row] for row in query("SELECT key, names FROM label_set")],
         "disputed": [[_plain(value) for value in row] for row in disputed],
     }
+
+
+def _lost_images(query: Callable[[str], Sequence[Sequence[Any]]]) -> Sequence[Sequence[Any]]:
+    """Return (image, decisions, whether it is there with other bytes) of decisions about bytes that are not there."""
+    unmoved = "EXISTS (SELECT 1 FROM image WHERE id = d.image AND fingerprint = d.fingerprint)"
+    if not query(f"SELECT EXISTS (SELECT 1 FROM human_decision d WHERE NOT {unmoved})")[0][0]:
+        return ()
+    return query(
+        f"""WITH moved AS (SELECT DISTINCT fingerprint FROM human_decision d WHERE NOT {unmoved}),
+            present AS (SELECT fingerprint FROM image WHERE fingerprint IN (SELECT fingerprint FROM moved))
+        SELECT d.image, count(*), EXISTS (SELECT 1 FROM image WHERE id = d.image) FROM human_decision d
+        WHERE d.fingerprint IN (SELECT fingerprint FROM moved)
+            AND d.fingerprint NOT IN (SELECT fingerprint FROM present)
+        GROUP BY d.image, d.fingerprint ORDER BY d.image"""
+    )
 
 
 def _lost(images: list[tuple[str, int]]) -> dict[str, Any]:

@@ -71,13 +71,13 @@ class FileSummary:
         """Yield what of the file could not be used, or may be wrong with it, a line each."""
         yield from (f"{self.path}: {each}" for each in self.warnings)
         for names, what in (
-            (self.missing_images, "images that are not in the table"),
-            (self.missing_labels, "labels that are not in the vocabulary"),
-            (self.unread, "images that were never read, about which nothing can be recorded"),
+            (self.missing_images, "images are not in the table"),
+            (self.missing_labels, "labels are not in the vocabulary"),
+            (self.unread, "images were never read, so that nothing can be recorded about them"),
         ):
             if names:
                 shown = shortened([one_line(name, 80) for name in names], _EXAMPLES)
-                yield f"{self.path}: {len(names):,} {what}: {shown}"
+                yield f"{self.path}: {len(names):,} of its {what}: {shown}"
         if self.contradictions:
             times = "time" if self.contradictions == 1 else "times"
             yield f"{self.path}: {self.contradictions:,} {times} one person says two things of a pair: the later counts"
@@ -135,7 +135,7 @@ class ImportSummary:
         pairs, would = self.changes.pairs, "would be " if self.options.dry_run else ""
         verb = "taken back" if self.options.withdraw else "recorded"
         kinds = {
-            "added": "labels added",
+            "added": "added",
             "removed": "removed",
             "settled": "settled otherwise",
             "confirmed": "confirmed",
@@ -144,6 +144,7 @@ class ImportSummary:
         shown = ", ".join(f"{pairs[kind]:,} {words}" for kind, words in kinds.items() if pairs[kind])
         seconds = f" ({self.seconds:.1f} s)"
         done = f"{self.table}: {many(self.recorded, 'decision')} {would}{verb}"
+        shown = f"labels {shown}" if shown else ""
         return [
             *(each.line() for each in self.files[:_FILES] if len(self.files) > 1),
             f"{done}, {self._images()}{seconds}",

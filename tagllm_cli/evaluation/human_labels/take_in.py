@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from tagllm_cli.errors import TableError, UsageError
 from tagllm_cli.evaluation.human_labels.base import HumanLabels
 from tagllm_cli.evaluation.human_labels.decide import (
+    About,
     FileDecisions,
     Origin,
     decisions_of,
@@ -44,6 +45,7 @@ from tagllm_cli.text import one_line, shortened
 _CHUNK = 1 << 20
 _LARGEST = 1 << 28  # bytes of a file in a folder: what is larger (a shard) holds no labels
 _ROWS = 8192
+_FEW = 500  # decisions whose images are looked up one by one
 
 
 def import_files(
@@ -127,7 +129,14 @@ class _Import:
     def _new(self, decisions: Sequence[HumanDecision]) -> list[HumanDecision]:
         if self._options.withdraw or not self._evidence.has_decisions():
             return list(decisions)
-        return list(not_on_record(decisions, self._evidence.decisions_about, self._is_undated))
+        return list(not_on_record(decisions, self._about(decisions), self._is_undated))
+
+    def _about(self, decisions: Sequence[HumanDecision]) -> About:
+        """Return what tells all decisions about an image; of many images they are read at once."""
+        if len(decisions) < _FEW:
+            return self._evidence.decisions_about
+        known = {some[0].fingerprint: some for some in self._evidence.all_decisions()}
+        return lambda fingerprint: known.get(fingerprint, ())
 
     def _is_undated(self, decision: HumanDecision) -> bool:
         first, last = self._undated[decision.file]
@@ -172,7 +181,7 @@ class _Import:
             summary = _summary(path, found, match, taken)
         chosen = None if self._options.labels is None else frozenset(self._options.labels)
         recorded = [each for each in recorded if chosen is None or each.label in chosen]
-        return summary, list(withdrawals(recorded, evidence.decisions_about, origin))
+        return summary, list(withdrawals(recorded, self._about(recorded), origin))
 
     def _same_on_record(self, each: HumanDecision) -> Iterator[HumanDecision]:
         is_undated = self._is_undated(each)
