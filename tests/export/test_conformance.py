@@ -83,9 +83,9 @@ def read_fiftyone(out: Path) -> Export:
 
 
 def read_datumaro(out: Path) -> Export:
-    value = json.loads((out / "annotations" / "default.json").read_text(encoding="ascii"))
-    names = [each["name"] for each in value["categories"]["label"]["labels"]]
-    found = {each["attr"]["image_id"]: each["annotations"] for each in value["items"]}
+    values = [json.loads(path.read_text(encoding="ascii")) for path in sorted((out / "annotations").iterdir())]
+    names = [each["name"] for each in values[0]["categories"]["label"]["labels"]]
+    found = {each["attr"]["image_id"]: each["annotations"] for value in values for each in value["items"]}
     labels = {image: [names[each["label_id"]] for each in annotations] for image, annotations in found.items()}
     return labels, {name: number for number, name in enumerate(names)}
 
