@@ -18,7 +18,7 @@ from tagllm_cli.errors import UsageError
 from tagllm_cli.export.base import Examples, ExportSettings
 from tagllm_cli.export.images import placed
 from tagllm_cli.export.names import file_name, folder_names, path_name
-from tagllm_cli.export.registry import FORMATS, export_table
+from tagllm_cli.export.registry import export_table
 from tagllm_cli.store.table import open_table, write_table
 from tests.export.test_conformance import READERS
 from tests.export.test_file_names import labeled
@@ -27,7 +27,7 @@ from tests.support.packing import packed
 from tests.support.workspace import Workspace
 
 SPLIT = (("train", 0.5), ("val", 0.5))
-WITH_IMAGES = [name for name, form in FORMATS.items() if form.image_modes]
+WITH_IMAGES = ("hf", "imagefolder", "webdataset")
 HOSTILE_PATHS = ("../../x.png", "/etc/passwd.png", "con.png", "a:b.png", "c:\\windows\\x.png", "-rf.png", ".hidden.png")
 
 

@@ -219,7 +219,7 @@ def test_an_export_of_a_file_has_the_settings_of_the_command(tmp_path: Path) -> 
         "shard_size": 500,
     }
     path = tmp_path / "p.yaml"
-    path.write_text(yaml.safe_dump({"source": "photos", "exports": [entry]}))
+    path.write_text(yaml.safe_dump({"source": "photos", "exports": [entry]}, sort_keys=False))
     (export,) = load_recipe(path).exports
     assert export.settings() == ExportSettings(
         labels=("cow", "dog", "cat"),
@@ -232,7 +232,7 @@ def test_an_export_of_a_file_has_the_settings_of_the_command(tmp_path: Path) -> 
         shard_images=500,
     )
     for wrong, said in (({"split": "train=.5"}, "sum to 0.5"), ({"unknown": "perhaps"}, "none of keep, drop, yes")):
-        path.write_text(yaml.safe_dump({"source": "photos", "exports": [{**entry, **wrong}]}))
+        path.write_text(yaml.safe_dump({"source": "photos", "exports": [{**entry, **wrong}]}, sort_keys=False))
         with pytest.raises(UsageError, match=said):
             load_recipe(path)
 
