@@ -1,4 +1,4 @@
-"""The `Dataset` of docs/exports.md, on images and labels as exported."""
+"""The `Dataset` of the README, on images and labels as exported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tagllm_cli.export.base import ExportSettings
 from tagllm_cli.export.registry import export_table
 from tests.export.test_formats import LABELS, VOCABULARY
 
-PAGE = Path(__file__).parents[2] / "docs" / "exports.md"
+PAGE = Path(__file__).parents[2] / "README.md"
 
 
 def test_the_dataset_of_the_docs_feeds_a_loss(table: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
