@@ -19,12 +19,15 @@ KILLS ?= 100
 VENV := .venv
 LOCK := .ci/cpu.lock
 OPERATORS := .ci/torchvision_operators.py
+# What reads our exports in the tests and fits beside nothing else: .ci/*.lock say why.
+CONSUMERS := .ci/consumers.lock
+FIFTYONE := .ci/fiftyone.lock
 READY := $(VENV)/.ready
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install-cpu install-gpu demo test test-vllm coverage quick check format kills bench bench-gpu families ablation study demo-model scorecard lock wheel clean
+.PHONY: help setup install-cpu install-gpu install-consumers demo test test-vllm coverage quick check format kills bench bench-gpu families ablation study demo-model scorecard lock wheel clean
 
 help: ## explain every target (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -100,11 +103,11 @@ clean: ## remove .venv, caches and dist/; runs/ stays
 	rm -rf .venv .venv-vllm dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(READY): pyproject.toml $(LOCK) $(OPERATORS)
+$(READY): pyproject.toml $(LOCK) $(OPERATORS) $(CONSUMERS) $(FIFTYONE)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "tagllm needs Python 3.11 or newer, and $(PYTHON) is not: make setup PYTHON=python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(MAKE) --no-print-directory install-$(ENGINE)
+	$(MAKE) --no-print-directory install-$(ENGINE) install-consumers
 	@touch $@
 
 # --no-deps: the lock is complete, and leaves out what breaks beside the CPU build of torch (.ci/lock.py).
@@ -121,6 +124,10 @@ install-cpu:
 	  $(RUN) -m compileall -q "$$site/torchvision_operators.py" && \
 	  echo "import torchvision_operators" > "$$site/torchvision_operators.pth"
 	$(PIP) install -q --no-deps --no-build-isolation -e .
+
+install-consumers:
+	$(PIP) install -q --no-deps -r $(CONSUMERS)
+	$(PIP) install -q --no-deps --upgrade --target $(VENV)/fiftyone -r $(FIFTYONE)
 
 install-gpu:
 	@echo "Installing vLLM for the GPU into $(VENV) ..."

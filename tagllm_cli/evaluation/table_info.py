@@ -117,6 +117,7 @@ class TableReport:
             "per_image": round(counts.labels.total() / max(1, counts.labeled), 3),
             "no": counts.no,
             "unknown": counts.unknown,
+            "human": counts.human,
             "unmatched": counts.unmatched,
             "by_label": {**ordered, **counts.labels},
         }

@@ -74,9 +74,8 @@ def _with_names(examples: Examples, table: Table, new: Path, settings: ExportSet
 def _item(example: Example, name: str, labels: Sequence[Label], taken: set[int]) -> dict[str, Any]:
     row = example.row
     stem = str(PurePosixPath(name).with_suffix("")) if PurePosixPath(name).name else name
-    key = hash((example.split, stem))
-    identity = name if key in taken else stem
-    taken.add(key)
+    identity = name if hash((example.split, stem)) in taken else stem
+    taken.update(hash((example.split, each)) for each in (stem, identity))
     annotations = [
         {
             "id": number,

@@ -16,37 +16,52 @@ from tagllm_cli.records import digest16
 MARK = ".tagllm-export.json"
 CARD = "README.md"
 # What file managers and readers of datasets leave behind.
-_BYSTANDERS = frozenset([MARK, CARD, ".DS_Store", "Thumbs.db", "desktop.ini"])
+_BYSTANDERS = frozenset([MARK, ".DS_Store", "Thumbs.db", "desktop.ini"])
 _CACHE = ".cache"
+_MOST = 1000  # bytes of a mark
 
 
-def mark_folder(folder: Path, format_: str) -> None:
-    """Mark a folder, when all its files are written, as an export of a format."""
-    (folder / MARK).write_text(f"{json.dumps(_mark(folder, format_))}\n", encoding="utf-8")
+def mark_folder(folder: Path, format_: str, *, keeps_card: bool = False) -> None:
+    """Mark a folder, when all its files are written, as an export of a format.
+
+    `keeps_card` is for formats that use `put_folder_card`: a `README.md` of somebody is no reason to leave a folder.
+    """
+    (folder / MARK).write_text(f"{json.dumps(_mark(folder, format_, keeps_card))}\n", encoding="utf-8")
 
 
-def is_marked(format_: str) -> Callable[[Path], bool]:
+def is_marked(format_: str, *, keeps_card: bool = False) -> Callable[[Path], bool]:
     """Return a test for `replacing`: is this a folder that `mark_folder` marked, with the files that it had then?"""
 
     def is_ours(path: Path) -> bool:
         mark = path / MARK
-        if not path.is_dir() or not mark.is_file() or mark.stat().st_size > 1000:
+        if not path.is_dir():
             return False
+        if not mark.is_file() or mark.stat().st_size > _MOST:
+            return _mark(path, format_, keeps_card)["files"] == 0
         try:
             found = json.loads(mark.read_bytes())
         except ValueError:
             return False
-        return bool(found == _mark(path, format_))
+        return bool(found == _mark(path, format_, keeps_card))
 
     return is_ours
 
 
-def _mark(folder: Path, format_: str) -> dict[str, str | int]:
+def put_folder_card(old: Path, new: Path, text: str) -> bool:
+    """Write the card of a folder that takes the place of an older one; tell whether somebody's card was kept."""
+    from tagllm_cli.store.dataset_card import is_untouched
+
+    keep = old.is_file() and not is_untouched(old)
+    new.write_bytes(old.read_bytes() if keep else text.encode("utf-8"))
+    return keep
+
+
+def _mark(folder: Path, format_: str, keeps_card: bool) -> dict[str, str | int]:
     files = total = 0
     for above, _, names in os.walk(folder):
         for name in names:
-            if name not in _BYSTANDERS and not name.endswith(_CACHE):
+            path = os.path.relpath(os.path.join(above, name), folder)
+            if name not in _BYSTANDERS and not name.endswith(_CACHE) and not (keeps_card and path == CARD):
                 files += 1
-                path = os.path.relpath(os.path.join(above, name), folder)
                 total += int.from_bytes(digest16(os.fsencode(path)), "big")
     return {"tagllm_export": format_, "files": files, "names": f"{total % (1 << 128):032x}"}

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tagllm_cli.export.base import Example, Examples, ExportSettings, ExportSummary, Format, export_card
+from tagllm_cli.export.folders import CARD, put_folder_card
 from tagllm_cli.export.images import check_some_read, located, read
 from tagllm_cli.sources.base import Source
 from tagllm_cli.sources.registry import reopen
@@ -36,7 +37,6 @@ _AS_THEY_ARE = {"compression": "none", "use_dictionary": False, "write_statistic
 _SHARD = re.compile(r"[A-Za-z0-9_-]+-\d{5}-of-\d{5}\.parquet")
 _ONLY = "train"  # what `datasets` calls the split of files without any
 _MARK = b"tagllm.export"
-CARD = "README.md"
 
 
 def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
@@ -60,7 +60,7 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
             check_some_read(examples, source)
         names = [name for each in shards.values() for name in each.named()]
         card = export_card(table, summary, settings, {name: f"data/{name}-*.parquet" for name in splits})
-        kept = _put_card(out / CARD, new / CARD, card)
+        kept = put_folder_card(out / CARD, new / CARD, card)
     files = tuple(out / "data" / name for name in names)
     return replace(examples.summary(files), card=out / CARD, card_kept=kept)
 
@@ -78,15 +78,6 @@ def _is_shard(file: Path) -> bool:
         return bool(_SHARD.fullmatch(file.name)) and _MARK in (pq.read_schema(file).metadata or {})
     except pa.ArrowException:
         return False
-
-
-def _put_card(old: Path, new: Path, text: str) -> bool:
-    """Write the card of a folder that takes the place of an older one; tell whether somebody's card was kept."""
-    from tagllm_cli.store.dataset_card import is_untouched
-
-    keep = old.is_file() and not is_untouched(old)
-    new.write_bytes(old.read_bytes() if keep else text.encode("utf-8"))
-    return keep
 
 
 FORMAT = Format(

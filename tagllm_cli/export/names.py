@@ -20,6 +20,7 @@ LONGEST = 120  # bytes of a name; file systems take 255, and endings and tempora
 _REPLACED = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff\ud800-\udfff]')
 _DEVICES = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])\s*(\..*)?")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_QUERY = re.compile(r"[?#].*", re.DOTALL)
 _DRIVE = re.compile(r"[A-Za-z]:(?=[\\/])")
 
 
@@ -43,8 +44,11 @@ def path_name(name: str) -> str:
     >>> path_name("sub/a.jpg"), path_name("../../x.png"), path_name("https://host/a.jpg"), path_name("C:\\\\p\\\\a.jpg")
     ('sub/a.jpg', 'x.png', 'host/a.jpg', 'p/a.jpg')
     """
-    path = _DRIVE.sub("", _SCHEME.sub("", name, count=1), count=1).replace("\\", "/")
-    parts = [file_name(part) for part in path.split("/") if part not in ("", ".", "..")]
+    if _SCHEME.match(name):
+        host, slash, path = _QUERY.sub("", _SCHEME.sub("", name, count=1), count=1).partition("/")
+        name = f"{host.rpartition('@')[2]}{slash}{path}"
+    segments = _DRIVE.sub("", name, count=1).replace("\\", "/").split("/")
+    parts = [file_name(segment) for segment in segments if segment not in ("", ".", "..")]
     return "/".join(parts[-8:]) or "_"
 
 

@@ -23,9 +23,11 @@ from tagllm_cli.export import (
     fiftyone,
     flat_parquet,
     hf,
+    imagefolder,
     jsonl,
     label_studio,
     numpy_file,
+    webdataset,
     xmp,
     yolo_cls,
 )
@@ -36,13 +38,12 @@ from tagllm_cli.store.atomic import check_replaceable, check_writable_path
 
 CARD_ENDING = ".card.md"
 
-FORMATS: Mapping[str, Format] = {
-    each.FORMAT.name: each.FORMAT
-    for each in (
-        *(coco, csv_file, csv_long, csv_wide, jsonl, numpy_file, flat_parquet, hf),
-        *(label_studio, cvat, fiftyone, datumaro, captions, xmp, yolo_cls),
-    )
-}
+_MODULES = (
+    *(coco, csv_file, csv_long, csv_wide, jsonl, numpy_file, flat_parquet, hf, imagefolder, webdataset),
+    *(label_studio, cvat, fiftyone, datumaro, yolo_cls, captions, xmp),
+)
+
+FORMATS: Mapping[str, Format] = {each.FORMAT.name: each.FORMAT for each in _MODULES}
 
 
 def export_table(

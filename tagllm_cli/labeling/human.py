@@ -12,15 +12,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tagllm_cli.labeling.answers.parse_yes_no import as_stored, is_yes
+from tagllm_cli.labeling.human_changes import HUMAN, Changes
+from tagllm_cli.labeling.human_columns import fits, overlaid
 from tagllm_cli.labeling.thresholds import Thresholds
 from tagllm_cli.records import Decision, LabelEntry, Row, Status
 from tagllm_cli.store.row_records import row_from_record
 from tagllm_cli.store.table import TableInfo, arrow_tables
-
-HUMAN = "human"
 
 
 class HumanOverlay:
@@ -86,30 +85,40 @@ class HumanOverlay:
         pieces: Iterable[pa.Table],
         fingerprints: Collection[bytes],
         decided: Callable[[bytes], Mapping[str, Decision]],
-        observe: Callable[[Row, Row], None] = lambda before, after: None,
+        changes: Changes | None = None,
     ) -> Iterator[pa.Table]:
         """Yield Arrow tables of our schema with the decisions about their images; only such rows are looked into.
 
-        `fingerprints` are those of all images that people ever decided anything about. `observe` gets each such row as
-        it was and as it is.
+        `fingerprints` are those of all images that people ever decided anything about. What differs is counted into
+        `changes`.
         """
-
-        def changed_row(record: Mapping[str, Any]) -> Row:
-            before = row_from_record(record)
-            after = self.row(before, decided(before.fingerprint))
-            observe(before, after)
-            return after
-
-        known = pa.array(fingerprints, pa.binary())
+        changes = Changes() if changes is None else changes
+        known = fingerprints if isinstance(fingerprints, (set, frozenset)) else set(fingerprints)
         for piece in pieces:
-            marks = pc.is_in(piece["fingerprint"], value_set=known).to_numpy()
+            marks = np.array([each in known for each in piece["fingerprint"].to_pylist()], bool)
             if not marks.any():
                 yield piece
                 continue
-            changed = arrow_tables(changed_row(each) for each in piece.filter(pa.array(marks)).to_pylist())
-            together = pa.concat_tables([piece.filter(pa.array(~marks)), *changed]).combine_chunks()
-            order = np.concatenate([np.flatnonzero(~marks), np.flatnonzero(marks)])
-            yield together.take(pa.array(np.argsort(order)))
+            concerned = piece.filter(pa.array(marks))
+            as_columns = fits(concerned)
+            many, few = (concerned.filter(pa.array(which)) for which in (as_columns, ~as_columns))
+            said = [decided(each) for each in many["fingerprint"].to_pylist()]
+            parts = [
+                piece.filter(pa.array(~marks)),
+                overlaid(many, said, self._position, changes),
+                *arrow_tables(self._changed(each, decided, changes) for each in few.to_pylist()),
+            ]
+            places = np.flatnonzero(marks)
+            order = np.concatenate([np.flatnonzero(~marks), places[as_columns], places[~as_columns]])
+            yield pa.concat_tables(parts).combine_chunks().take(pa.array(np.argsort(order)))
+
+    def _changed(
+        self, record: Mapping[str, Any], decided: Callable[[bytes], Mapping[str, Decision]], changes: Changes
+    ) -> Row:
+        before = row_from_record(record)
+        after = self.row(before, decided(before.fingerprint))
+        changes.add(before, after)
+        return after
 
 
 def thresholds_of(info: TableInfo) -> Thresholds:

@@ -54,6 +54,7 @@ _ROLES: Mapping[str, _Role] = {
     "group": _Role(needed=frozenset({"labels"}), forms=("none",)),
     "meaning": _Role(needed=frozenset({"name"})),
     "open": _Role(forms=("none",)),
+    "parents": _Role(frozenset({"labels", "names"}), frozenset({"about", "parents"})),
     "scenes": _Role(frozenset({"labels"}), frozenset({"about", "scenes"})),
     "verify": _Role(needed=frozenset({"name"}), forms=("yes", "no")),
     "verify_card": _Role(frozenset({"name", "description"}), frozenset({"similar"}), forms=("yes", "no")),

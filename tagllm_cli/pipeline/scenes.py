@@ -81,12 +81,7 @@ def scenes_file(
         EndpointError, ModelError: the model cannot be reached or loaded.
     """
     vocabulary, templates = load_vocabulary(vocabulary_name), load_templates(prompts)
-    if out.suffix.lower() not in (".yaml", ".yml"):
-        raise UsageError(f"{out} is no name for a file of scenes", "Name a YAML file, such as scenes.yaml.")
-    if out.exists():
-        raise UsageError(f"{out} exists already", "It may have been edited: choose another --out, or delete it.")
-    if not out.parent.is_dir():
-        raise UsageError(f"there is no folder {out.parent}", "Make it first, or choose another --out.")
+    check_new_yaml(out, "a file of scenes", "scenes.yaml")
     engine = engine_factory()
     scenes, notes = asyncio.run(_ask(engine, vocabulary, templates))
     if not scenes:
@@ -98,6 +93,16 @@ def scenes_file(
     return SceneReport(
         vocabulary_name, out, len(scenes), len(placed), len(vocabulary.names), (*vocabulary.notes, *notes)
     )
+
+
+def check_new_yaml(out: Path, what: str, example: str) -> None:
+    """Raise UsageError where `out` is no YAML file, exists (it may have been edited), or has no folder."""
+    if out.suffix.lower() not in (".yaml", ".yml"):
+        raise UsageError(f"{out} is no name for {what}", f"Name a YAML file, such as {example}.")
+    if out.exists():
+        raise UsageError(f"{out} exists already", "It may have been edited: choose another --out, or delete it.")
+    if not out.parent.is_dir():
+        raise UsageError(f"there is no folder {out.parent}", "Make it first, or choose another --out.")
 
 
 async def _ask(

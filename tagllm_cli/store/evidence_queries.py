@@ -142,9 +142,11 @@ def read_people(query: Callable[[str], Sequence[Sequence[Any]]]) -> dict[str, An
     ((count, first, last),) = query("SELECT count(*), min(decided), max(decided) FROM human_decision")
     if not count:
         return None
-    known = "(SELECT fingerprint FROM image WHERE fingerprint NOTNULL)"
-    query_lost = f"""SELECT d.image, count(*), EXISTS (SELECT 1 FROM image WHERE id = d.image) FROM human_decision d
-        WHERE d.fingerprint NOT IN {known} GROUP BY d.image, d.fingerprint ORDER BY d.image"""
+    # Of all images only those that people decided about are kept: they are few.
+    query_lost = """WITH present AS (SELECT fingerprint FROM image WHERE fingerprint IN
+            (SELECT fingerprint FROM human_decision))
+        SELECT d.image, count(*), EXISTS (SELECT 1 FROM image WHERE id = d.image) FROM human_decision d
+        WHERE d.fingerprint NOT IN (SELECT fingerprint FROM present) GROUP BY d.image, d.fingerprint ORDER BY d.image"""
     lost = query(query_lost)
     several = "SELECT fingerprint FROM human_decision GROUP BY fingerprint HAVING count(DISTINCT who) > 1"
     disputed = query(f"SELECT {_DECISION} FROM human_decision WHERE fingerprint IN ({several}) ORDER BY fingerprint")

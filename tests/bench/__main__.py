@@ -24,7 +24,9 @@ from tests.bench.calibrating import calibrating
 from tests.bench.client import client
 from tests.bench.comparing import compared, comparing
 from tests.bench.evaluation import evaluated, evaluation
+from tests.bench.exporting import exported, exporting
 from tests.bench.front_end import front_end, prepared
+from tests.bench.importing import imported, importing
 from tests.bench.merging import merged, merging
 from tests.bench.one_pass import both_ways, one_pass
 from tests.bench.ray_driver import on_ray, ray_driver
@@ -264,6 +266,7 @@ MEASUREMENTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "listing": lambda chosen: sources.listing(chosen, _child, say),
     "remote": lambda chosen: sources.remote(chosen, _child, say),
     "merge": lambda chosen: merging(chosen, _child, say),
+    "import": lambda chosen: importing(chosen, _child, say),
     "onepass": lambda chosen: one_pass(chosen.out, _child, say),
     "ray": lambda chosen: ray_driver(chosen, _child, say),
     "evaluate": lambda chosen: evaluation(chosen, _child, timed, say),
@@ -271,6 +274,7 @@ MEASUREMENTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "calibrate": lambda chosen: calibrating(chosen.out, say),
     "report": lambda chosen: reporting(chosen.out, say),
     "diff": lambda chosen: comparing(chosen.out, _child, say),
+    "exports": lambda chosen: exporting(chosen, _child, say),
 }
 CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {
     "raw": raw,
@@ -282,10 +286,12 @@ CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {
     "answered": sources.answered,
     "idle": sources.idle,
     "merged": merged,
+    "imported": imported,
     "compared": compared,
     "both_ways": both_ways,
     "on_ray": on_ray,
     "evaluated": evaluated,
+    "exported": exported,
 }
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""(22) `tagllm diff` of two tables of a million images and 80 labels: seconds and memory."""
+"""(23) `tagllm diff` of two tables of a million images and 80 labels: seconds and memory."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def comparing(out: Path, child: Child, say: Say) -> None:
         table, _ = tables(out / folder, count)
         found[count] = child("compared", str(table), str(_changed(table)))
     seconds, entries = found[IMAGES]["seconds"], found[IMAGES]["entries"]
-    what = f"(22) diff of two tables of {IMAGES:,} images, {entries / IMAGES:.1f} entries each, seconds"
+    what = f"(23) diff of two tables of {IMAGES:,} images, {entries / IMAGES:.1f} entries each, seconds"
     say(what, f"{seconds:.1f}", "<= 20", seconds <= 20)
     more = (found[IMAGES]["peak_mb"] - found[FEW]["peak_mb"]) * 1e6 / (2 * (entries - found[FEW]["entries"]))
-    say("(22) memory that an entry more takes, bytes", f"{more:.0f}", "<= 60", more <= 60)
+    say("(23) memory that an entry more takes, bytes", f"{more:.0f}", "<= 60", more <= 60)
 
 
 def compared(first: str, second: str) -> dict[str, Any]:

@@ -32,7 +32,7 @@ COMMANDS = [
     "vocab show",
     "vocab check",
 ]
-COMMANDS += ["vocab scenes", "concepts", "doctor"]
+COMMANDS += ["vocab scenes", "vocab suggest", "concepts", "diff", "doctor"]
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import pytest
 from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation.entries import entries_of
 from tagllm_cli.evaluation.model_entries import read_model_entries
+from tagllm_cli.evaluation.report.subject import read_subject
 from tagllm_cli.evaluation.summary import EvaluateOptions, evaluate_table
 from tagllm_cli.evaluation.truth import TruthOptions, load_truth
 from tagllm_cli.labeling.human import HumanOverlay
@@ -19,6 +20,7 @@ from tagllm_cli.records import Decision, LabelEntry, Row, SourceInfo, Status
 from tagllm_cli.store.table import TableInfo, open_table, write_table
 from tests.evaluation.review.tables import entry, row, save, vocabulary
 from tests.evaluation.test_entries import ARMS, NAMES, equal, random_rows
+from tests.support.command_line import one_object, tagllm
 
 YES, NO, UNKNOWN = Decision.YES, Decision.NO, Decision.UNKNOWN
 PEOPLE = TruthOptions(human_only=True)
@@ -107,3 +109,13 @@ def test_cards_are_validated_on_what_people_decided(tmp_path: Path) -> None:
     examples = {each.image.id: (each.proposed, each.present) for each in found.samples["cat"]}
     assert examples == {f"{n}.png": (True, bool(n % 2)) for n in range(8)}
     assert found.samples["dog"] == ()  # nobody said anything about it
+
+
+def test_info_counts_them_and_a_report_is_judged_by_them(tmp_path: Path) -> None:
+    rows = [row("a.png", entry("cat", 0.9, "one")), row("b.png", entry("cat", 0.9, "one"))]
+    path = overlaid(tmp_path / "labels.parquet", rows, {"a.png": {"cat": NO, "dog": UNKNOWN}, "b.png": {"cat": YES}})
+    assert "1 no; 1 unknown; 3 decided by people" in tagllm(f"info {path}").stdout
+    assert one_object(tagllm(f"info {path} --json").stdout)["tables"][0]["labels"]["human"] == 3
+    judged = read_subject(path, path, (), PEOPLE).judged
+    assert judged is not None
+    assert [(each.image, each.model) for each in judged.suspects.top()] == [("a.png", "yes")]

@@ -19,6 +19,7 @@ from tagllm_cli.export import label_studio
 from tagllm_cli.export.base import ExportSettings
 from tagllm_cli.export.registry import export_table
 from tagllm_cli.records import Row
+from tagllm_cli.sources.registry import open_source
 from tagllm_cli.store.table import open_table, write_table
 from tagllm_cli.vocabulary.model import Label, Vocabulary
 from tests.export.test_formats import LABELS, SALT, VOCABULARY, export, rows, said
@@ -117,6 +118,16 @@ def test_label_studio_finds_images(table: Path, settings: dict[str, Any], url: s
     assert (first["image"], first["image_id"]) == (url, "a dog & cat.png")
     copies = [path.name for path in (out / "images").rglob("*.png")] if settings == {"images": "copy"} else []
     assert ("human.png" in copies) == bool(copies)
+
+
+def test_images_that_have_a_url_are_named_by_it(table: Path, root: Path) -> None:
+    web, local = "https://host/a.png", "images/sub/human.png"
+    manifest = table.parent / "images.csv"
+    manifest.write_text(f"path\n{web}\n{local}\n")
+    info = replace(open_table(table).info, source=open_source(str(manifest)).describe())
+    write_table(table, info, [replace(next(rows(root)), image_id=uri, uri=uri) for uri in (web, local)])
+    urls = {task["data"]["image_id"]: task["data"]["image"] for task in tasks_of(export(table, "label-studio"))}
+    assert urls == {web: web, local: f"/data/local-files/?d={table.parent.name}/{local}"}
 
 
 def test_tasks_are_written_in_files_that_one_import_takes(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,12 +239,13 @@ def test_datumaro_reads_its_own_format(table: Path) -> None:
 def test_datumaro_tells_images_apart_that_differ_in_their_ending(table: Path, root: Path) -> None:
     first = next(rows(root))
     info = open_table(table).info
-    names = ("a.png", "a.jpg", "b.png")
+    names = ("a.png", "a.jpg", "a.jpg.png", "b.png")
     write_table(table, info, [replace(first, image_id=name, uri=name) for name in names])
     dataset = Dataset.import_from(str(export(table, "datumaro")), "datumaro")
     assert [(item.id, item.attributes["image_id"]) for item in dataset] == [
         ("a", "a.png"),
         ("a.jpg", "a.jpg"),
+        ("a.jpg.png", "a.jpg.png"),
         ("b", "b.png"),
     ]
 

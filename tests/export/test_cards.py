@@ -10,9 +10,11 @@ from huggingface_hub import DatasetCard
 
 from tagllm_cli.export.registry import FORMATS, export_table
 
+IN_THE_FOLDER = ("hf", "imagefolder", "webdataset")
+
 
 def card_of(out: Path, format_: str) -> Path:
-    return out / "README.md" if format_ == "hf" else out.with_name(f"{out.name}.card.md")
+    return out / "README.md" if format_ in IN_THE_FOLDER else out.with_name(f"{out.name}.card.md")
 
 
 @pytest.mark.parametrize("format_", [name for name, form in FORMATS.items() if form.has_card])

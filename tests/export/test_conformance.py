@@ -23,6 +23,7 @@ from tagllm_cli.records import Row
 from tagllm_cli.store.table import open_table, write_table
 from tagllm_cli.text import undefused
 from tagllm_cli.vocabulary.model import Label, Vocabulary
+from tests.export import readers
 from tests.export.test_formats import LABELS, content, export, lines, rows, said, written
 
 # What was exported: the labels of each image id, and the number of each label where the format has numbers.
@@ -93,6 +94,12 @@ READERS: dict[str, Callable[[Path], Export]] = {
     "csv": read_csv,
     "jsonl": read_jsonl,
     "hf": read_hf,
+    "csv-long": readers.read_csv_long,
+    "csv-wide": readers.read_csv_wide,
+    "numpy": readers.read_numpy,
+    "parquet": readers.read_parquet,
+    "imagefolder": readers.read_imagefolder,
+    "webdataset": readers.read_webdataset,
     "label-studio": read_label_studio,
     "cvat": read_cvat,
     "fiftyone": read_fiftyone,

@@ -22,6 +22,7 @@ NAMES = [
     "group",
     "meaning",
     "open",
+    "parents",
     "scenes",
     "verify",
     "verify_card",

@@ -63,16 +63,23 @@ def _dismiss(said: list[str], dialog: Dialog) -> None:
     dialog.dismiss()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """One Chromium for the tests of a module."""
+@contextlib.contextmanager
+def chromium() -> Iterator[Browser]:
+    """Start a Chromium and end it. While it is open, `asyncio.run` fails in this thread."""
     found = shutil.which("chromium")
     if found is None:
         pytest.fail(INSTALL)
     arguments: Any = ["--no-sandbox", "--disable-dev-shm-usage"]
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=arguments)
+        started = playwright.chromium.launch(executable_path=found, args=arguments)
         try:
-            yield Browser(chromium)
+            yield Browser(started)
         finally:
-            chromium.close()
+            started.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One Chromium for the tests of a module."""
+    with chromium() as started:
+        yield started

@@ -1,7 +1,12 @@
-"""A reviewer who knows the truth: answers what a review asks first, and has the answers taken over into the table."""
+"""A reviewer who knows the truth: answers what a review asks first, and has the answers taken over into the table.
+
+`review` writes them into a table without evidence; `decisions` saves them as the page does, for `tagllm import`.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -31,3 +36,20 @@ def review(table: Path, truth: Path, answers: int, labels: Sequence[str] = ()) -
     overlay = HumanOverlay(opened.info)
     write_table(table, opened.info, [overlay.row(row, decisions.get(row.image_id, {})) for row in rows])
     return len(pairs)
+
+
+def decisions(page: Path, truth: Path, out: Path) -> int:
+    """Answer all pairs of a review page by a truth, and save them as the page does; return how many there were."""
+    (text,) = re.findall(r'id="data">(.*?)</script>', page.read_text(encoding="utf-8"), re.DOTALL)
+    data = json.loads(text)
+    images, labels = ([each["name"] for each in data[key]] for key in ("images", "labels"))
+    true = true_labels(truth, images)
+    about = {"tagllm_review": data["version"], "page": data["id"], "table": data["table"], "tool": data["tool"]}
+    lines = [{**about, "pairs": len(data["pairs"]), "decisions": len(data["pairs"])}]
+    for name, image, label, *_ in data["pairs"]:
+        said = "yes" if labels[label] in true[images[image]] else "no"
+        about = {"pair": name, "image": images[image], "label": labels[label], "decision": said, "who": "Ann"}
+        shown = {"when": "2026-05-01T12:00:00.000Z", "fingerprint": data["images"][image]["fingerprint"]}
+        lines.append({**about, **shown})
+    out.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    return len(data["pairs"])

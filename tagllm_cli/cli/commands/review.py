@@ -59,4 +59,7 @@ def review(
         root=root,
         concepts=concepts,
     )
-    show(create_review(table, out, options), output.console())
+    console = output.console()
+    with console.counting("review") as report:
+        summary = create_review(table, out, options, report)
+    show(summary, console)

@@ -1,12 +1,15 @@
-"""`tagllm vocab list`, `show`, `check` and `scenes`."""
+"""`tagllm vocab list`, `show`, `check`, `scenes` and `suggest`."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from tagllm_cli.cli.option_groups import EngineGroup, LlmGroup, ModelGroup, OutputGroup, make_console
+from tagllm_cli.cli.options.comparing import MinImages, MostNames, SortNames, SuggestOut
 from tagllm_cli.cli.options.concepts import ScenesOut
 from tagllm_cli.cli.options.shared import Json, Prompts, VocabArgument
 from tagllm_cli.errors import UsageError
@@ -77,3 +80,44 @@ def vocab_scenes(
     for note in report.notes:
         console.note(note)
     console.result(report.to_json(), report.lines())
+
+
+def vocab_suggest(
+    tables: Annotated[
+        list[Path],
+        typer.Argument(metavar="TABLE...", help="Candidate or label tables of one vocabulary.", show_default=False),
+    ],
+    *,
+    out: SuggestOut = None,
+    min_images: MinImages = 3,
+    limit: MostNames = 100,
+    sort: SortNames = False,
+    llm: LlmGroup,
+    model: ModelGroup,
+    prompts: Prompts = None,
+    engine: EngineGroup,
+    output: OutputGroup,
+) -> None:
+    """Suggest names to add, synonyms, and what to merge or drop, from answers outside the vocabulary.
+
+    [dim]tagllm vocab suggest candidates.parquet
+    tagllm vocab suggest candidates.parquet open.parquet --out new-vocab.yaml
+    tagllm vocab suggest open.parquet --sort --llm-endpoint URL --out new-vocab.yaml[/]
+    """
+    from tagllm_cli.evaluation.suggest import text
+    from tagllm_cli.evaluation.suggest.suggest import SuggestOptions
+    from tagllm_cli.pipeline.concepts.models import concept_models
+    from tagllm_cli.pipeline.suggest import suggest_vocabulary
+
+    console = output.console()
+    writer = None
+    if sort:
+        multimodal = engine.model_options(model, console, verbose=output.verbose, prompts=prompts)
+        writer, _ = concept_models(multimodal, llm.model_options(engine), out or Path("vocabulary.yaml"))
+    factory = None if writer is None else writer.engine
+    found = suggest_vocabulary(tables, out, SuggestOptions(min_images, limit), factory, prompts)
+    for note in found.notes:
+        console.note(note)
+    console.result(text.to_json(found, out) if output.json_output else {}, text.lines(found, out))
+    for title, cells in () if output.json_output or out is not None else text.tables(found):
+        console.table({}, title, *cells)

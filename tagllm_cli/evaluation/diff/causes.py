@@ -13,7 +13,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from tagllm_cli.evaluation.diff.pairs import THERE, Images, Pairs
+from tagllm_cli.evaluation.diff.pairs import THERE, Images, Pairs, union_names
 from tagllm_cli.evaluation.diff.settings import Differences
 from tagllm_cli.evaluation.diff.side import NO, NOTHING, STATUSES, UNKNOWN, YES, Side
 from tagllm_cli.evaluation.entry_arrays import Array
@@ -64,18 +64,19 @@ class Attribution:
     def __init__(self, sides: tuple[Side, Side], images: Images, settings: Differences) -> None:
         self._sides, self._images, self._settings = sides, images, settings
         self._is_label_stage = sides[0].table.info.stage == "labels"
+        own = [frozenset(side.names) for side in sides]
+        self._only_one = np.array([(name in own[0]) != (name in own[1]) for name in union_names(*sides)], bool)
 
     def causes(self, flips: Pairs) -> Array:
         """Return the cause of each flip as its place in CAUSES, int8."""
         images, settings, labels = self._images, self._settings, flips.labels
         everywhere = np.ones(len(labels), bool)
-        only_one = self._lacks_label(flips)
         held: dict[Cause, Array] = {
             Cause.IMAGE_ADDED: images.first[flips.images] < 0,
             Cause.IMAGE_REMOVED: images.second[flips.images] < 0,
             Cause.PEOPLE: self._entries(flips, 0, "human", False) | self._entries(flips, 1, "human", False),
             Cause.FAILURE: self._failed(flips, 0) | self._failed(flips, 1),
-            Cause.VOCABULARY: only_one,
+            Cause.VOCABULARY: self._only_one[labels],
             Cause.IMAGE_BYTES: images.replaced[flips.images],
             Cause.THRESHOLDS: self._limits_flip(flips),
             Cause.CANDIDATES: everywhere & self._is_label_stage & ((flips.places[0] < 0) != (flips.places[1] < 0)),
@@ -94,20 +95,17 @@ class Attribution:
 
     def _entries(self, flips: Pairs, side: int, name: str, missing: float | bool) -> Array:
         values, places = getattr(self._sides[side], name), flips.places[side]
-        found = np.full(len(places), missing, values.dtype)
+        found: Array = np.full(len(places), missing, values.dtype)
         found[places >= 0] = values[places[places >= 0]]
         return found
-
-    def _lacks_label(self, flips: Pairs) -> Array:
-        has = [np.isin(np.array(flips.names, object), side.names) for side in self._sides]
-        return np.asarray((has[0] != has[1])[flips.labels])
 
     def _failed(self, flips: Pairs, side: int) -> Array:
         """Tell where a table has no whole answer about the image, and none about the label."""
         rows = (self._images.first, self._images.second)[side][flips.images]
         statuses = np.append(self._sides[side].statuses, np.int8(STATUSES.index(Status.OK)))  # -1: no such image
         unanswered = np.isnan(self._entries(flips, side, "masses", np.nan)) & (flips.states[side] == UNKNOWN)
-        return (statuses[rows] != STATUSES.index(Status.OK)) & ((flips.states[side] == NOTHING) | unanswered)
+        is_whole = statuses[rows] == STATUSES.index(Status.OK)
+        return np.asarray(~is_whole & ((flips.states[side] == NOTHING) | unanswered))
 
     def _limits_flip(self, flips: Pairs) -> Array:
         settings, labels = self._settings, flips.labels
@@ -127,4 +125,4 @@ class Attribution:
         # Too little mass for B and enough for A: what A's rule would have made of it is not on record, but not this.
         by_mass = (flips.states[1] == UNKNOWN) & (masses >= np.float32(first.min_mass))
         answered_both = (flips.places[0] >= 0) & (flips.places[1] >= 0)
-        return differ & (by_votes | (answered_both & ((known & (would == flips.states[0])) | by_mass)))
+        return np.asarray(differ & (by_votes | (answered_both & ((known & (would == flips.states[0])) | by_mass))))

@@ -36,6 +36,6 @@ def matched(first: pa.ChunkedArray, second: pa.ChunkedArray) -> tuple[Array, Arr
         code = np.concatenate([np.empty(0, np.int64), *(filled(each, 0) for each in codes.chunks)])[at]
         places.append(at)
         keys.append(ranks(code) * max(1, len(values)) + code)
-    _, one, two = np.intersect1d(*keys, assume_unique=True, return_indices=True)
+    _, one, two = np.intersect1d(keys[0], keys[1], assume_unique=True, return_indices=True)
     order = np.argsort(places[0][one], kind="stable")
     return places[0][one][order], places[1][two][order]

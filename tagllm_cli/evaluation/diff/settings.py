@@ -55,7 +55,7 @@ class Differences:
         """The labels whose answers are decided by another threshold, mass or number of votes, bool [labels]."""
         one, two = self.limits
         common = (one.min_mass, one.min_votes) != (two.min_mass, two.min_votes)
-        return (one.thresholds != two.thresholds) | common
+        return np.asarray((one.thresholds != two.thresholds) | common)
 
 
 def differences(first: Table, second: Table, names: Sequence[str]) -> Differences:

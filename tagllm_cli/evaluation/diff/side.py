@@ -69,12 +69,12 @@ def read_side(table: Table) -> Side:
     """Read a table, a batch at a time. Raises TableError where it is damaged."""
     ids, fingerprints, parts = [], [], []
     with damage_as_table_error(table.path):
-        for id_, fingerprint, arrays in _batches(table):
+        for id_, fingerprint, part in _batches(table):
             ids.append(id_)
             fingerprints.append(fingerprint)
-            parts.append(arrays)
+            parts.append(part)
     columns = list(zip(*parts, strict=True)) or [()] * len(_KINDS)
-    arrays = []
+    arrays: list[Array] = []
     for number, kind in enumerate(_KINDS):
         arrays.append(np.concatenate([np.empty(0, kind), *columns[number]], dtype=kind, casting="unsafe"))
         columns[number] = ()  # at most one column is held twice
@@ -102,4 +102,5 @@ def _batches(table: Table) -> Iterator[tuple[pa.Array, pa.Array, tuple[Array, ..
 
 def _bits(values: Array) -> Array:
     """Return how many bits are set, for NumPy before 2.0."""
-    return np.unpackbits(values.view(np.uint8).reshape(len(values), 8), axis=1).sum(axis=1)
+    bits = np.unpackbits(values.view(np.uint8).reshape(len(values), 8), axis=1)
+    return np.asarray(bits.sum(axis=1))

@@ -177,7 +177,7 @@ class DiffSummary:
         few = len(changed) <= SHOWN_LABELS
         title = "labels" if few else f"the {SHOWN_LABELS} most changed of {len(changed):,} labels"
         examples = [*map(_cells, self.comparison.examples(self.limit))]
-        found = [
+        found: list[tuple[str, Cells]] = [
             (title, (_LABEL_COLUMNS, [_label_cells(row) for row in changed[:SHOWN_LABELS]])),
             ("the flips that tell most", (_EXAMPLE_COLUMNS, examples)),
         ]
@@ -191,7 +191,7 @@ class DiffSummary:
             for cause, kinds in self.causes.items()
             for place in [[each.value for each in CAUSES].index(cause)]
         ]
-        found = [
+        found: list[tuple[str, Cells]] = [
             ("settings that differ", (("setting", "A", "B"), settings)),
             ("likely causes", (("cause", "flips", *_WORDS.values(), "meaning"), causes)),
         ]

@@ -6,74 +6,25 @@ table does not: the next run, or the next import, makes these rows anew.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tagllm_cli.errors import TableError
-from tagllm_cli.labeling.human import HUMAN, HumanOverlay
-from tagllm_cli.labeling.row_counts import RowCounts
-from tagllm_cli.records import Decision, LabelEntry, Row
+from tagllm_cli.labeling.human import HumanOverlay
+from tagllm_cli.labeling.human_changes import Changes
+from tagllm_cli.records import Decision
 from tagllm_cli.store.atomic import file_state, replacing
 from tagllm_cli.store.evidence import Evidence
+from tagllm_cli.store.human_labels import in_force
 from tagllm_cli.store.schema import table_schema
 from tagllm_cli.store.table import Table, write_file
 
 Report = Callable[[str, int, int], None]  # what is done now, and how much of how much
 
 _BATCH = 8192
-
-
-@dataclass(slots=True)
-class Changes:
-    """What decisions change in a table.
-
-    `rows` that differ; pairs of image and label that became yes (`added`), are yes no more (`removed`), became unknown
-    or no otherwise (`settled`), are what the model said and a person says too (`confirmed`), or are the model's again
-    (`released`).
-    """
-
-    rows: int = 0
-    pairs: Counter[str] = field(default_factory=Counter)
-    counts: RowCounts = field(default_factory=RowCounts)  # what the rows add to those of the table
-
-    def add(self, before: Row, after: Row) -> None:
-        """Take in a row as it was and as it is."""
-        if before == after:
-            return
-        self.rows += 1
-        self.counts.add(before, times=-1)
-        self.counts.add(after)
-        old = {entry.name: entry for entry in before.labels or ()}
-        new = {entry.name: entry for entry in after.labels or ()}
-        for name in old.keys() | new.keys():
-            if kind := _kind(old.get(name), new.get(name)):
-                self.pairs[kind] += 1
-
-    def to_json(self) -> dict[str, int]:
-        """Return the counts by name."""
-        return {"rows": self.rows, **{kind: self.pairs[kind] for kind in KINDS}}
-
-
-KINDS = ("added", "removed", "settled", "confirmed", "released")
-
-
-def _kind(old: LabelEntry | None, new: LabelEntry | None) -> str | None:
-    before, after = (Decision.NO if each is None else each.decision for each in (old, new))
-    is_human, was_human = (each is not None and each.source == HUMAN for each in (new, old))
-    if not (is_human or was_human):
-        return None
-    if before != after:
-        if after is Decision.YES:
-            return "added"
-        return "removed" if before is Decision.YES else "settled"
-    if is_human == was_human:
-        return None
-    return "confirmed" if is_human else "released"
+_FEW = 500  # images whose decisions are looked up one by one
 
 
 def changes_in(table: Table, evidence: Evidence, fingerprints: Collection[bytes], report: Report) -> Changes:
@@ -81,12 +32,18 @@ def changes_in(table: Table, evidence: Evidence, fingerprints: Collection[bytes]
     changes = Changes()
     if not fingerprints:
         return changes
-    known = pa.array(fingerprints, pa.binary())
-    pieces = (piece.filter(pc.is_in(piece["fingerprint"], value_set=known)) for piece in _pieces(table, report))
-    overlaid = HumanOverlay(table.info).tables(pieces, fingerprints, evidence.decided, changes.add)
-    for _ in overlaid:
+    overlay = HumanOverlay(table.info)
+    for _ in overlay.tables(_pieces(table, report), fingerprints, _decided(evidence, fingerprints), changes):
         pass
     return changes
+
+
+def _decided(evidence: Evidence, fingerprints: Collection[bytes]) -> Callable[[bytes], Mapping[str, Decision]]:
+    """Return what tells the decisions about an image; of many images they are read at once."""
+    if len(fingerprints) < _FEW:
+        return evidence.decided
+    found = {some[0].fingerprint: in_force(some) for some in evidence.all_decisions()}
+    return lambda fingerprint: found.get(fingerprint, {})
 
 
 class TableState:
@@ -114,7 +71,7 @@ class TableState:
                 fingerprints = ()
         if fingerprints:
             overlay = HumanOverlay(table.info)
-            rows = overlay.tables(_pieces(table, report), fingerprints, evidence.decided, changes.add)
+            rows = overlay.tables(_pieces(table, report), fingerprints, _decided(evidence, fingerprints), changes)
             with replacing(table.path, TableError) as new:
                 write_file(new, table.info, rows)
         self._remember(changes)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tagllm_cli.evaluation.human_labels.options import ImportOptions
-from tagllm_cli.evaluation.human_labels.put_right import Changes
+from tagllm_cli.labeling.human_changes import Changes
 from tagllm_cli.store.people import People, many
 from tagllm_cli.store.table import label_table_of
 from tagllm_cli.text import one_line, shortened

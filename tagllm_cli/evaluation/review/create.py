@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,9 @@ from tagllm_cli.vocabulary.cards import Card, cards_of, load_cards
 HERE = Path(__file__).parent / "html"
 VERSION = 1
 LIMIT = 300
+
+# What is being done, how much of it is done, of how much.
+Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +65,8 @@ class ReviewOptions:
 class Asked:
     """The pairs of a page, in the order in which they are asked: arrays [pairs].
 
-    `doubts` are all pairs that could be asked about; `places` says which of them are. `decided` were decided by people
-    and are left out. `pairs` are (image, label), `ids` their names in files.
+    `doubts` are all pairs of which something is said; `places` says which of them are asked. `possible` could be asked
+    about, `decided` were decided by people and are left out. `pairs` are (image, label), `ids` their names in files.
     """
 
     doubts: Doubts
@@ -73,6 +76,7 @@ class Asked:
     pairs: Sequence[tuple[str, str]]
     ids: Sequence[str]
     page: str
+    possible: int
     decided: int
 
 
@@ -134,8 +138,10 @@ class ReviewSummary:
         return lines
 
 
-def create_review(path: Path, out: Path, options: ReviewOptions = ReviewOptions()) -> ReviewSummary:
-    """Write the page of a table, over an earlier page.
+def create_review(
+    path: Path, out: Path, options: ReviewOptions = ReviewOptions(), report: Report = lambda *_: None
+) -> ReviewSummary:
+    """Write the page of a table, over an earlier page; `report` is told of each picture.
 
     Raises UsageError for tables, labels or a truth that cannot be used, where nothing is to be asked, and where `out`
     is another file.
@@ -152,12 +158,16 @@ def create_review(path: Path, out: Path, options: ReviewOptions = ReviewOptions(
     details = read_rows(subject.table, rows).details
     ids = subject.entries.ids
     images = [Wanted(ids[row], details[row].uri, details[row].fingerprint) for row in rows]
-    pictures = dict(zip(rows, judging_pictures(subject.table.info.source, options.root, images), strict=True))
+    pictures: dict[int, Thumbnail] = {}
+    made = judging_pictures(subject.table.info.source, options.root, images)
+    for row, picture in zip(rows, made, strict=True):
+        pictures[row] = picture
+        report("pictures", len(pictures), len(rows))
     data = _data(subject, asked, details, pictures, cards, options)
     title = f"Review of {path.name}"
     values = {"title": title, "pairs": len(asked.places)}
     missing = [each.reason for each in pictures.values() if not each.webp]
-    counts = (len(asked.places), len(rows), len(set(asked.labels.tolist())), len(asked.doubts.cells), asked.decided)
+    counts = (len(asked.places), len(rows), len(set(asked.labels.tolist())), asked.possible, asked.decided)
     summary = ReviewSummary(path, out, asked.page, *counts, 0, len(missing), missing[0] if missing else "")
     with replacing(out, is_ours=is_page) as new:
         new.write_text(render(HERE, "review", data, values, libraries=["decide"]), encoding="utf-8")
@@ -169,10 +179,10 @@ def choose(subject: Subject, options: ReviewOptions = ReviewOptions()) -> Asked:
     entries, width = subject.entries, len(subject.entries.names)
     found = doubts(entries, subject.thresholds, _second(options.second, entries), subject.judged)
     labels = found.cells % width
-    open_ = ~found.own.human | options.again
-    wanted = open_ & np.isin(labels, _positions(options.labels, entries.names))
+    chosen, is_open = np.isin(labels, _positions(options.labels, entries.names)), ~found.own.human | options.again
     given = np.bincount(entries.labels[(entries.flags & PREDICTED) > 0], minlength=width)
-    gain = np.where(wanted, gains(found.wrong, labels, given), 0.0)
+    gain = np.where(chosen & is_open, gains(found.wrong, labels, given), 0.0)
+    possible, decided = int(np.count_nonzero(gain)), int(np.count_nonzero(chosen & ~is_open))
     places = ordered(gain, found.cells // width, labels, options.limit)
     rows, labels = found.cells[places] // width, labels[places]
     pairs = [
@@ -182,7 +192,7 @@ def choose(subject: Subject, options: ReviewOptions = ReviewOptions()) -> Asked:
     known = [str(VERSION), identity.vocabulary_digest, *(f"{image}\n{label}" for image, label in pairs)]
     page = digest16("\0".join(known).encode("utf-8", "surrogatepass")).hex()
     ids = [pair_id(page, image, label) for image, label in pairs]
-    return Asked(found, places, rows, labels, pairs, ids, page, int(np.count_nonzero(~open_)))
+    return Asked(found, places, rows, labels, pairs, ids, page, possible, decided)
 
 
 def _second(path: Path | None, entries: Entries) -> tuple[Entries, Array] | None:

@@ -107,6 +107,22 @@ def load_cooccurrence(path: Path, vocabulary: Vocabulary) -> Cooccurrence:
     return Cooccurrence(affinity, f"{path.name}, {shared:,} {what}", tuple(notes))
 
 
+@dataclass(frozen=True, slots=True)
+class PairCounts:
+    """How many images hold any label of a table, each label [L], and each pair of labels [L, L], symmetric."""
+
+    images: int
+    alone: npt.NDArray[np.int64]
+    together: npt.NDArray[np.int32]
+
+
+def count_pairs(table: Table) -> PairCounts:
+    """Count labels and pairs of labels in a table; memory depends on the labels, not on the images."""
+    images, alone, together = _count(_table_members(table), len(table.info.vocabulary.names))
+    together += together.T
+    return PairCounts(images, alone, together)
+
+
 def load_scenes(path: Path) -> tuple[Scene, ...]:
     """Return the scenes of a YAML file. Raises VocabularyError, with the place, for a key or a value that is wrong."""
     found, problems = validated(_ScenesModel, read_yaml(path))

@@ -104,7 +104,7 @@ Shares = Annotated[tuple[tuple[str, float], ...], BeforeValidator(_shares)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Amount = Annotated[float, Field(ge=0)]
-Gpus = Annotated[Text, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+NumberOrText = Annotated[Text, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 
 
 def parameter(key: str) -> str:
@@ -188,9 +188,7 @@ class Export(_Part):
     reference: bool = False
     no_embed: bool = False
     option: Texts = ()
-    shard_size: Annotated[Text | None, BeforeValidator(lambda value: str(value) if type(value) is int else value)] = (
-        None
-    )
+    shard_size: NumberOrText | None = None
 
     def settings(self) -> ExportSettings:
         """Return what the export takes of the table. Raises UsageError for what cannot be read or does not fit."""
@@ -228,7 +226,7 @@ class _Pipeline(_Part):
     endpoint: Texts = ()
     model_id: Text | None = None
     engine_arg: Pairs = ()
-    gpus: Gpus | None = None
+    gpus: NumberOrText | None = None
     chat_template_kwargs: Annotated[Text | None, BeforeValidator(_typed_json)] = None
     concurrency: Count | None = None
     timeout: Annotated[float, Field(ge=1)] | None = None

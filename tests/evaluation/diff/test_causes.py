@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from tagllm_cli.labeling.thresholds import Thresholds
 from tagllm_cli.records import Decision, DecodedImage, Failure, Request, Response, Row
 from tests.evaluation.diff.worlds import IMAGES, causes, flips, labeled, rewritten
 from tests.support import workspace
+from tests.support.command_line import tagllm
+from tests.support.decisions import write_sheet
 from tests.support.rule_engine import answer
 from tests.support.workspace import LABELS, MODEL, Workspace
 
@@ -68,7 +71,7 @@ def test_a_renamed_image_is_the_same_image(before: Workspace, tmp_path: Path):
 
 
 def test_other_bytes(before: Workspace, tmp_path: Path):
-    after = labeled(tmp_path / "b", lambda made: [made.paint(900 + n, f"{n:03d}.png") for n in range(4)] and None)
+    after = labeled(tmp_path / "b", lambda made: [made.paint(900 + n, f"{n:03d}.png") for n in range(4)])
     assert set(causes(before.out, after.out)) == {"image bytes"}
     summary = diff_tables(before.labels_out, after.labels_out)
     assert summary.images["other_bytes"] == 4
@@ -94,6 +97,28 @@ def test_a_person(before: Workspace, tmp_path: Path):
     assert causes(after.labels_out, before.labels_out) == causes(before.labels_out, after.labels_out)
 
 
+def test_what_people_said_and_import_took_over(before: Workspace, tmp_path: Path):
+    def broken(made: Workspace) -> None:
+        (made.images / "005.png").write_bytes(b"no image")
+
+    one, two = labeled(tmp_path / "a", broken), labeled(tmp_path / "b", broken)
+    rows = two.rows(two.labels_out)
+    said = [
+        (name, each.name)
+        for name, row in rows.items()
+        for each in row.labels or ()
+        if each.decision is Decision.YES and not each.name.startswith("c")
+    ]
+    sheet = write_sheet(tmp_path / "said.csv", [*((*pair, "no") for pair in said), ("005.png", "cat", "yes")])
+    done = tagllm(["import", str(two.labels_out), str(sheet)])
+    assert done.exit_code == 0, done.output
+    found = flips(one.labels_out, two.labels_out)
+    assert {(each.image, each.label) for each in found if each.cause == "people"} == {*said, ("005.png", "cat")}
+    # The other labels of an image that failed are unknown since a person decided one of them.
+    others = {(each.image, each.states, each.cause.value) for each in found if each.cause != "people"}
+    assert others == {("005.png", ("nothing", "unknown"), "failure")}
+
+
 def test_a_request_that_failed_and_an_image_that_was_never_read(before: Workspace, tmp_path: Path):
     def change(made: Workspace) -> None:
         made.candidates()
@@ -103,7 +128,7 @@ def test_a_request_that_failed_and_an_image_that_was_never_read(before: Workspac
     found = flips(before.labels_out, after.labels_out)
     assert {(each.label, each.cause.value) for each in found} == {("cat", "failure")}
     assert {each.states[1] for each in found} <= {"unknown", "nothing"}
-    broken = labeled(tmp_path / "c", lambda made: (made.images / "005.png").write_bytes(b"no image") and None)
+    broken = labeled(tmp_path / "c", lambda made: (made.images / "005.png").write_bytes(b"no image"))
     gone = [each for each in flips(before.out, broken.out) if each.image == "005.png"]
     assert gone
     assert {each.cause.value for each in gone} == {"failure"}
@@ -144,27 +169,27 @@ def test_the_least_mass(before: Workspace, tmp_path: Path):
     assert set(diff_tables(before.labels_out, after.labels_out).kinds) >= {"undecided"}
 
 
-def test_votes_decide_candidates_and_what_the_next_stage_is_asked(before: Workspace, tmp_path: Path):
-    one = labeled(tmp_path / "a", lambda made: made.candidates({"arms": ("cooccurring", "disjoint")}) and None)
+def test_votes_decide_candidates_and_what_the_next_stage_is_asked(tmp_path: Path):
+    def partly(picture: DecodedImage | None, request: Request) -> Response:
+        """Answer each list question as the rule does, but for the label that stands first: arms disagree about it."""
+        said = answer(picture, request)
+        first = request.text.partition("Categories: ")[2].partition(", ")[0]
+        kept = [name for name in said.text.split(", ") if name != first]
+        return said if said.first_logprobs else replace(said, text=", ".join(kept) or "none")
 
-    def half(picture: DecodedImage | None, request: Request) -> Response:
-        """Leave out the first name of the second arm's groups, so that some labels have one vote."""
-        return answer(picture, Request("", request.text.replace("cat, ", "").replace("dog, ", "")))
+    def asked(votes: int) -> Callable[[Workspace], None]:
+        def change(made: Workspace) -> None:
+            made.engine.answer = partly
+            made.candidates({"arms": ("cooccurring", "random@3"), "min_votes": votes})
 
-    def single(made: Workspace) -> None:
-        made.engine.answer = half
-        made.candidates({"arms": ("cooccurring", "disjoint")})
+        return change
 
-    def both(made: Workspace) -> None:
-        made.engine.answer = half
-        made.candidates({"arms": ("cooccurring", "disjoint"), "min_votes": 2})
-
-    loose, strict = labeled(tmp_path / "b", single), labeled(tmp_path / "c", both)
-    assert one.out.exists()
-    found = causes(loose.out, strict.out)
-    if found:  # the arms may agree
-        assert set(found) == {"thresholds"}
-        assert set(causes(loose.labels_out, strict.labels_out)) == {"candidates"}
+    loose, strict = labeled(tmp_path / "a", asked(1)), labeled(tmp_path / "b", asked(2))
+    assert set(causes(loose.out, strict.out)) == {"thresholds"}
+    assert set(causes(strict.out, loose.out)) == {"thresholds"}
+    assert set(causes(loose.labels_out, strict.labels_out)) == {"candidates"}
+    told = diff_tables(loose.out, strict.out).comparison.settings.told
+    assert ("votes, at least", "1", "2") in [(each.what, each.first, each.second) for each in told]
 
 
 def test_another_model(before: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

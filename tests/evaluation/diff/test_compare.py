@@ -88,7 +88,7 @@ def test_counts_are_those_of_a_plain_computation(data: st.DataObject) -> None:
         paths = [Path(folder) / name for name in ("a.parquet", "b.parquet")]
         for path, (vocabulary, rows) in zip(paths, (one, two), strict=True):
             write_table(path, TableInfo(stage, SourceInfo("folder", folder), vocabulary), rows)
-        summary = diff_tables(*paths, DiffOptions(limit=1000))
+        summary = diff_tables(paths[0], paths[1], DiffOptions(limit=1000))
         found = summary.to_json()
     shared, stated, per_label = Counter[str](), 0, Counter[str]()
     flipped = set()

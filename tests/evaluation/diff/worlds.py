@@ -14,7 +14,7 @@ from tagllm_cli.store.table import open_table, write_table
 from tests.support.workspace import Workspace
 
 IMAGES = 24
-Change = Callable[[Workspace], None]
+Change = Callable[[Workspace], object]
 
 
 def labeled(root: Path, change: Change | None = None) -> Workspace:

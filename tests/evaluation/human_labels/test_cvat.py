@@ -10,6 +10,7 @@ import pytest
 
 from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation.human_labels.base import CheckedImage, Statement
+from tagllm_cli.evaluation.human_labels.readers import cvat
 from tagllm_cli.evaluation.human_labels.registry import read_human_labels
 from tests.evaluation.human_labels.reading import TABLE, by_image, read
 from tests.support.annotation_tools import DECIDED_AT, cvat_image, cvat_tag, cvat_xml
@@ -33,6 +34,13 @@ def test_what_a_person_tagged_is_said_and_what_was_uploaded_is_kept(tmp_path: Pa
     assert by_image(found.kept) == {"a/one.jpg": {"dog": "yes"}, "a/two.jpg": {"dog": "yes"}}
     assert found.checked == [CheckedImage(name, "ann", DECIDED_AT) for name in ("a/one.jpg", "a/two.jpg")]
     assert (found.form, found.names, found.warnings) == ("CVAT for images 1.1", tuple(LABELS), ())
+
+
+def test_versions_that_wrote_annotation_type_are_read(tmp_path: Path) -> None:
+    tags = (cvat_tag("cat") + cvat_tag("dog", "auto")).replace("source=", "annotation_type=")
+    found = read(tmp_path, cvat_xml(LABELS, cvat_image(0, "a/one.jpg", tags)))
+    assert by_image(found.statements) == {"a/one.jpg": {"cat": "yes"}}
+    assert by_image(found.kept) == {"a/one.jpg": {"dog": "yes"}}
 
 
 def test_a_decision_in_the_attribute_counts(tmp_path: Path) -> None:
@@ -154,3 +162,16 @@ def test_a_zip_that_is_cut_off_or_holds_several_tasks_is_refused(tmp_path: Path)
 def test_a_zip_of_something_else_is_no_cvat(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="neither JSON, Parquet nor a text"):
         read(tmp_path, zipped("hello", "notes.txt"))
+
+
+def test_a_zip_that_would_fill_the_memory_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    xml = cvat_xml(LABELS, cvat_image(0, "a/one.jpg", cvat_tag("cat")))
+    monkeypatch.setattr(cvat, "_LARGEST", len(xml.encode()) - 1)
+    with pytest.raises(UsageError, match=r"annotations\.xml in this zip has more than") as error:
+        read(tmp_path, zipped(xml))
+    assert error.value.hint == "Unzip it, and name it."
+
+
+def test_a_label_and_its_image_keep_their_markup(tmp_path: Path) -> None:
+    found = read(tmp_path, cvat_xml(LABELS, cvat_image(0, 'a/<"&>.jpg', cvat_tag('<"&>'))))
+    assert by_image(found.statements) == {'a/<"&>.jpg': {'<"&>': "yes"}}

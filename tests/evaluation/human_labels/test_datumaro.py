@@ -64,3 +64,11 @@ def test_damaged_files_are_refused(tmp_path: Path, broken: Any) -> None:
     with pytest.raises(UsageError, match="file: an item") as error:
         read(tmp_path, broken)
     assert error.value.hint
+
+
+def test_a_list_of_labels_that_is_none_is_refused(tmp_path: Path) -> None:
+    broken = subset(item("a"))
+    broken["categories"]["label"]["labels"] = ["cat"]
+    with pytest.raises(UsageError, match="the labels of this Datumaro file") as error:
+        read(tmp_path, broken)
+    assert error.value.hint

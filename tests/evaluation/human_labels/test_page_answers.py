@@ -148,5 +148,5 @@ def test_an_audit_without_answers_or_without_names_is_refused(tmp_path: Path) ->
     with pytest.raises(UsageError, match="none of its pairs is answered"):
         page_answers.AUDIT.read(TruthFile(some.audit / "audit.csv"))
     (tmp_path / "pairs.csv").write_text("pair,answer\nbcdfghjk,yes\n")
-    with pytest.raises(UsageError, match="audit.json beside it"):
+    with pytest.raises(UsageError, match="names its pairs by letters"):
         page_answers.AUDIT.read(TruthFile(tmp_path / "pairs.csv"))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,13 +15,16 @@ from playwright.sync_api import Page
 
 from tagllm_cli.evaluation.human_labels.base import HumanLabels
 from tagllm_cli.evaluation.human_labels.readers.page_answers import is_review, read_review
-from tagllm_cli.evaluation.review.create import ReviewOptions, create_review
+from tagllm_cli.evaluation.report.subject import read_subject
+from tagllm_cli.evaluation.review.create import ReviewOptions, choose, create_review
 from tagllm_cli.evaluation.truth.base import TableContext, TruthFile
 from tagllm_cli.records import Row
 from tagllm_cli.store.table import open_table, write_table
 from tagllm_cli.vocabulary.model import Label, Vocabulary
 from tests.evaluation.review.tables import decided, painted, save
 from tests.support.browser import Browser, browser
+from tests.support.command_line import tagllm
+from tests.support.workspace import Workspace
 
 __all__ = ["browser"]
 pytestmark = pytest.mark.slow
@@ -35,6 +39,21 @@ def some(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path, _ = painted(folder)
     create_review(path, folder / "review.html", ReviewOptions(limit=40))
     return path
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A run of 12 images with its evidence, and a page of 30 pairs."""
+    work = Workspace(tmp_path_factory.mktemp("run"), 12)
+    in_thread(work.both)
+    create_review(work.labels_out, work.labels_out.with_name("review.html"), ReviewOptions(limit=30))
+    return work
+
+
+def in_thread(run: Callable[[], object]) -> None:
+    """Run something with a loop of its own: Playwright's runs in this thread."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(run).result()
 
 
 def page_of(table: Path) -> Path:
@@ -101,6 +120,44 @@ def test_a_person_decides_by_key_reloads_goes_on_and_saves(some: Path, browser: 
         assert began.timestamp() - 1 <= each.when / 1e6 <= datetime.now(UTC).timestamp()
     context = TableContext([row.image_id for row in open_table(some).rows()], open_table(some).info.vocabulary)
     assert read_review(TruthFile(tmp_path / "decisions.jsonl", table=context)).warnings == ()
+
+
+@pytest.fixture(scope="module")
+def decided_by_key(work: Workspace, browser: Browser) -> Mapping[tuple[str, str], str]:
+    """20 pairs, decided by key, with a reload between them; the file lies beside the table."""
+    given: dict[tuple[str, str], str] = {}
+    with browser.open(work.labels_out.with_name("review.html")) as tab:
+        start(tab)
+        for number in range(20):
+            key, word = (("y", "yes"), ("n", "no"), ("u", "unknown"))[number % 3]
+            given[shown(tab)] = word
+            tab.keyboard.press(key)
+            if number == 10:
+                tab.reload()
+        saved(tab, work.labels_out.with_name("decisions.jsonl"))
+    return given
+
+
+def test_decisions_are_imported_and_the_next_run_keeps_them(
+    work: Workspace, decided_by_key: Mapping[tuple[str, str], str]
+) -> None:
+    table = work.labels_out
+    command = f"import {table} {table.with_name('decisions.jsonl')}"
+    taken = tagllm(command)
+    assert taken.exit_code == 0, taken.output
+
+    def by_people() -> dict[tuple[str, str], str]:
+        listed = [(row.image_id, each) for row in open_table(table).rows() for each in row.labels or ()]
+        return {(image, each.name): str(each.decision) for image, each in listed if each.source == "human"}
+
+    assert by_people() == decided_by_key
+    create_review(table, table.with_name("second.html"), ReviewOptions(limit=1000))
+    asked = choose(read_subject(table, None, ())).pairs
+    assert not set(asked) & decided_by_key.keys()
+    assert '"recorded": 0' in tagllm(f"{command} --json").stdout
+    first = table.read_bytes()
+    in_thread(work.disambiguate)
+    assert (by_people(), table.read_bytes()) == (decided_by_key, first)
 
 
 def test_nothing_is_decided_without_a_name(some: Path, browser: Browser) -> None:

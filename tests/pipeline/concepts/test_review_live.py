@@ -17,7 +17,7 @@ from tests.demo.things import MEANS, THINGS
 from tests.demo.wordings import OWN_PROMPTS
 from tests.support.command_line import one_object, tagllm
 from tests.support.live import LiveServer
-from tests.support.reviewer import review
+from tests.support.reviewer import decisions
 from tests.support.scripted_llm import ScriptedLLM, card
 
 pytestmark = pytest.mark.live
@@ -59,11 +59,14 @@ def test_answers_about_ambiguous_names_improve_pictures_that_nobody_looked_at(
         generate(tmp_path / part, count, first, Dials(), workers=1)
     reviewed, unseen = tmp_path / "reviewed", tmp_path / "unseen"
     table = labels_of(reviewed, "labels", live_server)
-    assert review(table, reviewed / "truth.json", ANSWERS, list(OTHER)) == ANSWERS
+    page, answers, names_of = reviewed / "review.html", reviewed / "decisions.jsonl", ",".join(OTHER)
+    run(f"review {table} --labels {names_of} --limit {ANSWERS} --out {page}", live_server)
+    assert decisions(page, reviewed / "truth.json", answers) == ANSWERS
+    run(f"import {table} {answers}", live_server)
 
     scripts = {name: [card(name, OTHER[name]), card(name, MEANT[name])] for name in OTHER}
     with ScriptedLLM(scripts, {name: (MEANT[name], OTHER[name]) for name in OTHER}) as llm:
-        truth = f"--truth {table} --human-only --labels {','.join(OTHER)}"
+        truth = f"--truth {table} --human-only --labels {names_of}"
         command = f"concepts {names} --table {reviewed / 'candidates.parquet'} {truth} --out {cards}"
         summary = run(f"{command} --llm-endpoint {llm.url}", live_server)
     assert summary["cards"] == list(OTHER)

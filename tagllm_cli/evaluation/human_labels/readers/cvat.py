@@ -150,11 +150,15 @@ def _annotation(file: TruthFile, image: ElementTree.Element, meta: _Meta) -> Ann
             decision = next((at.text or "" for at in each.iter("attribute") if at.get("name") == DECISION), "")
             if decision in DECISIONS:
                 found.said.append((label, decision))
-            elif decision not in (PROPOSED, UNCLEAR) and each.get("source", "manual") in _BY_HAND:
+            elif decision not in (PROPOSED, UNCLEAR) and _source(each) in _BY_HAND:
                 found.said.append((label, YES))
             else:
                 found.kept.append((label, UNKNOWN if decision == UNCLEAR else YES))
     return found
+
+
+def _source(element: ElementTree.Element) -> str:
+    return (element.get("source") or element.get("annotation_type") or "manual").lower()  # the latter until 2020
 
 
 READER = Reader("CVAT for images", recognizes, read)

@@ -15,13 +15,14 @@ from tagllm_cli.evaluation.human_labels.readers.gather import DECISIONS, Annotat
 from tagllm_cli.evaluation.truth.base import TruthFile
 
 FOLDER = "annotations"
+_VERSION = '"dm_format_version"'  # older versions of Datumaro do not write it
 _HINT = 'Export the dataset in the format "Datumaro" again.'
 
 
 def recognizes(file: TruthFile) -> bool:
     """Return whether this is a JSON file with categories and items, or a folder with such files."""
     if file.is_folder:
-        return any(map(_is_subset, _inner(file)))
+        return any(_VERSION in part.start or _is_subset(part) for part in _inner(file))
     return _is_subset(file)
 
 

@@ -8,6 +8,7 @@ labels tagged `human` are what people had decided before.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ from tagllm_cli.text import shortened
 FIELD, UNKNOWN_FIELD, HUMAN, CHECKED = "tagllm", "tagllm_unknown", "human", "checked"
 SAMPLES, LABELS, METADATA, MANIFEST = "samples.json", "labels.json", "metadata.json", "data.json"
 _CLASSES = ("Classification", "Classifications")
+_START = re.compile(r'\{\s*"(samples|classes|labels)"\s*:')
 _HINT = "Export the dataset from FiftyOne with dataset_type=fiftyone.types.FiftyOneDataset."
 
 _Label = Mapping[str, Any]
@@ -29,7 +31,7 @@ _Label = Mapping[str, Any]
 def recognizes(file: TruthFile) -> bool:
     """Return whether this is samples.json or labels.json, or a folder with one of them."""
     if file.is_folder:
-        return any((file.path / name).is_file() for name in (SAMPLES, LABELS)) and _inner(file) is not None
+        return _inner(file) is not None
     document = file.document
     return isinstance(document, dict) and (_are_samples(document) or _are_labels(document))
 
@@ -38,16 +40,18 @@ def read(file: TruthFile) -> HumanLabels:
     """Read the labels of one field. Raises UsageError where there are several, none, or a damaged file."""
     file = _inner(file) or file
     document = file.document
-    if _are_samples(document):
+    if isinstance(document, dict) and _are_samples(document):
         return _from_samples(file, document["samples"])
-    return _from_labels(file, document)
+    if isinstance(document, dict) and _are_labels(document):
+        return _from_labels(file, document)
+    raise file.error("these are not the labels of a FiftyOne dataset", _HINT)
 
 
 def _inner(file: TruthFile) -> TruthFile | None:
-    """Return the file of a folder that holds the labels, None where there is none."""
+    """Return the file of a folder that holds the labels, None where there is none; it is not read for that."""
     for name in (SAMPLES, LABELS) if file.is_folder else ():
         inner = TruthFile(file.path / name, file.options, file.table)
-        if inner.path.is_file() and recognizes(inner):
+        if inner.path.is_file() and _START.match(inner.start):
             return inner
     return None
 

@@ -83,8 +83,8 @@ class _Found:
             notes.append(f"keywords that are no labels of the table: {total:,} ({shortened(names, len(self.others))})")
         if self.recorded:
             notes.append(
-                f"labels that tagllm wrote into {self.recorded:,} sidecars and nobody touched: {len(self.kept):,}; they "
-                "are no human decisions without --complete"
+                f"labels that tagllm wrote into {self.recorded:,} sidecars and nobody touched: {len(self.kept):,}; "
+                "they are no human decisions without --complete"
             )
         warnings = [f"sidecars that cannot be read: {len(self.unreadable):,} ({_first(self.unreadable)})"]
         return HumanLabels(
