@@ -78,9 +78,8 @@ class _Found:
         """Return it, with what was not taken as notes."""
         notes = []
         if self.others:
-            names = [name for name, _ in self.others.most_common(6)]
-            total = self.others.total()
-            notes.append(f"keywords that are no labels of the table: {total:,} ({shortened(names, len(self.others))})")
+            names = shortened([name for name, _ in self.others.most_common()])
+            notes.append(f"keywords that are no labels of the table: {self.others.total():,} ({names})")
         if self.recorded:
             notes.append(
                 f"labels that tagllm wrote into {self.recorded:,} sidecars and nobody touched: {len(self.kept):,}; "
