@@ -78,13 +78,12 @@ class _Found:
         """Return it, with what was not taken as notes."""
         notes = []
         if self.others:
-            names = [name for name, _ in self.others.most_common(6)]
-            total = self.others.total()
-            notes.append(f"keywords that are no labels of the table: {total:,} ({shortened(names, len(self.others))})")
+            names = shortened([name for name, _ in self.others.most_common()])
+            notes.append(f"keywords that are no labels of the table: {self.others.total():,} ({names})")
         if self.recorded:
             notes.append(
-                f"labels that tagllm wrote into {self.recorded:,} sidecars and nobody touched: {len(self.kept):,}; they "
-                "are no human decisions without --complete"
+                f"labels that tagllm wrote into {self.recorded:,} sidecars and nobody touched: {len(self.kept):,}; "
+                "they are no human decisions without --complete"
             )
         warnings = [f"sidecars that cannot be read: {len(self.unreadable):,} ({_first(self.unreadable)})"]
         return HumanLabels(
