@@ -1,4 +1,4 @@
-"""(18) `import` of 100,000 decisions into a table of 1,000,000 rows: seconds and memory, also of the same file again."""
+"""(18) `import` of 100,000 decisions into a table of 1,000,000 rows: seconds, memory, and the same file again."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def evidence(table: Path) -> None:
     from tagllm_cli.labeling.row_counts import RowCounts
     from tagllm_cli.store.atomic import file_state
     from tagllm_cli.store.checksums import insert
-    from tagllm_cli.store.evidence_layout import LAYOUT
     from tagllm_cli.store.evidence import Evidence
+    from tagllm_cli.store.evidence_layout import LAYOUT
     from tagllm_cli.store.merge.parts import evidence_of
     from tagllm_cli.store.sqlite import SQLiteFile
     from tagllm_cli.store.table import open_table
