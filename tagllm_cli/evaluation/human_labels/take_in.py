@@ -7,6 +7,8 @@ Nothing is recorded before every file is read and matched: a file that cannot be
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import hashlib
 import os
 import time
@@ -62,13 +64,25 @@ def import_files(
     files = list(dict.fromkeys(files))
     table = open_table(path)
     _check(table, files, options)
-    with Evidence(evidence_of(path)) as evidence:
+    with _without_collector(), Evidence(evidence_of(path)) as evidence:
         work = _Import(table, evidence, options, report)
         summary = work.run(files)
         if options.dry_run:
             evidence.rollback()
     summary.seconds = time.monotonic() - began
     return summary
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Look for no cycles meanwhile: there are none, and going through millions of names takes a sixth of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _check(table: Table, files: Sequence[Path], options: ImportOptions) -> None:
