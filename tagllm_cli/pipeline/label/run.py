@@ -235,13 +235,13 @@ class JobRun:
     def _list(self) -> SourceChanges:
         """List the source and compare it with the record; offline the record stays as it is."""
         job, evidence, options = self._job, self._evidence, self._options
-        if options.offline:
-            evidence.check_images(complete=False)
-            return _unchanged(evidence)
         # Before it is read: a table that is replaced meanwhile is another one for the next run.
         self._earlier = None if job.earlier is None else file_state(job.earlier)
         if job.earlier is not None:
             self._take_over(evidence_of(job.earlier))
+        if options.offline:
+            evidence.check_images(complete=False)
+            return _unchanged(evidence)
         list_source(job.source, job.items, evidence, options.selection, by_hash=options.by_hash)
         if damaged := evidence.check_images(complete=options.complete):
             self._notes.append(f"{job.evidence} was damaged: what it says about {damaged:,} images is found out again")
