@@ -133,6 +133,13 @@ def test_decisions_about_candidates_change_no_question_and_are_those_of_the_labe
     }
 
 
+def test_decisions_about_candidates_are_taken_over_offline(work: Workspace) -> None:
+    decide(work.out, {"005.png": dict.fromkeys(LABELS, NO)})
+    work.candidates(offline=True)
+    work.disambiguate(offline=True)
+    assert by_people(work.rows(work.labels_out)["005.png"]) == dict.fromkeys(LABELS, NO)
+
+
 def test_decisions_about_candidates_are_taken_over_in_one_pass(work: Workspace) -> None:
     decide(work.out, {"005.png": {"cat": NO}})
     work.both()

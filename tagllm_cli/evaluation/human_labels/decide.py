@@ -46,6 +46,8 @@ class FileDecisions:
 
     `contradictions`: pairs of image and label of which one person says two things in the file. `unchanged`: what
     the table says already, left out by `only_changes`. `left_out`: statements about labels that were not chosen.
+    `statements`: decisions about single labels, and about all others of an image that was gone through. `in_future`:
+    those whose time is later than that of the import, which they get instead: nothing could overrule them otherwise.
     """
 
     decisions: list[HumanDecision] = field(default_factory=list)
@@ -77,7 +79,7 @@ def decisions_of(
         decision = _decision(each, target, label, origin, options, number)
         taken.statements += 1
         taken.images.add(target.fingerprint)
-        taken.in_future += each.when is not None and each.when > origin.now
+        taken.in_future += _is_in_future(each, origin)
         pair = (target.fingerprint, label, decision.who)
         if pair in pairs:
             when, before, place = pairs[pair]
@@ -110,11 +112,15 @@ def _target(each: Statement | CheckedImage, match: Match, origin: Origin) -> Tar
 def _decision(
     each: Statement, target: Target, label: str, origin: Origin, options: ImportOptions, number: int
 ) -> HumanDecision:
-    when = origin.began + number if each.when is None else each.when
+    when = origin.began + number if each.when is None or _is_in_future(each, origin) else each.when
     return HumanDecision(
         *(target.image, target.fingerprint, label, each.decision, who_of(each.who, options), when),
         *(origin.name, origin.digest, origin.now),
     )
+
+
+def _is_in_future(each: Statement | CheckedImage, origin: Origin) -> bool:
+    return each.when is not None and each.when > origin.now
 
 
 def who_of(who: str, options: ImportOptions) -> str:
@@ -141,7 +147,9 @@ def _scopes(
         if target is None:
             continue
         taken.images.add(target.fingerprint)
-        when = origin.began if each.when is None else each.when
+        taken.statements += not options.only_changes  # else each change counts
+        taken.in_future += _is_in_future(each, origin)
+        when = origin.began if each.when is None or _is_in_future(each, origin) else each.when
         yield HumanDecision(
             *(target.image, target.fingerprint, "", NO, who_of(each.who, options), when),
             *(origin.name, origin.digest, origin.now, scope),
@@ -155,6 +163,7 @@ def _changes(decisions: Iterable[HumanDecision], said: Said, taken: FileDecision
     for each in decisions:
         table = said(each.image)
         if table is None:
+            taken.statements += not each.label
             yield each
         elif each.label:
             if each.decision == WITHDRAWN or table.get(each.label, NO) != each.decision:
@@ -164,6 +173,7 @@ def _changes(decisions: Iterable[HumanDecision], said: Said, taken: FileDecision
         else:
             for label in each.scope:
                 if (each.fingerprint, each.who, label) not in stated and table.get(label, NO) != NO:
+                    taken.statements += 1
                     yield replace(each, label=label, scope=())
 
 
@@ -187,14 +197,17 @@ def not_on_record(
         now: dict[tuple[str, str], str] = {
             (who, label): last.decision for label, by_person in latest(known).items() for who, last in by_person.items()
         }
-        taken_back = {_place(each) for each in known if each.decision == WITHDRAWN}
+        taken_back: dict[tuple[Any, ...], set[str]] = {}
+        for each in known:
+            if each.decision == WITHDRAWN:
+                taken_back.setdefault(_moment(each), set()).update(_labels(each))
         for each in some:
-            labels = [each.label] if each.label else each.scope
+            labels = _labels(each)
             open_ = [name for name in labels if each.label or (each.who, name) not in stated]
             if is_undated(each) and _repeats(each, open_, now):
                 continue
             decision = each
-            while _place(decision) in taken_back and decision.decision != WITHDRAWN:
+            while decision.decision != WITHDRAWN and not taken_back.get(_moment(decision), set()).isdisjoint(labels):
                 decision = replace(decision, decided=decision.decided + 1)
             yield decision
             for name in labels:
@@ -205,6 +218,14 @@ def _repeats(each: HumanDecision, labels: Iterable[str], now: Mapping[tuple[str,
     if each.decision == WITHDRAWN:
         return all((each.who, label) not in now for label in labels)
     return all(now.get((each.who, label)) == each.decision for label in labels)
+
+
+def _labels(each: HumanDecision) -> tuple[str, ...]:
+    return (each.label,) if each.label else each.scope
+
+
+def _moment(each: HumanDecision) -> tuple[Any, ...]:
+    return (each.image, each.label != "", each.who, each.decided)
 
 
 def _place(each: HumanDecision) -> tuple[Any, ...]:

@@ -236,6 +236,47 @@ def test_an_image_with_another_name_is_known_by_its_bytes(work: Workspace) -> No
     assert human_labels_of(work.labels_out, "003.png") == {"cat": "yes"}
 
 
+def test_a_decision_from_the_future_gets_the_time_of_the_import_and_can_be_overruled(work: Workspace) -> None:
+    future = sheet(work, ("000.png", "cat", "yes", "ann", "2199-01-01"), name="future.csv")
+    summary = take_in(work, future)
+    assert (summary.files[0].in_future, take_in(work, future).recorded) == (1, 0)
+    assert any("from the future" in warning for warning in summary.warnings())
+    take_in(work, sheet(work, ("000.png", "cat", "no", "ann", "")))
+    assert human_labels_of(work.labels_out, "000.png") == {"cat": "no"}
+
+
+def test_decisions_are_counted_with_those_about_all_other_labels(work: Workspace) -> None:
+    said = sheet(work, ("000.png", "cat", "yes"), ("001.png", "dog", "yes"))
+    summary = take_in(work, said, complete=True)
+    assert (summary.recorded, summary.files[0].statements) == (4, 4)
+    assert "4 decisions recorded, of 4 about 2 images" in summary.lines()[0]
+    changed = take_in(work, sheet(work, ("000.png", "cat", "no"), name="b.csv"), complete=True, only_changes=True)
+    assert (changed.recorded, changed.files[0].statements) == (1, 1)
+
+
+def test_labels_of_a_complete_import_are_taken_back_alone_and_come_back(work: Workspace) -> None:
+    said = sheet(work, ("000.png", "cat", "yes", "ann"))
+    take_in(work, said, complete=True)
+    shown = human_labels_of(work.labels_out, "000.png")
+    take_in(work, said, withdraw=True, labels=("dog", "cow"))
+    assert human_labels_of(work.labels_out, "000.png") == {
+        label: decision for label, decision in shown.items() if label not in ("dog", "cow")
+    }
+    take_in(work, said, complete=True)
+    assert human_labels_of(work.labels_out, "000.png") == shown
+    assert take_in(work, said, complete=True).recorded == 0
+
+
+def test_only_changes_knows_images_by_their_bytes(work: Workspace) -> None:
+    row = table_rows(work.labels_out)["003.png"]
+    lines = [
+        ("elsewhere.png", entry.name, str(entry.decision), "ann", "", row.fingerprint.hex())
+        for entry in row.labels or ()
+    ]
+    summary = take_in(work, sheet(work, *lines), only_changes=True)
+    assert (summary.recorded, summary.files[0].unchanged) == (0, len(lines))
+
+
 def test_a_dry_run_says_what_would_change_and_changes_nothing(work: Workspace) -> None:
     said = sheet(work, ("000.png", "cat", "no"), ("000.png", "dog", "yes"), ("nowhere.png", "dog", "yes"))
     before = snapshot(work.out.parent)
