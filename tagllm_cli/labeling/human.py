@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tagllm_cli.labeling.answers.parse_yes_no import as_stored, is_yes
 from tagllm_cli.labeling.human_changes import HUMAN, IN_DOUBT, Changes
@@ -20,7 +21,9 @@ from tagllm_cli.labeling.human_columns import fits, overlaid
 from tagllm_cli.labeling.thresholds import Thresholds
 from tagllm_cli.records import Decision, LabelEntry, Row, Status
 from tagllm_cli.store.row_records import row_from_record
-from tagllm_cli.store.table import TableInfo, arrow_tables
+from tagllm_cli.store.table import Table, TableInfo, arrow_tables
+
+_ROWS = 8192
 
 
 class HumanOverlay:
@@ -124,6 +127,15 @@ class HumanOverlay:
         after = self.row(before, decided(before.fingerprint))
         changes.add(before, after)
         return after
+
+
+def shows_decisions(table: Table) -> bool:
+    """Tell whether a person decided anything in a table."""
+    for batch in table.batches(_ROWS, ["labels.list.element.source"]):
+        sources = pc.struct_field(pc.list_flatten(batch["labels"]), "source")
+        if pc.any(pc.equal(sources, HUMAN)).as_py():
+            return True
+    return False
 
 
 def _has_trace(entry: LabelEntry) -> bool:

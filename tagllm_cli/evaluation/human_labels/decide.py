@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tagllm_cli.evaluation.human_labels.base import NO, WITHDRAWN, CheckedImage, HumanLabels, Statement
+from tagllm_cli.evaluation.human_labels.base import NO, UNKNOWN, WITHDRAWN, CheckedImage, HumanLabels, Statement
 from tagllm_cli.evaluation.human_labels.match import Match, Target, fingerprint_of
 from tagllm_cli.evaluation.human_labels.options import ImportOptions
 from tagllm_cli.store.evidence_layout import storable
@@ -90,7 +90,8 @@ def decisions_of(
         singles.append(decision)
     whole = list(_scopes(found, match, origin, options, names, chosen, taken)) if options.complete else []
     ordered = [*whole, *(each for each in singles if each is not None)]
-    taken.decisions = ordered if said is None else list(_changes(ordered, said, taken))
+    holds_unknown = any(each.decision == UNKNOWN for each in (*found.statements, *found.kept))
+    taken.decisions = ordered if said is None else list(_changes(ordered, said, taken, holds_unknown))
     return taken
 
 
@@ -156,8 +157,14 @@ def _scopes(
         )
 
 
-def _changes(decisions: Iterable[HumanDecision], said: Said, taken: FileDecisions) -> Iterator[HumanDecision]:
-    """Yield the decisions that differ from the table; of a set of labels, those that do."""
+def _changes(
+    decisions: Iterable[HumanDecision], said: Said, taken: FileDecisions, holds_unknown: bool
+) -> Iterator[HumanDecision]:
+    """Yield the decisions that differ from the table; of a set of labels, those that do.
+
+    A file that `holds_unknown` nowhere (COCO) lists no label that is unknown in the table: that is no change.
+    """
+    unchanged = (NO,) if holds_unknown else (NO, UNKNOWN)
     decisions = list(decisions)
     stated = {(each.fingerprint, each.who, each.label) for each in decisions if each.label}
     for each in decisions:
@@ -172,7 +179,7 @@ def _changes(decisions: Iterable[HumanDecision], said: Said, taken: FileDecision
                 taken.unchanged += 1
         else:
             for label in each.scope:
-                if (each.fingerprint, each.who, label) not in stated and table.get(label, NO) != NO:
+                if (each.fingerprint, each.who, label) not in stated and table.get(label, NO) not in unchanged:
                     taken.statements += 1
                     yield replace(each, label=label, scope=())
 
