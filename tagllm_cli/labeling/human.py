@@ -1,7 +1,8 @@
 """What people decided wins over what the model says; what the model alone said can be told from the table.
 
 Of a human entry only `decision` and `source` are the person's: probability, mass, score, arms and groups stay the
-model's. An entry that no model proposed has the score 1 (yes) or 0.
+model's. An entry that no model proposed has the score 1 (yes) or 0. One that the model left in doubt, without an
+answer to show for it, gets the mass 0: it tells such an entry from one that no model listed.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tagllm_cli.labeling.answers.parse_yes_no import as_stored, is_yes
-from tagllm_cli.labeling.human_changes import HUMAN, Changes
+from tagllm_cli.labeling.human_changes import HUMAN, IN_DOUBT, Changes
 from tagllm_cli.labeling.human_columns import fits, overlaid
 from tagllm_cli.labeling.thresholds import Thresholds
 from tagllm_cli.records import Decision, LabelEntry, Row, Status
 from tagllm_cli.store.row_records import row_from_record
-from tagllm_cli.store.table import TableInfo, arrow_tables
+from tagllm_cli.store.table import Table, TableInfo, arrow_tables
+
+_ROWS = 8192
 
 
 class HumanOverlay:
@@ -50,6 +54,8 @@ class HumanOverlay:
             own = entries.get(name)
             if own is None or said.labels is None:
                 own = LabelEntry(name, score=float(decision is Decision.YES))
+            elif not _has_trace(own):
+                own = replace(own, mass=IN_DOUBT)
             entries[name] = replace(own, decision=decision, source=HUMAN)
         return replace(said, labels=tuple(sorted(entries.values(), key=lambda entry: self._position[entry.name])))
 
@@ -66,8 +72,10 @@ class HumanOverlay:
         """Return what the model alone said about a label, None where it did not list it."""
         if entry.source != HUMAN:
             return entry
-        if entry.probability is None and entry.mass is None and not entry.arms:
+        if not _has_trace(entry):
             return None
+        if entry.mass == IN_DOUBT and entry.probability is None and not entry.arms:
+            entry = replace(entry, mass=None)
         return replace(entry, decision=self._decide(entry), source="model")
 
     def _decide(self, entry: LabelEntry) -> Decision | None:
@@ -119,6 +127,19 @@ class HumanOverlay:
         after = self.row(before, decided(before.fingerprint))
         changes.add(before, after)
         return after
+
+
+def shows_decisions(table: Table) -> bool:
+    """Tell whether a person decided anything in a table."""
+    for batch in table.batches(_ROWS, ["labels.list.element.source"]):
+        sources = pc.struct_field(pc.list_flatten(batch["labels"]), "source")
+        if pc.any(pc.equal(sources, HUMAN)).as_py():
+            return True
+    return False
+
+
+def _has_trace(entry: LabelEntry) -> bool:
+    return entry.probability is not None or entry.mass is not None or bool(entry.arms)
 
 
 def thresholds_of(info: TableInfo) -> Thresholds:

@@ -12,6 +12,7 @@ from tagllm_cli.labeling.row_counts import RowCounts
 from tagllm_cli.records import Decision, LabelEntry, Row
 
 HUMAN = "human"
+IN_DOUBT = 0.0  # the mass of an entry that the model left in doubt without an answer, once a person decided
 KINDS = ("added", "removed", "settled", "confirmed", "released")
 
 # Codes of what a table says about a pair: not listed (which is no), listed without a decision (a candidate), decided.

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tagllm_cli.labeling.human_changes import CODES, HUMAN, NOT_LISTED, YES, Changes
+from tagllm_cli.labeling.human_changes import CODES, HUMAN, IN_DOUBT, NOT_LISTED, YES, Changes
 from tagllm_cli.records import Decision, Status
 from tagllm_cli.store.schema import table_schema
 
@@ -75,7 +75,10 @@ def overlaid(
 def _decided(entries: pa.StructArray, decided: Array, codes: Array) -> pa.StructArray:
     """Return entries with the decisions of people where there are some."""
     marks = pa.array(decided)
+    answered = pc.or_(entries.field("probability").is_valid(), entries.field("mass").is_valid())
+    in_doubt = pc.and_not(marks, pc.or_(answered, pc.greater(pc.list_value_length(entries.field("arms")), 0)))
     new = {
+        "mass": pc.if_else(in_doubt, pa.scalar(IN_DOUBT, entries.field("mass").type), entries.field("mass")),
         "decision": pc.if_else(marks, _TEXTS.take(pa.array(codes)), entries.field("decision")),
         "source": pc.if_else(marks, HUMAN, entries.field("source")),
     }

@@ -28,13 +28,17 @@ def proposals(row: Row) -> tuple[LabelEntry, ...] | None:
     """Return the candidates in a row of a candidate table; None where it says nothing (failed, pending).
 
     What an exhaustive table says no to is no candidate, and what is absent means no. What people decided changes no
-    question: a label is a candidate where an arm proposed it.
+    question: a label is a candidate where an arm proposed it, or the model left it in doubt.
     """
     if row.status in (Status.FAILED, Status.PENDING):
         return None
-    return row.labels and tuple(
-        entry for entry in row.labels if (entry.arms if entry.source == "human" else entry.decision is not Decision.NO)
-    )
+    return row.labels and tuple(entry for entry in row.labels if _is_candidate(entry))
+
+
+def _is_candidate(entry: LabelEntry) -> bool:
+    if entry.source != "human":
+        return entry.decision is not Decision.NO
+    return bool(entry.arms) or (entry.probability is None and entry.mass is not None)
 
 
 def make_row(

@@ -36,6 +36,10 @@ _LOG_HEADER = 32
 HUMAN_FORMAT = 5  # the first one that holds decisions of people
 _EXAMPLES = 20
 _DECISION = "fingerprint, image, label, who, decided, decision, scope, origin, file, recorded"
+# Of `human_decision d`: it is no withdrawal, and was not taken back by one.
+_STANDS = """d.decision != 'withdrawn' AND NOT EXISTS (SELECT 1 FROM human_decision w WHERE w.decision = 'withdrawn'
+    AND (w.fingerprint, w.image, w.label, w.scope, w.who, w.decided)
+        = (d.fingerprint, d.image, d.label, d.scope, d.who, d.decided))"""
 _TOKENS = "count(*), sum(prompt_tokens), sum(cached_tokens), sum(output_tokens)"
 
 
@@ -136,8 +140,9 @@ def read_decisions(db: sqlite3.Connection) -> dict[str, Any]:
 def read_people(query: Callable[[str], Sequence[Sequence[Any]]]) -> dict[str, Any] | None:
     """Return what people decided in numbers, None where there is nothing, as plain JSON values.
 
-    `stale`: of images that are there with other bytes; `gone`: of images that are not there at all. `disputed` are all
-    decisions about the images that several people decided about.
+    `stale`: of images that are there with other bytes; `gone`: of images that are not there at all; of these and of
+    `labels`, what was taken back does not count. `disputed` are all decisions about the images that several people
+    decided about.
     """
     ((count, first, last),) = query("SELECT count(*), min(decided), max(decided) FROM human_decision")
     if not count:
@@ -160,7 +165,8 @@ def read_people(query: Callable[[str], Sequence[Sequence[Any]]]) -> dict[str, An
         "stale": _lost([(image, number) for image, number, is_there in lost if is_there]),
         "gone": _lost([(image, number) for image, number, is_there in lost if not is_there]),
         "labels": [
-            list(row) for row in query("SELECT label, count(*) FROM human_decision WHERE label != '' GROUP BY 1")
+            list(row)
+            for row in query(f"SELECT label, count(*) FROM human_decision d WHERE label != '' AND {_STANDS} GROUP BY 1")
         ],
         "sets": [[_plain(value) for value in row] for row in query("SELECT key, names FROM label_set")],
         "disputed": [[_plain(value) for value in row] for row in disputed],
@@ -177,7 +183,7 @@ def _lost_images(query: Callable[[str], Sequence[Sequence[Any]]]) -> Sequence[Se
             present AS (SELECT fingerprint FROM image WHERE fingerprint IN (SELECT fingerprint FROM moved))
         SELECT d.image, count(*), EXISTS (SELECT 1 FROM image WHERE id = d.image) FROM human_decision d
         WHERE d.fingerprint IN (SELECT fingerprint FROM moved)
-            AND d.fingerprint NOT IN (SELECT fingerprint FROM present)
+            AND d.fingerprint NOT IN (SELECT fingerprint FROM present) AND {_STANDS}
         GROUP BY d.image, d.fingerprint ORDER BY d.image"""
     )
 

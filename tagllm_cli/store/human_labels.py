@@ -36,6 +36,11 @@ TABLES = (
 _COLUMNS = ", ".join(COLUMNS["human_decision"])
 _BLOBS = {"human_decision": (0, 6, 8), "label_set": (0,)}  # positions in COLUMNS
 _PAGE = 2000
+# Of equal decisions the first that was recorded stays, in whatever order tables are merged.
+_FIRST = ("origin", "file", "recorded", "checksum")
+_RECORD = f"""{insert("human_decision", "ABORT")} ON CONFLICT DO UPDATE
+    SET ({", ".join(_FIRST)}) = ({", ".join(f"excluded.{name}" for name in _FIRST)})
+    WHERE (excluded.recorded, excluded.file) < (human_decision.recorded, human_decision.file)"""
 
 
 class Readable(Protocol):
@@ -81,12 +86,16 @@ class HumanDecision:
 
     @property
     def order(self) -> tuple[Any, ...]:
-        """What sorts decisions by what counts, the last one last; of one time, those about a set of labels first."""
-        return (self.decided, self.label != "", self.recorded, self.who, self.label, self.decision)
+        """What sorts decisions by what counts, the last one last.
+
+        Of one time, those about a set of labels come first, and what takes one back after it, whenever it was recorded.
+        """
+        is_withdrawn = self.decision == WITHDRAWN
+        return (self.decided, self.label != "", is_withdrawn, self.recorded, self.who, self.label, self.decision)
 
 
 def record(file: SQLiteFile, decisions: Iterable[HumanDecision]) -> int:
-    """Add decisions; return how many were not on record yet."""
+    """Add decisions; return how many were not on record yet, or were recorded later than these say."""
     known: dict[tuple[str, ...], bytes] = {(): b""}
 
     def key_of(scope: tuple[str, ...]) -> bytes:
@@ -104,7 +113,7 @@ def record(file: SQLiteFile, decisions: Iterable[HumanDecision]) -> int:
         for each in decisions
     ]
     before = file.changes
-    file.insert(insert("human_decision", "IGNORE"), rows)
+    file.insert(_RECORD, rows)
     return file.changes - before
 
 
@@ -159,14 +168,18 @@ def latest(decisions: Iterable[HumanDecision]) -> dict[str, dict[str, HumanDecis
     all that the same person said before.
     """
     kept: dict[tuple[str, str], list[HumanDecision]] = {}
+    last: dict[tuple[str, str], int] = {}  # when something was decided
     for each in sorted(decisions, key=lambda each: each.order):
         for label in each.scope if not each.label else (each.label,):
             said = kept.pop((label, each.who), [])
             if each.decision != WITHDRAWN:
                 said = [*said, each]
+                last[label, each.who] = each.decided
+            elif last.get((label, each.who)) == each.decided:
+                # Of equal images, or of two sets of labels, each decision of that time is taken back by itself.
+                said = [other for other in said if other.decided != each.decided]
             else:
-                others = [other for other in said if other.decided != each.decided]
-                said = others if len(others) < len(said) else []
+                said = []
             if said:
                 kept[label, each.who] = said
     found: dict[str, dict[str, HumanDecision]] = {}

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tagllm_cli.labeling.human import HumanOverlay
+from tagllm_cli.labeling.rows import proposals
 from tagllm_cli.records import Decision, LabelEntry, Row, SourceInfo, Status
 from tagllm_cli.store.table import TableInfo
 from tagllm_cli.vocabulary.model import Label, Vocabulary
@@ -71,6 +72,7 @@ ENTRIES = st.sampled_from(
         *(LabelEntry("x", YES if p > 0.5 else NO, p, 0.9, p, ("co",), ("g",)) for p in (0.125, 0.5, 0.75)),
         LabelEntry("x", UNKNOWN, None, 0.25, 0.5, ("co",), ("g",)),
         LabelEntry("x", UNKNOWN, None, None, 0.5, ("co", "dis"), ("g", "h")),
+        LabelEntry("x", UNKNOWN),
     ]
 )
 CANDIDATES = st.sampled_from(
@@ -80,8 +82,13 @@ CANDIDATES = st.sampled_from(
         LabelEntry("x", None, 0.75, 0.9, 0.75, ("all",)),
         LabelEntry("x", NO, 0.25, 0.9, 0.25),
         LabelEntry("x", UNKNOWN, None, 0.25, 0.0),
+        LabelEntry("x", UNKNOWN),
     ]
 )
+
+
+def names_of(entries: tuple[LabelEntry, ...] | None) -> list[str]:
+    return [entry.name for entry in entries or ()]
 
 
 def rows_of(entries: st.SearchStrategy[LabelEntry]) -> st.SearchStrategy[Row]:
@@ -105,6 +112,7 @@ def test_the_models_view_of_candidates_is_what_it_said(before: Row, decisions: d
     entries = {entry.name: entry for entry in before.labels or () if not (entry.decision == UNKNOWN and entry.arms)}
     views = {entry.name: entry for entry in votes.model_row(found).labels or ()}
     assert {name: views.get(name) for name in entries} == entries
+    assert names_of(proposals(found)) == names_of(proposals(before))
 
 
 def test_a_labels_own_threshold_decides_again() -> None:

@@ -15,6 +15,9 @@ import pytest
 from tagllm_cli.errors import TableError
 from tagllm_cli.labeling.human import HumanOverlay
 from tagllm_cli.labeling.thresholds import Thresholds
+from tagllm_cli.pipeline.label.job import RunOptions
+from tagllm_cli.pipeline.label.run import run_job
+from tagllm_cli.pipeline.progress import Silent
 from tagllm_cli.records import Decision, Row
 from tagllm_cli.store.evidence import Evidence
 from tagllm_cli.store.evidence_snapshot import read_decisions
@@ -133,6 +136,13 @@ def test_decisions_about_candidates_change_no_question_and_are_those_of_the_labe
     }
 
 
+def test_decisions_about_candidates_are_taken_over_offline(work: Workspace) -> None:
+    decide(work.out, {"005.png": dict.fromkeys(LABELS, NO)})
+    work.candidates(offline=True)
+    work.disambiguate(offline=True)
+    assert by_people(work.rows(work.labels_out)["005.png"]) == dict.fromkeys(LABELS, NO)
+
+
 def test_decisions_about_candidates_are_taken_over_in_one_pass(work: Workspace) -> None:
     decide(work.out, {"005.png": {"cat": NO}})
     work.both()
@@ -162,6 +172,31 @@ def test_candidates_whose_evidence_cannot_be_read_are_labeled_all_the_same(work:
     work.out.touch()  # it is another table
     assert work.disambiguate().error is None
     check(work)
+
+
+class Notes(Silent):
+    """Keeps what is noted."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+def test_a_run_says_that_decisions_in_candidates_without_evidence_are_lost(work: Workspace, tmp_path: Path) -> None:
+    decide(work.out, {"005.png": {"cat": YES}})
+    work.candidates()
+    original = work.out
+    for copied in (False, True):
+        (folder := tmp_path / str(copied)).mkdir()
+        shutil.copy(original, folder)
+        if copied:
+            shutil.copy(evidence_of(original), folder)
+        reporter = Notes()
+        work.out, work.labels_out = folder / work.out.name, folder / "l.parquet"
+        run_job(work.labels_job(), RunOptions(), reporter)
+        assert any("is not taken over" in note for note in reporter.notes) != copied
 
 
 def test_a_run_says_which_decisions_apply_to_nothing(work: Workspace) -> None:

@@ -58,6 +58,29 @@ def test_at_the_same_time_what_was_recorded_later_counts() -> None:
     assert in_force([replace(CAT, decision="no", recorded=101), CAT]) == {"cat": Decision.NO}
 
 
+def test_what_equal_images_say_at_one_time_is_taken_back_without_what_was_said_before() -> None:
+    said = [replace(CAT, image=image, decided=20, decision="no") for image in ("1.jpg", "copy.jpg")]
+    through = [replace(CAT, label="", scope=scope, decision="no", decided=20) for scope in (("cat",), ("cat", "dog"))]
+    for some in (said, through, [*said, *through]):
+        back = [replace(each, decision="withdrawn", recorded=200) for each in some]
+        assert in_force([CAT, *some]) == {label: Decision.NO for each in some for label in each.scope or ("cat",)}
+        assert in_force([CAT, *some, *back]) == {"cat": Decision.YES}
+
+
+def test_the_order_in_which_equal_decisions_come_makes_no_difference(tmp_path: Path) -> None:
+    earlier = [CAT, replace(CAT, decision="no", recorded=200), replace(CAT, who="ben", decision="withdrawn")]
+    later = [replace(CAT, recorded=300, file=b"b" * 16), replace(CAT, who="ben", recorded=300)]
+    found = []
+    for number, order in enumerate(([earlier, later], [later, earlier])):
+        with Evidence(tmp_path / f"{number}.evidence") as evidence:
+            for some in order:
+                evidence.record_decisions(some)
+            assert evidence.record_decisions(later) == 0
+            found.append([set(each) for each in evidence.all_decisions()])
+            assert evidence.decided(CAT.fingerprint) == {"cat": Decision.NO}
+    assert found[0] == found[1]
+
+
 def test_many_images_are_read_page_by_page(tmp_path: Path) -> None:
     many = [replace(CAT, fingerprint=number.to_bytes(16, "big"), label=str(number)) for number in range(1, 5001)]
     with Evidence(tmp_path / "t.evidence") as evidence:

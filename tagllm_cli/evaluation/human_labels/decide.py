@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tagllm_cli.evaluation.human_labels.base import NO, WITHDRAWN, CheckedImage, HumanLabels, Statement
+from tagllm_cli.evaluation.human_labels.base import NO, UNKNOWN, WITHDRAWN, CheckedImage, HumanLabels, Statement
 from tagllm_cli.evaluation.human_labels.match import Match, Target, fingerprint_of
 from tagllm_cli.evaluation.human_labels.options import ImportOptions
 from tagllm_cli.store.evidence_layout import storable
@@ -46,6 +46,8 @@ class FileDecisions:
 
     `contradictions`: pairs of image and label of which one person says two things in the file. `unchanged`: what
     the table says already, left out by `only_changes`. `left_out`: statements about labels that were not chosen.
+    `statements`: decisions about single labels, and about all others of an image that was gone through. `in_future`:
+    those whose time is later than that of the import, which they get instead: nothing could overrule them otherwise.
     """
 
     decisions: list[HumanDecision] = field(default_factory=list)
@@ -77,7 +79,7 @@ def decisions_of(
         decision = _decision(each, target, label, origin, options, number)
         taken.statements += 1
         taken.images.add(target.fingerprint)
-        taken.in_future += each.when is not None and each.when > origin.now
+        taken.in_future += _is_in_future(each, origin)
         pair = (target.fingerprint, label, decision.who)
         if pair in pairs:
             when, before, place = pairs[pair]
@@ -88,7 +90,8 @@ def decisions_of(
         singles.append(decision)
     whole = list(_scopes(found, match, origin, options, names, chosen, taken)) if options.complete else []
     ordered = [*whole, *(each for each in singles if each is not None)]
-    taken.decisions = ordered if said is None else list(_changes(ordered, said, taken))
+    holds_unknown = any(each.decision == UNKNOWN for each in (*found.statements, *found.kept))
+    taken.decisions = ordered if said is None else list(_changes(ordered, said, taken, holds_unknown))
     return taken
 
 
@@ -110,11 +113,15 @@ def _target(each: Statement | CheckedImage, match: Match, origin: Origin) -> Tar
 def _decision(
     each: Statement, target: Target, label: str, origin: Origin, options: ImportOptions, number: int
 ) -> HumanDecision:
-    when = origin.began + number if each.when is None else each.when
+    when = origin.began + number if each.when is None or _is_in_future(each, origin) else each.when
     return HumanDecision(
         *(target.image, target.fingerprint, label, each.decision, who_of(each.who, options), when),
         *(origin.name, origin.digest, origin.now),
     )
+
+
+def _is_in_future(each: Statement | CheckedImage, origin: Origin) -> bool:
+    return each.when is not None and each.when > origin.now
 
 
 def who_of(who: str, options: ImportOptions) -> str:
@@ -141,20 +148,29 @@ def _scopes(
         if target is None:
             continue
         taken.images.add(target.fingerprint)
-        when = origin.began if each.when is None else each.when
+        taken.statements += not options.only_changes  # else each change counts
+        taken.in_future += _is_in_future(each, origin)
+        when = origin.began if each.when is None or _is_in_future(each, origin) else each.when
         yield HumanDecision(
             *(target.image, target.fingerprint, "", NO, who_of(each.who, options), when),
             *(origin.name, origin.digest, origin.now, scope),
         )
 
 
-def _changes(decisions: Iterable[HumanDecision], said: Said, taken: FileDecisions) -> Iterator[HumanDecision]:
-    """Yield the decisions that differ from the table; of a set of labels, those that do."""
+def _changes(
+    decisions: Iterable[HumanDecision], said: Said, taken: FileDecisions, holds_unknown: bool
+) -> Iterator[HumanDecision]:
+    """Yield the decisions that differ from the table; of a set of labels, those that do.
+
+    A file that `holds_unknown` nowhere (COCO) lists no label that is unknown in the table: that is no change.
+    """
+    unchanged = (NO,) if holds_unknown else (NO, UNKNOWN)
     decisions = list(decisions)
     stated = {(each.fingerprint, each.who, each.label) for each in decisions if each.label}
     for each in decisions:
         table = said(each.image)
         if table is None:
+            taken.statements += not each.label
             yield each
         elif each.label:
             if each.decision == WITHDRAWN or table.get(each.label, NO) != each.decision:
@@ -163,7 +179,8 @@ def _changes(decisions: Iterable[HumanDecision], said: Said, taken: FileDecision
                 taken.unchanged += 1
         else:
             for label in each.scope:
-                if (each.fingerprint, each.who, label) not in stated and table.get(label, NO) != NO:
+                if (each.fingerprint, each.who, label) not in stated and table.get(label, NO) not in unchanged:
+                    taken.statements += 1
                     yield replace(each, label=label, scope=())
 
 
@@ -187,14 +204,17 @@ def not_on_record(
         now: dict[tuple[str, str], str] = {
             (who, label): last.decision for label, by_person in latest(known).items() for who, last in by_person.items()
         }
-        taken_back = {_place(each) for each in known if each.decision == WITHDRAWN}
+        taken_back: dict[tuple[Any, ...], set[str]] = {}
+        for each in known:
+            if each.decision == WITHDRAWN:
+                taken_back.setdefault(_moment(each), set()).update(_labels(each))
         for each in some:
-            labels = [each.label] if each.label else each.scope
+            labels = _labels(each)
             open_ = [name for name in labels if each.label or (each.who, name) not in stated]
             if is_undated(each) and _repeats(each, open_, now):
                 continue
             decision = each
-            while _place(decision) in taken_back and decision.decision != WITHDRAWN:
+            while decision.decision != WITHDRAWN and not taken_back.get(_moment(decision), set()).isdisjoint(labels):
                 decision = replace(decision, decided=decision.decided + 1)
             yield decision
             for name in labels:
@@ -205,6 +225,14 @@ def _repeats(each: HumanDecision, labels: Iterable[str], now: Mapping[tuple[str,
     if each.decision == WITHDRAWN:
         return all((each.who, label) not in now for label in labels)
     return all(now.get((each.who, label)) == each.decision for label in labels)
+
+
+def _labels(each: HumanDecision) -> tuple[str, ...]:
+    return (each.label,) if each.label else each.scope
+
+
+def _moment(each: HumanDecision) -> tuple[Any, ...]:
+    return (each.image, each.label != "", each.who, each.decided)
 
 
 def _place(each: HumanDecision) -> tuple[Any, ...]:

@@ -82,7 +82,8 @@ class FileSummary:
             times = "time" if self.contradictions == 1 else "times"
             yield f"{self.path}: {self.contradictions:,} {times} one person says two things of a pair: the later counts"
         if self.in_future:
-            yield f"{self.path}: {many(self.in_future, 'decision')} from the future: a clock was wrong"
+            decisions = many(self.in_future, "decision")
+            yield f"{self.path}: {decisions} from the future, a clock was wrong: the time of the import counts"
         if self.by_file_name:
             yield f"{self.path}: its images lie in other folders; they were found by their file names alone"
 

@@ -13,6 +13,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -193,8 +194,8 @@ class _Import:
             taken = decisions_of(found, match, origin, self._options, self._names, None)
             recorded = [same for each in taken.decisions for same in self._same_on_record(each)]
             summary = _summary(path, found, match, taken)
-        chosen = None if self._options.labels is None else frozenset(self._options.labels)
-        recorded = [each for each in recorded if chosen is None or each.label in chosen]
+        if self._options.labels is not None:
+            recorded = _about_labels(recorded, frozenset(self._options.labels))
         return summary, list(withdrawals(recorded, self._about(recorded), origin))
 
     def _same_on_record(self, each: HumanDecision) -> Iterator[HumanDecision]:
@@ -207,7 +208,8 @@ class _Import:
 
     def _said(self, match: Match) -> Callable[[str], Mapping[str, str] | None]:
         """Return what the table says about the images of a file: yes and unknown by label."""
-        ids = pa.array({target.image for target in match.images.values()}, pa.string())
+        targets = (*match.images.values(), *match.by_content.values())
+        ids = pa.array({target.image for target in targets}, pa.string())
         found: dict[str, Mapping[str, str] | None] = {}
         for batch in self._table.batches(_ROWS, ["image_id", "labels"]):
             some = batch.filter(pc.is_in(batch["image_id"], value_set=ids))
@@ -222,6 +224,17 @@ class _Import:
                     }
                 )
         return found.get
+
+
+def _about_labels(decisions: Sequence[HumanDecision], chosen: frozenset[str]) -> list[HumanDecision]:
+    """Return decisions about some labels: those about a set of labels are about those of it that were chosen."""
+    found = []
+    for each in decisions:
+        if each.label in chosen:
+            found.append(each)
+        elif scope := tuple(name for name in each.scope if name in chosen):
+            found.append(replace(each, scope=scope))
+    return found
 
 
 def digest_of(path: Path) -> bytes:

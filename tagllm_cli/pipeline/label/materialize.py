@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 import tagllm_cli
@@ -63,8 +63,9 @@ def materialize(
             earlier = stack.enter_context(_EarlierTable(table, evidence, last["revision"], RowCounts(**last["counts"])))
             counts = earlier.counts
         unasked = Response(failure=Failure("missing", "not on record")) if options.missing_unknown else None
-        overlay = HumanOverlay(info) if evidence.has_decisions() else None
-        rows = _until(until, _rows(stage, evidence, keys, unasked, earlier, counts, overlay))
+        decided = evidence.decided_fingerprints()
+        overlay = HumanOverlay(info) if decided else None
+        rows = _until(until, _rows(stage, evidence, keys, unasked, earlier, counts, overlay, decided))
         write_table(job.out, info, rows, None if earlier is None else earlier.reader)
     state = {"revision": revision, "settings": settings, "file": file_state(job.out), "counts": counts.to_json()}
     evidence.set_meta("table", state, revises=False)
@@ -113,10 +114,12 @@ def _rows(
     earlier: _EarlierTable | None,
     counts: RowCounts,
     overlay: HumanOverlay | None,
+    decided: Collection[bytes],
 ) -> Iterator[Row | int]:
     """Yield each image's row, or the number of its row in the earlier table; add those that are made to `counts`.
 
-    `unasked` stands for responses that are not on record, `overlay` puts what people decided over the rows.
+    `unasked` stands for responses that are not on record, `overlay` puts what people decided over the rows
+    with `decided` fingerprints.
     """
     for image in evidence.iter_recorded():
         number = None if earlier is None else earlier.find(image)
@@ -129,7 +132,7 @@ def _rows(
         # What was never read has no responses: after an early signal, thousands of look-ups would delay the end.
         responses = evidence.responses(keys.keys(requests, fingerprint)) if fingerprint else [None] * len(requests)
         row = stage.row(item, [unasked if response is None else response for response in responses])
-        if overlay is not None and fingerprint:
+        if overlay is not None and fingerprint in decided:
             row = overlay.row(row, evidence.decided(fingerprint))
         counts.add(row)
         yield row

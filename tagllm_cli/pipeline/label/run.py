@@ -26,6 +26,7 @@ from tagllm_cli.errors import (
     TagllmError,
     TooManyFailedError,
 )
+from tagllm_cli.labeling.human import shows_decisions
 from tagllm_cli.labeling.plan import Plan
 from tagllm_cli.labeling.row_counts import RowCounts
 from tagllm_cli.pipeline.label.budget import Budget
@@ -61,6 +62,7 @@ from tagllm_cli.store.evidence import Evidence
 from tagllm_cli.store.evidence_snapshot import read_decisions
 from tagllm_cli.store.listing import SourceChanges
 from tagllm_cli.store.merge.parts import evidence_of
+from tagllm_cli.store.table import open_table
 
 logger = logging.getLogger(__name__)
 
@@ -235,13 +237,13 @@ class JobRun:
     def _list(self) -> SourceChanges:
         """List the source and compare it with the record; offline the record stays as it is."""
         job, evidence, options = self._job, self._evidence, self._options
-        if options.offline:
-            evidence.check_images(complete=False)
-            return _unchanged(evidence)
         # Before it is read: a table that is replaced meanwhile is another one for the next run.
         self._earlier = None if job.earlier is None else file_state(job.earlier)
         if job.earlier is not None:
-            self._take_over(evidence_of(job.earlier))
+            self._take_over(job.earlier)
+        if options.offline:
+            evidence.check_images(complete=False)
+            return _unchanged(evidence)
         list_source(job.source, job.items, evidence, options.selection, by_hash=options.by_hash)
         if damaged := evidence.check_images(complete=options.complete):
             self._notes.append(f"{job.evidence} was damaged: what it says about {damaged:,} images is found out again")
@@ -252,10 +254,14 @@ class JobRun:
 
     def _take_over(self, earlier: Path) -> None:
         """Record what people decided about the candidates; where their evidence cannot be read, say so."""
+        evidence = evidence_of(earlier)
         try:
-            self._evidence.record_decisions(read_decisions(earlier))
+            self._evidence.record_decisions(read_decisions(evidence))
+            reason = "" if evidence.exists() or not shows_decisions(open_table(earlier)) else f"{evidence} is not there"
         except TableError as error:
-            self._notes.append(f"{error.message}: what people decided there is not taken over")
+            reason = error.message
+        if reason:
+            self._notes.append(f"{reason}: what people decided about the candidates is not taken over")
 
     def _merge(self, listing: SourceChanges) -> SourceChanges:
         """Merge what is listed into the evidence, uncommitted; return how it differs from the record."""

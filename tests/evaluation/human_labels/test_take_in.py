@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from tagllm_cli.errors import TableError, UsageError
 from tagllm_cli.evaluation.human_labels.options import ImportOptions
 from tagllm_cli.evaluation.human_labels.summary import ImportSummary
 from tagllm_cli.evaluation.human_labels.take_in import import_files
-from tagllm_cli.records import Decision
+from tagllm_cli.records import Decision, DecodedImage, Request, Response
 from tagllm_cli.store.evidence import Evidence
 from tagllm_cli.store.merge.parts import evidence_of
 from tagllm_cli.store.table import open_table
+from tests.support.command_line import tagllm
 from tests.support.decisions import human_labels_of, labels_of, on_record, table_rows, write_records, write_sheet
+from tests.support.rule_engine import RuleEngine, answer
 from tests.support.workspace import LABELS, Workspace, snapshot
 
 
@@ -230,10 +233,76 @@ def test_a_decision_about_other_bytes_is_kept_and_never_applied(work: Workspace)
     assert any("whose bytes have changed (first: 000.png)" in warning for warning in summary.warnings())
 
 
+def test_what_was_taken_back_is_stale_no_more(work: Workspace) -> None:
+    said = sheet(work, ("000.png", "cat", "yes", "ann", "", "ab" * 16), ("001.png", "cat", "yes", "ann", "", ""))
+    take_in(work, said)
+    summary = take_in(work, said, withdraw=True)
+    assert summary.people is not None
+    assert summary.people.problems(()) == []
+
+
 def test_an_image_with_another_name_is_known_by_its_bytes(work: Workspace) -> None:
     fingerprint = table_rows(work.labels_out)["003.png"].fingerprint.hex()
     take_in(work, sheet(work, ("elsewhere.png", "cat", "yes", "ann", "", fingerprint)))
     assert human_labels_of(work.labels_out, "003.png") == {"cat": "yes"}
+
+
+@pytest.mark.parametrize("form", ["coco", "jsonl"])
+def test_an_export_that_nobody_changed_holds_no_decision_about_unknown_labels(tmp_path: Path, form: str) -> None:
+    work = Workspace(tmp_path, 8)
+    work.engine = RuleEngine(answer=doubting)
+    work.both()
+    assert any(entry.decision == "unknown" for row in work.rows(work.labels_out).values() for entry in row.labels or ())
+    assert tagllm(f"export {work.labels_out} --format {form} --out {tmp_path}/exported").exit_code == 0
+    summary = take_in(work, tmp_path / "exported", complete=True, only_changes=True)
+    assert (summary.recorded, summary.changes.rows) == (0, 0)
+
+
+def doubting(picture: DecodedImage | None, request: Request) -> Response:
+    """Answer as the rules do, but leave every question about a cat in doubt."""
+    found = answer(picture, request)
+    return replace(found, first_logprobs={"maybe": -0.1}) if found.first_logprobs and "cat" in request.text else found
+
+
+def test_a_decision_from_the_future_gets_the_time_of_the_import_and_can_be_overruled(work: Workspace) -> None:
+    future = sheet(work, ("000.png", "cat", "yes", "ann", "2199-01-01"), name="future.csv")
+    summary = take_in(work, future)
+    assert (summary.files[0].in_future, take_in(work, future).recorded) == (1, 0)
+    assert any("from the future" in warning for warning in summary.warnings())
+    take_in(work, sheet(work, ("000.png", "cat", "no", "ann", "")))
+    assert human_labels_of(work.labels_out, "000.png") == {"cat": "no"}
+
+
+def test_decisions_are_counted_with_those_about_all_other_labels(work: Workspace) -> None:
+    said = sheet(work, ("000.png", "cat", "yes"), ("001.png", "dog", "yes"))
+    summary = take_in(work, said, complete=True)
+    assert (summary.recorded, summary.files[0].statements) == (4, 4)
+    assert "4 decisions recorded, of 4 about 2 images" in summary.lines()[0]
+    changed = take_in(work, sheet(work, ("000.png", "cat", "no"), name="b.csv"), complete=True, only_changes=True)
+    assert (changed.recorded, changed.files[0].statements) == (1, 1)
+
+
+def test_labels_of_a_complete_import_are_taken_back_alone_and_come_back(work: Workspace) -> None:
+    said = sheet(work, ("000.png", "cat", "yes", "ann"))
+    take_in(work, said, complete=True)
+    shown = human_labels_of(work.labels_out, "000.png")
+    take_in(work, said, withdraw=True, labels=("dog", "cow"))
+    assert human_labels_of(work.labels_out, "000.png") == {
+        label: decision for label, decision in shown.items() if label not in ("dog", "cow")
+    }
+    take_in(work, said, complete=True)
+    assert human_labels_of(work.labels_out, "000.png") == shown
+    assert take_in(work, said, complete=True).recorded == 0
+
+
+def test_only_changes_knows_images_by_their_bytes(work: Workspace) -> None:
+    row = table_rows(work.labels_out)["003.png"]
+    lines = [
+        ("elsewhere.png", entry.name, str(entry.decision), "ann", "", row.fingerprint.hex())
+        for entry in row.labels or ()
+    ]
+    summary = take_in(work, sheet(work, *lines), only_changes=True)
+    assert (summary.recorded, summary.files[0].unchanged) == (0, len(lines))
 
 
 def test_a_dry_run_says_what_would_change_and_changes_nothing(work: Workspace) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+_LATEST = 7_258_118_400  # the year 2200, in seconds since the epoch
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -15,14 +16,12 @@ def microseconds(value: Any) -> int | None:
 
     >>> microseconds("2026-11-28T04:07:50.787Z"), microseconds("1970-01-01 01:00:00+01:00"), microseconds(1.5)
     (1795838870787000, 0, 1500000)
-    >>> microseconds(None), microseconds("yesterday")
-    (None, None)
+    >>> microseconds(None), microseconds("yesterday"), microseconds(1e300), microseconds(float("nan"))
+    (None, None, None, None)
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        try:
-            return round(value * 1_000_000)
-        except (OverflowError, ValueError):  # infinite, no number
-            return None
+        # Neither infinite, nor no number, nor more than a date can be.
+        return round(value * 1_000_000) if abs(value) <= _LATEST else None
     if not isinstance(value, str):
         return None
     try:
