@@ -41,7 +41,7 @@ def _is_ours(path: Path) -> bool:
         if file.read() == _END.encode():
             return True
     message = f"{path} holds an export that somebody changed, and is left as it is"
-    raise UsageError(message, f"Take the changes over with `tagllm import TABLE {path}`, or move it away.")
+    raise UsageError(message, f"Move it away, after `tagllm import TABLE {path}` where labels were corrected in it.")
 
 
 def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:

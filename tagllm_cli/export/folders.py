@@ -54,7 +54,8 @@ def is_marked(format_: str, *, keeps_card: bool = False) -> Callable[[Path], boo
             return False
         if content != now["content"]:
             message = f"{path} holds an export that somebody changed, and is left as it is"
-            raise UsageError(message, f"Take the changes over with `tagllm import TABLE {path}`, or move it away.")
+            hint = f"Move it away, after `tagllm import TABLE {path}` where labels were corrected in it."
+            raise UsageError(message, hint)
         return True
 
     return is_ours

@@ -142,7 +142,8 @@ def chosen_images(*, copy: bool, link: bool, reference: bool, no_embed: bool = F
     Raises UsageError for two at once.
     """
     if no_embed and (copy or link):
-        raise UsageError(f"--no-embed is --reference, and --{'copy' if copy else 'link'} is given, too", "Leave one out.")
+        other = "copy" if copy else "link"
+        raise UsageError(f"--no-embed is --reference, and --{other} is given, too", "Leave one out.")
     given = [name for name, is_given in zip(IMAGES, (copy, link, reference or no_embed), strict=True) if is_given]
     if len(given) > 1:
         message = f"{' and '.join(f'--{name}' for name in given)} exclude each other"

@@ -203,9 +203,7 @@ class Export(_Part):
             split=self.split,
             seed=self.seed,
             group_by=self.group_by,
-            images=chosen_images(
-                copy=self.copy_, link=self.link, reference=self.reference, no_embed=self.no_embed
-            ),
+            images=chosen_images(copy=self.copy_, link=self.link, reference=self.reference, no_embed=self.no_embed),
             format_options=parse_options(self.option),
             shard_images=images,
             shard_bytes=size,

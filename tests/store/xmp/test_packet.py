@@ -103,8 +103,7 @@ def test_a_property_as_an_attribute_is_read_and_not_edited() -> None:
     "form",
     [
         "<dc:subject rdf:parseType='Resource'><rdf:value>mine</rdf:value><dc:type>x</dc:type></dc:subject>",
-        "<dc:subject><rdf:Description><rdf:value><rdf:Bag><rdf:li>mine</rdf:li></rdf:Bag></rdf:value>"
-        "<dc:type>x</dc:type></rdf:Description></dc:subject>",
+        "<dc:subject><rdf:Description><rdf:value><rdf:Bag/></rdf:value><dc:type>x</dc:type></rdf:Description></dc:subject>",
         "<dc:subject rdf:resource='https://mine'/>",
         "<dc:subject rdf:parseType='Collection'><rdf:Description rdf:about='mine'/></dc:subject>",
     ],
