@@ -53,23 +53,22 @@ class ExportGroup:
         """Return what an export takes of a table. Raises UsageError for options that cannot be read or go together."""
         from tagllm_cli.cli.option_groups import names
         from tagllm_cli.export.options import parse_options
-        from tagllm_cli.export.settings import ExportSettings, chosen_images, label_names, shard_size
+        from tagllm_cli.export.settings import ExportSettings, chosen_images, chosen_unknown, label_names, shard_size
         from tagllm_cli.export.splits import parse_shares
 
         images, size = shard_size(self.shard_size)
+        unknown = None if self.unknown is None else str(self.unknown.value)
         return ExportSettings(
             self.root,
             self.threshold,
-            self.include_unknown,
-            not self.no_embed,
             self.thresholds,
             labels=label_names(names(self.labels, "--labels", "dog,cat") or ()),
             min_probability=self.min_probability,
-            unknown=None if self.unknown is None else str(self.unknown.value),
+            unknown=chosen_unknown(unknown, include_unknown=self.include_unknown),
             split=() if self.split is None else parse_shares(self.split),
             seed=self.seed,
             group_by=self.group_by,
-            images=chosen_images(copy=self.copy, link=self.link, reference=self.reference),
+            images=chosen_images(copy=self.copy, link=self.link, reference=self.reference, no_embed=self.no_embed),
             format_options=parse_options(self.option or ()),
             shard_images=images,
             shard_bytes=size,

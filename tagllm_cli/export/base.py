@@ -76,6 +76,7 @@ def export_card(
         unknown=summary.unknown,
         human=summary.human,
         left_out=summary.left_out,
+        exported=settings.labels,
         threshold=settings.threshold,
         data_files=data_files or {},
     )

@@ -11,6 +11,7 @@ of some millions of lines take four times as long, and another package for JSON 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from json.encoder import encode_basestring_ascii
@@ -18,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
+from tagllm_cli.errors import UsageError
 from tagllm_cli.export.base import Examples, ExportSettings, ExportSummary, Format
 from tagllm_cli.export.chunks import ImageRow
 from tagllm_cli.store.atomic import replacing, starts_with
@@ -26,7 +28,20 @@ if TYPE_CHECKING:
     from tagllm_cli.store.table import Table
 
 _BLOCK = 1 << 20  # characters
-_is_ours = starts_with(b'{"info": {"description": "tagllm: ')
+_END = "\n]}\n"
+_begins_as_ours = starts_with(b'{"info": {"description": "tagllm: ')
+
+
+def _is_ours(path: Path) -> bool:
+    """Return whether this is an earlier export. Raises UsageError for one that another program wrote anew."""
+    if not _begins_as_ours(path):
+        return False
+    with path.open("rb") as file:
+        file.seek(-len(_END), os.SEEK_END)
+        if file.read() == _END.encode():
+            return True
+    message = f"{path} holds an export that somebody changed, and is left as it is"
+    raise UsageError(message, f"Move it away, after `tagllm import TABLE {path}` where labels were corrected in it.")
 
 
 def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
@@ -51,7 +66,7 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
         file.write('\n],\n"annotations": [')
         annotations.seek(0)
         shutil.copyfileobj(annotations, file, _BLOCK)
-        file.write("\n]}\n")
+        file.write(_END)
     return examples.summary([out])
 
 

@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 SEPARATOR = "|"
 
 _HEADER = "image_id,labels,scores\n"
-_is_ours = starts_with(_HEADER.encode())
+_has_lines_of_ours = starts_with(f'{_HEADER}"'.encode())  # pandas and spreadsheets leave the quotes out
+
+
+def _is_ours(path: Path) -> bool:
+    return _has_lines_of_ours(path) or (
+        path.is_file() and path.stat().st_size == len(_HEADER) and path.read_text() == _HEADER
+    )
 
 
 def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:

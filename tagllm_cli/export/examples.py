@@ -128,8 +128,7 @@ class Examples:
         elif settings.threshold is not None:
             thresholds = dict.fromkeys(names, as_stored(settings.threshold))
         place = {label.name: index for index, label in enumerate(self.vocabulary)}
-        count_unknown = settings.include_unknown or settings.unknown == "yes"
-        return Rules(place, frozenset(names), thresholds, settings.min_probability, count_unknown)
+        return Rules(place, frozenset(names), thresholds, settings.min_probability, settings.unknown == "yes")
 
     def _kept(self, chunk: Chunk, splits: Sequence[str], more: Iterable[Callable[[Chunk], Sequence[str]]]) -> Chunk:
         """Return the chunk without what belongs to another split or is left out, which is counted."""

@@ -4,7 +4,7 @@
 them. Names stand in the order of the permanent label ids, so that a label that is added later moves no other; one that
 is removed moves those after it: compare two exports by name. By default the images' own bytes are copied in, so that
 the folder can be moved, uploaded or mounted elsewhere and names no path of this machine; it then weighs what the images
-weigh. With `embed` off it holds absolute paths instead: small, and only good where the images are.
+weigh. With `images` = `reference` it holds absolute paths instead: small, and only good where the images are.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
         data.mkdir(parents=True)
         with ExitStack() as stack:
             shards = {name: stack.enter_context(_Shards(data, name, schema, settings)) for name in splits}
-            for split, record in _records(examples, source, embed=settings.embed and settings.images != "reference"):
+            for split, record in _records(examples, source, embed=settings.images != "reference"):
                 shards[split or _ONLY].add(record)
         summary = examples.summary([])
         if not summary.images:

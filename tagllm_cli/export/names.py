@@ -1,7 +1,8 @@
 """Names of labels and images as names of files and folders that every system takes, and near matches of names.
 
 All formats that make files or folders of names go through here. A name that comes out has no separator, no control
-character, nothing that Windows or a shell reserves, is at most LONGEST bytes long, and is never empty, `.` or `..`.
+character, no mark that turns the direction of writing, and nothing that Windows or a shell reserves; it is at most
+LONGEST bytes long, and never empty, `.` or `..`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
@@ -17,7 +19,7 @@ from tagllm_cli.records import digest16
 from tagllm_cli.text import shortened
 
 LONGEST = 120  # bytes of a name; file systems take 255, and endings and temporary names are added
-_REPLACED = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff\ud800-\udfff]')
+_REPLACED = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufffe\uffff\ud800-\udfff]')
 _DEVICES = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])\s*(\..*)?")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _QUERY = re.compile(r"[?#].*", re.DOTALL)
@@ -70,7 +72,7 @@ def folder_names(names: Sequence[str]) -> list[str]:
     """
     clean = [file_name(name) for name in names]
     keys = [name.casefold() for name in clean]
-    taken = {key for key in keys if keys.count(key) > 1}
+    taken = {key for key, count in Counter(keys).items() if count > 1}
     # Each of those that clash gets a mark of its own, so that no name depends on which labels come before it.
     return [
         f"{found}-{_mark(name)}" if key in taken else found for name, found, key in zip(names, clean, keys, strict=True)

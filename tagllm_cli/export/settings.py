@@ -24,8 +24,6 @@ class ExportSettings:
     Args:
         root: where the images are now, for formats that hold them (None: where the table says).
         threshold: in [0, 1), takes the labels whose score is above it; None: the decisions `yes`.
-        include_unknown: the same as `unknown` = `yes`.
-        embed: of the format `hf`; False is the same as `images` = `reference`.
         thresholds: a file of thresholds of single labels (`tagllm calibrate`); `threshold` is that of the others.
         labels: names of the labels that are exported; (): all.
         min_probability: in [0, 1]; a `yes` of the model with less is taken for undecided.
@@ -43,8 +41,6 @@ class ExportSettings:
 
     root: str | None = None
     threshold: float | None = None
-    include_unknown: bool = False
-    embed: bool = True
     thresholds: Path | None = None
     labels: tuple[str, ...] = ()
     min_probability: float | None = None
@@ -72,10 +68,6 @@ def check_settings(
     if settings.unknown not in (None, *UNKNOWNS):
         raise UsageError(
             f"--unknown {settings.unknown} is none of {', '.join(UNKNOWNS)}", "For example --unknown drop."
-        )
-    if settings.include_unknown and settings.unknown not in (None, "yes"):
-        raise UsageError(
-            f"--include-unknown is --unknown yes, and --unknown {settings.unknown} is given, too", "Leave one out."
         )
     if settings.unknown == "keep" and not holds_unknown:
         hint = "Use --unknown drop, or a format such as jsonl, csv-long or numpy."
@@ -137,9 +129,22 @@ def label_names(entries: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def chosen_images(*, copy: bool, link: bool, reference: bool) -> str | None:
-    """Return which of IMAGES is chosen, None for none. Raises UsageError for two at once."""
-    given = [name for name, is_given in zip(IMAGES, (copy, link, reference), strict=True) if is_given]
+def chosen_unknown(unknown: str | None, *, include_unknown: bool) -> str | None:
+    """Return which of UNKNOWNS is chosen, `include_unknown` being the older word for `yes`. Raises UsageError."""
+    if include_unknown and unknown not in (None, "yes"):
+        raise UsageError(f"--include-unknown is --unknown yes, and --unknown {unknown} is given, too", "Leave one out.")
+    return "yes" if include_unknown else unknown
+
+
+def chosen_images(*, copy: bool, link: bool, reference: bool, no_embed: bool = False) -> str | None:
+    """Return which of IMAGES is chosen, None for none; `no_embed` is the older word for `reference`.
+
+    Raises UsageError for two at once.
+    """
+    if no_embed and (copy or link):
+        other = "copy" if copy else "link"
+        raise UsageError(f"--no-embed is --reference, and --{other} is given, too", "Leave one out.")
+    given = [name for name, is_given in zip(IMAGES, (copy, link, reference or no_embed), strict=True) if is_given]
     if len(given) > 1:
         message = f"{' and '.join(f'--{name}' for name in given)} exclude each other"
         raise UsageError(message, "Choose one of them.")

@@ -74,6 +74,8 @@ class SidecarFolder:
     def put(self, path: Path, data: bytes, seen: State | None) -> bool:
         """Put a sidecar in its place with one rename; False where it is not as it was `seen`, and stays."""
         if path.is_symlink():
+            if state(path) != seen:
+                return False
             with replacing(path) as new:
                 new.write_bytes(data)
             return True

@@ -3,7 +3,7 @@
 `out` mirrors the folders of the source; where it is the folder of the images, the sidecars lie beside them. Whatever
 else is in it stays: only sidecars of images of the table are touched, each replaced by one rename, and of these only
 what tagllm wrote (`store.xmp`). So any folder will do, and a killed export goes on when it is started again. A sidecar
-that cannot be read is left as it is, and its image is left out.
+that cannot be read, or whose folder may not be written, is left as it is, and its image is left out.
 """
 
 from __future__ import annotations
@@ -95,9 +95,19 @@ class _Work:
     counts: Counter[str] = field(default_factory=Counter)
     kept_out: Counter[str] = field(default_factory=Counter)
     unreadable: list[str] = field(default_factory=list)
+    locked: list[str] = field(default_factory=list)
 
     def write(self, tree: SidecarTree, name: str, example: Example) -> str:
         """Bring one sidecar up to date; return why it is left out, "" if it is not."""
+        try:
+            return self._written(tree, name, example)
+        except (PermissionError, UsageError) as error:
+            if not isinstance(error.__cause__ or error, PermissionError):
+                raise
+            self.locked.append(str(PurePosixPath(name).parent))
+            return "no_permission"
+
+    def _written(self, tree: SidecarTree, name: str, example: Example) -> str:
         folder = tree.folder_of(name)
         path = folder.sidecar_of(PurePosixPath(name).name, self.options["naming"])
         if path is None:
@@ -144,6 +154,8 @@ class _Work:
                 f"{self.kept_out.total():,} ({shortened(names)}); `tagllm import` takes the removals as decisions, "
                 "--option restore=yes puts them back"
             )
+        if self.locked:
+            notes.append(f"folders whose sidecars you may not write: {shortened(list(dict.fromkeys(self.locked)))}")
         if self.unreadable:
             notes.append(f"sidecars that were left as they are: {shortened(self.unreadable)}")
         return notes

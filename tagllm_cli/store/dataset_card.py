@@ -22,6 +22,7 @@ import yaml
 from tagllm_cli.store.atomic import replacing
 from tagllm_cli.store.table import TableInfo
 from tagllm_cli.text import one_line, shortened
+from tagllm_cli.vocabulary.model import Label
 
 _MARK = re.compile(rb"<!-- tagllm card ([0-9a-f]{32}) -->\s*\Z")
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~&])")
@@ -55,6 +56,7 @@ class CardFacts:
         unknown: labels that are undecided.
         human: labels that a person decided.
         left_out: images without labels by reason, such as `failed`.
+        exported: names of the labels that were exported; (): all of the vocabulary.
         threshold: of an export that took labels by score.
         data_files: pattern of the files that `datasets` loads, relative to the card, by split; {}: none.
         quality: None where nothing was measured.
@@ -65,6 +67,7 @@ class CardFacts:
     unknown: int = 0
     human: int = 0
     left_out: Mapping[str, int] = field(default_factory=dict)
+    exported: Sequence[str] = ()
     threshold: float | None = None
     data_files: Mapping[str, str] = field(default_factory=dict)
     quality: Quality | None = None
@@ -141,7 +144,7 @@ def _what(info: TableInfo, facts: CardFacts, version: str) -> str:
     total = sum(facts.labels.values())
     what = "candidates" if info.stage == "candidates" else "labels"
     return (
-        f"{facts.images:,} images with {total:,} {what} of {len(info.vocabulary.labels):,} "
+        f"{facts.images:,} images with {total:,} {what} of {len(_exported(info, facts)):,} "
         f"({total / max(1, facts.images):.2f} per image), given by the model {_model(info)} with tagllm {version}. "
         "A label that is not listed for an image was judged absent by the model, or was not proposed."
     )
@@ -170,8 +173,8 @@ def _weaknesses(info: TableInfo, facts: CardFacts) -> Iterator[str]:
         reasons = ", ".join(f"{count:,} {_plain(why)}" for why, count in facts.left_out.items())
         yield f"Images without labels, which is not the same as having none: {reasons}."
     if facts.unknown:
-        yield f"{facts.unknown:,} labels are undecided: the model's answer could not be read as yes or no."
-    if never := [_plain(name) for name in info.vocabulary.names if not facts.labels.get(name)]:
+        yield f"{facts.unknown:,} labels are undecided: neither present nor absent."
+    if never := [_plain(label.name) for label in _exported(info, facts) if not facts.labels.get(label.name)]:
         yield f"Labels that were never given: {shortened(never, 12)}."
     yield from () if facts.quality is None else map(_plain, facts.quality.weak)
 
@@ -179,12 +182,18 @@ def _weaknesses(info: TableInfo, facts: CardFacts) -> Iterator[str]:
 def _labels(info: TableInfo, facts: CardFacts) -> Iterator[str]:
     yield "| label | images | what it means here |"
     yield "| --- | --- | --- |"
-    for label in info.vocabulary.labels[:_MOST_LABELS]:
+    labels = _exported(info, facts)
+    for label in labels[:_MOST_LABELS]:
         apart = f" Not to be taken for: {', '.join(map(_plain, label.similar))}." if label.similar else ""
         meaning = f"{_plain(label.description)}.{apart}" if label.description else apart.strip()
         yield f"| {_plain(label.name)} | {facts.labels.get(label.name, 0):,} | {meaning} |"
-    if more := len(info.vocabulary.labels[_MOST_LABELS:]):
+    if more := len(labels[_MOST_LABELS:]):
         yield f"\n{more:,} more labels are not listed here."
+
+
+def _exported(info: TableInfo, facts: CardFacts) -> Sequence[Label]:
+    wanted = frozenset(facts.exported or info.vocabulary.names)
+    return [label for label in info.vocabulary.labels if label.name in wanted]
 
 
 def _method(info: TableInfo, facts: CardFacts) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import resource
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -47,6 +47,7 @@ def exported(table: str, format_: str, out: str) -> dict[str, Any]:
 
     began = time.monotonic()
     summary = export_table(Path(table), format_, Path(out))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not ru_maxrss, which a process takes over from the one that started it.
+    peak = int(re.findall(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[0]) / 1024
     size = sum(path.stat().st_size for path in summary.files if path.is_file())
     return {"seconds": time.monotonic() - began, "peak_mb": peak, "bytes": size}

@@ -8,6 +8,7 @@ import datasets
 import pytest
 from huggingface_hub import DatasetCard
 
+from tagllm_cli.export.base import ExportSettings
 from tagllm_cli.export.registry import FORMATS, export_table
 
 IN_THE_FOLDER = ("hf", "imagefolder", "webdataset")
@@ -26,6 +27,15 @@ def test_every_export_has_a_card(table: Path, tmp_path: Path, format_: str) -> N
     assert card.data.to_dict()["tags"] == ["multi-label", "tagllm"]
     assert f"{summary.images:,} images with {summary.labels:,} labels" in card.text
     assert ("configs" in card.data.to_dict()) == (format_ == "hf")
+
+
+def test_a_card_says_nothing_about_labels_that_were_not_exported(table: Path, tmp_path: Path) -> None:
+    export_table(table, "jsonl", tmp_path / "export", ExportSettings(labels=("cat",)))
+    text = (tmp_path / "export.card.md").read_text()
+    assert "4 images with 2 labels of 1 (0.50 per image)" in text
+    assert "| cat | 2 |" in text
+    assert "| dog | 0 |" not in text
+    assert "never given" not in text
 
 
 @pytest.mark.parametrize("format_", [name for name, form in FORMATS.items() if form.has_card])

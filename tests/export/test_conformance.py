@@ -135,7 +135,7 @@ def export_of(table: Path, format_: str, vocabulary: Vocabulary, ids: dict[str, 
     """Export these rows as a table whose plan pins these label ids."""
     info = replace(open_table(table).info, vocabulary=vocabulary, plan={"label_ids": ids})
     write_table(table, info, rows)
-    return READERS[format_](export(table, format_, embed=False))
+    return READERS[format_](export(table, format_, images="reference" if format_ == "hf" else None))
 
 
 def test_every_format_is_read_here_and_says_what_it_is() -> None:

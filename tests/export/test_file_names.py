@@ -85,7 +85,7 @@ def test_a_manifest_gives_the_names_and_what_leads_out_is_said(workspace: Worksp
         summary, _ = export(table, format_)
         assert summary.to_json()["elsewhere"] == 2
         assert "2 images are named by a URL, or by a path that leads out of the source" in summary.lines()
-    summary, out = export(table, "hf", embed=False)
+    summary, out = export(table, "hf", images="reference")
     found = [each["path"] for each in pq.read_table(out / "data")["image"].to_pylist()]
     there = [*(workspace.images / name for name in ("000.png", "001.png")), tmp_path / "lists" / "002.png"]
     assert [Path(path).resolve() for path in found] == there
@@ -98,8 +98,8 @@ def test_a_table_from_elsewhere_cannot_name_what_the_manifest_does_not(workspace
     (row,) = opened.rows()
     forged = [replace(row, image_id=str(number), uri=uri) for number, uri in enumerate(("/etc/passwd", "../x.png"))]
     write_table(table, opened.info, [row, *forged])
-    for embed in (True, False):
-        summary, out = export(table, "hf", embed=embed)
+    for images in ("copy", "reference"):
+        summary, out = export(table, "hf", images=images)
         assert (summary.images, sum(summary.left_out.values())) == (1, 2)
         assert "passwd" not in str(pq.read_table(out / "data").to_pylist())
     source = open_source(str(tmp_path / "m.txt"))
@@ -111,6 +111,6 @@ def test_a_table_from_elsewhere_cannot_name_what_the_manifest_does_not(workspace
 def test_images_in_shards_cannot_be_linked(workspace: Workspace, tmp_path: Path, kind: str) -> None:
     table = labeled(workspace, packed(workspace.images, kind, tmp_path / "packed"))
     with pytest.raises(UsageError) as caught:
-        export(table, "hf", embed=False)
+        export(table, "hf", images="reference")
     assert "have no files of their own" in caught.value.message
     assert "--no-embed" in caught.value.hint

@@ -203,7 +203,7 @@ def test_hf_is_read_by_datasets(table: Path, root: Path, streaming: bool) -> Non
 
 def test_hf_is_whole_without_the_images_unless_they_are_linked(table: Path, root: Path, tmp_path: Path) -> None:
     copied = export(table, "hf").rename(tmp_path / "copied")
-    linked = export(table, "hf", embed=False)
+    linked = export(table, "hf", images="reference")
     assert {example["image"].size for example in load(linked)} == {(8, 6), (9, 6), (10, 6), (11, 6)}
     root.rename(tmp_path / "away")
     assert {example["image"].size for example in load(copied)} == {(8, 6), (9, 6), (10, 6), (11, 6)}
@@ -255,7 +255,7 @@ def test_threshold_and_unknown_decide_what_is_a_label(table: Path) -> None:
     # Human decisions stand, and an undecided label is not made one by the arms' votes.
     assert labels(threshold=0.65)["sub/human.png"] == ["cat"]
     assert labels(threshold=0.65)["sub/ünsicher\n.png"] == []
-    assert labels(include_unknown=True)["sub/ünsicher\n.png"] == ["dog", SALT]
+    assert labels(unknown="yes")["sub/ünsicher\n.png"] == ["dog", SALT]
     for nothing in (1.0, 1.5, -0.1):
         with pytest.raises(UsageError, match="is not from 0 to below 1"):
             labels(threshold=nothing)

@@ -258,6 +258,7 @@ def test_names_of_files_are_harmless_and_those_of_labels_differ() -> None:
         "COM1.txt",
         "x\0y",
         "a\nb",
+        "\u202egnp.exe",
         "-x",
         "~x",
         " ",
@@ -266,7 +267,7 @@ def test_names_of_files_are_harmless_and_those_of_labels_differ() -> None:
     ):
         clean = file_name(name)
         assert clean not in ("", ".", "..")
-        assert not set(clean) & set('/\\:*?"<>|\0\n')
+        assert not set(clean) & set('/\\:*?"<>|\0\n\u202e')
         assert len(clean.encode()) <= 120
         assert not clean.startswith((".", "-", "~"))
     labels = ["a/b", "a:b", "A_b", "..", ".", "", "dog", "Dog"]

@@ -12,7 +12,7 @@ import pytest
 from tagllm_cli.errors import SourceError, UsageError
 from tagllm_cli.export.base import ExportSettings
 from tagllm_cli.export.registry import FORMATS, export_table, outputs
-from tagllm_cli.export.settings import chosen_images, label_names, shard_size
+from tagllm_cli.export.settings import chosen_images, chosen_unknown, label_names, shard_size
 from tagllm_cli.export.splits import Splits, parse_shares
 from tagllm_cli.records import LabelEntry, Row, SourceInfo
 from tagllm_cli.store.table import TableInfo, open_table, write_table
@@ -122,10 +122,9 @@ def test_keeping_undecided_labels_is_refused_where_they_would_be_taken_for_absen
 def test_undecided_labels_count_as_yes_where_that_is_wanted_except_a_persons(table: Path, format_: str) -> None:
     undecided = said("dog", "unknown", 0.3), said("cat", "unknown", 0.3, "human")
     write_table(table, open_table(table).info, [replace(next(open_table(table).rows()), labels=undecided)])
-    for settings in (ExportSettings(unknown="yes"), ExportSettings(include_unknown=True)):
-        summary = export_table(table, format_, table.parent / "out", settings)
-        assert list(READERS[format_](table.parent / "out")[0].values()) == [["dog"]]
-        assert (summary.labels, summary.unknown) == (1, 1)
+    summary = export_table(table, format_, table.parent / "out", ExportSettings(unknown="yes"))
+    assert list(READERS[format_](table.parent / "out")[0].values()) == [["dog"]]
+    assert (summary.labels, summary.unknown) == (1, 1)
 
 
 @every_format
@@ -246,7 +245,6 @@ def test_what_a_format_cannot_do_with_images_is_refused(table: Path, format_: st
     [
         ({"min_probability": 1.5}, "not from 0 to 1"),
         ({"unknown": "perhaps"}, "none of keep, drop, yes"),
-        ({"unknown": "drop", "include_unknown": True}, "--include-unknown is --unknown yes"),
         ({"group_by": "folder"}, "there is no --split"),
         ({"split": (("a", 0.5),)}, "sum to 0.5"),
     ],
@@ -260,6 +258,12 @@ def test_one_of_copy_link_and_reference_is_chosen_and_shards_have_a_size() -> No
     assert chosen_images(copy=False, link=True, reference=False) == "link"
     with pytest.raises(UsageError, match="exclude each other"):
         chosen_images(copy=True, link=True, reference=False)
+    assert chosen_images(copy=False, link=False, reference=False, no_embed=True) == "reference"
+    with pytest.raises(UsageError, match="--no-embed is --reference, and --copy is given"):
+        chosen_images(copy=True, link=False, reference=False, no_embed=True)
+    assert [chosen_unknown(given, include_unknown=True) for given in (None, "yes")] == ["yes", "yes"]
+    with pytest.raises(UsageError, match="--include-unknown is --unknown yes"):
+        chosen_unknown("drop", include_unknown=True)
     for wrong in ("", "many", "0", "0MB", "1.5", "-5"):
         with pytest.raises(UsageError, match="--shard-size takes"):
             shard_size(wrong)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -19,6 +20,7 @@ from tagllm_cli.export import sidecars
 from tagllm_cli.export.base import ExportSettings, ExportSummary
 from tagllm_cli.export.registry import export_table
 from tagllm_cli.records import LabelEntry, Row, SourceInfo, Status
+from tagllm_cli.store import atomic
 from tagllm_cli.store.table import TableInfo, open_table, write_table
 from tagllm_cli.store.xmp.keywords import SUBJECT
 from tagllm_cli.store.xmp.packet import Packet
@@ -243,6 +245,23 @@ def test_a_link_stays_and_what_it_points_to_is_merged(table: Path, root: Path, t
     assert keywords(target)[0] == ["holiday", "dog", "cat"]
 
 
+def test_a_folder_that_may_not_be_written_does_not_keep_others_from_their_sidecars(
+    table: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = atomic.private_folder
+
+    def refusing(target: Path) -> Any:
+        if target.parent == root / "sub":
+            raise PermissionError(errno.EACCES, "Permission denied", str(target))
+        return whole(target)
+
+    monkeypatch.setattr(sidecars, "private_folder", refusing)
+    summary = export(table, root)
+    assert summary.left_out == {"failed": 1, "no_permission": 2, "pending": 1}
+    assert "folders whose sidecars you may not write: sub" in summary.notes
+    assert [str(path.relative_to(root)) for path in root.rglob("*.xmp")] == [f"{DOG_AND_CAT}.xmp"]
+
+
 def test_a_sidecar_keeps_its_permissions(table: Path, root: Path) -> None:
     path = root / f"{DOG_AND_CAT}.xmp"
     path.write_bytes(sidecar("darktable", ("holiday",)))
@@ -303,10 +322,13 @@ def test_what_a_killed_process_leaves_is_removed_by_the_next_export(table: Path,
     assert not [path for path in root.rglob("*") if path.name.startswith(".tagllm")]
 
 
+@pytest.mark.parametrize("is_link", [False, True])
 def test_what_photo_software_writes_in_the_same_moment_is_merged_too(
-    table: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+    table: Path, root: Path, monkeypatch: pytest.MonkeyPatch, is_link: bool
 ) -> None:
     path = root / f"{DOG_AND_CAT}.xmp"
+    if is_link:
+        path.symlink_to(root.parent / "elsewhere.xmp")
     path.write_bytes(sidecar("digikam", ("holiday",)))
     states: Iterator[None] = iter([None])
     real = sidecars.SidecarFolder.put

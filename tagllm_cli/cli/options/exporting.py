@@ -69,7 +69,14 @@ GroupBy = Annotated[
     ),
 ]
 Copy = Annotated[bool, output_option("--copy", metavar=FLAG, help="Copy the images, from any source.")]
-Link = Annotated[bool, output_option("--link", metavar=FLAG, help="Link the images: hard links where they work.")]
+Link = Annotated[
+    bool,
+    output_option(
+        "--link",
+        metavar=FLAG,
+        help="Link the images: hard links where they work. A tool that changes them in their place changes yours.",
+    ),
+]
 Reference = Annotated[
     bool, output_option("--reference", metavar=FLAG, help="Name the images by absolute path or URL, and write none.")
 ]

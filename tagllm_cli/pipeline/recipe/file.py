@@ -30,7 +30,7 @@ from tagllm_cli.engines.http.address import parse_address
 from tagllm_cli.errors import EndpointError, UsageError, VocabularyError
 from tagllm_cli.export.options import parse_options
 from tagllm_cli.export.registry import FORMATS
-from tagllm_cli.export.settings import UNKNOWNS, ExportSettings, chosen_images, label_names, shard_size
+from tagllm_cli.export.settings import UNKNOWNS, ExportSettings, chosen_images, chosen_unknown, label_names, shard_size
 from tagllm_cli.export.splits import parse_shares
 from tagllm_cli.labeling.strategies import STRATEGIES
 from tagllm_cli.resources import Lines, UserModel, in_one_line, read_text, read_yaml, validated
@@ -196,16 +196,14 @@ class Export(_Part):
         return ExportSettings(
             self.root,
             self.threshold,
-            self.include_unknown,
-            not self.no_embed,
             None if self.thresholds is None else Path(self.thresholds),
             labels=label_names(self.labels),
             min_probability=self.min_probability,
-            unknown=self.unknown,
+            unknown=chosen_unknown(self.unknown, include_unknown=self.include_unknown),
             split=self.split,
             seed=self.seed,
             group_by=self.group_by,
-            images=chosen_images(copy=self.copy_, link=self.link, reference=self.reference),
+            images=chosen_images(copy=self.copy_, link=self.link, reference=self.reference, no_embed=self.no_embed),
             format_options=parse_options(self.option),
             shard_images=images,
             shard_bytes=size,

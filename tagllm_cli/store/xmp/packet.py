@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, quoteattr
 
 from tagllm_cli.store.xmp.elements import RDF, START_TAG, Element, XmpError, parsed
 
@@ -23,7 +23,6 @@ EMPTY_PACKET = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <?xpacket end="w"?>
 """.encode()
 
-_ABOUT = re.compile(rb"""[\s:]about\s*=\s*("[^"]*"|'[^']*')""")
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, production 2
 _ESCAPES = {"\r": "&#13;"}  # a plain one would be read as a line feed
 
@@ -85,6 +84,8 @@ class Packet:
             elements = self._elements(name)
             if any(name.expanded in each.attributes for each in self._descriptions()):
                 raise XmpError(f"{name.prefix}:{name.local} is an attribute in it, which has room for one value")
+            if any(not _is_plain(each) for each in elements):
+                raise XmpError(f"{name.prefix}:{name.local} has more in it than keywords")
             if elements:
                 splices += self._changed(name, elements, values)
             elif values:
@@ -158,8 +159,7 @@ class Packet:
     def _description(self, properties: Mapping[Name, Sequence[str]]) -> Splice:
         """Return the splice that puts properties into a description of their own, about what the others are about."""
         first = next(self._descriptions(), None)
-        found = first and _ABOUT.search(self.data, first.start, first.inner)
-        about = found[1].decode() if found else '""'
+        about = quoteattr(first.attributes.get(f"{RDF} about", "") if first else "")
         indent = f"{self._indent(self._rdf)} "
         tag = _raw_name(self.data, self._rdf)
         declared = {} if tag == "rdf:RDF" else {"rdf": RDF}
@@ -195,6 +195,13 @@ def _raw_name(data: bytes, element: Element) -> str:
 
 def _box(element: Element) -> Element | None:
     return next(element.named("Bag", "Seq", "Alt"), None)
+
+
+def _is_plain(element: Element) -> bool:
+    """Return whether a property is an array, a text or empty: anything else would be lost if it were written anew."""
+    if element.children:
+        return element.children == [_box(element)]
+    return not any(each.startswith(f"{RDF} ") for each in element.attributes)  # rdf:resource, rdf:parseType
 
 
 def _texts(element: Element) -> list[str]:

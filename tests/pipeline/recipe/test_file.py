@@ -242,7 +242,8 @@ def test_the_keys_of_an_export_are_the_options_of_the_command() -> None:
     options = {param.name.rstrip("_") for param in command.commands["export"].params}
     common = {"table", "config", "json_output", "quiet", "verbose"}
     assert {key.rstrip("_") for key in keys(recipe_file.Export)} == options - common
-    told = {"no_embed": "embed", "copy": "images", "link": "images", "reference": "images", "option": "format_options"}
+    told = dict.fromkeys(("copy", "link", "reference", "no_embed"), "images")
+    told |= {"option": "format_options", "include_unknown": "unknown"}
     settings: Mapping[str, Any] = ExportSettings.__dataclass_fields__
     mapped = {told.get(name, name) for name in options - common - {"format", "out"}}
     assert mapped - {"shard_size"} == settings.keys() - {"only", "shard_images", "shard_bytes"}

@@ -74,7 +74,7 @@ def test_every_way_to_write_an_array_is_edited(form: str, prefix: str) -> None:
 def test_a_packet_without_a_description_gets_one_about_the_same() -> None:
     for empty in (EMPTY_PACKET, f"<r:RDF xmlns:r='{RDF}'/>".encode(), f"<r:RDF xmlns:r='{RDF}'></r:RDF>".encode()):
         assert b'rdf:about=""' in edited(empty, "cat")
-    assert b"rdf:about='x'\n" in Packet(packet("")).edited({TAGS: ["cat"]})
+    assert b'rdf:about="x"\n' in Packet(packet("")).edited({TAGS: ["cat"]})
 
 
 def test_a_value_with_qualifiers_is_a_value_and_a_structure_is_none() -> None:
@@ -97,6 +97,26 @@ def test_a_property_as_an_attribute_is_read_and_not_edited() -> None:
     assert Packet(data).values(SUBJECT) == ["cat"]
     with pytest.raises(XmpError, match="dc:subject is an attribute"):
         Packet(data).edited({SUBJECT: ["dog"]})
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "<dc:subject rdf:parseType='Resource'><rdf:value>mine</rdf:value><dc:type>x</dc:type></dc:subject>",
+        "<dc:subject><rdf:Description><rdf:value><rdf:Bag/></rdf:value><dc:type>x</dc:type></rdf:Description></dc:subject>",
+        "<dc:subject rdf:resource='https://mine'/>",
+        "<dc:subject rdf:parseType='Collection'><rdf:Description rdf:about='mine'/></dc:subject>",
+    ],
+)
+def test_a_property_that_holds_more_than_keywords_is_not_written_anew(form: str) -> None:
+    for values in (["cat"], []):
+        with pytest.raises(XmpError, match="dc:subject has more in it than keywords"):
+            Packet(packet(form)).edited({SUBJECT: values})
+
+
+def test_a_new_description_is_about_what_the_others_are_about_whatever_their_attributes_say() -> None:
+    data = packet("").replace(b"rdf:about='x'", b"""dc:title="all about='dogs'" rdf:about='a&amp;b'""")
+    assert b'rdf:about="a&amp;b"\n' in edited(data, "cat")
 
 
 BOMB = "".join(f"<!ENTITY e{n + 1} '{f'&e{n};' * 10}'>" for n in range(9))
