@@ -7,12 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation.entries import entries_of
 from tagllm_cli.evaluation.model_entries import read_model_entries
 from tagllm_cli.evaluation.report.subject import read_subject
 from tagllm_cli.evaluation.summary import EvaluateOptions, evaluate_table
+from tagllm_cli.evaluation.thresholds.imputed import area_under_curve
+from tagllm_cli.evaluation.thresholds.metric import Metric
+from tagllm_cli.evaluation.thresholds.summary import calibrate_table
 from tagllm_cli.evaluation.truth import TruthOptions, load_truth
 from tagllm_cli.labeling.human import HumanOverlay
 from tagllm_cli.pipeline.concepts.validation_set import open_validation_set
@@ -28,7 +32,7 @@ PEOPLE = TruthOptions(human_only=True)
 
 def overlaid(path: Path, rows: list[Row], decisions: dict[str, dict[str, Decision]], *, stage: str = "labels") -> Path:
     """Write a table whose rows have decisions of people."""
-    info = TableInfo(stage, SourceInfo("folder", str(path.parent)), vocabulary(), {"threshold": 0.5})
+    info = TableInfo(stage, SourceInfo("folder", str(path.parent)), vocabulary(), {"threshold": 0.5, "cards": "none"})
     overlay = HumanOverlay(info)
     write_table(path, info, [overlay.row(each, decisions.get(each.image_id, {})) for each in rows])
     return path
@@ -119,3 +123,34 @@ def test_info_counts_them_and_a_report_is_judged_by_them(tmp_path: Path) -> None
     judged = read_subject(path, path, (), PEOPLE).judged
     assert judged is not None
     assert [(each.image, each.model) for each in judged.suspects.top()] == [("a.png", "yes")]
+
+
+def answered(path: Path, answers: dict[str, Decision]) -> Path:
+    """Write a table of one label, its probabilities those that the images are named by, and what people decided."""
+    rows = [row(name, entry("cat", float(name), "one")) for name in answers]
+    return overlaid(path, rows, {name: {"cat": said} for name, said in answers.items()})
+
+
+def test_thresholds_are_not_fitted_to_corrections_of_mistakes_alone(tmp_path: Path) -> None:
+    wrong = {f"{n / 40:.3f}": NO if n > 20 else YES for n in range(1, 40)}
+    path = answered(tmp_path / "labels.parquet", wrong)
+    with pytest.raises(UsageError, match="they seem to have decided only what is wrong"):
+        calibrate_table(path, path, Metric("f1"), tmp_path / "t.yaml", truth_options=PEOPLE)
+    right = {name: NO if said is YES else YES for name, said in wrong.items()}
+    found = calibrate_table(*[answered(path, right)] * 2, Metric("f1"), tmp_path / "t.yaml", truth_options=PEOPLE)
+    assert (found.selection, found.ceiling) == ("", None)
+
+
+def test_answers_that_are_nearly_all_yes_are_said(tmp_path: Path) -> None:
+    said = {f"{n / 80:.3f}": NO if n == 7 else YES for n in range(1, 80)}
+    path = answered(tmp_path / "labels.parquet", said)
+    found = calibrate_table(path, path, Metric("recall", 0.9), tmp_path / "t.yaml", truth_options=PEOPLE)
+    assert "78 of 79 answers are yes: if others were not recorded, thresholds are too low" in found.warnings
+    assert "recall that is lost with the candidates: unknown" in [*found.lines()]
+
+
+def test_the_area_under_the_curve_is_that_of_scikit_learn() -> None:
+    random = np.random.default_rng(0)
+    scores, present = random.integers(0, 9, 200) / 8, random.random(200) < 0.4
+    expected = roc_auc_score(present, scores)
+    assert area_under_curve(scores[present], scores[~present]) == pytest.approx(expected)
