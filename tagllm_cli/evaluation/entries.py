@@ -41,6 +41,7 @@ __all__ = [
     "Comparison",
     "Entries",
     "Judgments",
+    "by_decisions",
     "compare",
     "entries_of",
     "is_in",
@@ -97,6 +98,12 @@ class Entries:
             *(each[kept] for each in (new_rows, new_labels)),
             *(each[kept] for each in (self.scores, self.probabilities, self.flags, self.arms)),
         )
+
+
+def by_decisions(entries: Entries) -> Entries:
+    """Return the entries with the scores of what people decided: 1 for yes, else 0; the table keeps the model's."""
+    human, yes = (entries.flags & HUMAN) > 0, (entries.flags & PREDICTED) > 0
+    return replace(entries, scores=np.where(human, yes, entries.scores).astype(np.float32))
 
 
 def _renumbered(positions: Array, kept: Sequence[int] | Array, length: int) -> Array:
@@ -204,8 +211,9 @@ def compare(
     """Match a table with a truth. Raises UsageError where they have no image or no label in common.
 
     Compared are answered images (`ok`, `partial`) that the truth has. A label that a person decided is not judged,
-    unless `include_human`.
+    unless `include_human`: then it is ranked by what they said.
     """
+    table = by_decisions(table) if include_human else table
     images, names = match_images(truth, table.ids), match_names(truth, vocabulary)
     answered = (Status.OK, Status.PARTIAL)
     rows = [row for row, image in enumerate(table.ids) if image in images.keys and table.statuses[row] in answered]

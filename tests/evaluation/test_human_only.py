@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation.entries import entries_of
 from tagllm_cli.evaluation.model_entries import read_model_entries
 from tagllm_cli.evaluation.report.subject import read_subject
 from tagllm_cli.evaluation.summary import EvaluateOptions, evaluate_table
+from tagllm_cli.evaluation.thresholds.imputed import area_under_curve
+from tagllm_cli.evaluation.thresholds.metric import Metric
+from tagllm_cli.evaluation.thresholds.summary import Calibration, calibrate_table
 from tagllm_cli.evaluation.truth import TruthOptions, load_truth
 from tagllm_cli.labeling.human import HumanOverlay
 from tagllm_cli.pipeline.concepts.validation_set import open_validation_set
@@ -24,6 +29,7 @@ from tests.support.command_line import one_object, tagllm
 
 YES, NO, UNKNOWN = Decision.YES, Decision.NO, Decision.UNKNOWN
 PEOPLE = TruthOptions(human_only=True)
+RECORDED = Path("tests/data/demo/bare.parquet")
 
 
 def overlaid(path: Path, rows: list[Row], decisions: dict[str, dict[str, Decision]], *, stage: str = "labels") -> Path:
@@ -119,3 +125,46 @@ def test_info_counts_them_and_a_report_is_judged_by_them(tmp_path: Path) -> None
     judged = read_subject(path, path, (), PEOPLE).judged
     assert judged is not None
     assert [(each.image, each.model) for each in judged.suspects.top()] == [("a.png", "yes")]
+
+
+def answered(path: Path, kept: Callable[[bool, float], bool]) -> Path:
+    """Write the recorded table of the demo world with an answer to each pair that `kept` takes."""
+    recorded, truth = open_table(RECORDED), load_truth(RECORDED.with_name("bare-truth.csv")).labels
+    overlay = HumanOverlay(recorded.info)
+    rows = [
+        overlay.row(each, {
+            one.name: YES if present else NO
+            for one in each.labels or ()
+            for present in [one.name in truth[each.image_id]]
+            if one.probability is not None and kept(present, one.probability)
+        })
+        for each in recorded.rows()
+    ]  # fmt: skip
+    write_table(path, recorded.info, rows)
+    return path
+
+
+def calibrated(path: Path, metric: str = "f1") -> Calibration:
+    return calibrate_table(path, path, Metric.parse(metric), path.with_name("t.yaml"), truth_options=PEOPLE)
+
+
+def test_thresholds_are_not_fitted_to_corrections_of_mistakes_alone(tmp_path: Path) -> None:
+    wrong = answered(tmp_path / "labels.parquet", lambda present, probability: present != (probability > 0.5))
+    with pytest.raises(UsageError, match="they seem to have decided only what is wrong"):
+        calibrated(wrong)
+    doubtful = answered(tmp_path / "labels.parquet", lambda _, probability: 0.2 < probability < 0.95)
+    assert calibrated(doubtful).selection == ""
+
+
+def test_answers_that_are_all_yes_are_said_and_no_recall_of_candidates_is_claimed(tmp_path: Path) -> None:
+    found = calibrated(answered(tmp_path / "labels.parquet", lambda present, _: present), "recall=0.95")
+    assert [each for each in found.warnings if "are yes: if others were not recorded, thresholds are too low" in each]
+    assert "recall that is lost with the candidates: unknown" in [*found.lines()]
+    assert (found.ceiling, found.to_json()["candidate_recall"]) == (None, None)
+
+
+def test_the_area_under_the_curve_is_that_of_scikit_learn() -> None:
+    random = np.random.default_rng(0)
+    scores, present = random.integers(0, 9, 200) / 8, random.random(200) < 0.4
+    expected = roc_auc_score(present, scores)
+    assert area_under_curve(scores[present], scores[~present]) == pytest.approx(expected)

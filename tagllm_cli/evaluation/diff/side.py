@@ -27,6 +27,7 @@ from tagllm_cli.store.table import Table
 NOTHING, NO, UNKNOWN, YES = 0, 1, 2, 3
 STATES = ("nothing", "no", "unknown", "yes")
 STATUSES = tuple(Status)
+_ANSWERED = (STATUSES.index(Status.OK), STATUSES.index(Status.PARTIAL))
 
 _ROWS = 8192
 _FIELDS = ("name", "decision", "probability", "mass", "source")  # texts of `groups` are most of a table's bytes
@@ -62,7 +63,7 @@ class Side:
     @property
     def answered(self) -> Array:
         """The images whose labels that are not listed are a no, bool [images]."""
-        return np.isin(self.statuses, [STATUSES.index(Status.OK), STATUSES.index(Status.PARTIAL)])
+        return np.isin(self.statuses, _ANSWERED)
 
 
 def read_side(table: Table) -> Side:
@@ -94,8 +95,12 @@ def _batches(table: Table) -> Iterator[tuple[pa.Array, pa.Array, tuple[Array, ..
         masses = filled(pc.struct_field(pc.list_flatten(batch["labels"]), "mass"), np.nan)
         states = np.where(flags & PREDICTED, YES, np.where(flags & UNDECIDED, UNKNOWN, NO))
         votes = np.bitwise_count(arms) if hasattr(np, "bitwise_count") else _bits(arms)
-        arrays = (statuses, rows, labels, states, probabilities, masses, (flags & HUMAN) > 0, votes)
-        kinds = zip(arrays, _KINDS, strict=True)
+        human = (flags & HUMAN) > 0
+        arrays = (statuses, rows, labels, states, probabilities, masses, human, votes)
+        # Of an image without an answer only what people decided was said; its other labels are listed as unknown.
+        said = np.isin(statuses, _ANSWERED)[rows - first] | human
+        kept = [arrays[0], *(each[said] for each in arrays[1:])]
+        kinds = zip(kept, _KINDS, strict=True)
         yield batch["image_id"], batch["fingerprint"], tuple(each.astype(kind) for each, kind in kinds)
         first += len(batch)
 

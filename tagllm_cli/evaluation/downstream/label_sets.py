@@ -22,8 +22,8 @@ from tagllm_cli.evaluation.entries import (
     Array,
     Comparison,
     Entries,
+    by_decisions,
     compare,
-    read_entries,
 )
 from tagllm_cli.evaluation.model_entries import entries_for
 from tagllm_cli.evaluation.truth import TableContext, TruthOptions, load_truth
@@ -110,7 +110,7 @@ def load_label_sets(
     entries = entries_for(opened, human_only=truth_options.human_only)
     human = load_truth(truth, truth_options, TableContext(entries.ids, opened.info.vocabulary))
     ours = compare(entries, opened.info.vocabulary, human, stage=opened.info.stage, include_human=True)
-    others = [_Other.of(path, ours) for path in options.against]
+    others = [_Other.of(path, ours, human_only=truth_options.human_only) for path in options.against]
     identities = _identities(opened)
     kept, left_out = _kept(ours, others, identities)
     left_out["no answer"] = sum(ours.statuses[each] for each in (Status.FAILED, Status.PENDING))
@@ -162,9 +162,9 @@ class _Other:
     labels: Array
 
     @classmethod
-    def of(cls, path: Path, ours: Comparison) -> _Other:
+    def of(cls, path: Path, ours: Comparison, *, human_only: bool) -> _Other:
         opened = open_table(path)
-        entries = read_entries(opened)
+        entries = by_decisions(entries_for(opened, human_only=human_only))
         answered = (Status.OK, Status.PARTIAL)
         place = {image: row for row, image in enumerate(entries.ids) if entries.statuses[row] in answered}
         rows = np.array([place.get(image, -1) for image in ours.entries.ids], np.int64)

@@ -1,10 +1,10 @@
 """Which texts outside the vocabulary are names, and what the others are.
 
-A text is, in this order: `nothing` ("none", an empty one), a `refusal`, a `number` (no letter, or number words only),
+A text is, in this order: `nothing` ("none", "yes", an empty one), a `refusal`, a `number` (no letter, or number words only),
 `in doubt` (denied, hedged, asked), a `sentence` (more than MOST_WORDS words or MOST_LETTERS letters, a form of "to be",
 talk), a `phrase` (a preposition or a conjunction between words, a verb: "man on a bench"), an `adjective` alone, else a
-name. Articles, number words and "pair of" before a name are dropped; case, hyphens and the punctuation around it do not
-matter.
+name. Articles, number words and "pair of" before a name are dropped; case, hyphens, the punctuation around it and an
+aside in parentheses after it do not matter.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ _DOUBT = (words.DOUBT | words.NEGATIVE) - {"hard"}
 _VERBS = {each for each in words.VERBS if each.endswith("ing")}
 _JOINING = (words.PREPOSITIONS | words.CONJUNCTIONS) - {"e", "i", "en", "og", "y", "et"}
 _OPENING = words.PREPOSITIONS - {"front", "top", "left", "right", "next"}
-_SIGNS = re.compile(r"[:;=<>{}\[\]|\\/#*]|\s[-\u2013\u2014]\s")
+_VERDICTS = frozenset(["yes", "true", "ok"])
+_ASIDE = re.compile(r"(?<=\w)\s*\([^()]*\)[\s.]*$")
+_SIGNS = re.compile(r"[:;=<>(){}\[\]|\\/#*]|\s[-\u2013\u2014]\s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +47,10 @@ def read_name(text: str) -> Reading:
     >>> [read_name(text).junk for text in ("none", "12", "a man on a bench", "There is a lamp", "maybe a lamp", "red")]
     ['nothing', 'number', 'phrase', 'sentence', 'in doubt', 'adjective']
     """
+    text = _ASIDE.sub("", text)
     plain = folded(words.bare(text))
     said = plain.split()
-    if not said or (words.says_none(plain) and len(said) <= MOST_WORDS):
+    if not said or plain in _VERDICTS or (words.says_none(plain) and len(said) <= MOST_WORDS):
         return Reading(junk="nothing")
     if words.REFUSAL.match(text):
         return Reading(junk="refusal")
@@ -64,7 +67,7 @@ def read_name(text: str) -> Reading:
     if len(said) > MOST_WORDS or sum(map(len, said)) > MOST_LETTERS or any(each[-1] in ".!" for each in said[:-1]):
         return Reading(junk="sentence")
     joined = _JOINING.intersection(said[1:-1]) or _VERBS.intersection(said)
-    if joined or (len(said) > 1 and said[0] in _OPENING) or _SIGNS.search(text.strip("*_`#- \t")):
+    if joined or (len(said) > 1 and said[0] in _OPENING) or _SIGNS.search(text.strip("*_`#-() \t")):
         return Reading(junk="phrase")
     if all(each in words.ADJECTIVES or each in _BEFORE for each in said):
         return Reading(junk="adjective")

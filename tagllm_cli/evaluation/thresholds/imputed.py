@@ -8,7 +8,8 @@ there at a given probability (ignorable selection: Rubin, Inference and Missing 
     logit P(there) = m + a[label] + b * logit(probability)
 
 with normal priors around the model's own probabilities (m: 0 and 1, a: 0 and 1, b: 1 and 1/2), so that few answers
-change little. What nobody judged is then drawn from it, with a fixed seed (single imputation).
+change little. Answers that were recorded for what they are tell nothing of the kind: `check_selection` finds the two
+usual ways, mistakes alone and one answer alone. What nobody judged is then drawn from it, with a fixed seed (single imputation).
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation.calibration import decided
 from tagllm_cli.evaluation.entries import ABSENT, NOT_JUDGED, PRESENT, Array, Comparison, Judgments
 from tagllm_cli.evaluation.thresholds.fit import expit, logit
 from tagllm_cli.evaluation.truth import ImageMatch, Truth
 
+_FEW, _OPPOSED = 5, 0.1  # answers of each kind, and the area under the ROC curve that is no chance among them
+_MANY, _ONE_SIDED = 20, 0.02
 _STEPS = 50
 _SLOPE_DEVIATION = 0.5
 
@@ -30,6 +34,33 @@ def of_all_images(truth: Truth, images: ImageMatch) -> Truth:
     """Return a truth that has the other images of the table, too, and judges nothing in them."""
     others: dict[str, frozenset[str]] = dict.fromkeys(images.not_in_truth, frozenset())
     return replace(truth, labels={**truth.labels, **others})
+
+
+def check_selection(comparison: Comparison) -> str:
+    """Return a warning where nearly all answers are the same, else "".
+
+    Raises UsageError where answers oppose the probabilities, as where people decided only what the table has wrong.
+    """
+    entries, said = comparison.entries, comparison.judgments.of(comparison.entries.cells)
+    asked = decided(entries) & (said != NOT_JUDGED)
+    present, absent = (entries.probabilities[asked & (said == value)] for value in (PRESENT, ABSENT))
+    fewer, more = sorted([len(present), len(absent)])
+    if fewer >= _FEW and area_under_curve(present, absent) <= _OPPOSED:
+        raise UsageError(
+            "the higher a probability, the more often people said no: they seem to have decided only what is wrong",
+            "Decide pairs whatever the answer is, as `tagllm review` asks for them, those that are right, too.",
+        )
+    if more < _MANY or fewer > _ONE_SIDED * more:
+        return ""
+    word, result = ("yes", "low") if len(present) > len(absent) else ("no", "high")
+    return f"{more:,} of {fewer + more:,} answers are {word}: if others were not recorded, thresholds are too {result}"
+
+
+def area_under_curve(present: Array, absent: Array) -> float:
+    """Return how probably a score of `present` is above one of `absent`, ties counted half, in [0, 1]."""
+    ordered = np.sort(absent)
+    below = np.searchsorted(ordered, present, "left") + np.searchsorted(ordered, present, "right")
+    return float(below.sum()) / (2 * len(present) * len(absent))
 
 
 def with_imputed(comparison: Comparison, seed: int = 0) -> Comparison:

@@ -28,7 +28,7 @@ from tagllm_cli.evaluation.thresholds.as_file import as_file
 from tagllm_cli.evaluation.thresholds.counts import count, grid_of
 from tagllm_cli.evaluation.thresholds.crossfit import cross_fit
 from tagllm_cli.evaluation.thresholds.figures import HeldOut, held_out, is_predicted
-from tagllm_cli.evaluation.thresholds.imputed import of_all_images, with_imputed
+from tagllm_cli.evaluation.thresholds.imputed import check_selection, of_all_images, with_imputed
 from tagllm_cli.evaluation.thresholds.metric import Metric
 from tagllm_cli.evaluation.truth.base import TableContext, Truth, TruthOptions
 from tagllm_cli.evaluation.truth.registry import load_truth
@@ -57,8 +57,9 @@ class Pairs:
 class Calibration:
     """What came of a calibration: the `file` that was written, and its worth on `held` out images.
 
-    `ceiling` in [0, 1] is the recall of the candidates, which no threshold can exceed. `refused`: nothing is changed,
-    since it would be no better. `imputed` pairs were judged by nobody, and drawn from what people said of others.
+    `ceiling` in [0, 1] is the recall of the candidates, which no threshold can exceed; None where it is not known, for
+    nobody judged what was no candidate. `refused`: nothing is changed, since it would be no better. `imputed` pairs were
+    judged by nobody, and drawn from what people said of others; `selection` says what makes that doubtful.
     """
 
     table: Path
@@ -69,9 +70,10 @@ class Calibration:
     names: Sequence[str]
     pairs: Pairs
     images: int
-    ceiling: float
+    ceiling: float | None
     refused: bool
     imputed: int = 0
+    selection: str = ""
 
     @property
     def changed(self) -> int:
@@ -83,19 +85,19 @@ class Calibration:
         """What was read, and what was made of it, a line each."""
         if not self.imputed:
             return self.truth.lines
-        by = "by their probability, as corrected by the answers; the figures are expectations"
+        by = "by their probability, as corrected by the answers; the figures are expectations, of candidates alone"
         return [*self.truth.lines, f"pairs that nobody judged count as present or absent {by}: {self.imputed:,}"]
 
     @property
     def warnings(self) -> list[str]:
         """What makes the result doubtful, a sentence each."""
-        lines = list(self.truth.warnings)
+        lines = [*self.truth.warnings, *([self.selection] if self.selection else [])]
         few = [label.name for label in self.file.labels if label.why.startswith("fewer than")]
         if few:
             lines.append(f"labels with too few positives for a threshold of their own: {len(few):,} ({shortened(few)})")
         target, kind = self.metric.target, self.metric.kind
         reached = self.held.after[{"precision": "OP", "recall": "OR"}.get(kind, "OF1")]
-        if kind == "recall" and self.ceiling < target:
+        if kind == "recall" and self.ceiling is not None and self.ceiling < target:
             lines.append(
                 f"recall={target:g} cannot be reached: only {self.ceiling:.4f} of the labels present were candidates"
             )
@@ -111,7 +113,8 @@ class Calibration:
         yield f"{self.file.path}: common threshold {self.file.threshold:.4g}; {own}"
         if self.metric.kind == "recall":
             yield f"to review, in the whole table: {self.pairs.after:,} labels (now: {self.pairs.before:,})"
-            yield f"recall that is lost with the candidates: {1 - self.ceiling:.4f}"
+            lost = "unknown" if self.ceiling is None else f"{1 - self.ceiling:.4f}"
+            yield f"recall that is lost with the candidates: {lost}"
         else:
             yield f"labels in the whole table: {self.pairs.after:,} (now: {self.pairs.before:,})"
         if "bias" in self.file.measured:
@@ -166,7 +169,7 @@ class Calibration:
             "held_out": {name: {key: each.to_json() for key, each in side.items()} for name, side in sides.items()},
             "held_out_labels": counts,
             "pairs": asdict(self.pairs),
-            "candidate_recall": round(self.ceiling, 6),
+            "candidate_recall": None if self.ceiling is None else round(self.ceiling, 6),
             "changed": self.changed,
             "refused": self.refused,
             "imputed": self.imputed,
@@ -202,8 +205,9 @@ def calibrate_table(
     by_model = entries_for(table, human_only=truth_options.human_only)
     comparison = compare(by_model, table.info.vocabulary, human)
     _check_enough(comparison, metric, folds)
-    summary, imputed = TruthSummary.of(truth, human, comparison), 0
+    summary, imputed, selection = TruthSummary.of(truth, human, comparison), 0, ""
     if truth_options.human_only:
+        selection = check_selection(comparison)
         comparison, imputed = _with_all_pairs(comparison, by_model, table.info.vocabulary, human, seed)
     compared = comparison.entries
     known = compared.probabilities[decided(compared)]
@@ -222,9 +226,9 @@ def calibrate_table(
         measured[side] = {name: str(each) for name, each in figures.items()}
     file = as_file(table, out, metric, comparison, grid, None if refused else found.chosen, measured)
     write_thresholds(file)
-    ceiling = float(counts.present.sum() / counts.support.sum())
+    ceiling = None if truth_options.human_only else float(counts.present.sum() / counts.support.sum())
     pairs = _pairs(entries, file)
-    found_on = (len(compared.ids), ceiling, refused, imputed)
+    found_on = (len(compared.ids), ceiling, refused, imputed, selection)
     return Calibration(path, metric, summary, file, held, compared.names, pairs, *found_on)
 
 

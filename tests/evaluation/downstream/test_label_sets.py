@@ -11,6 +11,7 @@ import pytest
 from tagllm_cli.errors import UsageError
 from tagllm_cli.evaluation.downstream.label_sets import CERTAIN, UNJUDGED, load_label_sets
 from tagllm_cli.evaluation.downstream.options import DownstreamOptions
+from tagllm_cli.evaluation.truth import TruthOptions
 from tagllm_cli.records import Decision, LabelEntry
 from tests.evaluation.downstream.world import NAMES, World, yes
 
@@ -44,6 +45,27 @@ def test_what_people_decided_is_trained_on_only_where_asked(world: World, includ
     table = world.table("people", lambda image: by_people)
     sets = load_label_sets(table, world.truth, replace(_OPTIONS, include_human=included))
     assert sets.sets[0].targets[0].tolist() == [target, 0, 0]
+
+
+def test_soft_targets_of_what_people_decided_are_their_decisions(world: World) -> None:
+    decided = [replace(_MIXED[0], decision=Decision.NO, source="human")]
+    decided.append(replace(_MIXED[1], decision=Decision.YES, source="human"))
+    table = world.table("people", lambda image: decided)
+    other = world.table("other", lambda image: decided)
+    options = replace(_OPTIONS, include_human=True, soft_labels=True, against=(other,))
+    for each in load_label_sets(table, world.truth, options).sets[:2]:
+        assert each.targets[0].tolist() == [0, CERTAIN, 0]
+
+
+def test_tables_measured_by_decisions_of_people_are_trained_on_as_their_models_left_them(world: World) -> None:
+    decided = [
+        replace(_MIXED[0], decision=Decision.NO, source="human"),
+        replace(_MIXED[1], decision=Decision.YES, source="human"),
+    ]
+    table, other = (world.table(name, lambda image: decided) for name in ("people", "other"))
+    options = replace(_OPTIONS, against=(other,))
+    sets = load_label_sets(table, table, options, TruthOptions(human_only=True)).sets
+    assert [each.targets[0].tolist() for each in sets[:2]] == [[CERTAIN, 0, 0]] * 2
 
 
 def test_the_truth_is_the_last_set_and_says_what_it_does_not_judge(world: World) -> None:

@@ -356,3 +356,74 @@ def test_a_page_of_decided_pairs_tells_who_decided_them(some: Path, browser: Bro
     create_review(tmp_path / "labels.parquet", tmp_path / "review.html", options)
     with browser.open(tmp_path / "review.html") as tab:
         assert "decided by a person" in (tab.locator("#answers-given").text_content() or "")
+
+
+def test_a_page_that_is_kept_nowhere_asks_before_it_is_closed(some: Path, browser: Browser, tmp_path: Path) -> None:
+    leaves = "window.dispatchEvent(new Event('beforeunload', { cancelable: true }))"
+    with browser.open(page_of(some)) as tab:
+        start(tab)
+        tab.keyboard.press("y")
+        assert tab.evaluate(leaves)  # the browser keeps it
+        tab.evaluate("void (Storage.prototype.setItem = () => { throw new Error('full'); })")
+        tab.keyboard.press("y")
+        assert not tab.evaluate(leaves)
+        saved(tab, tmp_path / "decisions.jsonl")
+        assert tab.evaluate(leaves)
+
+
+def test_what_is_taken_back_is_later_than_what_was_saved_whatever_the_clock(
+    some: Path, browser: Browser, tmp_path: Path
+) -> None:
+    with browser.open(page_of(some)) as tab:
+        start(tab)
+        tab.keyboard.press("y")
+        (first,) = saved(tab, tmp_path / "first.jsonl").statements
+        tab.clock.set_fixed_time("2020-01-01")
+        tab.keyboard.press("z")
+        (second,) = saved(tab, tmp_path / "second.jsonl").statements
+    assert (first.decision, second.decision) == ("yes", "withdrawn")
+    assert first.when is not None
+    assert second.when is not None
+    assert second.when > first.when
+
+
+def test_an_undone_change_leaves_the_decision_of_who_made_it(some: Path, browser: Browser, tmp_path: Path) -> None:
+    with browser.open(page_of(some)) as tab:
+        start(tab)
+        pair = shown(tab)
+        tab.keyboard.press("y")
+        saved(tab, tmp_path / "first.jsonl")
+        tab.click("#person")
+        start(tab, "Bob")
+        press(tab, "n")
+        tab.keyboard.press("ArrowLeft")
+        tab.keyboard.press("ArrowLeft")
+        assert shown(tab) == pair
+        press(tab, "nz")
+        found = {(each.image, each.label): each for each in saved(tab, tmp_path / "second.jsonl").statements}
+    assert (found[pair].decision, found[pair].who) == ("yes", "Ann")
+
+
+def test_the_focus_stays_on_the_button_that_answered(some: Path, browser: Browser) -> None:
+    with browser.open(page_of(some)) as tab:
+        start(tab)
+        while tab.locator("#labels li").count() < 3:
+            tab.keyboard.press("g")
+        tab.keyboard.press("a")
+        button = tab.locator("#labels li").nth(1).locator("button").nth(2)
+        button.focus()
+        tab.keyboard.press("Enter")
+        assert button.evaluate("each => each === document.activeElement")
+        assert button.get_attribute("aria-pressed") == "true"
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_long_words_do_not_widen_the_page(some: Path, browser: Browser, tmp_path: Path, width: int) -> None:
+    table, long = open_table(some), "x" * 400
+    labels = [replace(each, description=long, similar=(long,)) for each in table.info.vocabulary.labels]
+    vocabulary = Vocabulary("v", tuple(labels))
+    write_table(tmp_path / "labels.parquet", replace(table.info, vocabulary=vocabulary), list(table.rows()))
+    create_review(tmp_path / "labels.parquet", tmp_path / "review.html", ReviewOptions(limit=40))
+    with browser.open(tmp_path / "review.html", width=width) as tab:
+        start(tab)
+        assert tab.evaluate("document.documentElement.scrollWidth") == width

@@ -25,10 +25,14 @@ NAMES = {
     "灯": "灯",
     "orange juice": "orange juice",
     "2 traffic cones": "traffic cones",
+    "Lampe (rot).": "lampe",
+    "(lamp)": "lamp",
 }
 NO_NAMES = {
     "none": "nothing",
     "...": "nothing",
+    "Yes.": "nothing",
+    "@SUM(A1": "phrase",
     "nichts": "nothing",
     "I'm sorry, I can't help with that": "refusal",
     "12": "number",

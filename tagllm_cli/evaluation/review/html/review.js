@@ -16,6 +16,7 @@
   let isTogether = recalled("tagllm-review-together") === "yes";
   let at = Math.max(0, nextOpen(-1));
   const undone = [];
+  let isLost = false; // when the page is closed: nothing keeps what was decided since it was saved
 
   function grouped(field) {
     const found = new Map();
@@ -43,11 +44,18 @@
   function keep() {
     const text = JSON.stringify(state);
     remember(kept, text);
-    if (recalled(kept) !== text) say("This browser keeps nothing: save the decisions before you close the page.");
+    isLost = recalled(kept) !== text;
+    if (isLost) say("This browser keeps nothing: save the decisions before you close the page.");
   }
 
   function say(text) {
     byId("said").textContent = text;
+  }
+
+  /** Return now, or later than what was said of a pair before: a clock may have been set back. */
+  function now(place) {
+    const before = state.answers[pairs[place][ID]];
+    return new Date(Math.max(Date.now(), before ? Date.parse(before[1]) + 1 : 0)).toISOString();
   }
 
   function decided(place) {
@@ -159,7 +167,10 @@
     byId("of-image").hidden = places.length < 2 && !isTogether;
     byId("together").setAttribute("aria-pressed", String(isTogether));
     byId("labels").classList.toggle("together", isTogether);
+    // The same button keeps the focus.
+    const focused = [...byId("labels").querySelectorAll("button")].indexOf(document.activeElement);
     byId("labels").replaceChildren(...places.map(labelRow));
+    if (focused >= 0) byId("labels").querySelectorAll("button")[focused]?.focus();
   }
 
   function labelRow(place) {
@@ -217,7 +228,7 @@
       return;
     }
     undone.push([place, state.answers[pairs[place][ID]]]);
-    set(place, [word, new Date().toISOString(), who]);
+    set(place, [word, now(place), who]);
     say("");
     keep();
     const open = following(place);
@@ -231,7 +242,7 @@
     if (!decided(at)) return;
     const id = pairs[at][ID];
     undone.push([at, state.answers[id]]);
-    set(at, state.saved[id] ? ["withdrawn", new Date().toISOString(), who] : null);
+    set(at, state.saved[id] ? ["withdrawn", now(at), who] : null);
     keep();
     show();
   }
@@ -240,10 +251,9 @@
     if (!undone.length) return;
     const [place, before] = undone.pop();
     const isSaved = state.saved[pairs[place][ID]];
-    const now = new Date().toISOString();
     // What an import took over counts until something later is said.
-    if (before) set(place, isSaved ? [before[0], now, who] : before);
-    else set(place, isSaved ? ["withdrawn", now, who] : null);
+    if (before) set(place, isSaved ? [before[0], now(place), before[2]] : before);
+    else set(place, isSaved ? ["withdrawn", now(place), who] : null);
     at = place;
     say("");
     keep();
@@ -278,6 +288,7 @@
     }
     saveFile("decisions.jsonl", `${lines.map((line) => JSON.stringify(line)).join("\n")}\n`, "application/x-ndjson");
     keep();
+    isLost = false;
     say(`Saved ${given.length} decisions: tagllm import takes the file.`);
   }
 
@@ -333,6 +344,9 @@
     byId("who").value = who;
     byId("ask").hidden = false;
     byId("who").focus();
+  });
+  addEventListener("beforeunload", (event) => {
+    if (isLost) event.preventDefault();
   });
   // The same page in another window.
   addEventListener("storage", (event) => {
