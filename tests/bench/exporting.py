@@ -25,7 +25,7 @@ def exporting(chosen: argparse.Namespace, child: Child, say: Say) -> None:
 
     out = chosen.out / "exports"
     made = {count: tables(chosen.out / f"tables-{count}", count)[0] for count in (FEW, MANY)}
-    for name in [name for name, form in FORMATS.items() if not form.image_modes]:
+    for name in [name for name, form in FORMATS.items() if not form.image_modes and name != "xmp"]:  # a file per image
         found = {}
         for count, table in made.items():
             shutil.rmtree(out, ignore_errors=True)

@@ -7,6 +7,7 @@ table does not: the next run, or the next import, makes these rows anew.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -93,8 +94,12 @@ class TableState:
 
 
 def _pieces(table: Table, report: Report) -> Iterator[pa.Table]:
-    done, schema = 0, table_schema()
-    for batch in table.batches(_BATCH):
-        yield pa.Table.from_batches([batch]).cast(schema)
-        done += len(batch)
-        report("rows", done, len(table))
+    """Yield the rows; the next ones are read while the last ones are written."""
+    done, schema, batches = 0, table_schema(), table.batches(_BATCH)
+    with ThreadPoolExecutor(1) as reader:
+        waiting = reader.submit(next, batches, None)
+        while (batch := waiting.result()) is not None:
+            waiting = reader.submit(next, batches, None)
+            yield pa.Table.from_batches([batch]).cast(schema)
+            done += len(batch)
+            report("rows", done, len(table))
