@@ -9,7 +9,8 @@ there at a given probability (ignorable selection: Rubin, Inference and Missing 
 
 with normal priors around the model's own probabilities (m: 0 and 1, a: 0 and 1, b: 1 and 1/2), so that few answers
 change little. Answers that were recorded for what they are tell nothing of the kind: `check_selection` finds the two
-usual ways, mistakes alone and one answer alone. What nobody judged is then drawn from it, with a fixed seed (single imputation).
+usual ways, mistakes alone and one answer alone. What nobody judged is then drawn from it, with a fixed
+seed (single imputation).
 """
 
 from __future__ import annotations

@@ -58,8 +58,8 @@ class Calibration:
     """What came of a calibration: the `file` that was written, and its worth on `held` out images.
 
     `ceiling` in [0, 1] is the recall of the candidates, which no threshold can exceed; None where it is not known, for
-    nobody judged what was no candidate. `refused`: nothing is changed, since it would be no better. `imputed` pairs were
-    judged by nobody, and drawn from what people said of others; `selection` says what makes that doubtful.
+    nobody judged what was no candidate. `refused`: nothing is changed, since it would be no better. `imputed` pairs
+    were judged by nobody, and drawn from what people said of others; `selection` says what makes that doubtful.
     """
 
     table: Path
