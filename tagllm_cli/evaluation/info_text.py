@@ -128,7 +128,7 @@ def _people(report: TableReport) -> Iterator[tuple[str, str]]:
     people = report.evidence.people if report.evidence else None
     if people is None:
         return
-    count = f"{_many(people.decisions, 'decision')} about {_many(people.images, 'image')}"
+    count = f"{_many(people.decisions, 'decision')} on record about {_many(people.images, 'image')}"
     yield "people", f"{count}, {time_of(people.first)[:10]} to {time_of(people.last)[:10]}"
     yield "  who", _counted([(named(who), count) for who, count in people.who.items()][:_EXTREMES])
     for number, (origin, count_, recorded) in enumerate(people.files[-_EXTREMES:]):
@@ -137,7 +137,7 @@ def _people(report: TableReport) -> Iterator[tuple[str, str]]:
         first = one_line(people.conflicts[0], 200)
         yield "  conflicts", f"{_many(len(people.conflicts), 'pair')} of image and label (first: {first})"
     for problem in people.problems(report.info.vocabulary.names):
-        yield "  of nothing here", problem
+        yield "  not applied", problem
 
 
 def runs(report: TableReport, prices: Prices) -> Cells | None:

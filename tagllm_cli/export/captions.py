@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from tagllm_cli.errors import UsageError
 from tagllm_cli.export.base import Example, Examples, ExportSettings, ExportSummary, Format, Option
-from tagllm_cli.export.folders import is_marked, mark_folder
+from tagllm_cli.export.folders import MARK, is_marked, mark_folder
 from tagllm_cli.export.names import distinct, path_name
 from tagllm_cli.store.atomic import replacing
 from tagllm_cli.text import shortened
@@ -43,23 +43,25 @@ _is_marked = is_marked("captions")
 
 def _is_ours(path: Path) -> bool:
     """Return whether this is an earlier export. Raises UsageError where somebody edited captions in it."""
-    if not _is_marked(path):
-        return False
     edited = [str(each["caption"]) for each in _lines(path) if not _is_as_written(path, each)]
     if edited:
         message = f"captions in {path} were edited: {shortened(edited)}"
         raise UsageError(message, f"Take them over with `tagllm import TABLE {path}`, then move the folder away.")
-    return True
+    return _is_marked(path)
 
 
 def _lines(path: Path) -> Iterator[dict[str, str]]:
-    with contextlib.suppress(OSError, ValueError), (path / RECORD).open(encoding="utf-8") as record:
+    if not (path / MARK).is_file():
+        return
+    with contextlib.suppress(OSError, ValueError, StopIteration), (path / RECORD).open(encoding="utf-8") as record:
         next(record)
         yield from map(json.loads, record)
 
 
 def _is_as_written(path: Path, line: Mapping[str, str]) -> bool:
-    return (path / line["caption"]).read_bytes() == f"{line['text']}\n".encode()
+    with contextlib.suppress(FileNotFoundError):  # somebody deleted it
+        return (path / line["caption"]).read_bytes() == f"{line['text']}\n".encode()
+    return False
 
 
 def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:

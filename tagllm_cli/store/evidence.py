@@ -386,6 +386,10 @@ class Evidence:
         """Return what was recorded from a file with this hash."""
         return human_labels.decisions_of_file(self._file, file)
 
+    def last_import_of(self, origin: str) -> list[HumanDecision]:
+        """Return what the latest import from a file recorded; `origin` is how its origin begins."""
+        return human_labels.last_import_of(self._file, origin)
+
     def decided_fingerprints(self) -> set[bytes]:
         """Return the fingerprints of all images that people decided anything about."""
         return human_labels.fingerprints(self._file)

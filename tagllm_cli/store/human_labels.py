@@ -156,6 +156,14 @@ def decisions_of_file(file: Readable, content: bytes) -> list[HumanDecision]:
     return _decisions(file, file.query(query, (content,)), {})
 
 
+def last_import_of(file: Readable, origin: str) -> list[HumanDecision]:
+    """Return what was recorded by the latest import from a file whose `origin` begins with this."""
+    query = """SELECT file FROM human_decision WHERE substr(origin, 1, length(?)) = ? AND decision != ?
+        ORDER BY recorded DESC LIMIT 1"""
+    found = file.query(query, (origin, origin, WITHDRAWN))
+    return [each for (content,) in found for each in decisions_of_file(file, content) if each.decision != WITHDRAWN]
+
+
 def fingerprints(file: Readable) -> set[bytes]:
     """Return the fingerprints of all images that people decided anything about."""
     return {found for (found,) in file.query("SELECT DISTINCT fingerprint FROM human_decision", ())}

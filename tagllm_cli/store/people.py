@@ -84,10 +84,11 @@ class People:
     def problems(self, names: Collection[str]) -> list[str]:
         """Return what of it applies to no image or label of a table with these label names, a line each."""
         lines = []
-        for lost, what in ((self.stale, "whose bytes have changed"), (self.gone, "that are gone")):
+        for lost, what in ((self.stale, "whose bytes have changed"), (self.gone, "that {be} gone")):
             if lost.decisions:
                 decisions, images = many(lost.decisions, "decision"), many(lost.images, "image")
-                lines.append(f"{decisions} of people about {images} {what} (first: {lost.examples[0]})")
+                where = what.format(be="is" if lost.images == 1 else "are")
+                lines.append(f"{decisions} of people about {images} {where} (first: {lost.examples[0]})")
         if missing := self.gone_labels(names):
             decisions = many(sum(missing.values()), "decision")
             labels = many(len(missing), "label")

@@ -48,6 +48,13 @@ def test_the_next_command_works(work: Workspace) -> None:
     assert line == "next: tagllm disambiguate c.parquet --out l.parquet" or line.startswith("next: tagllm disambiguate")
 
 
+def test_a_dry_run_does_not_talk_as_if_it_had_recorded_anything(work: Workspace) -> None:
+    recorded, _, people, following = tagllm("import l.parquet said.csv --dry-run").stdout.splitlines()
+    assert "2 decisions would be recorded" in recorded
+    assert people == "on record then: 2 decisions about 2 images by ann"
+    assert following == "next: the same command without --dry-run"
+
+
 def test_json_is_one_object_with_all_that_was_not_found(work: Workspace) -> None:
     images = [f"gone/x{number}.png" for number in range(10)]
     gone = [(image, "cat", "no") for image in images]
@@ -70,7 +77,7 @@ def test_info_shows_who_decided_what(work: Workspace) -> None:
     work.both()
     shown = tagllm("info l.parquet").stdout
     for line in (
-        "people:           3 decisions about 2 images",
+        "people:           3 decisions on record about 2 images",
         "ann 2, ben 1",
         "said.csv (CSV, a line per decision (image, label, decision, who)): 2, imported",
         "1 pair of image and label (first: 000.png, cat: ann yes, ben no)",

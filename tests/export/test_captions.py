@@ -162,6 +162,12 @@ def test_an_earlier_export_is_replaced_and_one_that_somebody_edited_is_not(table
     with pytest.raises(UsageError, match=r"were edited: a dog & cat.txt"):
         export(table, out)
     assert content(out) == before
+    edit_caption(out / "a dog & cat.txt", add="elephant")  # now the size of the folder is another one, too
+    with pytest.raises(UsageError, match=r"were edited: a dog & cat.txt"):
+        export(table, out)
+    (out / "a dog & cat.txt").unlink()
+    with pytest.raises(UsageError, match=r"were edited: a dog & cat.txt"):
+        export(table, out)
 
 
 @pytest.mark.parametrize("name", ["mine.txt", "captions.jsonl"])

@@ -208,7 +208,7 @@ def test_a_run_says_which_decisions_apply_to_nothing(work: Workspace) -> None:
     told = "\n".join(second.lines())
     count = len(LABELS)
     assert f"{count} decisions of people about 1 image whose bytes have changed (first: 001.png)" in told
-    assert f"{count} decisions of people about 1 image that are gone (first: 000.png)" in told
+    assert f"{count} decisions of people about 1 image that is gone (first: 000.png)" in told
     assert "2 decisions of people about 1 label that the vocabulary lacks (first: cat)" in told
     assert second.to_json()["people"]["gone_labels"] == {"cat": 2}
     assert first.people is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from tagllm_cli.errors import UsageError
@@ -42,6 +43,8 @@ _FORMS = (
     "or a folder of sidecars."
 )
 _PARQUET = b"PAR1"
+_PAGES = ("<!doctype html", "<html")
+_SAVE = "Save them on the page (`decisions.jsonl` of a review, `answers.csv` of an audit), and name that file."
 
 
 def read_human_labels(
@@ -64,10 +67,15 @@ def read_human_labels(
             raise UsageError(f"{path} is empty", _FORMS)
         if file.head.startswith(_PARQUET):
             raise _is_table(path)
+        if file.start[:20].lower().startswith(_PAGES):
+            raise UsageError(f"{path} is a web page, and people's decisions are not in it", _SAVE)
         reader = next((each for each in READERS if each.recognizes(file)), None)
         if reader is None:
             what = "a folder without files of labels" if file.is_folder else "in no form that is known"
             raise UsageError(f"{path} is {what}", _FORMS)
+        if reader is truth_files.READER and (splits := sorted(path.glob("*/metadata.jsonl"))):
+            names = " ".join(shlex.quote(str(each.parent)) for each in splits)
+            raise UsageError(f"the labels of {path} are in the folders of its splits", f"Name them: {names}")
         found = reader.read(file)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}", "Check its permissions.") from error

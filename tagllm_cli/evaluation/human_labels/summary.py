@@ -34,6 +34,7 @@ class FileSummary:
     unchanged: int
     left_out: int
     in_future: int
+    kept: int
     is_explicit: bool
     checked: int
     notes: Sequence[str]
@@ -151,23 +152,25 @@ class ImportSummary:
             f"{done}, {self._images()}{seconds}",
             f"{many(self.changes.rows, 'row')} {would}changed: {shown}" if shown else f"no row {would}changed",
             self._people(),
-            f"next: {self.next_command}",
+            "next: the same command without --dry-run" if self.options.dry_run else f"next: {self.next_command}",
         ]
 
     def _images(self) -> str:
         statements = sum(each.statements for each in self.files)
         images = sum(each.images for each in self.files)
         where = self.files[0].path.name if len(self.files) == 1 else many(len(self.files), "file")
+        if self.options.complete:  # which says something about all labels, not only about those that are listed
+            return f"about {many(images, 'image')} in {where}"
         return f"of {statements:,} about {many(images, 'image')} in {where}"
 
     def _people(self) -> str:
-        people = self.people
+        people, then = self.people, "on record then" if self.options.dry_run else "on record"
         if people is None:
-            return "on record: no decision of people"
+            return f"{then}: no decision of people"
         known = [who for who in people.who if who]
         by = f" by {shortened(known, _EXAMPLES)}" if known else ""
         disputed = f", {many(len(people.conflicts), 'conflict')}" if people.conflicts else ""
-        return f"on record: {many(people.decisions, 'decision')} about {many(people.images, 'image')}{by}{disputed}"
+        return f"{then}: {many(people.decisions, 'decision')} about {many(people.images, 'image')}{by}{disputed}"
 
     def notes(self) -> Iterator[str]:
         """Yield what is worth knowing about the files, a line each."""
@@ -175,6 +178,9 @@ class ImportSummary:
             yield from (f"{each.path}: {note}" for note in each.notes)
             if each.left_out:
                 yield f"{each.path}: {many(each.left_out, 'decision')} about labels that --labels does not name"
+            if each.kept and not self.options.withdraw:
+                what = "count as yes with" if self.options.complete else "are no human decisions without"
+                yield f"{each.path}: labels that nobody touched, {each.kept:,}, {what} --complete"
             if not (each.is_explicit or self.options.complete or self.options.withdraw):
                 yield (
                     f"{each.path}: only what is listed was recorded; with --complete, every other label of its "

@@ -42,6 +42,7 @@ from tagllm_cli.store.evidence import Evidence
 from tagllm_cli.store.evidence_layout import storable
 from tagllm_cli.store.human_labels import WITHDRAWN, HumanDecision
 from tagllm_cli.store.merge.parts import evidence_of
+from tagllm_cli.store.people import time_of
 from tagllm_cli.store.table import Table, open_table
 from tagllm_cli.text import one_line, shortened
 
@@ -182,12 +183,17 @@ class _Import:
         evidence = self._evidence
         if not path.exists():
             raise UsageError(f"there is no file at {path}", "Name a file that was imported.")
-        digest = digest_of(path)
+        digest, warnings = digest_of(path), []
         recorded = [each for each in evidence.decisions_of_file(digest) if each.decision != WITHDRAWN]
+        if not recorded and path.is_dir():
+            # An export may have rewritten its sidecars since: then what it says now is not what was recorded.
+            recorded = evidence.last_import_of(storable(f"{one_line(path.name, 200)} ("))
+            warnings = [f"it has changed since it was imported at {time_of(each.recorded)}" for each in recorded[:1]]
         if recorded:
-            origin = Origin(path, recorded[0].origin, digest, self._now, self._now)
+            origin = Origin(path, recorded[0].origin, recorded[0].file, self._now, self._now)
             taken = FileDecisions(statements=len(recorded), images={each.fingerprint for each in recorded})
-            summary = _summary(path, HumanLabels((), (), "taken back as it was imported"), None, taken)
+            found = HumanLabels((), (), "taken back as it was imported", warnings=tuple(warnings))
+            summary = _summary(path, found, None, taken)
         else:
             found, match = self._read(path)
             origin = self._origin(path, found)
@@ -277,6 +283,7 @@ def _summary(path: Path, found: HumanLabels, match: Match | None, taken: FileDec
         taken.unchanged,
         taken.left_out,
         taken.in_future,
+        len(found.kept),
         found.is_explicit or not found.checked,
         len(found.checked),
         found.notes,

@@ -194,7 +194,7 @@ class TruthFile:
     def not_text(self, error: Exception) -> UsageError:
         """Return the error for bytes that no dialect can read."""
         message = f"this is neither JSON, Parquet nor a text in UTF-8 or UTF-16 with cells: {error}"
-        return self.error(message, "Save it as CSV in UTF-8.")
+        return self.error(message, "Save it as CSV in UTF-8: Excel has that as `CSV UTF-8`.")
 
 
 def _without_mask(record: dict[str, Any]) -> dict[str, Any]:

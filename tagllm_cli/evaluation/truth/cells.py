@@ -13,9 +13,13 @@ from tagllm_cli.vocabulary.forms import folded
 
 SEPARATORS = ("|", ";", "\n", ",")
 
+# Yes and no as people in other countries write them.
+YES_ABROAD = ("ja", "oui", "si", "sí", "sim", "tak", "да", "はい", "是")
+NO_ABROAD = ("nein", "non", "não", "nie", "нет", "いいえ", "否")
+
 _MARKS: Mapping[str, bool | None] = {
-    **dict.fromkeys(("1", "true", "t", "yes", "y", "x", "present", "positive", "pos"), True),
-    **dict.fromkeys(("0", "false", "f", "no", "n", "absent", "negative", "neg"), False),
+    **dict.fromkeys(("1", "true", "t", "yes", "y", "x", "present", "positive", "pos", *YES_ABROAD), True),
+    **dict.fromkeys(("0", "false", "f", "no", "n", "absent", "negative", "neg", *NO_ABROAD), False),
     **dict.fromkeys(("", "-1", "?", "nan", "na", "n/a", "null", "none", "uncertain", "unknown", "unsure"), None),
 }
 _INTEGER = re.compile(r"(-?\d+)\.0*$")

@@ -69,3 +69,18 @@ def test_what_is_not_there_is_refused_with_the_forms(tmp_path: Path) -> None:
     assert "Label Studio" in error.value.hint
     with pytest.raises(UsageError, match="is a folder without"):
         read_human_labels(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["<!DOCTYPE html>\n<html>", "\n<HTML lang=en>"])
+def test_the_page_itself_is_told_from_what_was_saved_on_it(tmp_path: Path, content: str) -> None:
+    with pytest.raises(UsageError, match="is a web page") as error:
+        read(tmp_path, content)
+    assert "decisions.jsonl" in error.value.hint
+
+
+def test_a_folder_of_splits_is_refused_with_the_folders_to_name(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        read(tmp_path, '{"file_name": "one.jpg", "labels": ["cat"]}\n', f"dataset/{split}/metadata.jsonl")
+    with pytest.raises(UsageError, match="in the folders of its splits") as error:
+        read_human_labels(tmp_path / "dataset")
+    assert error.value.hint == f"Name them: {tmp_path}/dataset/train {tmp_path}/dataset/val"

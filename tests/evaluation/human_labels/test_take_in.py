@@ -215,6 +215,23 @@ def test_a_file_that_says_the_same_can_be_withdrawn_for_another(work: Workspace)
     assert human_labels_of(work.labels_out, "000.png") == {"dog": "no"}
 
 
+def test_a_folder_that_was_written_again_is_withdrawn_as_it_was_imported(work: Workspace) -> None:
+    folder = work.images.parent / "captions"
+    folder.mkdir()
+    (folder / "000.txt").write_text("cat\n")
+    take_in(work, folder, who="ann")
+    good = work.labels_out.read_bytes()
+    (folder / "000.txt").write_text("cat, dog\n")
+    take_in(work, folder, who="ann", complete=True)
+    assert work.labels_out.read_bytes() != good
+    (folder / "000.txt").write_text("cow\n")  # as the next export writes it
+    summary = take_in(work, folder, withdraw=True)
+    assert any("it has changed since it was imported at 20" in each for each in summary.warnings())
+    assert work.labels_out.read_bytes() == good
+    assert take_in(work, folder, withdraw=True).recorded == 0
+    assert work.labels_out.read_bytes() == good
+
+
 def test_a_person_takes_back_in_a_file_what_that_person_said(work: Workspace) -> None:
     take_in(work, sheet(work, ("000.png", "cat", "yes", "ann"), ("000.png", "dog", "yes", "ben"), name="a.csv"))
     take_in(

@@ -210,6 +210,7 @@ def test_without_a_table_lists_are_cut_at_the_first_separator_that_occurs(tmp_pa
         ("image,cat,dog\na/one.jpg,1,-1\na/two.jpg,-1,1\n", "never 0: -1 may mean absent or uncertain", "Write 0"),
         ("image,label,Confidence\na/one.jpg,cat,0.73\n", "line 2: '0.73' in column 'Confidence'", "Write 1"),
         ("image,label,seen\na/one.jpg,cat,1\na/one.jpg,dog,0\n", "column 'seen' holds yes and no", "`present`"),
+        ("Bild;label;da\na/one.jpg;cat;ja\na/one.jpg;dog;nein\n", "column 'da' holds yes and no", "`present`"),
         ("image,label\na/one.jpg,cat,dog\n", "line 2: 3 fields where the header has 2", "double quotes"),
         ("sep=;\nimage;label\na/one.jpg\n", "line 3: 1 fields where the header has 2", "double quotes"),
         (

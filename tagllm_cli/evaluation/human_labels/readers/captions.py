@@ -111,10 +111,7 @@ class _Found:
 
     def human_labels(self) -> HumanLabels:
         """Return it."""
-        note = (
-            f"captions that tagllm wrote: {len(self._checked):,}, changed by people: {self._edited:,}; labels that "
-            f"nobody touched: {len(self._kept):,}; they are no human decisions without --complete"
-        )
+        note = f"captions that tagllm wrote: {len(self._checked):,}, changed by people: {self._edited:,}"
         form = f"captions, {len(self._checked):,} text files"
         notes = (note, *_notes(self._others))
         return HumanLabels(self._statements, self._checked, form, self._kept, is_explicit=True, notes=notes)

@@ -8,12 +8,13 @@ from typing import Any
 
 from tagllm_cli.evaluation.human_labels.base import NO, UNKNOWN, WITHDRAWN, YES
 from tagllm_cli.evaluation.truth.base import TruthFile
+from tagllm_cli.evaluation.truth.cells import NO_ABROAD, YES_ABROAD
 
 _WORDS = {
     **dict.fromkeys(("yes", "y", "true", "t", "1", "x", "+", "present", "positive", "pos", "correct", "accept"), YES),
-    **dict.fromkeys(("accepted", "ja", "oui", "si", "sí", "sim", "tak", "да", "はい", "是"), YES),
+    **dict.fromkeys(("accepted", *YES_ABROAD), YES),
     **dict.fromkeys(("no", "n", "false", "f", "0", "-", "absent", "negative", "neg", "wrong", "reject"), NO),
-    **dict.fromkeys(("rejected", "nein", "non", "não", "nie", "нет", "いいえ", "否"), NO),
+    **dict.fromkeys(("rejected", *NO_ABROAD), NO),
     **dict.fromkeys(("unknown", "?", "-1", "unsure", "uncertain", "unclear", "maybe", "cannot tell"), UNKNOWN),
     **dict.fromkeys(("can't tell", "don't know", "weiß nicht", "unbekannt", "unklar"), UNKNOWN),
     **dict.fromkeys(("withdrawn", "withdraw", "undo", "undone", "retracted", "taken back"), WITHDRAWN),

@@ -81,10 +81,7 @@ class _Found:
             names = shortened([name for name, _ in self.others.most_common()])
             notes.append(f"keywords that are no labels of the table: {self.others.total():,} ({names})")
         if self.recorded:
-            notes.append(
-                f"labels that tagllm wrote into {self.recorded:,} sidecars and nobody touched: {len(self.kept):,}; "
-                "they are no human decisions without --complete"
-            )
+            notes.append(f"sidecars that tagllm wrote into: {self.recorded:,}")
         warnings = [f"sidecars that cannot be read: {len(self.unreadable):,} ({_first(self.unreadable)})"]
         return HumanLabels(
             self.statements,
