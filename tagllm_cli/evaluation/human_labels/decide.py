@@ -44,8 +44,9 @@ class Origin:
 class FileDecisions:
     """What a file says about a table.
 
-    `contradictions`: pairs of image and label of which one person says two things in the file. `unchanged`: what
-    the table says already, left out by `only_changes`. `left_out`: statements about labels that were not chosen.
+    `statements`: how many it makes; that all other labels of an image are no is one. `contradictions`: pairs of image
+    and label of which one person says two things in the file. `unchanged`: what the table says already, left out by
+    `only_changes`. `left_out`: statements about labels that were not chosen.
     """
 
     decisions: list[HumanDecision] = field(default_factory=list)
@@ -140,6 +141,7 @@ def _scopes(
         target = _target(each, match, origin)
         if target is None:
             continue
+        taken.statements += 1
         taken.images.add(target.fingerprint)
         when = origin.began if each.when is None else each.when
         yield HumanDecision(
@@ -149,22 +151,39 @@ def _scopes(
 
 
 def _changes(decisions: Iterable[HumanDecision], said: Said, taken: FileDecisions) -> Iterator[HumanDecision]:
-    """Yield the decisions that differ from the table; of a set of labels, those that do."""
+    """Yield the decisions that differ from the table; of a set of labels, those that do.
+
+    Where one of several statements about a pair differs, all of them are yielded: an earlier one alone would count
+    as the latest.
+    """
     decisions = list(decisions)
     stated = {(each.fingerprint, each.who, each.label) for each in decisions if each.label}
+    changed = set(_changed_pairs(decisions, said, stated))
     for each in decisions:
-        table = said(each.image)
-        if table is None:
+        if said(each.image) is None:
             yield each
         elif each.label:
-            if each.decision == WITHDRAWN or table.get(each.label, NO) != each.decision:
+            if (each.fingerprint, each.label) in changed:
                 yield each
             else:
                 taken.unchanged += 1
         else:
             for label in each.scope:
-                if (each.fingerprint, each.who, label) not in stated and table.get(label, NO) != NO:
+                if (each.fingerprint, each.who, label) not in stated and (each.fingerprint, label) in changed:
                     yield replace(each, label=label, scope=())
+
+
+def _changed_pairs(
+    decisions: Iterable[HumanDecision], said: Said, stated: set[tuple[bytes, str, str]]
+) -> Iterator[tuple[bytes, str]]:
+    for each in decisions:
+        table = said(each.image)
+        if table is None:
+            continue
+        for label in [each.label] if each.label else each.scope:
+            repeated = not each.label and (each.fingerprint, each.who, label) in stated
+            if not repeated and (each.decision == WITHDRAWN or table.get(label, NO) != each.decision):
+                yield each.fingerprint, label
 
 
 def not_on_record(
