@@ -40,8 +40,8 @@ def escaped(text: str) -> str:
 def quoted(text: str) -> str:
     """Return a text as the value of an attribute, with its quotes: line breaks come back as they are.
 
-    >>> quoted('a "b"\n')
-    '\'a "b"&#10;\''
+    >>> quoted("a<b\\n")
+    '"a&lt;b&#10;"'
     """
     from xml.sax.saxutils import quoteattr
 
