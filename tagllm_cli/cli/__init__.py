@@ -12,9 +12,10 @@ from types import FrameType
 
 from tagllm_cli.errors import InterruptedRunError
 
-__all__ = ["INTERRUPTED", "interrupts_raise", "main"]
+__all__ = ["interrupted", "interrupts_raise", "main"]
 
-INTERRUPTED = InterruptedRunError("interrupted; what was answered is kept", "The same command goes on from there.")
+# Commands that record what a model answers, so that there is something to go on from.
+_ASKING = frozenset({"run", "candidates", "disambiguate", "concepts", "calibrate"})
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -47,10 +48,20 @@ def interrupts_raise() -> None:
             signal.signal(number, signal.default_int_handler)
 
 
+def interrupted() -> InterruptedRunError:
+    """Return what is said of a command that was interrupted: what it leaves, and what to do."""
+    if _ASKING.intersection(sys.argv[1:2]):
+        return InterruptedRunError("interrupted; what was answered is kept", "The same command goes on from there.")
+    return InterruptedRunError(
+        "interrupted; every file is complete, or as it was before", "Run the same command again for the rest."
+    )
+
+
 def _leave(number: int, frame: FrameType | None) -> None:
     """End at once. Until there is work nothing can be lost, and an exception in the middle of an import may be."""
+    error = interrupted()
     if "--json" in sys.argv:
-        fields = ", ".join(f'"{key}": "{value}"' for key, value in INTERRUPTED.to_json().items())
+        fields = ", ".join(f'"{key}": "{value}"' for key, value in error.to_json().items())
         os.write(1, f'{{"error": {{{fields}}}}}\n'.encode())  # the module json may be what is being imported
-    os.write(2, f"error: {INTERRUPTED.message}\n{INTERRUPTED.hint}\n".encode())
-    os._exit(INTERRUPTED.exit_code)
+    os.write(2, f"error: {error.message}\n{error.hint}\n".encode())
+    os._exit(error.exit_code)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from tagllm_cli.cli import INTERRUPTED, streams
+from tagllm_cli.cli import interrupted, streams
 from tagllm_cli.cli.commands import (
     audit,
     calibrate,
@@ -69,8 +69,9 @@ class _Group(TyperGroup):
         except (typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt as interrupt:
-            self._print(INTERRUPTED, meta)
-            raise typer.Exit(INTERRUPTED.exit_code) from interrupt
+            error = interrupted()
+            self._print(error, meta)
+            raise typer.Exit(error.exit_code) from interrupt
         except Exception as error:
             if type(error).__name__ == "NoArgsIsHelpError":  # a command without arguments shows its help
                 raise
@@ -129,7 +130,7 @@ def _as_ours(error: Exception) -> TagllmError:
 def _as_usage(error: Any) -> UsageError:
     context, param = getattr(error, "ctx", None), getattr(error, "param", None)
     command = "tagllm" if context is None else context.command_path
-    message = " ".join(error.format_message().split())
+    message = " ".join(error.format_message().split()).replace(": Value error, ", ": ")  # pydantic's words
     if context is not None and param is not None:
         source = context.get_parameter_source(param.name)
         if source is not None and source.name == "DEFAULT_MAP":

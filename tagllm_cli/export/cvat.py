@@ -17,12 +17,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
-from xml.sax.saxutils import quoteattr
 
 from tagllm_cli.export.base import Example, Examples, ExportSettings, ExportSummary, Format
 from tagllm_cli.export.folders import is_marked, mark_folder
 from tagllm_cli.export.images import placed
-from tagllm_cli.export.markup import check_names, escaped, fits
+from tagllm_cli.export.markup import check_names, escaped, fits, quoted
 from tagllm_cli.records import digest16
 from tagllm_cli.store.atomic import replacing
 
@@ -105,13 +104,13 @@ def _image(number: int, example: Example, name: str, names: Sequence[str]) -> st
     row = example.row
     scores = dict(zip(example.labels, example.scores, strict=True))
     tags = "".join(
-        f'<tag label={quoteattr(names[place])} source="{"manual" if place in example.human else "auto"}">'
+        f'<tag label={quoted(names[place])} source="{"manual" if place in example.human else "auto"}">'
         f'{_score(scores.get(place))}<attribute name="decision">{PROPOSED if place in scores else UNCLEAR}</attribute>'
         "</tag>\n"
         for place in sorted([*example.labels, *example.unknown])
     )
     size = f'width="{row.width}" height="{row.height}"'
-    return f'<image id="{number}" name={quoteattr(name)} {size}>\n{tags}</image>\n'
+    return f'<image id="{number}" name={quoted(name)} {size}>\n{tags}</image>\n'
 
 
 def _score(score: float | None) -> str:

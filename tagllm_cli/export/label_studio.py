@@ -20,13 +20,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-from xml.sax.saxutils import quoteattr
 
 from tagllm_cli.export.base import Example, Examples, ExportSettings, ExportSummary, Format
 from tagllm_cli.export.folders import is_marked, mark_folder
 from tagllm_cli.export.images import placed
 from tagllm_cli.export.json_list import JsonList
-from tagllm_cli.export.markup import check_names
+from tagllm_cli.export.markup import check_names, quoted
 from tagllm_cli.export.provenance import human_decisions, model_version
 from tagllm_cli.store.atomic import replacing
 from tagllm_cli.vocabulary.model import Label
@@ -63,8 +62,8 @@ def export(table: Table, out: Path, settings: ExportSettings) -> ExportSummary:
 def labeling_config(labels: tuple[Label, ...]) -> str:
     """Return the labeling config of a project: choices, several of them at a time, and those that cannot be told."""
     layout = "inline" if len(labels) <= _ALL_SHOWN else "select"
-    choices = "".join(f"    <Choice value={quoteattr(label.name)}{_hint(label)}/>\n" for label in labels)
-    unclear = "".join(f"    <Choice value={quoteattr(label.name)}/>\n" for label in labels)
+    choices = "".join(f"    <Choice value={quoted(label.name)}{_hint(label)}/>\n" for label in labels)
+    unclear = "".join(f"    <Choice value={quoted(label.name)}/>\n" for label in labels)
     return (
         '<View>\n  <Image name="image" value="$image" zoom="true"/>\n'
         '  <Header value="In the image"/>\n'
@@ -76,7 +75,7 @@ def labeling_config(labels: tuple[Label, ...]) -> str:
 
 
 def _hint(label: Label) -> str:
-    return f" hint={quoteattr(label.description)}" if label.description else ""
+    return f" hint={quoted(label.description)}" if label.description else ""
 
 
 def _write(folder: Path, tasks: Iterator[dict[str, Any]]) -> list[str]:

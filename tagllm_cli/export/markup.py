@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from xml.sax import saxutils
 
 from tagllm_cli.errors import UsageError
 
@@ -33,4 +32,17 @@ def escaped(text: str) -> str:
     >>> escaped("a<b\\r")
     'a&lt;b&#13;'
     """
-    return saxutils.escape(text, {"\r": "&#13;"})
+    from xml.sax.saxutils import escape  # it loads urllib.request, and `--help` loads every format
+
+    return escape(text, {"\r": "&#13;"})
+
+
+def quoted(text: str) -> str:
+    """Return a text as the value of an attribute, with its quotes: line breaks come back as they are.
+
+    >>> quoted("a<b\\n")
+    '"a&lt;b&#10;"'
+    """
+    from xml.sax.saxutils import quoteattr
+
+    return quoteattr(text)

@@ -30,6 +30,11 @@ def plain(text: str) -> str:
     return " ".join(re.findall(r"\w+", text))
 
 
+def test_an_unknown_format_is_refused_in_our_words() -> None:
+    error = tagllm("export t.parquet --format nope --out o").stderr.splitlines()[0]
+    assert error.startswith("error: Invalid value for '--format': 'nope' is not one of 'coco', 'csv'")
+
+
 def test_the_help_says_what_each_format_is() -> None:
     said = " ".join(tagllm(["export", "--help"]).stdout.replace("│", " ").split())
     for name, form in FORMATS.items():

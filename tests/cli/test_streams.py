@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tagllm_cli.cli import interrupted
+
 pytestmark = pytest.mark.slow
 
 
@@ -63,12 +65,18 @@ def test_a_signal_during_the_imports_is_exit_code_130(tmp_path: Path, number: st
     done = run(line, path=tmp_path)
     assert done.returncode == 130
     what, hint = done.stderr.splitlines()
-    assert (what, bool(hint)) == ("error: interrupted; what was answered is kept", True)
+    assert (what, bool(hint)) == ("error: interrupted; every file is complete, or as it was before", True)
     if "--json" in line:
         error = json.loads(done.stdout)["error"]
         assert (error["kind"], error["hint"]) == ("InterruptedRunError", hint)
     else:
         assert done.stdout == ""
+
+
+def test_only_commands_that_ask_a_model_say_that_answers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    for command in ("run", "candidates", "export", "import", "review", "diff"):
+        monkeypatch.setattr(sys, "argv", ["tagllm", command, "run"])
+        assert ("answered is kept" in interrupted().message) is (command in {"run", "candidates"})
 
 
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])

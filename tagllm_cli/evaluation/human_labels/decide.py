@@ -162,26 +162,46 @@ def _changes(
 ) -> Iterator[HumanDecision]:
     """Yield the decisions that differ from the table; of a set of labels, those that do.
 
-    A file that `holds_unknown` nowhere (COCO) lists no label that is unknown in the table: that is no change.
+    A file that `holds_unknown` nowhere (COCO) lists no label that is unknown in the table: that is no change. Where one
+    of several statements about a pair differs, all of them are yielded: an earlier one alone would count as the latest.
     """
-    unchanged = (NO,) if holds_unknown else (NO, UNKNOWN)
     decisions = list(decisions)
     stated = {(each.fingerprint, each.who, each.label) for each in decisions if each.label}
+    changed = set(_changed_pairs(decisions, said, stated, (NO,) if holds_unknown else (NO, UNKNOWN)))
     for each in decisions:
-        table = said(each.image)
-        if table is None:
+        if said(each.image) is None:
             taken.statements += not each.label
             yield each
         elif each.label:
-            if each.decision == WITHDRAWN or table.get(each.label, NO) != each.decision:
+            if (each.fingerprint, each.label) in changed:
                 yield each
             else:
                 taken.unchanged += 1
         else:
             for label in each.scope:
-                if (each.fingerprint, each.who, label) not in stated and table.get(label, NO) not in unchanged:
+                if (each.fingerprint, each.who, label) not in stated and (each.fingerprint, label) in changed:
                     taken.statements += 1
                     yield replace(each, label=label, scope=())
+
+
+def _changed_pairs(
+    decisions: Iterable[HumanDecision], said: Said, stated: set[tuple[bytes, str, str]], not_listed: Sequence[str]
+) -> Iterator[tuple[bytes, str]]:
+    """Yield the pairs of image and label of which something is said that differs from the table.
+
+    `not_listed` is what a label may be in the table that a file does not list.
+    """
+    for each in decisions:
+        table = said(each.image)
+        if table is None:
+            continue
+        if each.label:
+            if each.decision == WITHDRAWN or table.get(each.label, NO) != each.decision:
+                yield each.fingerprint, each.label
+            continue
+        for label in each.scope:
+            if (each.fingerprint, each.who, label) not in stated and table.get(label, NO) not in not_listed:
+                yield each.fingerprint, label
 
 
 def not_on_record(

@@ -108,7 +108,7 @@ def head(found: Suggestions) -> Sequence[str]:
     tables = shortened([path.name for path in found.tables], 3)
     told = [
         f"{found.vocabulary.name} with what {tables} suggest. Edit it, then:",
-        "tagllm vocab check FILE; tagllm candidates SOURCE --vocab FILE --out TABLE asks about new labels only.",
+        "tagllm vocab check FILE; tagllm candidates SOURCE --vocab FILE --out TABLE asks groups with new labels only.",
     ]
     if found.never:
         told.append(f"Never seen in {found.images:,} images: {', '.join(found.never)}")

@@ -149,6 +149,29 @@ def test_only_changes_records_what_differs_from_the_table(work: Workspace) -> No
     assert take_in(work, said, complete=True, only_changes=True).recorded == 0
 
 
+def test_only_changes_does_not_let_an_overruled_change_win(work: Workspace) -> None:
+    before = labels_of(work.labels_out, "000.png")
+    first, *_ = sorted(before)
+    said = sheet(
+        work,
+        ("000.png", first, "no", "ann", "2026-05-02"),
+        ("000.png", first, "yes", "ben", "2026-05-03"),
+        ("001.png", first, "yes" if first in labels_of(work.labels_out, "001.png") else "no", "ben", "2026-05-03"),
+    )
+    summary = take_in(work, said, only_changes=True)
+    assert (summary.recorded, summary.files[0].unchanged) == (2, 1)
+    assert labels_of(work.labels_out, "000.png") == before
+    assert human_labels_of(work.labels_out, "000.png") == {first: "yes"}
+    assert take_in(work, said, only_changes=True).recorded == 0
+
+
+def test_with_complete_images_that_were_gone_through_count_among_what_the_file_says(work: Workspace) -> None:
+    said = write_sheet(work.images.parent / "tags.csv", [("000.png", "cat"), ("001.png", "dog")], ("image", "label"))
+    summary = take_in(work, said, complete=True)
+    assert (summary.recorded, summary.files[0].statements) == (4, 4)
+    assert ", of 4 about 2 images in tags.csv" in summary.lines()[0]
+
+
 def test_two_people_who_disagree_are_both_kept_and_the_later_one_counts(work: Workspace) -> None:
     take_in(work, sheet(work, ("000.png", "cat", "yes", "ann", "2026-05-02"), name="a.csv"))
     summary = take_in(work, sheet(work, ("000.png", "cat", "no", "ben", "2026-05-01"), name="b.csv"))
