@@ -169,7 +169,7 @@ def test_with_complete_images_that_were_gone_through_count_among_what_the_file_s
     said = write_sheet(work.images.parent / "tags.csv", [("000.png", "cat"), ("001.png", "dog")], ("image", "label"))
     summary = take_in(work, said, complete=True)
     assert (summary.recorded, summary.files[0].statements) == (4, 4)
-    assert ", of 4 about 2 images in tags.csv" in summary.lines()[0]
+    assert ": 4 decisions recorded, about 2 images in tags.csv" in summary.lines()[0]
 
 
 def test_two_people_who_disagree_are_both_kept_and_the_later_one_counts(work: Workspace) -> None:
