@@ -188,7 +188,8 @@ class _Import:
         if not recorded and path.is_dir():
             # An export may have rewritten its sidecars since: then what it says now is not what was recorded.
             recorded = evidence.last_import_of(storable(f"{one_line(path.name, 200)} ("))
-            warnings = [f"it has changed since it was imported at {time_of(each.recorded)}" for each in recorded[:1]]
+            since = [f"it has changed since {time_of(each.recorded)}" for each in recorded[:1]]
+            warnings = [f"{each}: what was imported then is taken back" for each in since]
         if recorded:
             origin = Origin(path, recorded[0].origin, recorded[0].file, self._now, self._now)
             taken = FileDecisions(statements=len(recorded), images={each.fingerprint for each in recorded})

@@ -249,7 +249,7 @@ def test_a_folder_that_was_written_again_is_withdrawn_as_it_was_imported(work: W
     assert work.labels_out.read_bytes() != good
     (folder / "000.txt").write_text("cow\n")  # as the next export writes it
     summary = take_in(work, folder, withdraw=True)
-    assert any("it has changed since it was imported at 20" in each for each in summary.warnings())
+    assert any("what was imported then is taken back" in each for each in summary.warnings())
     assert work.labels_out.read_bytes() == good
     assert take_in(work, folder, withdraw=True).recorded == 0
     assert work.labels_out.read_bytes() == good
