@@ -3,8 +3,8 @@
 A text is, in this order: `nothing` ("none", "yes", an empty one), a `refusal`, a `number` (no letter, or number words
 only), `in doubt` (denied, hedged, asked), a `sentence` (more than MOST_WORDS words or MOST_LETTERS letters, a form of
 "to be", talk), a `phrase` (a preposition or a conjunction between words, a verb: "man on a bench"), an `adjective`
-alone, else a name. Articles, number words and "pair of" before a name are dropped; case, hyphens, the punctuation around it and an
-aside in parentheses after it do not matter.
+alone, else a name. Articles, number words and "pair of" before a name are dropped; case, hyphens, the punctuation
+around it and an aside in parentheses after it do not matter.
 """
 
 from __future__ import annotations
