@@ -14,6 +14,9 @@ from tests.support.ray_cluster import ray_cluster
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# A program that is run with FiftyOne's own packages.
+collect_ignore = ["support/fiftyone_session.py"]
+
 __all__ = ["live", "live_engine", "live_server", "no_engine", "ray_cluster"]
 
 
