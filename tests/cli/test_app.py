@@ -157,7 +157,7 @@ ERRORS = {
     "evaluate labels.parquet --truth truth.csv --fail-under of2=1": "no gate is called 'of2'",
     "evaluate labels.parquet --truth truth.csv --fail-under of1=2": "of1=2",
     "export candidates.parquet --format coco --out x.json": "nothing in it is decided",
-    "export labels.parquet --format nope --out x.json": "'nope' is not one of 'coco', 'csv', 'jsonl', 'hf'",
+    "export labels.parquet --format nope --out x.json": "'nope' is not one of 'coco', 'csv', 'csv-long'",
     "export labels.parquet --format coco --out photos": "photos holds something else",
     "vocab show vok": "no built-in vocabulary is called 'vok'",
     "vocab nope": "No such command 'nope'",
