@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from tagllm_cli.errors import UsageError
@@ -33,20 +33,28 @@ class MissedGate:
 
 def parse_gates(specs: Iterable[str]) -> dict[str, float]:
     """Read gates such as `of1=0.9`: each metric's least value, in [0, 1]. Raises UsageError for anything else."""
-    gates = {}
+    hint = f"Use one of {', '.join(GATES)}, as in of1=0.9; of1.low is the lower end of its interval."
+    return parse_limits(specs, {*GATES, *(f"{name}{LOW}" for name in GATES)}, hint, "0.9")
+
+
+def parse_limits(specs: Iterable[str], names: Collection[str], hint: str, example: str) -> dict[str, float]:
+    """Read limits such as `labels=0.02`, in [0, 1], by name. Raises UsageError for others, with a `hint`.
+
+    `example` is a value that messages show.
+    """
+    limits = {}
     for spec in specs:
-        metric, _, value = spec.partition("=")
-        metric = metric.strip().lower()
-        if metric.removesuffix(LOW) not in GATES:
-            hint = f"Use one of {', '.join(GATES)}, as in of1=0.9; of1.low is the lower end of its interval."
-            raise UsageError(f"no gate is called {metric!r}", hint)
+        name, _, value = spec.partition("=")
+        name = name.strip().lower()
+        if name not in names:
+            raise UsageError(f"no gate is called {name!r}", hint)
         try:
-            gates[metric] = float(value)
+            limits[name] = float(value)
         except ValueError:
-            gates[metric] = math.nan
-        if not 0 <= gates[metric] <= 1:
-            raise UsageError(f"the gate {spec!r} needs a number from 0 to 1", f"Write it as {metric}=0.9.")
-    return gates
+            limits[name] = math.nan
+        if not 0 <= limits[name] <= 1:
+            raise UsageError(f"the gate {spec!r} needs a number from 0 to 1", f"Write it as {name}={example}.")
+    return limits
 
 
 def need_intervals(specs: Iterable[str]) -> bool:

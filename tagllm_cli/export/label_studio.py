@@ -4,7 +4,7 @@ A task's `data` has the URL of the image, its `image_id` and `fingerprint`, by w
 `scores` by label, and `human`, what people have decided about the image before. The prediction has the labels in one
 result, since a control of choices takes one, and the undecided labels in that of the control `unclear`; its score is
 the lowest of its labels, so that sorting by it puts doubtful images first. Where people decided, their labels are in
-it, too, and `model_version` says so: it is no prediction of the model's alone.
+it, too, and `model_version` ends in `+ people`: it is no prediction of the model's alone.
 
 An image is named by `/data/local-files/?d=` and its path below the folder that holds the source's (Label Studio's
 document root), by its URL where it has one, or below the URL that `root` gives. Copies lie in `images` in the folder.

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tagllm_cli.records import Decision, Failure, Image, ImageInfo, Item, Response, Shard
+from tagllm_cli.records import Failure, Image, ImageInfo, Item, Response, Shard
 from tagllm_cli.store import human_labels, listing
 from tagllm_cli.store.checksums import insert, is_intact
 from tagllm_cli.store.damage import damage_as_table_error, damaged
@@ -29,10 +29,9 @@ from tagllm_cli.store.evidence_layout import (
     response_of,
     storable,
 )
-from tagllm_cli.store.evidence_queries import read_people
 from tagllm_cli.store.human_labels import HumanDecision
 from tagllm_cli.store.listing import PAGE, SourceChanges
-from tagllm_cli.store.people import People, people_of
+from tagllm_cli.store.recorded_decisions import RecordedDecisions
 from tagllm_cli.store.run_records import RunProgress
 from tagllm_cli.store.sqlite import SQLiteFile
 
@@ -350,53 +349,18 @@ class Evidence:
 
     # -- people -------------------------------------------------------------------------------------------------------
 
+    @property
+    def human(self) -> RecordedDecisions:
+        """What people decided, to read."""
+        return RecordedDecisions(self._file)
+
     def record_decisions(self, decisions: Sequence[HumanDecision]) -> int:
         """Add what people decided; return how much of it was not on record. The rows of these images come anew."""
         added = human_labels.record(self._file, decisions)
         if added:
             self._revised = True
-            fingerprints = {(each.fingerprint,) for each in decisions}
-            self._file.query("CREATE TEMP TABLE IF NOT EXISTS decided (fingerprint BLOB PRIMARY KEY) WITHOUT ROWID")
-            self._file.insert("INSERT OR IGNORE INTO decided VALUES (?)", fingerprints)
-            self._file.query(
-                "UPDATE image SET revision = ? WHERE fingerprint IN (SELECT fingerprint FROM decided)",
-                (self.revision + 1,),
-            )
-            self._file.query("DELETE FROM decided")
+            human_labels.mark_images(self._file, {each.fingerprint for each in decisions}, self.revision + 1)
         return added
-
-    def has_decisions(self) -> bool:
-        """Tell whether people decided anything."""
-        return human_labels.has_decisions(self._file)
-
-    def decided(self, fingerprint: bytes) -> Mapping[str, Decision]:
-        """Return what people decided about the labels of these bytes, as far as it counts."""
-        return human_labels.in_force(human_labels.decisions_about(self._file, fingerprint))
-
-    def people(self) -> People | None:
-        """Return what people decided in numbers, None where nobody decided anything."""
-        found = read_people(self._file.query) if self.has_decisions() else None
-        return None if found is None else people_of(found)
-
-    def decisions_about(self, fingerprint: bytes) -> list[HumanDecision]:
-        """Return all decisions about these bytes."""
-        return human_labels.decisions_about(self._file, fingerprint)
-
-    def decisions_of_file(self, file: bytes) -> list[HumanDecision]:
-        """Return what was recorded from a file with this hash."""
-        return human_labels.decisions_of_file(self._file, file)
-
-    def last_import_of(self, origin: str) -> list[HumanDecision]:
-        """Return what the latest import from a file recorded; `origin` is how its origin begins."""
-        return human_labels.last_import_of(self._file, origin)
-
-    def decided_fingerprints(self) -> set[bytes]:
-        """Return the fingerprints of all images that people decided anything about."""
-        return human_labels.fingerprints(self._file)
-
-    def all_decisions(self) -> Iterator[list[HumanDecision]]:
-        """Yield what was decided about the same bytes, by fingerprint."""
-        return human_labels.all_decisions(self._file)
 
     # -- runs -----------------------------------------------------------------------------------------------------
 

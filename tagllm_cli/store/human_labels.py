@@ -4,14 +4,14 @@ A decision is about bytes: it holds for every image with its fingerprint, howeve
 image has that fingerprint any more. Of several decisions about a label the latest counts; all are kept. What a person
 takes back counts no more, and what others said, or what the model says, counts again.
 
-Where somebody went through an image and found nothing else, one row says so for a whole set of labels (`scope`): "no"
-to each of them, before what the same file says about single labels.
+Where a person checked an image for a whole set of labels (`scope`), one row records "no" for each of them. It comes
+before the decisions of the same file about single labels.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -115,6 +115,17 @@ def record(file: SQLiteFile, decisions: Iterable[HumanDecision]) -> int:
     before = file.changes
     file.insert(_RECORD, rows)
     return file.changes - before
+
+
+def mark_images(file: SQLiteFile, fingerprints: Collection[bytes], revision: int) -> None:
+    """Give the images with these fingerprints a revision, so that their rows are made anew."""
+    file.query("CREATE TEMP TABLE IF NOT EXISTS decided (fingerprint BLOB PRIMARY KEY) WITHOUT ROWID")
+    file.insert("INSERT OR IGNORE INTO decided VALUES (?)", ((each,) for each in fingerprints))
+    file.query(
+        "UPDATE image SET revision = ? WHERE fingerprint IN (SELECT fingerprint FROM decided)",
+        (revision,),
+    )
+    file.query("DELETE FROM decided")
 
 
 def has_decisions(file: Readable) -> bool:

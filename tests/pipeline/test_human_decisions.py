@@ -219,8 +219,8 @@ def test_decisions_over_a_table_on_disk_give_the_bytes_of_the_next_run(work: Wor
     table = open_table(work.labels_out)
     pieces = (pa.Table.from_batches([batch]) for batch in table.batches(5))
     with Evidence(evidence_of(work.labels_out)) as evidence:
-        fingerprints = {some[0].fingerprint for some in evidence.all_decisions()}
-        changed = HumanOverlay(table.info).tables(pieces, fingerprints, evidence.decided)
+        fingerprints = {some[0].fingerprint for some in evidence.human}
+        changed = HumanOverlay(table.info).tables(pieces, fingerprints, evidence.human.in_force)
         write_file(work.labels_out.with_name("patched.parquet"), table.info, changed)
     work.disambiguate()
     assert work.labels_out.with_name("patched.parquet").read_bytes() == work.labels_out.read_bytes()

@@ -23,15 +23,15 @@ def test_decisions_come_back_as_they_were_recorded(tmp_path: Path) -> None:
         replace(CAT, fingerprint=b"g" * 16, image="2.jpg", label="=evil\n", who=""),
     ]
     with Evidence(tmp_path / "t.evidence") as evidence:
-        assert not evidence.has_decisions()
+        assert not evidence.human
         assert evidence.record_decisions([CAT, *others]) == 3
     with Evidence(tmp_path / "t.evidence") as evidence:
         assert evidence.record_decisions([CAT, *others]) == 0
-        found = [each for some in evidence.all_decisions() for each in some]
+        found = [each for some in evidence.human for each in some]
         assert sorted(found, key=repr) == sorted([CAT, *others], key=repr)
-        assert [len(some) for some in evidence.all_decisions()] == [2, 1]
-        assert evidence.decided(b"f" * 16) == {"cat": Decision.YES, "dög": Decision.NO}
-        assert evidence.decided(b"h" * 16) == {}
+        assert [len(some) for some in evidence.human] == [2, 1]
+        assert evidence.human.in_force(b"f" * 16) == {"cat": Decision.YES, "dög": Decision.NO}
+        assert evidence.human.in_force(b"h" * 16) == {}
 
 
 def test_of_several_decisions_the_latest_counts_and_all_are_kept(tmp_path: Path) -> None:
@@ -39,8 +39,8 @@ def test_of_several_decisions_the_latest_counts_and_all_are_kept(tmp_path: Path)
     with Evidence(tmp_path / "t.evidence") as evidence:
         evidence.record_decisions([later])
         evidence.record_decisions([CAT])
-        assert evidence.decided(CAT.fingerprint) == {"cat": Decision.NO}
-        assert len(next(evidence.all_decisions())) == 2
+        assert evidence.human.in_force(CAT.fingerprint) == {"cat": Decision.NO}
+        assert len(next(iter(evidence.human))) == 2
 
 
 def test_going_through_an_image_says_no_to_what_is_not_listed_and_to_what_was_said_before() -> None:
@@ -76,8 +76,8 @@ def test_the_order_in_which_equal_decisions_come_makes_no_difference(tmp_path: P
             for some in order:
                 evidence.record_decisions(some)
             assert evidence.record_decisions(later) == 0
-            found.append([set(each) for each in evidence.all_decisions()])
-            assert evidence.decided(CAT.fingerprint) == {"cat": Decision.NO}
+            found.append([set(each) for each in evidence.human])
+            assert evidence.human.in_force(CAT.fingerprint) == {"cat": Decision.NO}
     assert found[0] == found[1]
 
 
@@ -85,7 +85,7 @@ def test_many_images_are_read_page_by_page(tmp_path: Path) -> None:
     many = [replace(CAT, fingerprint=number.to_bytes(16, "big"), label=str(number)) for number in range(1, 5001)]
     with Evidence(tmp_path / "t.evidence") as evidence:
         evidence.record_decisions(many)
-        assert [each for some in evidence.all_decisions() for each in some] == many
+        assert [each for some in evidence.human for each in some] == many
 
 
 @pytest.mark.parametrize(
@@ -99,4 +99,4 @@ def test_a_damaged_decision_is_an_error_and_not_another_decision(tmp_path: Path,
         db.execute(damage)
         db.commit()
     with Evidence(path) as evidence, pytest.raises(TableError, match=r"is damaged: .*people"):
-        evidence.decided(CAT.fingerprint)
+        evidence.human.in_force(CAT.fingerprint)

@@ -52,5 +52,5 @@ def human_labels_of(table: Path, image: str) -> dict[str, str]:
 def on_record(table: Path) -> list[HumanDecision]:
     """Return all decisions in a table's evidence, by what counts."""
     with Evidence(evidence_of(table)) as evidence:
-        found = [each for some in evidence.all_decisions() for each in some]
+        found = [each for some in evidence.human for each in some]
     return sorted(found, key=lambda each: (each.image, *each.order))

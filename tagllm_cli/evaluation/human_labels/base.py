@@ -46,9 +46,9 @@ class HumanLabels:
     """What a file of one form says.
 
     `checked` lists each image of the file that was finished (not one that waits for its annotation), in the file's
-    order, once per person. `names` are the labels that could be chosen, where the file says so (COCO categories, a
-    labeling config); None: not said, then it is the table's vocabulary. `is_explicit`: the form has a way to say no,
-    and uses it (a column of decisions): `--complete` is not needed. `form` names the form as people know it;
+    order, once per person. `names` are the labels that could be chosen, where the file lists them (COCO categories,
+    a labeling config); None: not listed, then it is the table's vocabulary. `is_explicit`: the form has a way to say
+    no, and uses it (a column of decisions): `--complete` is not needed. `form` names the form as people know it;
     `notes` say what was not read, `warnings` what may be wrong with the file.
 
     `kept` is what a program had proposed and nobody changed (CVAT, FiftyOne: the file holds the model's labels beside

@@ -42,8 +42,8 @@ def changes_in(table: Table, evidence: Evidence, fingerprints: Collection[bytes]
 def _decided(evidence: Evidence, fingerprints: Collection[bytes]) -> Callable[[bytes], Mapping[str, Decision]]:
     """Return what tells the decisions about an image; of many images they are read at once."""
     if len(fingerprints) < _FEW:
-        return evidence.decided
-    found = {some[0].fingerprint: in_force(some) for some in evidence.all_decisions()}
+        return evidence.human.in_force
+    found = {some[0].fingerprint: in_force(some) for some in evidence.human}
     return lambda fingerprint: found.get(fingerprint, {})
 
 
@@ -67,7 +67,7 @@ class TableState:
         evidence.commit()
         changes = Changes()
         if not self.is_up_to_date:
-            fingerprints = evidence.decided_fingerprints()
+            fingerprints = evidence.human.fingerprints()
             if not changes_in(table, evidence, fingerprints, report).rows:
                 fingerprints = ()
         if fingerprints:

@@ -140,18 +140,20 @@ class _Import:
             changes = changes_in(table, evidence, here, self._report)
         else:
             changes = state.put_right(here, self._report)
-        return ImportSummary(table.path, table.info.stage, summaries, changes, evidence.people(), self._names, options)
+        return ImportSummary(
+            table.path, table.info.stage, summaries, changes, evidence.human.people(), self._names, options
+        )
 
     def _new(self, decisions: Sequence[HumanDecision]) -> list[HumanDecision]:
-        if self._options.withdraw or not self._evidence.has_decisions():
+        if self._options.withdraw or not self._evidence.human:
             return list(decisions)
         return list(not_on_record(decisions, self._about(decisions), self._is_undated))
 
     def _about(self, decisions: Sequence[HumanDecision]) -> About:
         """Return what tells all decisions about an image; of many images they are read at once."""
         if len(decisions) < _FEW:
-            return self._evidence.decisions_about
-        known = {some[0].fingerprint: some for some in self._evidence.all_decisions()}
+            return self._evidence.human.about
+        known = {some[0].fingerprint: some for some in self._evidence.human}
         return lambda fingerprint: known.get(fingerprint, ())
 
     def _is_undated(self, decision: HumanDecision) -> bool:
@@ -172,7 +174,7 @@ class _Import:
 
     def _origin(self, path: Path, found: HumanLabels) -> Origin:
         digest = digest_of(path)
-        before = [each.recorded for each in self._evidence.decisions_of_file(digest)]
+        before = [each.recorded for each in self._evidence.human.of_file(digest)]
         name = storable(f"{one_line(path.name, 200)} ({one_line(found.form, 200)})")
         began = min(before, default=self._now)
         self._undated[digest] = (began, began + len(found.statements) + len(found.kept))
@@ -184,10 +186,10 @@ class _Import:
         if not path.exists():
             raise UsageError(f"there is no file at {path}", "Name a file that was imported.")
         digest, warnings = digest_of(path), []
-        recorded = [each for each in evidence.decisions_of_file(digest) if each.decision != WITHDRAWN]
+        recorded = [each for each in evidence.human.of_file(digest) if each.decision != WITHDRAWN]
         if not recorded and path.is_dir():
             # An export may have rewritten its sidecars since: then what it says now is not what was recorded.
-            recorded = evidence.last_import_of(storable(f"{one_line(path.name, 200)} ("))
+            recorded = evidence.human.of_last_import(storable(f"{one_line(path.name, 200)} ("))
             since = [f"it has changed since {time_of(each.recorded)}" for each in recorded[:1]]
             warnings = [f"{each}: what was imported then is taken back" for each in since]
         if recorded:
@@ -208,7 +210,7 @@ class _Import:
     def _same_on_record(self, each: HumanDecision) -> Iterator[HumanDecision]:
         is_undated = self._is_undated(each)
         said = (each.label, each.scope, each.who, each.decision)
-        for other in self._evidence.decisions_about(each.fingerprint):
+        for other in self._evidence.human.about(each.fingerprint):
             is_same = (other.label, other.scope, other.who, other.decision) == said
             if is_same and (is_undated or other.decided == each.decided):
                 yield other

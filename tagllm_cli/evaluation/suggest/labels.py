@@ -24,7 +24,7 @@ class Implied:
     """Of `images` images with `label`, the share `share`, 95% within [low, high], has `implied`, too.
 
     `lift` is this share over that of all images. `both_ways`: the other implies this one as well, so that they always
-    occur together. `is_parent`: the vocabulary says so already.
+    occur together. `is_parent`: it is the label's parent in the vocabulary.
     """
 
     label: str

@@ -63,7 +63,7 @@ def materialize(
             earlier = stack.enter_context(_EarlierTable(table, evidence, last["revision"], RowCounts(**last["counts"])))
             counts = earlier.counts
         unasked = Response(failure=Failure("missing", "not on record")) if options.missing_unknown else None
-        decided = evidence.decided_fingerprints()
+        decided = evidence.human.fingerprints()
         overlay = HumanOverlay(info) if decided else None
         rows = _until(until, _rows(stage, evidence, keys, unasked, earlier, counts, overlay, decided))
         write_table(job.out, info, rows, None if earlier is None else earlier.reader)
@@ -133,7 +133,7 @@ def _rows(
         responses = evidence.responses(keys.keys(requests, fingerprint)) if fingerprint else [None] * len(requests)
         row = stage.row(item, [unasked if response is None else response for response in responses])
         if overlay is not None and fingerprint in decided:
-            row = overlay.row(row, evidence.decided(fingerprint))
+            row = overlay.row(row, evidence.human.in_force(fingerprint))
         counts.add(row)
         yield row
     if earlier is not None:

@@ -194,7 +194,7 @@ class JobRun:
         seconds = time.monotonic() - self._began - sum(each.stats.seconds for each in self._followers)
         if self._before is not None:
             seconds += self._before.stats.seconds
-        people = self._evidence.people()
+        people = self._evidence.human.people()
         done = (job.command, job.out, counts, stats, usage, listing, seconds, job.next_command, verdict)
         summary = Summary(*done, people, job.plan_options.vocabulary.names)
         logger.info("%s ended: %s%s", job.command, counts, f"; {verdict.message}" if verdict else "")

@@ -83,7 +83,7 @@ class Packet:
         for name, values in changes.items():
             elements = self._elements(name)
             if any(name.expanded in each.attributes for each in self._descriptions()):
-                raise XmpError(f"{name.prefix}:{name.local} is an attribute in it, which has room for one value")
+                raise XmpError(f"{name.prefix}:{name.local} is an attribute in it, which holds one value only")
             if any(not _is_plain(each) for each in elements):
                 raise XmpError(f"{name.prefix}:{name.local} has more in it than keywords")
             if elements:

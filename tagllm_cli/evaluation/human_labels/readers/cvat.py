@@ -85,7 +85,7 @@ def _is_zip_with_xml(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             return any(Path(name).name == XML_NAME for name in archive.namelist())
     except zipfile.BadZipFile:
-        return True  # cut off: `read` says so
+        return True  # truncated: `read` raises the error
 
 
 def _data(file: TruthFile) -> bytes:
